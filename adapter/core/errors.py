@@ -1,0 +1,46 @@
+"""The few errors that cross a module's border; each type says what to do about it.
+
+    Stop          ours to mend before anything runs: wrong settings, schemas that do not fit. The process ends.
+    Unavailable   something outside does not answer just now: wait and try again.
+    Undecodable   this record can never become a command: it goes to the dead letters.
+    Unreadable    these bytes are not an XML document we admit.
+    Abandoned     the partition of this work is no longer ours: drop it, publish nothing.
+"""
+
+
+class Stop(Exception):  # noqa: N818 -- named for what to do
+    """The process must not go on; `problems` has one line each, all of them."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Unavailable(Exception):  # noqa: N818 -- named for what it says
+    """Try again later. Nothing was done."""
+
+
+class Undecodable(Exception):  # noqa: N818 -- named for what it says
+    """A record that can never become a command.
+
+    `reason` is a slug from a closed set (a header of the dead letter and a metric label);
+    `detail` is for a person and carries no value of the record.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Unreadable(Exception):  # noqa: N818 -- named for what it says
+    """Bytes that are not admitted as an XML document. `reason` is a slug from a closed set."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Abandoned(Exception):  # noqa: N818 -- named for what it says
+    """The partition was revoked or lost while the work was under way. Drop the work."""

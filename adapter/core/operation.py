@@ -1,0 +1,126 @@
+"""What an operation of a supplier is: one frozen declaration from which URL, SOAP body, topics' records,
+metric labels, documentation and contract tests derive."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+
+class Repeat(StrEnum):
+    """What may be done after a call whose outcome is unknown (design, guarantee 2)."""
+
+    SAFE = "safe"
+    """It changes nothing at the supplier: call again."""
+
+    KEYED = "keyed"
+    """Our reference is unique there: call again under the same message id; a refusal that means
+    "already done" then counts as accepted."""
+
+    NEVER = "never"
+    """A second call could do it twice: publish the doubt and reconcile."""
+
+
+class Mode(StrEnum):
+    """How strictly a documented but uncertain rule is applied ("may be rejected")."""
+
+    REFUSE = "refuse"
+    WARN = "warn"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """One thing wrong with a command, in the command's own vocabulary.
+
+    `path` is a dotted path of Avro field names ("faultDetails.type"), empty for the whole command.
+    `text` says what is wrong in words and never repeats the value.
+    """
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+Record = Mapping[str, Any]
+Rule = Callable[[Record], Iterable[Problem]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One buyer-to-supplier operation."""
+
+    name: str
+    """The command's record name and the label of metrics: "AddFaultReport"."""
+
+    path: str
+    """Appended to the supplier's base URL: "/addFaultReport"."""
+
+    request: str
+    """Request element in Clark notation ("{namespace}local" or "local")."""
+
+    reply: str
+    """Reply element in Clark notation; replies are matched by local name."""
+
+    accepted: str
+    """Record name of the event that tells success: "FaultReportAdded"."""
+
+    key: str
+    """Field of the command that must equal the Kafka record key: "buyerFaultReference"."""
+
+    repeat: Repeat
+
+    doubt_limit: timedelta
+    """How long an unclear outcome is reconciled before the command ends undetermined."""
+
+    rules: tuple[Rule, ...] = ()
+    """Documented rules checked before anything is sent; they see the decoded command."""
+
+    already_done: str | None = None
+    """For KEYED: regular expression (ignoring case) on code or text of a refusal that, after an unclear
+    try, means the first one was taken."""
+
+    soap_action: str = ""
+    """Value of the SOAPAction header (SOAP 1.1 section 6.1.1), without quotes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Supplier:
+    """Everything that is particular to one supplier; the one place per supplier."""
+
+    name: str
+    environments: Mapping[str, str]
+    """Name of an environment to its base URL."""
+
+    operations: tuple[Operation, ...]
+    schemas: tuple[str, ...]
+    """XSD files (below schemas/xsd/) that declare the elements of the operations."""
+
+    protocol: Mapping[str, str]
+    """XSD paths the adapter fills itself, to the name of the protocol value that fills them:
+    {"messageId": "message_id", "message.sentAt": "sent_at", ...}."""
+
+    envelope: frozenset[str]
+    """Fields of every command that are the adapter's own business and not part of a request:
+    commandId, issuedAt, notAfter, correlationId."""
+
+    headers: Callable[[Operation, Record], Mapping[str, str]] = field(default=lambda _operation, _record: {})
+    """Extra HTTP headers of a call."""
+
+    soap_headers: Callable[[Operation, Record], tuple[bytes, ...]] = field(
+        default=lambda _operation, _record: ()
+    )
+    """Extra SOAP header blocks of a call, serialised."""
+
+    def operation(self, name: str) -> Operation:
+        """The operation of that name. KeyError if there is none."""
+        return next(o for o in self.operations if o.name == name) if any(
+            o.name == name for o in self.operations
+        ) else _missing(name)
+
+
+def _missing(name: str) -> Operation:
+    raise KeyError(name)

@@ -1,10 +1,10 @@
 """The few errors that cross a module's border; each type says what to do about it.
 
-    Stop          ours to mend before anything runs: wrong settings, schemas that do not fit. The process ends.
-    Unavailable   something outside does not answer just now: wait and try again.
-    Undecodable   this record can never become a command: it goes to the dead letters.
-    Unreadable    these bytes are not an XML document we admit.
-    Abandoned     the partition of this work is no longer ours: drop it, publish nothing.
+Stop          ours to mend before anything runs: wrong settings, schemas that do not fit. The process ends.
+Unavailable   something outside does not answer just now: wait and try again.
+Undecodable   this record can never become a command: it goes to the dead letters.
+Unreadable    these bytes are not an XML document we admit.
+Abandoned     the partition of this work is no longer ours: drop it, publish nothing.
 """
 
 

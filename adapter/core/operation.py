@@ -110,16 +110,16 @@ class Supplier:
     headers: Callable[[Operation, Record], Mapping[str, str]] = field(default=lambda _operation, _record: {})
     """Extra HTTP headers of a call."""
 
-    soap_headers: Callable[[Operation, Record], tuple[bytes, ...]] = field(
-        default=lambda _operation, _record: ()
-    )
+    soap_headers: Callable[[Operation, Record], tuple[bytes, ...]] = field(default=lambda _operation, _record: ())
     """Extra SOAP header blocks of a call, serialised."""
 
     def operation(self, name: str) -> Operation:
         """The operation of that name. KeyError if there is none."""
-        return next(o for o in self.operations if o.name == name) if any(
-            o.name == name for o in self.operations
-        ) else _missing(name)
+        return (
+            next(o for o in self.operations if o.name == name)
+            if any(o.name == name for o in self.operations)
+            else _missing(name)
+        )
 
 
 def _missing(name: str) -> Operation:

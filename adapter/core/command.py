@@ -1,0 +1,420 @@
+"""One command as a state machine: it is told facts and answers with the next action.
+
+Rule 1: everything that decides what happens to a command after it was decoded lives in this file.
+Rule 2: nothing here waits, sends or reads a clock; times are arguments (wall-clock seconds since the epoch).
+
+    facts                                     actions
+    begin, refuse                             Intend   write the intent to the journal, then tell `intended`
+    intended                                  Post     call the supplier, then tell `answered`
+    answered(verdict)                         Wait     come back with `resumed` at that time
+    resumed                                   Publish  publish the event, then tell `published`
+    published                                 Hold     hold the lane; tell `resumed` at that time, or `settle`
+    settle                                    Finish   the command has ended
+
+The life of a command (* = told to the caller as an action):
+
+    begin ──▶ Intend* ──intended──▶ Post* ──answered──▶ Publish*(final) ──published──▶ Finish*
+       │  SAFE: straight to Post       │ not taken ──▶ Wait* ──resumed──▶ Intend* …
+       │                               │ unclear, SAFE or KEYED ──▶ Wait* …
+       └─ intent without end ──────────┴ unclear, NEVER ──▶ Publish*(in doubt) ──▶ Hold* ──▶ Publish*(settled)
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum, auto
+from typing import Any, Final
+
+from adapter.core.operation import Operation, Problem, Repeat
+from adapter.core.retry import Backoff
+
+
+class By(StrEnum):
+    """Who rejected a command. Symbols of the event's enum."""
+
+    ADAPTER = "ADAPTER"
+    SUPPLIER = "SUPPLIER"
+
+
+class Settlement(StrEnum):
+    """How a command in doubt ended. Symbols of the event's enum."""
+
+    ACCEPTED = "ACCEPTED"
+    REJECTED = "REJECTED"
+    UNDETERMINED = "UNDETERMINED"
+
+
+class Settler(StrEnum):
+    """What settled a command in doubt. Symbols of the event's enum."""
+
+    NOTIFICATION = "NOTIFICATION"
+    OPERATOR = "OPERATOR"
+    TIME_LIMIT = "TIME_LIMIT"
+
+
+# -- verdicts: what a call came to -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The supplier has taken it. `reply` is its typed reply, None where only an "already done" tells so."""
+
+    reply: Mapping[str, Any] | None
+    already_done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A final no."""
+
+    by: By
+    code: str
+    text: str | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """Not taken, and worth another try: never sent, or 429, or 503."""
+
+    reason: str
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """Bytes may have left, and nobody knows what became of them."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forbidden:
+    """401 or 403: ours to mend, unless it is this one command alone that is refused."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Misdirected:
+    """404, a redirect, an endpoint that does not know us: ours to mend, finishes nothing."""
+
+    reason: str
+
+
+Verdict = Accepted | Rejected | Unavailable | Unclear | Forbidden | Misdirected
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The end of a command that was in doubt."""
+
+    outcome: Settlement
+    by: Settler
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InDoubt:
+    """Provisional: the outcome is unknown and will be settled at the latest at `until`."""
+
+    reason: str
+    sent_at: float | None
+    until: float
+
+
+Event = Accepted | Rejected | Settled | InDoubt
+
+# -- actions ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Intend:
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """`cleared`: the last attempt provably did nothing, and the journal must say so."""
+
+    until: float
+    reason: str
+    cleared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    event: Event
+
+    @property
+    def final(self) -> bool:
+        return not isinstance(self.event, InDoubt)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    pass
+
+
+Action = Intend | Post | Wait | Publish | Hold | Finish
+
+# -- what the journal knows of a command that is delivered again -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Untouched:
+    """No call of it can be under way. The last of its `attempts`, if any, provably did nothing."""
+
+    attempts: int = 0
+    unclear_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intended:
+    """An intent without an end: attempt number `attempt` may have been sent, from `at` on."""
+
+    attempt: int
+    at: float
+    unclear_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Its doubt was published; the lane is held until `until`."""
+
+    attempt: int
+    until: float
+
+
+Past = Untouched | Intended | Held
+
+FORBIDDEN_TRIES: Final = 3
+"""Tries after which a command that alone is refused with 401 or 403 is rejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What does not depend on the command."""
+
+    backoff: Backoff
+    call_limit: float
+    """Seconds after an intent during which its call may still be under way, whoever made it."""
+
+    doubt_limits: Mapping[str, float]
+    """Seconds per operation name; the operation's own limit where absent."""
+
+    share: Callable[[], float]
+    """Random numbers in [0, 1)."""
+
+
+class _State(StrEnum):
+    NEW = auto()
+    INTENDING = auto()
+    CALLING = auto()
+    WAITING = auto()
+    DOUBTING = auto()
+    HELD = auto()
+    ENDING = auto()
+    ENDED = auto()
+
+
+class Command:
+    """The life of one command. Facts out of turn raise RuntimeError: they are our bug."""
+
+    __slots__ = (
+        "_forbidden",
+        "_intent_at",
+        "_policy",
+        "_state",
+        "_successes",
+        "_unclear_since",
+        "attempts",
+        "not_after",
+        "operation",
+    )
+
+    def __init__(self, operation: Operation, policy: Policy, *, not_after: float | None) -> None:
+        self.operation = operation
+        self.not_after = not_after
+        self.attempts = 0
+        """Calls that were started, or may have been."""
+        self._policy = policy
+        self._state = _State.NEW
+        self._intent_at: float | None = None
+        self._unclear_since: float | None = None
+        self._forbidden = 0
+        self._successes = 0
+
+    @property
+    def unclear_since(self) -> float | None:
+        """When the first call whose outcome is unknown was made."""
+        return self._unclear_since
+
+    def begin(self, now: float, past: Past) -> Action:
+        """It is this command's turn; `past` is what the journal knows of it."""
+        self._expect(_State.NEW)
+        match past:
+            case Held(attempt, until):
+                self.attempts = attempt
+                self._state = _State.HELD
+                return Hold(until)
+            case Intended(attempt, at, unclear_since):
+                self.attempts = attempt
+                self._intent_at = at
+                if self.operation.repeat is Repeat.NEVER:
+                    return self._doubt("interrupted")
+                self._unclear_since = unclear_since if unclear_since is not None else at
+                over = at + self._policy.call_limit
+                if now < over:  # whoever made that call may still be making it: never two at once
+                    self._state = _State.WAITING
+                    return Wait(over, "interrupted")
+                return self._again(now)
+            case Untouched(attempts, unclear_since):
+                self.attempts = attempts
+                self._unclear_since = unclear_since
+                return self._again(now)
+
+    def refuse(self, problems: tuple[Problem, ...], code: str) -> Action:
+        """It breaks a rule and must not be sent."""
+        self._expect(_State.NEW)
+        return self._end(Rejected(By.ADAPTER, code, None, problems))
+
+    def intended(self, at: float) -> Action:
+        """The intent written at `at` is committed in the journal."""
+        self._expect(_State.INTENDING)
+        self._intent_at = at
+        return self._post()
+
+    def forgone(self) -> None:
+        """The committed intent will not be used after all (its time is over): intend again with `resumed`."""
+        self._expect(_State.CALLING)
+        self.attempts -= 1
+        self._state = _State.WAITING
+
+    def answered(self, now: float, verdict: Verdict, successes: int = 0) -> Action:
+        """The call came to `verdict`; `successes` counts good answers to anybody, ever."""
+        self._expect(_State.CALLING)
+        match verdict:
+            case Accepted():
+                return self._end(verdict)
+            case Rejected():
+                return self._end(self._already_done(verdict) or verdict)
+            case Unavailable(reason, retry_after):
+                return self._wait(now, reason, at_least=retry_after, cleared=True)
+            case Misdirected(reason):
+                return self._wait(now, reason, cleared=True)
+            case Forbidden(reason):
+                return self._forbidden_wait(now, reason, successes)
+            case Unclear(reason):
+                return self._unclear(now, reason)
+
+    def resumed(self, now: float) -> Action:
+        """The time of a Wait or Hold has come."""
+        if self._state is _State.HELD:
+            return self.settle(Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT))
+        self._expect(_State.WAITING)
+        return self._again(now)
+
+    def settle(self, settled: Settled) -> Action:
+        """Somebody knows what became of the command in doubt."""
+        self._expect(_State.HELD)
+        return self._end(settled)
+
+    def published(self) -> Action:
+        """The event is committed, or queued so that it is committed before anything that follows from it."""
+        if self._state is _State.DOUBTING:
+            self._state = _State.HELD
+            return Hold(self._doubt_until())
+        self._expect(_State.ENDING)
+        self._state = _State.ENDED
+        return Finish()
+
+    # -- transitions -------------------------------------------------------------------------------------------------
+
+    def _again(self, now: float) -> Action:
+        if self.not_after is not None and now >= self.not_after:
+            return self._expire()
+        if self._unclear_since is not None and now >= self._unclear_since + self._doubt_limit():
+            return self._give_up()
+        if self.operation.repeat is Repeat.SAFE:
+            return self._post()
+        self._state = _State.INTENDING
+        return Intend(self.attempts + 1)
+
+    def _post(self) -> Action:
+        self.attempts += 1
+        self._state = _State.CALLING
+        return Post(self.attempts)
+
+    def _wait(self, now: float, reason: str, *, at_least: float | None = None, cleared: bool = False) -> Action:
+        policy = self._policy
+        until = now + policy.backoff.delay(self.attempts, policy.share(), at_least)
+        if self.not_after is not None and until > self.not_after:
+            until = max(now, self.not_after)
+        self._state = _State.WAITING
+        return Wait(until, reason, cleared and self.operation.repeat is not Repeat.SAFE)
+
+    def _unclear(self, now: float, reason: str) -> Action:
+        if self.operation.repeat is Repeat.NEVER:
+            return self._doubt(reason)
+        if self._unclear_since is None:
+            self._unclear_since = now
+        if now >= self._unclear_since + self._doubt_limit():
+            return self._give_up()
+        return self._wait(now, reason)
+
+    def _forbidden_wait(self, now: float, reason: str, successes: int) -> Action:
+        if self._forbidden == 0:
+            self._successes = successes
+        self._forbidden += 1
+        if self._forbidden >= FORBIDDEN_TRIES and successes > self._successes:
+            return self._end(Rejected(By.SUPPLIER, "forbidden", reason))
+        return self._wait(now, reason, cleared=True)
+
+    def _already_done(self, rejected: Rejected) -> Accepted | None:
+        """A refusal that means the earlier, unclear try was taken (design, guarantee 2)."""
+        pattern = self.operation.already_done
+        if self._unclear_since is None or pattern is None:
+            return None
+        said = f"{rejected.code} {rejected.text or ''}"
+        return Accepted(None, already_done=True) if re.search(pattern, said, re.IGNORECASE) else None
+
+    def _expire(self) -> Action:
+        if self._unclear_since is not None and self.operation.repeat is Repeat.KEYED:
+            return self._give_up()  # it may have been taken: "rejected" would be a guess
+        return self._end(Rejected(By.ADAPTER, "expired", "the deadline (notAfter) has passed"))
+
+    def _give_up(self) -> Action:
+        if self.operation.repeat is Repeat.SAFE:
+            return self._end(Rejected(By.ADAPTER, "no-clear-answer", "no readable answer within the time limit"))
+        return self._end(Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT))
+
+    def _doubt(self, reason: str) -> Action:
+        self._state = _State.DOUBTING
+        return Publish(InDoubt(reason, self._intent_at, self._doubt_until()))
+
+    def _end(self, event: Event) -> Action:
+        self._state = _State.ENDING
+        return Publish(event)
+
+    def _doubt_limit(self) -> float:
+        own = self.operation.doubt_limit.total_seconds()
+        return self._policy.doubt_limits.get(self.operation.name, own)
+
+    def _doubt_until(self) -> float:
+        assert self._intent_at is not None, "a NEVER command is called only after its intent"
+        return self._intent_at + self._doubt_limit()
+
+    def _expect(self, state: _State) -> None:
+        if self._state is not state:
+            raise RuntimeError(f"{self.operation.name} is {self._state}, told what only {state} can be told")

@@ -1,0 +1,225 @@
+"""The journal: what a worker writes down about its commands so that a crash leaves no question open.
+
+One entry says all that matters about a command at that moment, so the last entry of a command is its state:
+
+    INTENT    a call is about to be made, or was made; written before its first byte (KEYED and NEVER)
+    CLEARED   that call provably did nothing
+    HELD      the outcome is in doubt; the doubt was published and the lane is held
+    PARKED    waits behind a held lane; its record is kept here because the frontier has passed it
+    SETTLED   it has ended: its final event or dead letter is in the same transaction
+
+An entry lies in the partition of the journal that has the number of its command's partition.
+The mark says from which journal offset on a successor must read (design section 4a step 4); it travels in the
+metadata string of the committed offset.
+"""
+
+import json
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from adapter.core.command import Held, Intended, Past, Untouched
+
+
+class Kind(StrEnum):
+    INTENT = "INTENT"
+    CLEARED = "CLEARED"
+    HELD = "HELD"
+    PARKED = "PARKED"
+    SETTLED = "SETTLED"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A record of the commands topic as it was delivered."""
+
+    partition: int
+    offset: int
+    timestamp: float
+    """Seconds since the epoch."""
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    kind: Kind
+    command_id: str
+    offset: int
+    """Of the command, in its partition of the commands topic."""
+    digest: bytes
+    """Of the command's content: the same id with another content is an error of its producer."""
+    at: float
+    attempt: int = 0
+    unclear_since: float | None = None
+    until: float | None = None
+    """HELD: when the doubt ends at the latest."""
+    source: Source | None = None
+    """HELD and PARKED: the record itself; the frontier has passed it."""
+
+    @property
+    def resident(self) -> bool:
+        """Whether the journal is the only place where this unfinished command still is."""
+        return self.kind in (Kind.HELD, Kind.PARKED)
+
+    def past(self) -> Past:
+        """What this entry, the last of an unfinished command, means to whoever takes it up."""
+        match self.kind:
+            case Kind.INTENT:
+                return Intended(self.attempt, self.at, self.unclear_since)
+            case Kind.HELD:
+                return Held(self.attempt, self.until if self.until is not None else self.at)
+            case _:
+                return Untouched(self.attempt, self.unclear_since)
+
+    def record(self) -> dict[str, Any]:
+        """As a record of the Avro schema `fault.journal.JournalEntry`."""
+        source = self.source
+        return {
+            "commandId": self.command_id,
+            "kind": self.kind.value,
+            "offset": self.offset,
+            "digest": self.digest,
+            "at": _millis(self.at),
+            "attempt": self.attempt,
+            "unclearSince": None if self.unclear_since is None else _millis(self.unclear_since),
+            "until": None if self.until is None else _millis(self.until),
+            "command": None
+            if source is None
+            else {
+                "partition": source.partition,
+                "timestamp": _millis(source.timestamp),
+                "key": source.key,
+                "value": source.value,
+                "headers": [{"name": name, "value": value} for name, value in source.headers],
+            },
+        }
+
+
+def entry(record: Mapping[str, Any]) -> Entry | None:
+    """The entry of a `JournalEntry` record; None for a kind of a newer release that we do not know."""
+    if record["kind"] not in Kind.__members__:
+        return None
+    command = record["command"]
+    source = None
+    if command is not None:
+        source = Source(
+            partition=command["partition"],
+            offset=record["offset"],
+            timestamp=command["timestamp"] / 1000,
+            key=command["key"],
+            value=command["value"],
+            headers=tuple((h["name"], h["value"]) for h in command["headers"]),
+        )
+    unclear, until = record["unclearSince"], record["until"]
+    return Entry(
+        kind=Kind(record["kind"]),
+        command_id=record["commandId"],
+        offset=record["offset"],
+        digest=record["digest"],
+        at=record["at"] / 1000,
+        attempt=record["attempt"],
+        unclear_since=None if unclear is None else unclear / 1000,
+        until=None if until is None else until / 1000,
+        source=source,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a new owner of a partition knows after it has read the journal from the mark to its end."""
+
+    settled: Mapping[str, bytes]
+    """Commands that have ended, with their digests, oldest first."""
+    open: Mapping[str, Entry]
+    """Last entries of commands that have not ended and will be delivered again, by command id."""
+    residents: tuple[Entry, ...]
+    """Commands held or parked, which will not be delivered again, in the order of their offsets."""
+
+
+def recover(entries: Iterable[Entry], position: int) -> Recovered:
+    """Fold the entries of one partition; `position` is its committed offset.
+
+    A resident whose offset lies at or after `position` is delivered once more and must then be passed over.
+    """
+    last: dict[str, Entry] = {}
+    for item in entries:
+        last.pop(item.command_id, None)  # so that the order is that of the last entries
+        last[item.command_id] = item
+    residents = sorted((e for e in last.values() if e.resident), key=lambda e: e.offset)
+    return Recovered(
+        settled={i: e.digest for i, e in last.items() if e.kind is Kind.SETTLED},
+        open={i: e for i, e in last.items() if e.kind in (Kind.INTENT, Kind.CLEARED) and e.offset >= position},
+        residents=tuple(residents),
+    )
+
+
+class Extent:
+    """Where in the journal the entries lie that a successor must read: the mark of one assignment.
+
+    Offsets are lower bounds, which is all a mark needs: one writer appends to the partition, every transaction adds
+    its entries and a marker, so the next one starts at least that much further on.
+    """
+
+    __slots__ = ("_entries", "_residents", "end")
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+        """The next entry will lie here or later."""
+        self._entries: deque[tuple[int, int]] = deque()
+        self._residents: dict[str, int] = {}
+
+    def known(self, at: int, entry: Entry) -> None:
+        """Entry `entry` lies at journal offset `at` or later: recovered, or about to be committed."""
+        if entry.resident:
+            self._residents[entry.command_id] = at
+        else:
+            self._residents.pop(entry.command_id, None)
+            self._entries.append((at, entry.offset))
+
+    def committed(self, entries: int) -> None:
+        """A transaction with that many entries was committed."""
+        if entries:
+            self.end += entries + 1
+
+    def mark(self, position: int) -> int:
+        """From where on a successor must read, when `position` is committed with it."""
+        entries = self._entries
+        while entries and entries[0][1] < position:
+            entries.popleft()
+        mark = entries[0][0] if entries else self.end
+        return min(mark, min(self._residents.values(), default=mark))
+
+    def stale(self, distance: int) -> tuple[str, ...]:
+        """Residents that hold the mark more than `distance` back and should be written forward."""
+        return tuple(i for i, at in self._residents.items() if self.end - at > distance)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The metadata string of a committed offset: where to read on, and in which journal."""
+
+    offset: int
+    journal: str
+    """Identity of the journal: cluster id and topic id. A mark of another journal means nothing."""
+
+    def text(self) -> str:
+        return json.dumps({"mark": self.offset, "journal": self.journal}, separators=(",", ":"))
+
+
+def read_mark(metadata: str | None, journal: str) -> int | None:
+    """The journal offset a successor must start at; None (missing, foreign, unreadable): from the beginning."""
+    try:
+        found = json.loads(metadata or "")
+        same = found["journal"] == journal
+        offset = found["mark"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return offset if same and isinstance(offset, int) and offset >= 0 else None
+
+
+def _millis(seconds: float) -> int:
+    return round(seconds * 1000)

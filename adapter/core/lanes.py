@@ -1,0 +1,53 @@
+"""Lanes: one queue per key, so that commands of one ticket run in order and tickets run side by side.
+
+A lane exists while it holds work. Whoever puts the first item into a lane starts it; whoever runs it takes items
+until there is none, and the lane is gone.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Lanes(Generic[Item]):
+    """The lanes of one assignment of one partition: order is promised per key within its partition."""
+
+    __slots__ = ("_queues",)
+
+    def __init__(self) -> None:
+        self._queues: dict[bytes, deque[Item]] = {}
+
+    def put(self, key: bytes, item: Item) -> bool:
+        """Queue `item`. True if the lane was idle: the caller must start it."""
+        queue = self._queues.get(key)
+        if queue is None:
+            self._queues[key] = deque((item,))
+            return True
+        queue.append(item)
+        return False
+
+    def head(self, key: bytes) -> Item | None:
+        """The item whose turn it is; it stays in the lane until `done`."""
+        queue = self._queues.get(key)
+        return queue[0] if queue else None
+
+    def done(self, key: bytes) -> Item | None:
+        """The head is finished: drop it and tell the next one, None when the lane is gone."""
+        queue = self._queues[key]
+        queue.popleft()
+        if queue:
+            return queue[0]
+        del self._queues[key]
+        return None
+
+    def behind(self, key: bytes) -> tuple[Item, ...]:
+        """What waits behind the head, in order."""
+        return tuple(self._queues.get(key, ()))[1:]
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._queues)

@@ -1,0 +1,55 @@
+"""Which offset of a partition may be committed: the frontier, the end of the contiguous finished work.
+
+"Contiguous" means among records delivered: offsets have holes (transaction markers, compaction), so only what was
+really seen counts. The committed offset is always the next offset to be consumed (KIP-129 and the consumer's contract).
+"""
+
+from collections import deque
+
+
+class Frontier:
+    """The finished work of one assignment of one partition."""
+
+    __slots__ = ("_finished", "_order", "position")
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        """The offset to commit: everything delivered below it is finished."""
+        self._order: deque[int] = deque()
+        self._finished: set[int] = set()
+
+    def deliver(self, offset: int) -> bool:
+        """A record was delivered. False if it lies below what was already delivered (a re-delivery to drop)."""
+        last = self._order[-1] if self._order else self.position - 1
+        if offset <= last:
+            return False
+        self._order.append(offset)
+        return True
+
+    def finish(self, offset: int) -> None:
+        """The work of a delivered record is done; moves the position over all contiguous finished work.
+
+        Raises ValueError for an offset that was not delivered or is finished already.
+        """
+        order, finished = self._order, self._finished
+        if offset < self.position or offset in finished or not order or offset > order[-1]:
+            raise ValueError(f"offset {offset} is not unfinished work")
+        finished.add(offset)
+        while order and order[0] in finished:
+            first = order.popleft()
+            finished.discard(first)
+            self.position = first + 1
+
+    @property
+    def span(self) -> int:
+        """Records delivered at or after the position, finished or not: what a successor would be sent again."""
+        return len(self._order)
+
+    @property
+    def unfinished(self) -> int:
+        return len(self._order) - len(self._finished)
+
+    @property
+    def oldest(self) -> int | None:
+        """Offset of the oldest unfinished record."""
+        return self._order[0] if self._order else None

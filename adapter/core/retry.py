@@ -1,0 +1,89 @@
+"""When to try again, and when to stop trying anything: backoff of one command, breaker of the whole supplier.
+
+Pure: the time (seconds of a monotonic clock) and the random share are arguments.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential backoff with jitter: between half and the whole of `first` doubled each time, up to `longest`."""
+
+    first: float
+    longest: float
+
+    def delay(self, attempt: int, share: float, at_least: float | None = None) -> float:
+        """Seconds to wait after failed attempt number `attempt` (from 1); `share` is random in [0, 1).
+
+        `at_least` is what the supplier asked for (Retry-After, RFC 9110 section 10.2.3): never less than that,
+        and spread above it so that everybody does not come back at once.
+        """
+        whole = min(self.longest, self.first * 2.0 ** min(attempt - 1, 30))
+        jittered = whole * (1 + share) / 2
+        return jittered if at_least is None else at_least + jittered * share
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    PROBING = "probing"
+
+
+class Breaker:
+    """Stops starting calls while the supplier is down or refuses us, and probes with one call at a time.
+
+    Opens after `threshold` failures in a row, at once on a refusal that concerns every call (401, 403, 404, redirects).
+    """
+
+    __slots__ = ("_failures", "_opened", "backoff", "last_key", "retry_at", "state", "successes", "threshold")
+
+    def __init__(self, *, threshold: int, backoff: Backoff) -> None:
+        self.threshold = threshold
+        self.backoff = backoff
+        self.state = BreakerState.CLOSED
+        self.retry_at = 0.0
+        """When the next probe may start (monotonic seconds), if open."""
+        self.last_key: bytes | None = None
+        """Key of the call that opened it: a probe with another key tells more."""
+        self.successes = 0
+        """Calls answered as they should be, ever."""
+        self._failures = 0
+        self._opened = 0
+
+    def allow(self, now: float) -> bool:
+        """Whether a call may start now. A True while open makes that call the probe."""
+        if self.state is BreakerState.CLOSED:
+            return True
+        if self.state is BreakerState.OPEN and now >= self.retry_at:
+            self.state = BreakerState.PROBING
+            return True
+        return False
+
+    def succeeded(self) -> None:
+        """A call was answered by the supplier's application, whatever it said."""
+        self.successes += 1
+        self._failures = 0
+        self._opened = 0
+        self.state = BreakerState.CLOSED
+
+    def failed(
+        self, key: bytes, now: float, *, share: float, at_least: float | None = None, at_once: bool = False
+    ) -> None:
+        """A call found the supplier unavailable, unclear, or set up wrongly (`at_once`)."""
+        self._failures += 1
+        if self.state is BreakerState.CLOSED and not at_once and self._failures < self.threshold:
+            return
+        if self.state is BreakerState.OPEN:
+            return  # a call that started before it opened
+        self._opened += 1
+        self.last_key = key
+        self.state = BreakerState.OPEN
+        self.retry_at = now + self.backoff.delay(self._opened, share, at_least)
+
+    def released(self, now: float) -> None:
+        """A probe ended without telling anything (it was abandoned): let the next one probe."""
+        if self.state is BreakerState.PROBING:
+            self.state = BreakerState.OPEN
+            self.retry_at = now

@@ -1,0 +1,59 @@
+"""Every setting of the product: one frozen tree, read from environment variables and mounted files.
+
+A variable's name is its place in the tree: `ADAPTER_`, then the sections and the field in capitals, joined with
+`__`. An empty variable counts as not set. Secrets are never variables: a setting names the file that holds one.
+`load` is the only door to the environment; it finds all faults before it raises one `Stop`. `describe` is the single
+source of `adapter settings` and of docs/settings.md.
+"""
+
+from adapter.settings.environment import load
+from adapter.settings.reference import Row, describe, markdown
+from adapter.settings.tree import (
+    Bus,
+    Cluster,
+    Environment,
+    GroupProtocol,
+    Kafka,
+    LogFormat,
+    LogLevel,
+    Proxy,
+    Registry,
+    Retention,
+    Settings,
+    SubjectStrategy,
+    Supplier,
+    Telemetry,
+    Tls,
+    TopicNames,
+    Topics,
+    UnknownFields,
+    Vocabulary,
+    Worker,
+)
+
+__all__ = [
+    "Bus",
+    "Cluster",
+    "Environment",
+    "GroupProtocol",
+    "Kafka",
+    "LogFormat",
+    "LogLevel",
+    "Proxy",
+    "Registry",
+    "Retention",
+    "Row",
+    "Settings",
+    "SubjectStrategy",
+    "Supplier",
+    "Telemetry",
+    "Tls",
+    "TopicNames",
+    "Topics",
+    "UnknownFields",
+    "Vocabulary",
+    "Worker",
+    "describe",
+    "load",
+    "markdown",
+]

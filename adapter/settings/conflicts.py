@@ -1,0 +1,115 @@
+"""What can be wrong between settings that are each right."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+
+from adapter.settings.tree import PREFIX, Cluster, Kafka, Settings, Supplier, TopicNames, Topics, Tree, Vocabulary
+
+# Properties the adapter's guarantees rest on, and where to turn instead.
+_OURS = {
+    "bootstrap.servers": "set ADAPTER_KAFKA__BOOTSTRAP_SERVERS",
+    "metadata.broker.list": "set ADAPTER_KAFKA__BOOTSTRAP_SERVERS",
+    "group.id": "set ADAPTER_KAFKA__GROUP_ID",
+    "group.protocol": "set ADAPTER_KAFKA__GROUP_PROTOCOL",
+    "session.timeout.ms": "set ADAPTER_KAFKA__SESSION_TIMEOUT",
+    "transaction.timeout.ms": "set ADAPTER_KAFKA__TRANSACTION_TIMEOUT",
+    "transactional.id": "set ADAPTER_KAFKA__TRANSACTIONAL_ID_PREFIX",
+    "message.max.bytes": "set ADAPTER_TOPICS__MAX_MESSAGE_BYTES",
+    "partition.assignment.strategy": "the adapter needs cooperative-sticky",
+    "enable.auto.commit": "offsets are committed with the outcomes",
+    "enable.auto.offset.store": "offsets are committed with the outcomes",
+    "enable.idempotence": "transactions need it",
+    "acks": "transactions need all",
+    "request.required.acks": "transactions need all",
+    "isolation.level": "the adapter chooses it for each reader",
+    "auto.offset.reset": "only a new group starts at the beginning",
+    "partitioner": "keys are placed as Java clients place them (murmur2_random)",
+}
+_SECRET = re.compile(r"password|secret|^ssl\.key\.pem$|^ssl\.keystore\.pem$|^sasl\.jaas\.config$")
+
+
+def conflicts(settings: Tree) -> Iterator[tuple[str, str]]:
+    """What is wrong between settings that are each right."""
+    if isinstance(settings, Cluster):
+        yield from _kafka_conflicts(settings.kafka)
+    if isinstance(settings, Cluster | Vocabulary):
+        yield from _topic_conflicts(settings.topics)
+    if isinstance(settings, Settings):
+        yield from _supplier_conflicts(settings.supplier)
+        worker, supplier = settings.worker, settings.supplier
+        if worker.stop_timeout <= supplier.total_timeout:
+            yield (
+                f"{PREFIX}WORKER__STOP_TIMEOUT",
+                f"must be longer than {PREFIX}SUPPLIER__TOTAL_TIMEOUT, or calls are cut off when a worker stops",
+            )
+        if worker.retry_first > worker.retry_max:
+            yield f"{PREFIX}WORKER__RETRY_FIRST", f"must not be longer than {PREFIX}WORKER__RETRY_MAX"
+        if worker.window_bytes < settings.topics.max_message_bytes:
+            yield f"{PREFIX}WORKER__WINDOW_BYTES", f"must not be less than {PREFIX}TOPICS__MAX_MESSAGE_BYTES"
+
+
+def _kafka_conflicts(kafka: Kafka) -> Iterator[tuple[str, str]]:
+    for name in (*kafka.properties, *kafka.properties_files):
+        if name in _OURS:
+            yield f"{PREFIX}KAFKA__PROPERTIES", f"{name} is the adapter's own: {_OURS[name]}"
+    for name in kafka.properties:
+        if _SECRET.search(name) and not name.endswith(".location"):
+            yield (
+                f"{PREFIX}KAFKA__PROPERTIES",
+                f"{name} is a secret: write it to a file and name that in {PREFIX}KAFKA__PROPERTIES_FILES",
+            )
+        if name in kafka.properties_files:
+            yield f"{PREFIX}KAFKA__PROPERTIES_FILES", f"{name} is in {PREFIX}KAFKA__PROPERTIES as well"
+
+
+def _topic_conflicts(topics: Topics) -> Iterator[tuple[str, str]]:
+    seen: dict[str, str] = {}
+    for field in (each.name for each in fields(TopicNames)):
+        name = getattr(topics, field)
+        if name in seen:
+            yield (
+                f"{PREFIX}TOPICS__{field.upper()}",
+                f"is the same topic as {PREFIX}TOPICS__{seen[name].upper()}; each needs its own",
+            )
+        seen[name] = field
+        if len(topics.prefix) + len(name) > 249:
+            yield f"{PREFIX}TOPICS__{field.upper()}", "is longer than 249 characters with its prefix"
+    if topics.retention.journal < 2 * topics.retention.commands:
+        yield (
+            f"{PREFIX}TOPICS__RETENTION__JOURNAL",
+            f"must be at least twice {PREFIX}TOPICS__RETENTION__COMMANDS, or a late command could be sent twice",
+        )
+
+
+def _supplier_conflicts(supplier: Supplier) -> Iterator[tuple[str, str]]:
+    base, environment = f"{PREFIX}SUPPLIER__BASE_URL", f"{PREFIX}SUPPLIER__ENVIRONMENT"
+    if supplier.base_url is None and supplier.environment is None:
+        yield (
+            base,
+            f"is missing: write the supplier's address, or set {environment} to production, cfstaging or cfsit",
+        )
+    elif supplier.base_url is not None and supplier.environment is not None:
+        yield base, f"is set together with {environment}: keep one of the two"
+    elif supplier.base_url is not None and supplier.base_url.startswith("http://") and not supplier.allow_plaintext:
+        yield (
+            base,
+            f"is not encrypted: write https://, or set {PREFIX}SUPPLIER__ALLOW_PLAINTEXT=true for a test",
+        )
+    certificate, key = f"{PREFIX}SUPPLIER__TLS__CERTIFICATE", f"{PREFIX}SUPPLIER__TLS__KEY"
+    if (supplier.tls.certificate is None) != (supplier.tls.key is None):
+        missing, other = (key, certificate) if supplier.tls.key is None else (certificate, key)
+        yield missing, f"is missing: {other} is set, and a certificate is of use only with its key"
+    elif supplier.environment is not None and supplier.tls.certificate is None:
+        yield (
+            certificate,
+            f"is missing: the supplier's environments ask for a client certificate (with {key})",
+        )
+    if supplier.proxy.credentials is not None and supplier.proxy.url is None:
+        yield f"{PREFIX}SUPPLIER__PROXY__URL", "is missing: credentials for the proxy are set"
+    for name in ("connect_timeout", "write_timeout", "read_timeout"):
+        if getattr(supplier, name) > supplier.total_timeout:
+            yield (
+                f"{PREFIX}SUPPLIER__{name.upper()}",
+                f"must not be longer than {PREFIX}SUPPLIER__TOTAL_TIMEOUT",
+            )

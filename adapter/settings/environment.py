@@ -1,0 +1,166 @@
+"""From environment variables to the tree, with every fault in the names people write."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import EnvSettingsSource
+
+from adapter.core.errors import Stop
+from adapter.settings.conflicts import conflicts
+from adapter.settings.paths import find, is_mapping, kind, section, variable
+from adapter.settings.reference import describe
+from adapter.settings.tree import PREFIX, Settings, Tree
+
+_T = TypeVar("_T", bound=Tree)
+
+
+def load(tree_type: type[_T], environ: Mapping[str, str] = os.environ) -> _T:
+    """The settings of `tree_type` from the variables of `environ`. Raises Stop with one line for every fault there is.
+
+    Variables of sections that `tree_type` has not are checked for their names only.
+    """
+    variables = _Variables(environ)
+    tree = {name: value for name, value in variables().items() if name in tree_type.model_fields}
+    faults = variables.faults
+    for name, field in tree_type.model_fields.items():
+        if section(field) is not None:
+            tree.setdefault(name, {})
+    try:
+        settings = tree_type(**tree)
+    except ValidationError as error:
+        faults += [_fault(tuple(e["loc"]), e["type"], e["msg"]) for e in error.errors()]
+        _repair(tree, error)
+        settings = tree_type(**tree)
+    told = {name for name, _ in faults}
+    faults += [(name, text) for name, text in conflicts(settings) if name not in told]
+    if faults:
+        raise Stop(*(f"{name}: {text}" for name, text in sorted(faults)))
+    return settings
+
+
+class _Variables(EnvSettingsSource):
+    """The environment as a source that goes on after a fault; `faults` has each as (variable, text)."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        super().__init__(Settings)
+        self._environ = environ
+        self.faults: list[tuple[str, str]] = []
+
+    def __call__(self) -> dict[str, Any]:
+        """The tree of texts; faulty variables are left out."""
+        tree: dict[str, Any] = {}
+        # Sorted: ADAPTER_KAFKA__PROPERTIES comes before the single properties that go on top of it.
+        for name in sorted(n for n in self._environ if n.startswith(PREFIX)):
+            value = self._environ[name]
+            found = self._place(name)
+            if found is None:
+                if not _is_service_link(name, value):
+                    self.faults.append((name, _unknown(name)))
+                continue
+            path, key, field = found
+            if value == "":
+                continue
+            branch = tree
+            for segment in path[:-1]:
+                branch = branch.setdefault(segment, {})
+            if not is_mapping(field):
+                branch[path[-1]] = value
+            elif key is not None:
+                branch.setdefault(path[-1], {})[key] = value
+            else:
+                try:
+                    branch[path[-1]] = _json_object(value, dotted=path[0] == "kafka")
+                except ValueError:
+                    self.faults.append((name, f"is not a JSON object; write for example {kind(field).example}"))
+        return tree
+
+    def _place(self, name: str) -> tuple[tuple[str, ...], str | None, FieldInfo] | None:
+        """Path of the setting, key of the one entry where it is a mapping, and its field."""
+        path: list[str] = []
+        model: type[BaseModel] = Settings
+        segments = name.removeprefix(PREFIX).split("__")
+        for position, segment in enumerate(segments):
+            field = model.model_fields.get(segment.lower()) if segment == segment.upper() else None
+            if field is None:
+                return None
+            path.append(segment.lower())
+            rest = segments[position + 1 :]
+            below = section(field)
+            if below is not None:
+                model = below
+            elif not rest:
+                return tuple(path), None, field
+            elif is_mapping(field):
+                return tuple(path), _key("__".join(rest), dotted=path[0] == "kafka"), field
+            else:
+                return None
+        return None
+
+
+# Kubernetes puts these into every container for each Service of the namespace; one may be called "adapter".
+_SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?$")
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    return bool(_SERVICE_LINK.search(name)) or (name.endswith("_PORT") and "://" in value)
+
+
+def _key(name: str, *, dotted: bool) -> str:
+    """A librdkafka property as given, or its name with _ for the dots that shells do not allow in variables."""
+    return name.lower().replace("_", ".") if dotted else name
+
+
+def _json_object(text: str, *, dotted: bool) -> dict[str, str]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")  # noqa: TRY004 -- the caller tells one kind of fault
+    return {
+        _key(key, dotted=dotted): item if isinstance(item, str) else json.dumps(item) for key, item in value.items()
+    }
+
+
+def _unknown(name: str) -> str:
+    known = [row.variable for row in describe()]
+    sections = sorted(v for v in known if v.startswith(name + "__"))
+    if sections:
+        return f"is a section, not a setting; its settings begin with {sections[0]}"
+    near = get_close_matches(name.upper(), known, n=1, cutoff=0.6)
+    return f"is not a setting; did you mean {near[0]}?" if near else "is not a setting; see `adapter settings`"
+
+
+def _fault(location: tuple[str | int, ...], fault: str, message: str) -> tuple[str, str]:
+    """One fault that pydantic found, as (variable, what is wrong and what to write)."""
+    path = tuple(str(part) for part in location)
+    field, depth = find(path)
+    name = variable(path[:depth])
+    if field is None:
+        return name, message
+    if is_mapping(field):
+        name += "".join(f"__{part}" for part in path[depth:])
+    example = (field.examples or [kind(field).example])[0]
+    if fault == "missing":
+        return name, f"is missing: {(field.description or '').rstrip('.')}; write for example {example}"
+    if fault in {"string_pattern_mismatch", "int_parsing", "bool_parsing", "zoneinfo_str"}:
+        message = f"is not a {kind(field).name}".replace("is not a true or false", "is neither true nor false")
+    message = message.removeprefix("Value error, ").replace("Input should", "should")
+    return name, f"{message}; write for example {example}"
+
+
+def _repair(tree: dict[str, Any], error: ValidationError) -> None:
+    """Let faulty values give way to their default or example, so that the checks between settings can run as well."""
+    for entry in error.errors():
+        location = tuple(str(part) for part in entry["loc"])
+        field, depth = find(location)
+        path = location[:depth]
+        branch = tree
+        for segment in path[:-1]:
+            branch = branch.setdefault(segment, {})
+        branch.pop(path[-1], None)
+        if field is not None and field.is_required():
+            branch[path[-1]] = (field.examples or [""])[0]

@@ -1,0 +1,108 @@
+"""The types of settings: how a text is read, and how people are told what to write."""
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, FilePath
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a type is named to people, with an example of what to write."""
+
+    name: str
+    example: str
+
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZES = {
+    "": 1,
+    "b": 1,
+    "kib": 1024,
+    "mib": 1024**2,
+    "gib": 1024**3,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+}
+
+
+def parse_duration(value: object) -> object:
+    """Seconds (`10`, `1.5`) or a number with ms, s, m, h or d, as a timedelta above zero. Else ValueError."""
+    if isinstance(value, timedelta):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", str(value), re.ASCII)
+    if match is None or (seconds := float(match[1]) * _UNITS[match[2] or "s"]) <= 0:
+        raise ValueError("is not a duration")
+    try:
+        return timedelta(seconds=seconds)
+    except OverflowError as error:
+        raise ValueError("is too long a duration") from error
+
+
+def parse_size(value: object) -> object:
+    """Bytes (`4194304`) or a number with KiB, MiB, GiB, kB, MB or GB, as a whole number. Else ValueError."""
+    if isinstance(value, int):
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value), re.ASCII)
+    unit = _SIZES.get(match[2].lower()) if match else None
+    if match is None or unit is None or (size := int(float(match[1]) * unit)) <= 0:
+        raise ValueError("is not a size in bytes")
+    return size
+
+
+def _web_address(value: str) -> str:
+    """An http or https address without user, query or fragment, and without the last slash."""
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError("is not a web address") from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise ValueError("is not an address that starts with https:// or http:// and a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user or password: put them into a file, see the credentials setting")
+    if parts.query or parts.fragment:
+        raise ValueError("must end with its path: no ? and no #")
+    return value.rstrip("/")
+
+
+def _several(value: object) -> object:
+    """A comma-separated list, or a JSON array, as a list."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError("is not a JSON array") from error
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _web_addresses(value: str) -> str:
+    return ",".join(_web_address(part.strip()) for part in value.split(","))
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration), Kind("duration", "500ms, 10s or 2m")]
+Size = Annotated[int, BeforeValidator(parse_size), Kind("size", "65536 or 4MiB")]
+Count = Annotated[int, Field(gt=0), Kind("whole number", "100")]
+Port = Annotated[int, Field(ge=0, le=65535), Kind("port", "9464")]
+Switch = Annotated[bool, Kind("true or false", "true")]
+Address = Annotated[str, AfterValidator(_web_address), Kind("web address", "https://host:443/path")]
+Addresses = Annotated[str, AfterValidator(_web_addresses), Kind("web addresses", "http://registry:8081")]
+File = Annotated[FilePath, Kind("file", "/run/secrets/name")]
+Folder = Annotated[DirectoryPath, Kind("folder", "/opt/schemas")]
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249), Kind("topic name", "fault.commands")]
+TopicPrefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100), Kind("text", "staging.")]
+Text = Annotated[str, Field(pattern=r"\S"), Kind("text", "fault-adapter")]
+Identifier = Annotated[str, Field(pattern=r"\S", max_length=36), Kind("text of at most 36 characters", "SPDEV1")]
+Codes = Annotated[frozenset[int], BeforeValidator(_several), Kind("list of whole numbers", "200,201,202")]
+Zone = Annotated[ZoneInfo, Kind("time zone", "Europe/London")]
+Texts = Annotated[dict[str, str], Kind("JSON object", '{"name": "value"}')]
+Files = Annotated[dict[str, File], Kind("JSON object", '{"sasl.password": "/run/secrets/kafka-password"}')]
+Durations = Annotated[dict[str, Duration], Kind("JSON object", '{"AddFaultReport": "24h"}')]

@@ -1,0 +1,89 @@
+"""The settings as people read them: rows for the command line and a page for the documentation."""
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pydantic.fields import FieldInfo
+
+from adapter.settings.paths import kind, leaves, variable
+from adapter.settings.tree import PREFIX, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting as people read it."""
+
+    variable: str
+    type: str
+    default: str | None
+    """None: it has to be set."""
+
+    meaning: str
+
+
+def describe() -> tuple[Row, ...]:
+    """Every setting, in the order of the tree."""
+    return tuple(
+        Row(
+            variable=variable(path),
+            type=kind(field).name,
+            default=None if field.is_required() else _shown(field, field.get_default(call_default_factory=True)),
+            meaning=field.description or "",
+        )
+        for path, field in leaves(Settings)
+    )
+
+
+def markdown() -> str:
+    """docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Made by `adapter settings --markdown`; a test compares the two. Read from environment variables; an empty",
+        "variable counts as not set. Durations are seconds or carry `ms`, `s`, `m`, `h` or `d`; sizes are bytes or",
+        "carry `KiB`, `MiB`, `GiB`. Secrets are never variables: a setting names the file that holds one. A name that",
+        f"begins with `{PREFIX}` and is not in this list stops the start.",
+    ]
+    section = ""
+    for row in describe():
+        head = row.variable.removeprefix(PREFIX).partition("__")[0]
+        if head != section:
+            section = head
+            lines += [
+                "",
+                f"## {head.lower()}",
+                "",
+                "| variable | type | default | meaning |",
+                "| --- | --- | --- | --- |",
+            ]
+        default = "**must be set**" if row.default is None else f"`{row.default}`" if row.default else ""
+        meaning = row.meaning.replace("|", "\\|")
+        lines.append(f"| `{row.variable}` | {row.type.replace('|', chr(92) + '|')} | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(field: FieldInfo, value: object) -> str:
+    match value:
+        case int() if kind(field).name == "size":
+            return f"{value // 1024**2}MiB"
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case timedelta():
+            return _shown_duration(value)
+        case frozenset():
+            return ",".join(str(item) for item in sorted(value))
+        case dict():
+            return json.dumps(value) if value else ""
+        case _:
+            return str(value)
+
+
+def _shown_duration(value: timedelta) -> str:
+    milliseconds = value // timedelta(milliseconds=1)
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if milliseconds % size == 0 and milliseconds >= size:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms"

@@ -1,0 +1,385 @@
+"""The settings themselves: sections, fields, defaults and meanings."""
+
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from adapter.core.errors import Stop
+from adapter.core.operation import Mode
+from adapter.settings.kinds import (
+    Address,
+    Addresses,
+    Codes,
+    Count,
+    Duration,
+    Durations,
+    File,
+    Files,
+    Folder,
+    Identifier,
+    Port,
+    Size,
+    Switch,
+    Text,
+    Texts,
+    TopicName,
+    TopicPrefix,
+    Zone,
+)
+
+PREFIX = "ADAPTER_"
+
+
+class GroupProtocol(StrEnum):
+    """How the members of the worker's consumer group share the partitions."""
+
+    CLASSIC = "classic"
+    """Cooperative-sticky, any broker."""
+
+    CONSUMER = "consumer"
+    """KIP-848, Kafka 4.0 and later."""
+
+
+class SubjectStrategy(StrEnum):
+    """Under which subject a registry keeps the schema of a record."""
+
+    TOPIC_RECORD = "topic_record"
+    RECORD = "record"
+    TOPIC = "topic"
+
+
+class UnknownFields(StrEnum):
+    """What becomes of a command with a value in a field this release does not know."""
+
+    REJECT = "reject"
+    IGNORE = "ignore"
+
+
+class Environment(StrEnum):
+    """The supplier's published environments (contract, section 5)."""
+
+    PRODUCTION = "production"
+    CFSTAGING = "cfstaging"
+    CFSIT = "cfsit"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    AUTO = "auto"
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class Section(BaseModel):
+    """A branch of the tree."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kafka(Section):
+    """The cluster and how the worker joins it."""
+
+    bootstrap_servers: Text = Field(
+        description="Brokers to find the cluster by, host:port separated by commas.",
+        examples=["kafka-1:9092,kafka-2:9092"],
+    )
+    properties: Texts = Field(
+        default={},
+        description="Further librdkafka properties for every client, as a JSON object or one variable each: "
+        "ADAPTER_KAFKA__PROPERTIES__SECURITY_PROTOCOL=SASL_SSL is security.protocol.",
+    )
+    properties_files: Files = Field(
+        default={},
+        description="Those with secret values, each with the file that holds the value: "
+        "ADAPTER_KAFKA__PROPERTIES_FILES__SASL_PASSWORD=/run/secrets/kafka-password.",
+    )
+    group_id: Text = Field(default="fault-adapter-worker", description="Consumer group of the workers.")
+    group_protocol: GroupProtocol = Field(
+        default=GroupProtocol.CLASSIC,
+        description="How workers share partitions: classic (cooperative-sticky) or consumer (KIP-848).",
+    )
+    session_timeout: Duration = Field(
+        default=timedelta(seconds=10),
+        description="A worker silent for so long loses its partitions to the others (classic groups; in "
+        "consumer groups the broker decides).",
+    )
+    transaction_timeout: Duration = Field(
+        default=timedelta(seconds=10),
+        description="A transaction left open by a dead worker hides newer records from readers for so long.",
+    )
+    transactional_id_prefix: Text = Field(
+        default="fault-adapter",
+        description="Start of the transactional ids; access rules for transactional ids name this prefix.",
+    )
+
+    def client(self) -> dict[str, str]:
+        """Properties of librdkafka for every client, secrets read from their files. Stop if one can't be."""
+        secrets: dict[str, str] = {}
+        faults: list[str] = []
+        for name, path in self.properties_files.items():
+            try:
+                secrets[name] = path.read_text(encoding="utf-8").strip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                faults.append(f"{PREFIX}KAFKA__PROPERTIES_FILES: {name}: can't read its file ({type(error).__name__})")
+        if faults:
+            raise Stop(*faults)
+        return {**self.properties, **secrets, "bootstrap.servers": self.bootstrap_servers}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNames:
+    """The topics' whole names, prefix included."""
+
+    commands: str
+    events: str
+    tickets: str
+    dead_letters: str
+    quarantine: str
+    journal: str
+
+
+class Retention(Section):
+    """How long the topics keep records, where the adapter creates them."""
+
+    commands: Duration = Field(default=timedelta(days=7), description="Retention of the commands topic.")
+    events: Duration = Field(default=timedelta(days=365), description="Retention of the events topic.")
+    dead_letters: Duration = Field(default=timedelta(days=90), description="Retention of the dead letters.")
+    quarantine: Duration = Field(default=timedelta(days=90), description="Retention of the quarantine topic.")
+    journal: Duration = Field(
+        default=timedelta(days=15),
+        description="Retention of the send journal; at least twice that of the commands.",
+    )
+
+
+class Topics(Section):
+    """The topics of the bus. Commands, events, tickets and journal are placed by one key."""
+
+    prefix: TopicPrefix = Field(default="", description="Put before every topic name below.")
+    commands: TopicName = Field(default="fault.commands", description="Commands of the estate.")
+    events: TopicName = Field(default="fault.events", description="Outcomes and notifications.")
+    tickets: TopicName = Field(default="fault.tickets", description="Current state of each ticket.")
+    dead_letters: TopicName = Field(
+        default="fault.dead-letters", description="Records that can never become a command, raw."
+    )
+    quarantine: TopicName = Field(
+        default="fault.quarantine", description="Bodies from the supplier that are not a notification, raw."
+    )
+    journal: TopicName = Field(default="fault.journal", description="The workers' own send journal.")
+    partitions: Count = Field(
+        default=8, description="Partitions of commands, events, tickets and journal: the same for the four."
+    )
+    replication_factor: Count = Field(
+        default=3,
+        description="Copies of each partition of topics made by the adapter; all but one must be in sync.",
+    )
+    max_message_bytes: Size = Field(
+        default=4 * 1024**2,
+        description="Largest record the adapter writes. The commands topic takes half of it: every command must "
+        "fit the dead letters.",
+    )
+    retention: Retention = Retention()
+
+    def names(self) -> TopicNames:
+        return TopicNames(
+            **{name: self.prefix + getattr(self, name) for name in (field.name for field in fields(TopicNames))}
+        )
+
+
+class Registry(Section):
+    """The schema registry (Confluent HTTP API)."""
+
+    url: Addresses = Field(
+        description="Address of the registry, several separated by commas.", examples=["http://registry:8081"]
+    )
+    credentials: File | None = Field(
+        default=None,
+        description="File with user:password for basic authentication, or a bearer token alone (one line).",
+    )
+    ca: File | None = Field(default=None, description="PEM file of the authority that signed its certificate.")
+    timeout: Duration = Field(default=timedelta(seconds=10), description="Time limit of one request.")
+    subject_strategy: SubjectStrategy = Field(
+        default=SubjectStrategy.TOPIC_RECORD,
+        description="Subject of a schema: topic_record (topic-namespace.Record), record or topic (topic-value).",
+    )
+    unknown_fields: UnknownFields = Field(
+        default=UnknownFields.REJECT,
+        description="A command with a value in a field we do not know: reject it, or ignore the field.",
+    )
+
+
+class Tls(Section):
+    """Mutual TLS towards the supplier; files are read again when they change."""
+
+    certificate: File | None = Field(default=None, description="PEM file of our certificate with its chain.")
+    key: File | None = Field(default=None, description="PEM file of the certificate's private key.")
+    ca: File | None = Field(default=None, description="PEM file of the authorities we trust; without it the system's.")
+
+
+class Proxy(Section):
+    """An HTTP CONNECT proxy to leave by; the supplier allow-lists source addresses."""
+
+    url: Address | None = Field(default=None, description="Address of the proxy; without it none is used.")
+    credentials: File | None = Field(default=None, description="File with user:password for the proxy (one line).")
+
+
+class Supplier(Section):
+    """The supplier's API: where it is, who we are there, and how it is called."""
+
+    base_url: Address | None = Field(
+        default=None, description="Where its operations are; this or the environment, not both."
+    )
+    environment: Environment | None = Field(
+        default=None, description="A published environment of the supplier; this or the base URL, not both."
+    )
+    buyer_identifier: Identifier = Field(
+        description="Who we are: buyerIdentifier of every request.", examples=["SPDEV1"]
+    )
+    api_version: Identifier = Field(default="1.0", description="apiVersion of every request.")
+    seller_identifier: Identifier = Field(
+        default="CITYFIBRE", description="seller.sellerIdentifier of the appointment requests."
+    )
+    reseller_id: Identifier | None = Field(
+        default=None, description="buyer.resellerId of the appointment requests; left out without it."
+    )
+    soap_actions: Texts = Field(
+        default={},
+        description='SOAPAction of an operation where it is not empty: {"AddFaultReport": "urn:add"}, or one '
+        "variable each: ADAPTER_SUPPLIER__SOAP_ACTIONS__AddFaultReport.",
+    )
+    accepted_codes: Codes = Field(
+        default=frozenset({200, 201, 202}), description="Values of responseCode that mean accepted."
+    )
+    reservation_key_rule: Mode = Field(
+        default=Mode.REFUSE,
+        description="A Service Outage without reservation key, or another type with one: refuse, warn, off.",
+    )
+    unique_references: Switch = Field(
+        default=False,
+        description="true if the supplier refuses a second report with the same reference: an unclear "
+        "AddFaultReport is then sent again instead of being held in doubt.",
+    )
+    time_zone: Zone = Field(
+        default_factory=lambda: ZoneInfo("Europe/London"),
+        description="Zone of the supplier's times that name none.",
+    )
+    tls: Tls = Tls()
+    allow_plaintext: Switch = Field(default=False, description="Allow a base URL that starts with http://.")
+    proxy: Proxy = Proxy()
+    max_in_flight: Count = Field(default=512, description="Calls under way at once, over all partitions.")
+    connect_timeout: Duration = Field(default=timedelta(seconds=5), description="Time limit to connect, TLS included.")
+    write_timeout: Duration = Field(default=timedelta(seconds=10), description="Time limit to send a request.")
+    read_timeout: Duration = Field(
+        default=timedelta(seconds=30), description="Longest silence while a reply is awaited."
+    )
+    total_timeout: Duration = Field(default=timedelta(seconds=45), description="Time limit of a whole call.")
+    keep_alive: Duration = Field(
+        default=timedelta(seconds=25),
+        description="Idle connections are closed after this; choose less than the supplier's own limit.",
+    )
+    max_reply_bytes: Size = Field(default=2 * 1024**2, description="A longer reply is not read to its end.")
+    doubt_limits: Durations = Field(
+        default={},
+        description="How long an unclear call is reconciled before its command ends undetermined, where not "
+        'the built-in limit: {"ReserveAppointment": "60s"}.',
+    )
+
+
+class Worker(Section):
+    """Limits of the worker."""
+
+    window_records: Count = Field(
+        default=10_000, description="Unfinished commands held in memory before partitions are paused."
+    )
+    window_bytes: Size = Field(default=64 * 1024**2, description="The same in bytes.")
+    partition_span: Count = Field(
+        default=50_000,
+        description="Offsets between the oldest unfinished and the newest command of a partition before it is paused.",
+    )
+    retry_first: Duration = Field(
+        default=timedelta(milliseconds=500), description="First wait before a call is repeated."
+    )
+    retry_max: Duration = Field(default=timedelta(seconds=30), description="Longest wait before a call is repeated.")
+    breaker_failures: Count = Field(
+        default=5, description="Calls that fail in a row before the circuit breaker stops starting new ones."
+    )
+    breaker_probe: Duration = Field(
+        default=timedelta(seconds=5), description="Wait between the probes of an open circuit breaker."
+    )
+    stop_timeout: Duration = Field(
+        default=timedelta(seconds=60),
+        description="Time limit to finish what is under way when asked to stop.",
+    )
+    remembered_commands: Count = Field(
+        default=50_000, description="Finished commands remembered, by id, to recognise one that comes again."
+    )
+
+
+class Telemetry(Section):
+    """Logs, metrics and health."""
+
+    host: Text = Field(default="0.0.0.0", description="Address the metrics endpoint listens on.")  # noqa: S104 -- scraped from outside the container
+    port: Port = Field(default=9464, description="Port of /metrics, /health and /status; 0 takes a free one.")
+    log_level: LogLevel = Field(default=LogLevel.INFO, description="Least severe log lines to write.")
+    log_format: LogFormat = Field(
+        default=LogFormat.AUTO, description="json, console, or auto: console on a terminal, else json."
+    )
+
+
+class Tree(BaseSettings):
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 -- given by name
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- given by name
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- given by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- given by name
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the constructor is given, nothing else.
+
+        The stock environment source stops at its first fault and lets unknown names pass, so `load` reads the
+        environment with one of its own.
+        """
+        return (init_settings,)
+
+
+class Cluster(Tree):
+    """What the commands about topics need."""
+
+    kafka: Kafka
+    topics: Topics = Topics()
+
+
+class Vocabulary(Tree):
+    """What the commands about schemas need."""
+
+    topics: Topics = Topics()
+    registry: Registry
+    schemas: Folder | None = Field(
+        default=None,
+        description="Folder of schemas to use instead of the built-in ones; holds avro/ and xsd/.",
+    )
+
+
+class Bus(Vocabulary, Cluster):
+    """What a client of the bus needs."""
+
+
+class Settings(Bus):
+    """The whole tree: what a flow needs."""
+
+    supplier: Supplier
+    worker: Worker = Worker()
+    telemetry: Telemetry = Telemetry()

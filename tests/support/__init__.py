@@ -1,0 +1,1 @@
+"""Machinery the tests share: a real broker and registry, certificates, processes, waiting."""

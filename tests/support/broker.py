@@ -1,0 +1,284 @@
+"""A real Apache Kafka for the tests, found in this order: the one named by TEST_KAFKA_BOOTSTRAP, a container from a
+Docker-compatible engine, the broker's own jars under Java. A `Cluster` of the last kind can also be killed, frozen and
+started again on its data, with several nodes, for the tests that need that."""
+
+import base64
+import gc
+import os
+import socket
+import subprocess
+import time
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from tests.support import downloads
+from tests.support.ports import free_port
+from tests.support.processes import Process, clean_environment
+from tests.support.wait import wait_until
+
+IMAGE = f"apache/kafka:{downloads.KAFKA_VERSION}"
+HOW = "no Kafka: set TEST_KAFKA_BOOTSTRAP, start a Docker-compatible engine, or install Java 17 and Maven ({problem})"
+QUICK: Mapping[str, object] = {
+    "auto.create.topics.enable": "false",
+    "group.initial.rebalance.delay.ms": 0,
+    "group.min.session.timeout.ms": 1000,
+    "group.consumer.min.session.timeout.ms": 1000,
+    "group.consumer.min.heartbeat.interval.ms": 200,
+    "broker.session.timeout.ms": 2000,  # a killed node may not register again before this is over
+    "broker.heartbeat.interval.ms": 300,
+    "offsets.topic.num.partitions": 4,
+    "transaction.state.log.num.partitions": 4,
+}
+"""Unlike the defaults: topics are made by whoever needs them, groups form at once, a dead member is missed soon."""
+
+
+@contextmanager
+def external() -> Iterator[str]:
+    """The given broker's address. AssertionError if it does not answer."""
+    bootstrap = os.environ["TEST_KAFKA_BOOTSTRAP"]
+    await_nodes(bootstrap, nodes=1, within=15)
+    yield bootstrap
+
+
+@contextmanager
+def container() -> Iterator[str]:
+    """A broker from a container engine, gone at the end."""
+    # What this library and those below it warn about is not ours to mend.
+    with warnings.catch_warnings(), ExitStack() as stack:
+        warnings.simplefilter("ignore")
+        from testcontainers.core.container import DockerContainer  # noqa: PLC0415 -- slow, and seldom needed
+
+        port = free_port()
+        broker = DockerContainer(IMAGE).with_bind_ports(port, port)
+        listeners = {
+            "KAFKA_NODE_ID": 1,
+            "KAFKA_PROCESS_ROLES": "broker,controller",
+            "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+            "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+            "KAFKA_LISTENERS": f"PLAINTEXT://0.0.0.0:{port},CONTROLLER://localhost:9093",
+            "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{broker.get_container_host_ip()}:{port}",
+            "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        }
+        of_properties = {
+            f"KAFKA_{name.replace('.', '_').upper()}": value for name, value in (dict(QUICK) | _replication(nodes=1)).items()
+        }
+        for name, value in (listeners | of_properties).items():
+            broker = broker.with_env(name, str(value))
+        stack.enter_context(broker)
+        bootstrap = f"{broker.get_container_host_ip()}:{port}"
+        await_nodes(bootstrap, nodes=1, within=60)
+        yield bootstrap
+
+
+@contextmanager
+def under_java(folder: Path) -> Iterator[str]:
+    """A broker of the jars, stopped at the end. Raises downloads.Missing."""
+    with Cluster(folder) as cluster:
+        yield cluster.bootstrap
+
+
+class Cluster:
+    """Kafka under Java, `nodes` nodes (each broker and controller), data below `folder`, ports kept for life.
+
+    `properties` are server properties on top of ours. Not started by the constructor; raises Missing if it could
+    not be. Start it from the main thread: a node dies with the thread that started it.
+    """
+
+    def __init__(self, folder: Path, *, nodes: int = 1, properties: Mapping[str, object] | None = None) -> None:
+        self._java = downloads.java()
+        self._classpath = f"{downloads.kafka_jars()}/*"
+        self._folder = folder
+        self._properties = dict(properties or {})
+        self._ports = {node: free_port() for node in range(1, nodes + 1)}
+        self._controllers = {node: free_port() for node in range(1, nodes + 1)}
+        self._running: dict[int, Process] = {}
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(f"127.0.0.1:{port}" for port in self._ports.values())
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        return tuple(self._ports)
+
+    def start(self) -> None:
+        """All nodes, on new data. Returns when clients see every one."""
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        formats = []
+        for node in self.nodes:
+            file = self._write_properties(node)
+            command = [*self._jvm(), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(file)]
+            formats.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        for process in formats:
+            said, _ = process.communicate(timeout=60)
+            if process.returncode != 0:
+                raise AssertionError(f"the data folder could not be formatted:\n{said}")
+        for node in self.nodes:
+            self._start(node)
+        await_nodes(self.bootstrap, nodes=len(self.nodes), within=60, watch=self._running.values())
+
+    def stop(self, node: int = 1, *, within: float = 30.0) -> None:
+        """SIGTERM: the node hands over what it leads and leaves."""
+        process = self._running.pop(node)
+        process.close(grace=within)
+
+    def kill(self, node: int = 1) -> None:
+        """SIGKILL: what was not flushed is in the page cache, clients see their connections break."""
+        self._running.pop(node).kill()
+
+    def freeze(self, node: int = 1) -> None:
+        """SIGSTOP: connections stay open and nothing answers."""
+        self._running[node].freeze()
+
+    def thaw(self, node: int = 1) -> None:
+        self._running[node].thaw()
+
+    def restart(self, node: int = 1) -> None:
+        """Starts the node again on the same data and ports, after stopping it if it runs. Returns when clients see
+        it."""
+        if node in self._running:
+            self.stop(node)
+        self._start(node)
+        own = f"127.0.0.1:{self._ports[node]}"
+        await_nodes(own, nodes=len(self._running), within=60, watch=self._running.values())
+
+    def output(self, node: int = 1) -> str:
+        return self._log(node).read_text(encoding="utf-8", errors="replace")
+
+    def close(self) -> None:
+        """Ends all nodes: one by itself in good order, a quorum (whose last members could not) at once."""
+        grace = 15.0 if len(self.nodes) == 1 else 0.0
+        for process in self._running.values():
+            process.close(grace=grace)
+        self._running.clear()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self, node: int) -> None:
+        self._running[node] = Process(
+            [*self._jvm(), "kafka.Kafka", str(self._folder / f"{node}.properties")],
+            log=self._log(node),
+            env=clean_environment(),
+            cwd=self._folder,
+        )
+
+    def _jvm(self) -> list[str]:
+        return [
+            self._java,
+            "-Xms128m",
+            "-Xmx512m",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",  # starts sooner, and throughput is measured elsewhere
+            "-Dlog4j2.level=WARN",
+            "-cp",
+            self._classpath,
+        ]
+
+    def _log(self, node: int) -> Path:
+        return self._folder / f"{node}.log"
+
+    def _write_properties(self, node: int) -> Path:
+        client, controller = self._ports[node], self._controllers[node]
+        voters = ",".join(f"{other}@127.0.0.1:{port}" for other, port in self._controllers.items())
+        ours: dict[str, object] = {
+            "process.roles": "broker,controller",
+            "node.id": node,
+            "controller.quorum.voters": voters,
+            "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "log.dirs": self._folder / f"{node}",
+        }
+        file = self._folder / f"{node}.properties"
+        whole = ours | dict(QUICK) | _replication(nodes=len(self.nodes)) | self._properties
+        file.write_text("".join(f"{name}={value}\n" for name, value in whole.items()), encoding="utf-8")
+        return file
+
+
+def await_nodes(bootstrap: str, *, nodes: int, within: float, watch: Iterable[Process] = ()) -> None:
+    """Returns when clients see that many nodes. AssertionError if they do not `within` seconds or one of the
+    watched processes ends."""
+    deadline = time.monotonic() + within
+    wait_until(lambda: _all_listen(bootstrap, watch), within=within, what=f"Kafka at {bootstrap} listening")
+    client = AdminClient({"bootstrap.servers": bootstrap})
+    left = max(deadline - time.monotonic(), 1.0)
+    wait_until(lambda: _seen(client) >= nodes, within=left, what=f"{nodes} nodes at {bootstrap}")
+
+
+def engine_offers_kafka() -> bool:
+    """Whether a container engine answers and has the image or can get it. Quick where there is no engine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        offers = _engine_offers(IMAGE)
+        gc.collect()  # the library leaves its sockets to the collector, which would warn about them in some test
+    return offers
+
+
+def _replication(*, nodes: int) -> dict[str, object]:
+    copies = min(nodes, 3)
+    in_sync = 2 if copies == 3 else 1
+    return {
+        "default.replication.factor": copies,
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": in_sync,
+        "share.coordinator.state.topic.replication.factor": copies,
+        "share.coordinator.state.topic.min.isr": in_sync,
+    }
+
+
+def _engine_offers(image: str) -> bool:
+    from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415 -- slow, and seldom needed
+
+    # Whatever goes wrong there, and the library raises freely, means that this way is not open.
+    try:
+        DockerClient(timeout=3).client.ping()
+        client = DockerClient(timeout=60).client
+        if not client.images.list(image):
+            client.images.pull(image)
+        client.close()
+    except Exception:  # noqa: BLE001
+        return False
+    return True
+
+
+def _all_listen(bootstrap: str, watch: Iterable[Process]) -> bool:
+    for process in watch:
+        if process.exit_code is not None:
+            raise AssertionError(f"a node ended with {process.exit_code}:\n{process.tail()}")
+    # Only then a client: librdkafka reports every refused connection on standard error.
+    for address in bootstrap.split(","):
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+        except OSError:
+            return False
+    return True
+
+
+def _seen(client: AdminClient) -> int:
+    try:
+        return len(client.list_topics(timeout=5).brokers)
+    except KafkaException:
+        return 0

@@ -1,0 +1,79 @@
+"""The topics of one test: a set of its own on the shared broker."""
+
+import secrets
+from dataclasses import dataclass
+
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from tests.support.wait import wait_until
+
+FOUR_MIB = "4194304"
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Names, all beginning with `prefix`, which is unique and so also fit for groups and transactional ids."""
+
+    prefix: str
+    partitions: int
+    commands: str
+    events: str
+    tickets: str
+    journal: str
+    dead_letters: str
+    quarantine: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (
+            self.commands,
+            self.events,
+            self.tickets,
+            self.journal,
+            self.dead_letters,
+            self.quarantine,
+        )
+
+
+def create(bootstrap: str, *, partitions: int, replicas: int = -1) -> Topics:
+    """A new set, every topic with that many partitions, as the design's table of topics has them. Returns when
+    clients can see them all."""
+    prefix = f"test-{secrets.token_hex(4)}"
+    names = ("commands", "events", "tickets", "journal", "dead-letters", "quarantine")
+    topics = Topics(prefix, partitions, *(f"{prefix}.{name}" for name in names))
+    client = AdminClient({"bootstrap.servers": bootstrap})
+    asked = client.create_topics(
+        [
+            NewTopic(
+                topic,
+                num_partitions=partitions,
+                replication_factor=replicas,
+                config={
+                    "cleanup.policy": "compact" if topic == topics.tickets else "delete",
+                    "max.message.bytes": FOUR_MIB,
+                },
+            )
+            for topic in topics.all
+        ]
+    )
+    for done in asked.values():
+        done.result(timeout=30)
+    wait_until(lambda: _led(client, topics), within=30, what="a leader for every partition")
+    return topics
+
+
+def delete(bootstrap: str, topics: Topics) -> None:
+    client = AdminClient({"bootstrap.servers": bootstrap})
+    for done in client.delete_topics(list(topics.all)).values():
+        done.result(timeout=30)
+
+
+def _led(client: AdminClient, topics: Topics) -> bool:
+    known = client.list_topics(timeout=10).topics
+    return all(
+        topic in known
+        and len(known[topic].partitions) == topics.partitions
+        and all(partition.leader >= 0 for partition in known[topic].partitions.values())
+        for topic in topics.all
+    )

@@ -1,0 +1,40 @@
+"""Waiting for a condition with a deadline, instead of sleeping and hoping."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PAUSE = 0.02
+"""Seconds between two looks: short against what tests wait for, long against what a look costs."""
+
+
+async def eventually(condition: Callable[[], T | Awaitable[T]], *, within: float = 10.0, what: str = "") -> T:
+    """The first truthy answer of `condition`, looked at again and again for `within` seconds. AssertionError
+    after that. An exception of the condition passes through."""
+    deadline = time.monotonic() + within
+    while True:
+        answer = condition()
+        seen = await answer if isawaitable(answer) else answer
+        if seen:
+            return seen
+        if time.monotonic() >= deadline:
+            raise AssertionError(_late(what, within, seen))
+        await asyncio.sleep(PAUSE)
+
+
+def wait_until(condition: Callable[[], T], *, within: float = 10.0, what: str = "") -> T:
+    """As `eventually`, for tests and fixtures without a loop."""
+    deadline = time.monotonic() + within
+    while not (seen := condition()):
+        if time.monotonic() >= deadline:
+            raise AssertionError(_late(what, within, seen))
+        time.sleep(PAUSE)
+    return seen
+
+
+def _late(what: str, within: float, seen: object) -> str:
+    return f"{what or 'the condition'} did not hold within {within:g} s, last seen: {seen!r}"

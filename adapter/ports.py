@@ -1,8 +1,10 @@
 """What the flows ask of the outside world; the transports answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from adapter.core.journal import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +59,117 @@ class Registry(Protocol):
 
     async def identifier(self, subject: str, schema: str) -> int | None:
         """The id under which `subject` has this schema, None if it has not. Raises Unavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record to write. Without a partition the key decides (murmur2, as Java clients do)."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """An offset to commit: the next one to consume, with a text (up to 4,095 characters) that comes back with it."""
+
+    partition: int
+    offset: int
+    metadata: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """What the intake owned at one moment: the only thing a transaction's offsets may be sent with.
+
+    Taken on the consumer's thread after its callbacks were served, so that `membership` and `epochs` belong together.
+    """
+
+    membership: object
+    """The consumer's group metadata, opaque."""
+    epochs: frozenset[tuple[int, int]]
+    """(partition, epoch) pairs; an epoch is one assignment of a partition."""
+
+
+class Intake(Protocol):
+    """The records of the commands topic, partition by partition."""
+
+    async def ownership(self) -> Ownership | None:
+        """What is owned now; None while the group has us as no member."""
+        ...
+
+    def start(self, partition: int, epoch: int, offset: int | None) -> None:
+        """Deliver the partition from `offset` on, None: from its beginning. Until then it stays silent."""
+        ...
+
+    def pause(self, partition: int, epoch: int) -> None: ...
+
+    def resume(self, partition: int, epoch: int) -> None: ...
+
+    def hurry(self, *, busy: bool) -> None:
+        """Whether work is under way: then callbacks and questions are served within milliseconds."""
+        ...
+
+
+class IntakeListener(Protocol):
+    """What the intake tells, always on the event loop."""
+
+    def assigned(self, epochs: Mapping[int, int]) -> None:
+        """These partitions are ours now, each under a new epoch; a partition kept through a rebalance is not named."""
+        ...
+
+    async def revoked(self, partitions: Sequence[int]) -> None:
+        """These are about to be given back: finish or abandon their work. They stay ours until this returns."""
+        ...
+
+    def lost(self, partitions: Sequence[int]) -> None:
+        """These are no longer ours, and somebody else may have them already."""
+        ...
+
+    def delivered(self, records: Sequence[tuple[int, Source]]) -> None:
+        """Records with the epoch under which they came, in order per partition."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """The intake cannot go on."""
+        ...
+
+
+class Transactor(Protocol):
+    """Writes records and commits offsets in one transaction."""
+
+    async def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], membership: object) -> bool:
+        """True: all of it is committed. False: none of it is; take a new ownership and try again.
+
+        The answer is exact, also when the producer was fenced by a time-out in between.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JournalTail:
+    """What a new owner of a partition reads before it starts."""
+
+    position: int | None
+    """Its committed offset; None if there never was one."""
+    entries: Sequence[tuple[int, bytes]]
+    """(journal offset, value) of the committed entries from the mark on."""
+    end: int
+    """The journal's end: the next entry will lie here or later."""
+
+
+class JournalReader(Protocol):
+    async def tail(self, partition: int) -> JournalTail:
+        """The journal of `partition` up to its present end, every transaction before it decided.
+
+        Waits as long as that takes; raises Unavailable when the journal cannot be read.
+        """
+        ...
+
+    async def identity(self) -> str:
+        """Identity of the journal: a mark of another one means nothing."""
         ...

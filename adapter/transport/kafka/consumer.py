@@ -1,0 +1,210 @@
+"""The consumer of the commands topic, on a thread of its own.
+
+librdkafka serves its rebalance callbacks inside `poll`, and its group metadata fits what those callbacks said only when
+taken on the same thread after them. So this thread owns the consumer; the event loop asks it through a queue and is
+told through `call_soon_threadsafe`. An assigned partition is paused at once and delivers nothing before `start`.
+"""
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, cast
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from adapter.core.errors import Stop
+from adapter.core.journal import Source
+from adapter.ports import IntakeListener, Ownership
+
+_BATCH: Final = 500
+_BUSY: Final = 0.002
+"""Seconds a poll may last while work is under way: a transaction waits that long for its ownership."""
+_IDLE: Final = 0.1
+_WARM: Final = 25
+"""Short polls after the last record or request before the thread idles again."""
+
+
+class CommandConsumer:
+    """`ports.Intake` over one consumer-group member."""
+
+    def __init__(
+        self, *, client: Mapping[str, str], topic: str, listener: IntakeListener, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._consumer = Consumer({**client, "enable.auto.commit": False, "auto.offset.reset": "error"})
+        self._topic = topic
+        self._listener = listener
+        self._loop = loop
+        self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._owned: dict[int, int] = {}
+        self._epoch = 0
+        self._busy = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+
+    def open(self) -> None:
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Leave the group: everything owned is revoked first."""
+        self._stopping.set()
+        await asyncio.to_thread(self._thread.join)
+
+    # -- asked from the loop -----------------------------------------------------------------------------------------
+
+    async def ownership(self) -> Ownership | None:
+        answer: asyncio.Future[Ownership | None] = self._loop.create_future()
+
+        def take() -> None:
+            self._loop.call_soon_threadsafe(_answer, answer, self._ownership())
+
+        self._requests.put(take)
+        return await answer
+
+    def start(self, partition: int, epoch: int, offset: int | None) -> None:
+        def begin() -> None:
+            position = TopicPartition(self._topic, partition, OFFSET_BEGINNING if offset is None else offset)
+            self._consumer.seek(position)
+            self._consumer.resume([position])
+
+        self._requests.put(lambda: self._if_owned(partition, epoch, begin))
+
+    def pause(self, partition: int, epoch: int) -> None:
+        at = [TopicPartition(self._topic, partition)]
+        self._requests.put(lambda: self._if_owned(partition, epoch, lambda: self._consumer.pause(at)))
+
+    def resume(self, partition: int, epoch: int) -> None:
+        at = [TopicPartition(self._topic, partition)]
+        self._requests.put(lambda: self._if_owned(partition, epoch, lambda: self._consumer.resume(at)))
+
+    def hurry(self, *, busy: bool) -> None:
+        self._busy = busy
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._consumer.subscribe(
+                [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+            warm = 0
+            while not self._stopping.is_set():
+                served = self._serve()
+                messages = self._poll(brief=self._busy or warm > 0)
+                warm = _WARM if messages or served else warm - 1
+                if messages:
+                    self._deliver(messages)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the flow must hear of it
+            self._tell(self._listener.failed, error)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop may be gone
+                self._consumer.close()
+
+    def _poll(self, *, brief: bool) -> list[Message]:
+        if brief:
+            return self._consumer.consume(_BATCH, _BUSY)
+        # `consume` waits for a whole batch or the time limit, `poll` returns with the first record.
+        first = self._consumer.poll(_IDLE)
+        return [] if first is None else [first, *self._consumer.consume(_BATCH, 0)]
+
+    def _deliver(self, messages: Sequence[Message]) -> None:
+        records: list[tuple[int, Source]] = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._judge(error, message)
+                continue
+            partition, offset = message.partition(), message.offset()
+            assert partition is not None and offset is not None, "a record without an error has a place"  # noqa: PT018
+            epoch = self._owned.get(partition)
+            if epoch is not None:
+                headers = cast(list[tuple[str, bytes | None]] | None, message.headers())
+                source = Source(
+                    partition,
+                    offset,
+                    message.timestamp()[1] / 1000,
+                    message.key(),
+                    message.value(),
+                    tuple(headers) if headers else (),
+                )
+                records.append((epoch, source))
+        if records:
+            self._tell(self._listener.delivered, records)
+
+    def _judge(self, error: KafkaError, message: Message) -> None:
+        """Errors librdkafka does not mend by itself; the others it retries, and its log says so."""
+        code = error.code()
+        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 -- their public names
+            raise Stop(
+                f"{self._topic} partition {message.partition()}: the committed offset is not in the topic any more "
+                f"({error.str()}); commands between it and the topic's start are gone. Decide where to go on, then: "
+                "kafka-consumer-groups --reset-offsets --group <ADAPTER_KAFKA__GROUP_ID> --topic "
+                f"{self._topic}:{message.partition()} --to-earliest --execute"
+            )
+        if error.fatal() or code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+            raise Stop(f"{self._topic}: {error.str()}")
+
+    def _serve(self) -> bool:
+        served = False
+        while True:
+            try:
+                request = self._requests.get_nowait()
+            except queue.Empty:
+                return served
+            request()
+            served = True
+
+    def _if_owned(self, partition: int, epoch: int, act: Callable[[], None]) -> None:
+        if self._owned.get(partition) == epoch:
+            try:
+                act()
+            except KafkaException as error:
+                if self._owned.get(partition) == epoch:
+                    raise Stop(f"{self._topic} partition {partition}: {error.args[0].str()}") from error
+
+    def _ownership(self) -> Ownership | None:
+        # Metadata of a consumer that is no member is accepted by the broker without any fencing: never use it.
+        if not self._owned or not self._consumer.memberid():
+            return None
+        return Ownership(self._consumer.consumer_group_metadata(), frozenset(self._owned.items()))
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        new = {}
+        for at in partitions:
+            self._epoch += 1
+            self._owned[at.partition] = new[at.partition] = self._epoch
+        # At its end and paused: nothing is fetched until `start` says from where, whatever was committed.
+        silent = [TopicPartition(at.topic, at.partition, OFFSET_END) for at in partitions]
+        consumer.incremental_assign(silent)
+        consumer.pause(silent)
+        if new:
+            self._tell(self._listener.assigned, new)
+
+    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [at.partition for at in partitions if at.partition in self._owned]
+        if numbers:
+            done = asyncio.run_coroutine_threadsafe(self._listener.revoked(numbers), self._loop)
+            done.add_done_callback(lambda _: self._requests.put(lambda: None))
+            while not done.done():  # transactions still need their ownership meanwhile
+                self._requests.get()()
+            self._forget(numbers)
+            done.result()
+
+    def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = [at.partition for at in partitions]
+        self._forget(numbers)
+        self._tell(self._listener.lost, numbers)
+
+    def _forget(self, partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            self._owned.pop(partition, None)
+
+    def _tell(self, listen: Callable[..., None], *what: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(listen, *what)
+
+
+def _answer(future: "asyncio.Future[Ownership | None]", ownership: Ownership | None) -> None:
+    if not future.done():
+        future.set_result(ownership)

@@ -1,0 +1,109 @@
+"""Reads the journal when a partition is taken over: from the mark to the end, past open transactions.
+
+The end is the high watermark that a read_uncommitted reader sees, asked after the committed offset was fetched (which
+itself waits for pending transactions). A read_committed reader that has passed that point has seen every intent that
+can still lead to a call: an open transaction of a dead worker would otherwise hide what lies behind it.
+"""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from adapter.core.errors import Unavailable
+from adapter.core.journal import read_mark
+from adapter.ports import JournalTail
+
+_STEP: Final = 5.0
+
+
+class KafkaJournal:
+    """`ports.JournalReader`; several partitions are read side by side."""
+
+    def __init__(self, *, client: Mapping[str, str], commands: str, journal: str, group: str) -> None:
+        self._client = client
+        self._commands = commands
+        self._journal = journal
+        self._group = group
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="journal")
+        self._closing = threading.Event()
+        self._identity: str | None = None
+
+    async def tail(self, partition: int) -> JournalTail:
+        identity = await self.identity()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._tail, partition, identity)
+
+    async def identity(self) -> str:
+        if self._identity is None:
+            self._identity = await asyncio.get_running_loop().run_in_executor(self._threads, self._identify)
+        return self._identity
+
+    async def close(self) -> None:
+        self._closing.set()
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+
+    def _identify(self) -> str:
+        admin = AdminClient({**self._client})
+        try:
+            cluster = admin.list_topics(self._journal, timeout=_STEP).cluster_id
+            topics = admin.describe_topics(TopicCollection([self._journal]), request_timeout=_STEP)
+            topic = topics[self._journal].result().topic_id
+        except KafkaException as error:
+            raise Unavailable(f"{self._journal}: {error.args[0].str()}") from error
+        return f"{cluster}/{topic}"
+
+    def _tail(self, partition: int, identity: str) -> JournalTail:
+        common = {**self._client, "group.id": self._group, "enable.auto.commit": False}
+        newest = Consumer({**common, "isolation.level": "read_uncommitted"})
+        reader = Consumer(
+            {
+                **common,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 50,
+            }
+        )
+        try:
+            commands = TopicPartition(self._commands, partition)
+            committed = reader.committed([commands], _STEP)[0]
+            journal = TopicPartition(self._journal, partition)
+            low, high = newest.get_watermark_offsets(journal, _STEP)
+            mark = read_mark(committed.metadata, identity)
+            start = low if mark is None else max(low, min(mark, high))
+            entries = self._read(reader, partition, start, high) if start < high else []
+            return JournalTail(None if committed.offset < 0 else committed.offset, entries, high)
+        except KafkaException as error:
+            raise Unavailable(f"journal partition {partition}: {error.args[0].str()}") from error
+        finally:
+            reader.close()
+            newest.close()
+
+    def _read(self, reader: Consumer, partition: int, start: int, end: int) -> list[tuple[int, bytes]]:
+        entries: list[tuple[int, bytes]] = []
+        reader.assign([TopicPartition(self._journal, partition, start)])
+        while not self._closing.is_set():
+            for message in reader.consume(1000, 0.1):
+                error, offset = message.error(), message.offset()
+                if error is None:
+                    value = message.value()
+                    assert offset is not None
+                    if value is not None:
+                        entries.append((offset, value))
+                    if offset + 1 >= end:
+                        return entries
+                elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 -- its public name
+                    raise KafkaException(error)
+                elif offset is not None and offset >= end:
+                    return entries  # nothing but markers and aborted records behind the last entry
+        raise Unavailable("stopping")

@@ -1,5 +1,6 @@
 """What an operation of a supplier is: one frozen declaration from which URL, SOAP body, topics' records,
-metric labels, documentation and contract tests derive."""
+metric labels, documentation and contract tests derive.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,11 +36,13 @@ class Problem:
     """One thing wrong with a command, in the command's own vocabulary.
 
     `path` is a dotted path of Avro field names ("faultDetails.type"), empty for the whole command.
-    `text` says what is wrong in words and never repeats the value.
+    `text` says what is wrong in words and never repeats the value. A `warning` is worth a log line and a
+    count, the command is sent all the same.
     """
 
     path: str
     text: str
+    warning: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}: {self.text}" if self.path else self.text
@@ -115,12 +118,7 @@ class Supplier:
 
     def operation(self, name: str) -> Operation:
         """The operation of that name. KeyError if there is none."""
-        return (
-            next(o for o in self.operations if o.name == name)
-            if any(o.name == name for o in self.operations)
-            else _missing(name)
-        )
-
-
-def _missing(name: str) -> Operation:
-    raise KeyError(name)
+        for operation in self.operations:
+            if operation.name == name:
+                return operation
+        raise KeyError(name)

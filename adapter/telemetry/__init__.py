@@ -1,0 +1,19 @@
+"""What the flows tell about themselves: log lines, metrics, and the trace they carry on."""
+
+from adapter.telemetry.logs import Log, start_logging
+from adapter.telemetry.metrics import METRICS, Kind, Metric, Metrics, OperationMeter, markdown
+from adapter.telemetry.trace import Trace, continued, parse_traceparent
+
+__all__ = [
+    "METRICS",
+    "Kind",
+    "Log",
+    "Metric",
+    "Metrics",
+    "OperationMeter",
+    "Trace",
+    "continued",
+    "markdown",
+    "parse_traceparent",
+    "start_logging",
+]

@@ -1,0 +1,101 @@
+"""Log lines: JSON with stable keys, or aligned text on a terminal. docs/logs.md lists what is written.
+
+Nothing here is global but the root of the standard library's logging, whose lines (of libraries) come out the same
+way. A payload, a name, a phone number or an address never belongs into a field.
+"""
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Protocol, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from adapter.settings import LogFormat, LogLevel
+
+
+class Log(Protocol):
+    """What the flows write lines with: an event's name in lower-case words, then fields."""
+
+    def bind(self, **fields: Any) -> "Log":
+        """The same log with these fields on every line."""
+        ...
+
+    def debug(self, event: str, **fields: Any) -> None: ...
+    def info(self, event: str, **fields: Any) -> None: ...
+    def warning(self, event: str, **fields: Any) -> None: ...
+    def error(self, event: str, **fields: Any) -> None: ...
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """An error with the traceback of the exception at hand."""
+        ...
+
+
+def start_logging(
+    *, level: LogLevel = LogLevel.INFO, form: LogFormat = LogFormat.AUTO, stream: TextIO | None = None, **fields: Any
+) -> Log:
+    """The log, with `fields` on every line; libraries' warnings (at level debug: all their lines) go the same way.
+
+    Lines go to `stream`, by default to standard error: standard output belongs to the results of a command.
+    """
+    stream = sys.stderr if stream is None else stream
+    terminal = stream.isatty()
+    render: list[Processor]
+    if form is LogFormat.CONSOLE or (form is LogFormat.AUTO and terminal):
+        render = [structlog.dev.ConsoleRenderer(colors=terminal, pad_event_to=24)]
+    else:
+        render = [
+            structlog.processors.format_exc_info,
+            _ordered,
+            structlog.processors.JSONRenderer(ensure_ascii=False, separators=(",", ":")),
+        ]
+    threshold = getattr(logging, level.upper())
+    log: Log = structlog.wrap_logger(
+        structlog.WriteLogger(stream),
+        processors=[structlog.processors.add_log_level, _timestamped, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        context_class=dict,
+    ).bind(**fields)
+    _bridge(log, threshold)
+    return log
+
+
+def _timestamped(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    now = datetime.now(UTC)
+    event["time"] = f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z"
+    return event
+
+
+def _ordered(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """The keys every line has come first, so that a person can read the raw lines too."""
+    return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
+
+
+class _Bridge(logging.Handler):
+    """Lines of the standard library's logging, on our log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write = self._log.debug
+        if record.levelno >= logging.ERROR:
+            write = self._log.error
+        elif record.levelno >= logging.WARNING:
+            write = self._log.warning
+        elif record.levelno >= logging.INFO:
+            write = self._log.info
+        fields = {"exc_info": record.exc_info} if record.exc_info else {}
+        write("library", logger=record.name, text=record.getMessage(), **fields)
+
+
+def _bridge(log: Log, threshold: int) -> None:
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, _Bridge)]:
+        root.removeHandler(handler)
+    root.addHandler(_Bridge(log))
+    # What libraries say in passing is of interest only to who debugs.
+    root.setLevel(logging.DEBUG if threshold <= logging.DEBUG else max(threshold, logging.WARNING))
+    logging.captureWarnings(capture=True)

@@ -1,0 +1,344 @@
+"""The metrics: one declared list, and the objects that count.
+
+Counters and histograms are bound to their labels once and then cost a few hundred nanoseconds. Gauges are never set:
+whoever owns the state says how to read it (`Metrics.watch`), and it is read when somebody asks, so they can't drift.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+PREFIX: Final = "fault_adapter_"
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """One metric as it is declared; equal to itself alone. `name` goes without the product's prefix."""
+
+    name: str
+    kind: Kind
+    help: str
+    bad: str
+    """When it looks bad, and what to do then. Empty where it only explains others."""
+
+    labels: tuple[str, ...] = ()
+    unit: str = ""
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        return PREFIX + self.name
+
+
+_CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_COMMAND_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
+_TRANSACTION_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_TRANSACTION_RECORDS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+
+
+COMMANDS_RECEIVED: Final = Metric(
+    "commands_received_total",
+    Kind.COUNTER,
+    "Commands decoded from the commands topic, by operation.",
+    "Stays at zero while the estate sends: look at intake_paused and at the group's assignment.",
+    labels=("operation",),
+)
+COMMANDS_REPEATED: Final = Metric(
+    "commands_repeated_total",
+    Kind.COUNTER,
+    "Commands whose id was seen before; they are not called again and get no second outcome.",
+    "Grows steadily: a producer sends its commands twice.",
+    labels=("operation",),
+)
+KEYS_MISPLACED: Final = Metric(
+    "keys_misplaced_total",
+    Kind.COUNTER,
+    "Commands on another partition than murmur2 gives their key.",
+    "Above zero: a producer uses another partitioner; order per ticket holds only if all of them agree.",
+)
+OUTCOMES: Final = Metric(
+    "outcomes_total",
+    Kind.COUNTER,
+    "Outcome events published, by operation and kind: accepted, rejected_by_adapter, rejected_by_supplier, in_doubt "
+    "(provisional), settled_accepted, settled_rejected, settled_undetermined.",
+    "Many rejected_by_adapter: a producer breaks the rules. settled_undetermined: ask the supplier about it.",
+    labels=("operation", "outcome"),
+)
+CALLS: Final = Metric(
+    "supplier_calls_total",
+    Kind.COUNTER,
+    "Calls to the supplier, by operation and result: accepted, rejected, unavailable, unclear, forbidden, misdirected.",
+    "forbidden or misdirected: certificate, source address or base URL are wrong. unclear: see call_failures_total.",
+    labels=("operation", "result"),
+)
+CALL_FAILURES: Final = Metric(
+    "supplier_call_failures_total",
+    Kind.COUNTER,
+    "Calls without a whole answer, by reason: resolve, connect, connect-timeout, tls, proxy (nothing was sent), "
+    "write-timeout, read-timeout, total-timeout, reset, too-large, protocol (something may have been).",
+    "resolve, connect, tls, proxy: network or certificates. The others: the supplier or the way there is in trouble.",
+    labels=("reason",),
+)
+CALL_SECONDS: Final = Metric(
+    "supplier_call_seconds",
+    Kind.HISTOGRAM,
+    "Duration of a call, from its start to its answer or failure.",
+    "The high quantiles near the total time limit: the supplier is slow; in-flight calls and lag will grow.",
+    labels=("operation",),
+    unit="seconds",
+    buckets=_CALL_SECONDS,
+)
+COMMAND_SECONDS: Final = Metric(
+    "command_seconds",
+    Kind.HISTOGRAM,
+    "Time from a command's arrival at the worker to the commit of its final outcome.",
+    "Far above the call's duration: commands wait in lanes (one busy ticket), for retries or for the breaker.",
+    labels=("operation",),
+    unit="seconds",
+    buckets=_COMMAND_SECONDS,
+)
+CALLS_IN_FLIGHT: Final = Metric(
+    "supplier_calls_in_flight",
+    Kind.GAUGE,
+    "Calls under way.",
+    "At the limit for long (ADAPTER_SUPPLIER__MAX_IN_FLIGHT): the supplier is slow, or the limit too low.",
+)
+LANES: Final = Metric(
+    "lanes",
+    Kind.GAUGE,
+    "Lanes (one per key with unfinished commands) by state: active has a call or its outcome under way, waiting waits "
+    "for a retry, a settlement or the breaker.",
+    "Many waiting: see breaker_state and retries_total.",
+    labels=("state",),
+)
+WINDOW_RECORDS: Final = Metric(
+    "window_records",
+    Kind.GAUGE,
+    "Unfinished commands held in memory.",
+    "At ADAPTER_WORKER__WINDOW_RECORDS: partitions are paused until some finish.",
+)
+WINDOW_BYTES: Final = Metric(
+    "window_bytes", Kind.GAUGE, "The same in bytes.", "At ADAPTER_WORKER__WINDOW_BYTES: as above.", unit="bytes"
+)
+FRONTIER_LAG: Final = Metric(
+    "frontier_lag",
+    Kind.GAUGE,
+    "Offsets between the newest command of a partition and its frontier (all before it is finished).",
+    "Grows while calls succeed: too few workers, too low a limit. On one partition alone: see oldest_unfinished.",
+    labels=("partition",),
+)
+OLDEST_UNFINISHED: Final = Metric(
+    "oldest_unfinished_seconds",
+    Kind.GAUGE,
+    "Age of the oldest unfinished command of a partition; 0 without one.",
+    "Hours: a command is held in doubt or waits for a supplier that refuses it; /status names it.",
+    labels=("partition",),
+    unit="seconds",
+)
+PARTITION_PAUSED: Final = Metric(
+    "partition_paused",
+    Kind.GAUGE,
+    "1 while a partition is paused because its window is full.",
+    "1 for long: what is unfinished does not finish; see oldest_unfinished_seconds.",
+    labels=("partition",),
+)
+INTAKE_PAUSED: Final = Metric(
+    "intake_paused",
+    Kind.GAUGE,
+    "1 while no commands are taken in because of a fault of ours, by reason.",
+    "1: mend what the reason says; nothing is lost meanwhile.",
+    labels=("reason",),
+)
+RETRIES: Final = Metric(
+    "retries_total",
+    Kind.COUNTER,
+    "Calls put off to be tried again, by operation and reason.",
+    "Grows fast: the supplier is unavailable, or answers 429 (lower the calls in flight).",
+    labels=("operation", "reason"),
+)
+BREAKER_STATE: Final = Metric(
+    "breaker_state",
+    Kind.GAUGE,
+    "Circuit breaker: 0 closed, 1 probing, 2 open (no calls are started).",
+    "Above 0 for minutes: the supplier is down or refuses us. Commands wait; nothing is lost.",
+)
+DOUBTS_HELD: Final = Metric(
+    "doubts_held",
+    Kind.GAUGE,
+    "Commands whose outcome is unknown and not settled yet; each holds its own ticket's lane.",
+    "Above zero for hours: look the tickets up at the supplier and decide them.",
+)
+DEAD_LETTERS: Final = Metric(
+    "dead_letters_total",
+    Kind.COUNTER,
+    "Records put into the dead letters, by reason.",
+    "Above zero: a producer writes records that can never become a command; the headers say which.",
+    labels=("reason",),
+)
+TRANSACTIONS: Final = Metric(
+    "transactions_total",
+    Kind.COUNTER,
+    "Kafka transactions by result: committed, aborted (sent again), fenced (the work was no longer ours).",
+    "aborted grows: the cluster is in trouble. fenced outside of rebalances: a worker was silent for too long.",
+    labels=("result",),
+)
+TRANSACTION_SECONDS: Final = Metric(
+    "transaction_seconds",
+    Kind.HISTOGRAM,
+    "Duration of a transaction from begin to commit.",
+    "Near 0.1 s: retry.backoff.ms was raised. Seconds: the cluster is slow.",
+    unit="seconds",
+    buckets=_TRANSACTION_SECONDS,
+)
+TRANSACTION_RECORDS: Final = Metric(
+    "transaction_records",
+    Kind.HISTOGRAM,
+    "Records written in one transaction; grows with the load.",
+    "",
+    buckets=_TRANSACTION_RECORDS,
+)
+JOURNAL_RECOVERED: Final = Metric(
+    "journal_recovered_total",
+    Kind.COUNTER,
+    "Commands found in the journal when a partition was taken over, by state: settled, intent, held, parked.",
+    "intent grows outside of crashes: workers are killed instead of stopped.",
+    labels=("state",),
+)
+REPLY_DEVIATIONS: Final = Metric(
+    "reply_deviations_total",
+    Kind.COUNTER,
+    "Replies that were understood but stray from the contract (unknown elements, unreadable values), by operation.",
+    "Starts to grow: the supplier has changed its API; compare with docs/contract.md.",
+    labels=("operation",),
+)
+CERTIFICATE_NOT_AFTER: Final = Metric(
+    "certificate_not_after_timestamp_seconds",
+    Kind.GAUGE,
+    "When a certificate in use expires, in seconds since the epoch.",
+    "Within 30 days: renew it; a new file is taken up without a restart.",
+    labels=("certificate",),
+    unit="seconds",
+)
+BUILD_INFO: Final = Metric("build_info", Kind.GAUGE, "1, with the version as a label.", "", labels=("version",))
+
+METRICS: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""All of them, in the order above."""
+
+Readings = Mapping[tuple[str, ...], float]
+"""Label values to value; the empty tuple for a metric without labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationMeter:
+    """What is counted for every command of one operation, bound to its labels."""
+
+    received: Counter
+    repeated: Counter
+    reply_deviations: Counter
+    call_seconds: Histogram
+    command_seconds: Histogram
+
+
+class Metrics:
+    """The counting objects of one process or test, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._counters = {m: _counter(m, self._registry) for m in METRICS if m.kind is Kind.COUNTER}
+        self._histograms = {m: _histogram(m, self._registry) for m in METRICS if m.kind is Kind.HISTOGRAM}
+        self._sources: dict[Metric, Callable[[], Readings]] = {}
+        self._registry.register(_Gauges(self._sources))
+        self._bound: dict[tuple[Metric, tuple[str, ...]], Counter] = {}
+        self._meters: dict[str, OperationMeter] = {}
+
+    def count(self, metric: Metric, *labels: str, by: int = 1) -> None:
+        """Add to a counter. The labels of one metric have few values, all of our own choice."""
+        counter = self._bound.get((metric, labels))
+        if counter is None:
+            counter = self._bound[metric, labels] = self.counter(metric, *labels)
+        counter.inc(by)
+
+    def counter(self, metric: Metric, *labels: str) -> Counter:
+        """The counter bound to its labels, to be kept by who counts often."""
+        family = self._counters[metric]
+        return family.labels(*labels) if labels else family
+
+    def histogram(self, metric: Metric, *labels: str) -> Histogram:
+        """The histogram bound to its labels, to be kept by who observes often."""
+        family = self._histograms[metric]
+        return family.labels(*labels) if labels else family
+
+    def operation(self, name: str) -> OperationMeter:
+        """The meter of an operation, the same one each time."""
+        meter = self._meters.get(name)
+        if meter is None:
+            meter = self._meters[name] = OperationMeter(
+                received=self.counter(COMMANDS_RECEIVED, name),
+                repeated=self.counter(COMMANDS_REPEATED, name),
+                reply_deviations=self.counter(REPLY_DEVIATIONS, name),
+                call_seconds=self.histogram(CALL_SECONDS, name),
+                command_seconds=self.histogram(COMMAND_SECONDS, name),
+            )
+        return meter
+
+    def watch(self, gauge: Metric, source: Callable[[], Readings]) -> None:
+        """From now on `gauge` is what `source` says whenever somebody asks; a gauge nobody watches is not shown."""
+        self._sources[gauge] = source
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All values as text and its content type: OpenMetrics if the Accept header wants it, else Prometheus'."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self._registry), content_type
+
+
+def markdown() -> str:
+    """docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "Served at `/metrics` of the telemetry port, in OpenMetrics or in Prometheus' text format. Made from the list",
+        "in `adapter/telemetry/metrics.py`; a test compares the two. Labels never carry a key, a reference or an id.",
+        "",
+        "| metric | type | labels | what it says | when it is bad |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| `{m.full_name}` | {m.kind} | {', '.join(f'`{label}`' for label in m.labels)} | {m.help} | {m.bad} |"
+        for m in METRICS
+    ]
+    return "\n".join(lines) + "\n"
+
+
+class _Gauges(Collector):
+    def __init__(self, sources: Mapping[Metric, Callable[[], Readings]]) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterator[Family]:
+        for metric, source in self._sources.items():
+            family = GaugeMetricFamily(metric.full_name, metric.help, labels=metric.labels, unit=metric.unit)
+            for labels, value in source().items():
+                family.add_metric(labels, value)
+            yield family
+
+
+def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:
+    return Counter(metric.full_name, metric.help, metric.labels, registry=registry)
+
+
+def _histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
+    return Histogram(
+        metric.full_name, metric.help, metric.labels, unit=metric.unit, buckets=metric.buckets, registry=registry
+    )

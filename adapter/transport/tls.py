@@ -1,0 +1,184 @@
+"""The client's side of TLS: a context from certificate files, and its replacement while the process runs.
+
+A changed set of files becomes a *new* context. A live one is never touched: a pair that does not fit would leave it
+without a usable key, and an authority can be added to a context but never removed from it. Who keeps connections
+alive holds them by the context they were made with, so those of an older one are not used again.
+"""
+
+import asyncio
+import os
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from adapter.core.errors import Stop
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files. Certificate (with its chain) and key go together; without `ca` the system's authorities are
+    trusted, with it only those in the file.
+    """
+
+    certificate: Path | None = None
+    key: Path | None = None
+    ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What came of changed files. With problems the previous certificates stay in use."""
+
+    problems: tuple[str, ...]
+    not_after: Mapping[str, datetime]
+    """End of validity of what is in use now, by "certificate" and "ca"; the earliest of each file."""
+
+
+class ClientTls:
+    """The context for new connections, always from the newest set of files that was good.
+
+    `epoch` counts the sets taken into use. Raises Stop when the first set is not good, with every problem.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._seen = _stamp(files)
+        self.context, self.not_after = client_context(files)
+        self.epoch = 1
+
+    def refresh(self) -> Reload | None:
+        """Take changed files into use if they are good. None if nothing has changed since the last look."""
+        # Before reading: files that change meanwhile then differ from the stamp, and are read again.
+        stamp = _stamp(self._files)
+        if stamp == self._seen:
+            return None
+        self._seen = stamp
+        try:
+            self.context, self.not_after = client_context(self._files)
+        except Stop as stop:
+            return Reload(stop.problems, self.not_after)
+        self.epoch += 1
+        return Reload((), self.not_after)
+
+    async def watch(self, interval: float, report: Callable[[Reload], None]) -> None:
+        """Look every `interval` seconds until cancelled; `report` is told of every change of the files."""
+        while True:
+            await asyncio.sleep(interval)
+            if (reload := self.refresh()) is not None:
+                report(reload)
+
+
+def client_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, datetime]]:
+    """A context for TLS 1.2 or newer that verifies chain and host name, and ends of validity by kind of file.
+
+    Raises Stop with every problem of the files.
+    """
+    # Not ssl.create_default_context: it writes session keys to a file that an environment variable names.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Without renegotiation a completed handshake is final, so a refused certificate means that no request was read.
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    problems: list[str] = []
+    not_after: dict[str, datetime] = {}
+    match files:
+        case TlsFiles(certificate=Path() as certificate, key=Path() as key):
+            ends = _check(certificate, problems, own=True)
+            if ends is not None:
+                not_after["certificate"] = ends
+            if _readable(key, problems) and ends is not None:
+                _load_pair(context, certificate, key, problems)
+        case TlsFiles(certificate=None, key=None):
+            pass
+        case _:
+            problems.append("TLS: a client certificate and its key go together; give both files or neither")
+    if files.ca is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    elif (ends := _check(files.ca, problems, own=False)) is not None:
+        not_after["ca"] = ends
+        try:
+            context.load_verify_locations(cafile=files.ca)
+        except (OSError, ssl.SSLError) as error:
+            problems.append(f"{files.ca}: cannot be used as authorities ({_reason(error)}); give CA certificates")
+    if problems:
+        raise Stop(*problems)
+    return context, not_after
+
+
+def _check(path: Path, problems: list[str], *, own: bool) -> datetime | None:
+    # Earliest end of validity in the file; None, with a problem noted, if there is no certificate in it. An expired
+    # authority may stand beside its successor, so only a certificate of our own must be valid now.
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        problems.append(f"{path}: cannot be read ({_reason(error)}); check path and permissions")
+        return None
+    except ValueError:
+        problems.append(f"{path}: holds no PEM certificate; give a file with BEGIN CERTIFICATE blocks")
+        return None
+    now = datetime.now(UTC)
+    for certificate in found if own else ():
+        if certificate.not_valid_after_utc <= now:
+            problems.append(f"{path}: expired at {certificate.not_valid_after_utc:%Y-%m-%dT%H:%MZ}; renew it")
+        elif certificate.not_valid_before_utc > now:
+            problems.append(
+                f"{path}: not valid before {certificate.not_valid_before_utc:%Y-%m-%dT%H:%MZ}; check the clock"
+            )
+    return min(certificate.not_valid_after_utc for certificate in found)
+
+
+def _readable(path: Path, problems: list[str]) -> bool:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        problems.append(f"{path}: cannot be read ({_reason(error)}); check path and permissions")
+        return False
+    return True
+
+
+def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: list[str]) -> None:
+    try:
+        # With an encrypted key OpenSSL would ask for the password on the terminal, and wait.
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except _Encrypted:
+        problems.append(f"{key}: the key is encrypted; give it without a password, protected by file permissions")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            problems.append(f"{key}: is not the key of {certificate}; give the two files of one pair")
+        else:
+            problems.append(f"{key}: cannot be used with {certificate} ({_reason(error)}); give a PEM private key")
+    except OSError as error:
+        problems.append(f"{key}: cannot be read ({_reason(error)}); check path and permissions")
+
+
+class _Encrypted(Exception):  # noqa: N818 -- a signal, caught where it is provoked
+    pass
+
+
+def _no_password() -> str:
+    raise _Encrypted
+
+
+def _reason(error: OSError) -> str:
+    return (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or type(error).__name__
+
+
+Stamp = tuple[tuple[str, int, int, int] | None, ...]
+
+
+def _stamp(files: TlsFiles) -> Stamp:
+    # The resolved path changes when Kubernetes swaps its `..data` link, the inode with an atomic replacement, time
+    # and size with a write in place.
+    return tuple(_identity(path) for path in (files.certificate, files.key, files.ca) if path is not None)
+
+
+def _identity(path: Path) -> tuple[str, int, int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 -- one style for the pair of calls
+        return os.path.realpath(path), found.st_ino, found.st_mtime_ns, found.st_size
+    except OSError:
+        return None

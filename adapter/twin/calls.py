@@ -1,0 +1,171 @@
+"""The call log: every request the twin received, with times. Repeats, order and overlaps are proved from it.
+
+In memory it is a list of `Call`. In a file it is JSON lines, flushed one by one: a line when the request was
+received (before anything is answered) and a second one, with the same `sequence`, when the twin was done with it;
+the later line holds.
+"""
+
+import itertools
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request. `received` and `finished` are seconds of the machine's monotonic clock (comparable between
+    processes of one machine), taken when its head had arrived and just before the first byte of the answer left.
+    """
+
+    sequence: int
+    received: float
+    received_at: str
+    """Wall clock, ISO 8601 in UTC."""
+
+    operation: str
+    """As the supplier spells it: "addFaultReport"; empty if the path names none."""
+
+    key: str | None
+    """buyerFaultReference, or the address key of the two appointment operations."""
+
+    message_id: str | None
+    connection: str
+    """Peer address and port: the same for all requests of one connection."""
+
+    fault: str | None = None
+    """Kind of the fault on demand that met it."""
+
+    taken: bool = False
+    """It came to the books: whatever the answer was, the supplier knows of it."""
+
+    verdict: str | None = None
+    """accepted or refused; None if it was not taken."""
+
+    answered: int | None = None
+    """HTTP status of the answer; None if none was given."""
+
+    finished: float | None = None
+
+
+class CallLog:
+    """The calls of one twin, oldest first."""
+
+    def __init__(self, path: Path | None = None, *, keep: int = 200_000) -> None:
+        self._calls: dict[int, Call] = {}
+        self._keep = keep
+        self._last = 0
+        self._file: TextIO | None = path.open("a", encoding="utf-8") if path else None
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(list(self._calls.values()))
+
+    def __len__(self) -> int:
+        return self._last
+
+    def since(self, sequence: int) -> list[Call]:
+        """The calls after that sequence number, as they stand now."""
+        return [call for number, call in self._calls.items() if number > sequence]
+
+    def receive(
+        self,
+        *,
+        received: float,
+        operation: str,
+        key: str | None,
+        message_id: str | None,
+        connection: str,
+        fault: str | None,
+        verdict: str | None,
+    ) -> Call:
+        """Enters a request that has been read and, if there is a verdict, taken."""
+        self._last += 1
+        call = Call(
+            sequence=self._last,
+            received=received,
+            received_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            operation=operation,
+            key=key,
+            message_id=message_id,
+            connection=connection,
+            fault=fault,
+            taken=verdict is not None,
+            verdict=verdict,
+        )
+        if len(self._calls) >= self._keep:
+            del self._calls[next(iter(self._calls))]
+        self._enter(call)
+        return call
+
+    def finish(self, call: Call, *, answered: int | None) -> None:
+        """Enters that the twin is done with it; only the first time counts."""
+        current = self._calls.get(call.sequence)
+        if current is None or current.finished is None:
+            self._enter(replace(call, answered=answered, finished=time.monotonic()))
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+    def _enter(self, call: Call) -> None:
+        self._calls[call.sequence] = call
+        if self._file:
+            self._file.write(line(call))
+            self._file.flush()
+
+
+def line(call: Call) -> str:
+    """One JSON line."""
+    return json.dumps(asdict(call), separators=(",", ":")) + "\n"
+
+
+def read(text: str) -> list[Call]:
+    """The calls of a log file or of an answer of the control address, by sequence. A last line that was cut
+    (the twin was killed while it wrote) is left out.
+    """
+    calls: dict[int, Call] = {}
+    for entry in text.splitlines(keepends=True):
+        if entry.endswith("\n"):
+            call = Call(**json.loads(entry))
+            calls[call.sequence] = call
+    return [calls[number] for number in sorted(calls)]
+
+
+def overlaps(calls: Iterable[Call]) -> list[tuple[Call, Call]]:
+    """Pairs of requests of one key where the second came before the twin was done with the first."""
+    lanes: defaultdict[str, list[Call]] = defaultdict(list)
+    for call in sorted(calls, key=lambda c: c.received):
+        if call.key is not None:
+            lanes[call.key].append(call)
+    return [
+        (first, second)
+        for lane in lanes.values()
+        for first, second in itertools.pairwise(lane)
+        if first.finished is None or second.received < first.finished
+    ]
+
+
+def repeats(calls: Iterable[Call]) -> dict[str, int]:
+    """Message ids that came more than once and how often each was taken."""
+    seen: defaultdict[str, list[bool]] = defaultdict(list)
+    for call in calls:
+        if call.message_id is not None:
+            seen[call.message_id].append(call.taken)
+    return {message: sum(taken) for message, taken in seen.items() if len(taken) > 1}
+
+
+def summary(calls: Iterable[Call]) -> dict[str, Any]:
+    """Counts for a quick look: GET /twin/summary."""
+    known = list(calls)
+    times = [c.received for c in known]
+    return {
+        "requests": len(known),
+        "keys": len({c.key for c in known if c.key is not None}),
+        "repeated": len(repeats(known)),
+        "overlaps": len(overlaps(known)),
+        "seconds": max(times) - min(times) if times else 0.0,
+    }

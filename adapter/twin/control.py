@@ -1,0 +1,107 @@
+"""The control address of a twin: the call log, the faults in force, the tickets. Plain HTTP for loopback."""
+
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from adapter.core.errors import Stop
+from adapter.twin import calls, faults
+from adapter.twin.tickets import Books, Refusal, Status, Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The control address of one twin."""
+
+    log: calls.CallLog
+    plan: faults.Plan
+    books: Books
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[explained])
+        app.router.add_get("/twin/calls", self._get_calls)
+        app.router.add_get("/twin/summary", self._get_summary)
+        app.router.add_get("/twin/faults", self._get_faults)
+        app.router.add_post("/twin/faults", self._post_faults)
+        app.router.add_delete("/twin/faults", self._delete_faults)
+        app.router.add_get("/twin/tickets", self._get_tickets)
+        app.router.add_post("/twin/tickets/{reference}", self._post_ticket)
+        app.router.add_get("/twin/changes", self._get_changes)
+        return app
+
+    async def _get_calls(self, request: web.Request) -> web.Response:
+        return _lines(calls.line(call) for call in self.log.since(since(request)))
+
+    async def _get_summary(self, _: web.Request) -> web.Response:
+        return web.json_response(calls.summary(self.log))
+
+    async def _get_faults(self, _: web.Request) -> web.Response:
+        return web.json_response([{**faults.to_json(fault), "times": left} for fault, left in self.plan.left()])
+
+    async def _post_faults(self, request: web.Request) -> web.Response:
+        for fault in faults.from_json(await _json(request)):
+            self.plan.add(fault)
+        return web.Response(status=204)
+
+    async def _delete_faults(self, _: web.Request) -> web.Response:
+        self.plan.clear()
+        return web.Response(status=204)
+
+    async def _get_tickets(self, _: web.Request) -> web.Response:
+        self.books.advance(datetime.now(UTC))
+        return web.json_response([_shown(ticket) for ticket in self.books.tickets.values()])
+
+    async def _post_ticket(self, request: web.Request) -> web.Response:
+        given = await _json(request)
+        if not isinstance(given, dict) or set(given) != {"status"} or given["status"] not in list(Status):
+            raise Stop(f'an object {{"status": …}} is needed with one of {", ".join(Status)}')
+        reference, status = request.match_info["reference"], Status(given["status"])
+        found = self.books.put(reference, status, now=datetime.now(UTC))
+        if isinstance(found, Refusal):
+            return web.json_response({"problems": [found.text]}, status=404)
+        return web.json_response(_shown(found))
+
+    async def _get_changes(self, request: web.Request) -> web.Response:
+        self.books.advance(datetime.now(UTC))
+        return _lines(
+            json.dumps({**asdict(change), "at": change.at.isoformat(), "ticket": _shown(change.ticket)}) + "\n"
+            for change in self.books.changes[since(request) :]
+        )
+
+
+def since(request: web.Request) -> int:
+    """The sequence number after which entries are wanted. Raises Stop if it is none."""
+    text = request.query.get("since", "0")
+    if not text.isdecimal():
+        raise Stop("since: a sequence number is needed")
+    return int(text)
+
+
+def _lines(lines: Iterable[str]) -> web.Response:
+    return web.Response(text="".join(lines), content_type="application/x-ndjson")
+
+
+@web.middleware
+async def explained(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Turns Stop into 400 with everything that is wrong."""
+    try:
+        return await handler(request)
+    except Stop as stop:
+        return web.json_response({"problems": stop.problems}, status=400)
+
+
+async def _json(request: web.Request) -> object:
+    try:
+        given: object = json.loads(await request.text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise Stop(f"not JSON: {error}") from error
+    return given
+
+
+def _shown(ticket: Ticket) -> dict[str, object]:
+    return {**asdict(ticket), "since": ticket.since.isoformat()}

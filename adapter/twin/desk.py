@@ -1,0 +1,218 @@
+"""The supplier's desk: reads a request, has the books decide, and words the answer. Nothing here waits.
+
+It knows the six operations from the contract on its own account and shares no declaration with the adapter, so
+that a mistake there is not made twice.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Final
+
+from lxml import etree
+
+from adapter.core import document, soap
+from adapter.core.errors import Unreadable
+from adapter.twin import answers
+from adapter.twin.faults import Fault, Kind
+from adapter.twin.tickets import Books, Refusal, Slot, Ticket
+
+TICKETS: Final = ("addFaultReport", "amendFaultReport", "requestFaultReportUpdate", "resolveResponse")
+APPOINTMENTS: Final = ("queryAppointmentAvailability", "reserveAppointment")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was read of a request. `problem` is set if it cannot be taken at all: the HTTP status and why."""
+
+    operation: str
+    element: etree._Element | None = None
+    enveloped: bool = True
+    problem: tuple[int, str] | None = None
+
+    @property
+    def key(self) -> str | None:
+        """buyerFaultReference, or the address key of the appointment operations."""
+        return self.text("addressKey" if self.operation in APPOINTMENTS else "buyerFaultReference")
+
+    @property
+    def message_id(self) -> str | None:
+        return self.text("message", "messageId") or self.text("messageId")
+
+    @property
+    def buyer(self) -> str:
+        return self.text("buyer", "buyerIdentifier") or self.text("buyerIdentifier") or ""
+
+    def text(self, *path: str) -> str | None:
+        """Folded text at that path of local names; None if it is absent or empty."""
+        found = self.element
+        for name in path:
+            if found is None:
+                return None
+            found = next((child for child in found if etree.QName(child).localname == name), None)
+        return " ".join((found.text or "").split()) or None if found is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer. `verdict` is accepted or refused if the request came to the books, else None."""
+
+    status: int
+    body: bytes
+    content_type: str = "text/xml; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    verdict: str | None = None
+
+
+def load(folder: Path) -> Mapping[str, etree.XMLSchema]:
+    """The schemas of the requests, by operation. `folder` has faultReport.xsd and appointments.xsd."""
+    tickets = etree.XMLSchema(etree.parse(folder / "faultReport.xsd"))
+    appointments = etree.XMLSchema(etree.parse(folder / "appointments.xsd"))
+    return dict.fromkeys(TICKETS, tickets) | dict.fromkeys(APPOINTMENTS, appointments)
+
+
+@dataclass(slots=True)
+class Desk:
+    """One supplier; `books` is all that changes."""
+
+    books: Books
+    schemas: Mapping[str, etree.XMLSchema]
+    base_path: str = ""
+    buyer: str | None = None
+    """The only buyerIdentifier that is served; None: all."""
+
+    echo_message_id: bool = True
+    replies: int = 0
+
+    def read(self, *, method: str, path: str, content_type: str, body: bytes) -> Request:
+        """The request as far as it can be read; never raises."""
+        prefix, _, operation = path.rpartition("/")
+        if prefix != self.base_path or operation not in self.schemas:
+            return Request("", problem=(404, "no such operation"))
+        if method != "POST":
+            return Request(operation, problem=(405, "POST only"))
+        charset = _CHARSET.search(content_type)
+        try:
+            root = document.admit(body, charset=charset[1] if charset else None)
+        except Unreadable as unreadable:
+            return Request(operation, problem=(400, f"not an XML document: {unreadable.reason}"))
+        element = soap.unwrap(root).element
+        if element is None or etree.QName(element).localname != operation:
+            return Request(operation, problem=(400, f"the body element is not {operation}"))
+        return Request(operation, element, enveloped=element is not root)
+
+    def take(self, request: Request, now: datetime) -> Answer:
+        """Decides and answers; the books change if the request is accepted."""
+        if request.problem:
+            status, text = request.problem
+            return self._fault(request, status, text)
+        if self.buyer is not None and request.buyer != self.buyer:
+            return self._fault(request, 403, "this buyerIdentifier is not served here")
+        decided = self._invalid(request) or self._decide(request, now)
+        if isinstance(decided, Refusal):
+            return self._refusal(request, decided, now)
+        reply = answers.reply(request.operation, self._letterhead(request, now), decided)
+        return Answer(200, answers.document(reply, envelope=request.enveloped), verdict="accepted")
+
+    def spoil(self, request: Request, right: Answer | None, fault: Fault, now: datetime) -> Answer:
+        """The answer a fault on demand puts in the place of the right one, which is None if the request was
+        not taken. What happens to it on the wire is not known here.
+        """
+        match fault.kind:
+            case Kind.REFUSE:
+                code = int(fault.code) if fault.code.isdecimal() else 400
+                return self._refusal(request, Refusal(code, fault.text), now)
+            case Kind.SOAP_FAULT:
+                element = answers.soap_fault(fault.code or "Server", fault.text)
+                return Answer(500, answers.document(element, envelope=True))
+            case Kind.EXTRA_ELEMENT if right:
+                end = right.body.rindex(b"</received")
+                note = b"<supplierNote><level>2</level></supplierNote>"
+                return Answer(right.status, right.body[:end] + note + right.body[end:])
+            case Kind.FAULT_BLOCK | Kind.STATUS:
+                return self._fault(request, fault.http_status, fault.text, code=fault.code)
+            case _:
+                return right or self._fault(request, 500, fault.text)
+
+    def _decide(self, request: Request, now: datetime) -> str | Refusal:
+        """The inner part of the reply. The request is valid, so what its schema requires is there."""
+        reference = request.key or ""
+        maintainer = request.text("maintainerFaultReference")
+        decided: Ticket | Refusal
+        match request.operation:
+            case "addFaultReport":
+                decided = self.books.add(
+                    reference=reference,
+                    service=request.text("serviceAffected") or "",
+                    incident=request.text("faultDetails", "type") or "",
+                    reservation_key=request.text("appointment", "appointmentReservationKey"),
+                    now=now,
+                )
+                return decided if isinstance(decided, Refusal) else answers.pending(reference)
+            case "amendFaultReport":
+                decided = self.books.amend(
+                    reference=reference,
+                    maintainer_reference=maintainer,
+                    incident=request.text("faultDetails", "type"),
+                    reservation_key=request.text("appointment", "appointmentReservationKey"),
+                    now=now,
+                )
+                return decided if isinstance(decided, Refusal) else answers.confirmed(reference)
+            case "requestFaultReportUpdate":
+                decided = self.books.request_update(reference=reference, maintainer_reference=maintainer, now=now)
+                return decided if isinstance(decided, Refusal) else answers.confirmed(reference)
+            case "resolveResponse":
+                accepted = request.text("resolveAccepted") in ("true", "1")
+                decided = self.books.resolve(
+                    reference=reference, maintainer_reference=maintainer, accepted=accepted, now=now
+                )
+                if isinstance(decided, Refusal):
+                    return decided
+                return answers.confirmed(reference, resolve_accepted=accepted)
+            case "queryAppointmentAvailability":
+                first = date.fromisoformat((request.text("appointmentsFrom") or "")[:10])
+                return answers.available(reference, self.books.slots(address=reference, first=first))
+            case _:
+                slot = Slot(
+                    date.fromisoformat((request.text("appointmentSlot", "appointmentDate") or "")[:10]),
+                    request.text("appointmentSlot", "appointmentStartTime") or "",
+                    request.text("appointmentSlot", "appointmentEndTime") or "",
+                )
+                key = self.books.reserve(address=reference, slot=slot)
+                return key if isinstance(key, Refusal) else answers.reserved(key, slot)
+
+    def _invalid(self, request: Request) -> Refusal | None:
+        schema = self.schemas[request.operation]
+        if request.element is not None and schema.validate(request.element):
+            return None
+        # The path alone: the parser's own words repeat the value.
+        wrong = schema.error_log.last_error
+        return Refusal(400, f"not valid by the schema at {wrong.path if wrong else request.operation}")
+
+    def _refusal(self, request: Request, refusal: Refusal, now: datetime) -> Answer:
+        """For add a reply with status Rejected (contract 2.2), for the others HTTP 400 (2.4)."""
+        adding = request.operation == "addFaultReport"
+        inner = answers.rejected(refusal) if adding else answers.refused(refusal)
+        reply = answers.reply(request.operation, self._letterhead(request, now), inner)
+        body = answers.document(reply, envelope=request.enveloped)
+        return Answer(200 if adding else 400, body, verdict="refused")
+
+    def _fault(self, request: Request, status: int, text: str, *, code: str = "") -> Answer:
+        block = answers.fault_block(code or ("Server" if status >= 500 else "Client"), text)
+        return Answer(status, answers.document(block, envelope=request.enveloped))
+
+    def _letterhead(self, request: Request, now: datetime) -> answers.Letterhead:
+        self.replies += 1
+        echoed = request.message_id if self.echo_message_id else None
+        nicc = request.operation in APPOINTMENTS
+        return answers.Letterhead(
+            buyer=request.buyer,
+            message_id=echoed or f"CF-{self.replies:05d}",
+            now=now,
+            correlation_id=(request.text("message", "correlationId") or "") if nicc else None,
+        )
+
+
+_CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([^\s\"';]+)", re.IGNORECASE)

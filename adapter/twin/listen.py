@@ -1,0 +1,85 @@
+"""Listening: an aiohttp application or a bare protocol on an address, plain or with mutual TLS."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable
+
+from aiohttp import web
+
+from adapter.core.errors import Stop
+from adapter.twin.settings import TlsFiles
+
+
+async def serve(
+    stack: contextlib.AsyncExitStack,
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    tls: TlsFiles | None = None,
+    idle: float = 60.0,
+) -> str:
+    """Serves `app` until the stack ends; the URL it can be reached at. Raises Stop if that cannot be."""
+    # Handlers end with their connection, and what a fault holds open does not delay the stop.
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        handler_cancellation=True,
+        keepalive_timeout=idle,
+        shutdown_timeout=0.2,
+    )
+    context = server_context(tls) if tls else None
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
+    except OSError as error:
+        raise _in_use(host, port, error) from error
+    return _url(host, runner.addresses[0][1], context)
+
+
+async def serve_protocol(
+    stack: contextlib.AsyncExitStack,
+    protocol: Callable[[], asyncio.Protocol],
+    host: str,
+    port: int,
+    *,
+    tls: TlsFiles | None = None,
+) -> str:
+    """As `serve`, for a bare protocol."""
+    context = server_context(tls) if tls else None
+    try:
+        server = await asyncio.get_running_loop().create_server(protocol, host, port, ssl=context, backlog=1024)
+    except OSError as error:
+        raise _in_use(host, port, error) from error
+    stack.callback(server.close)
+    return _url(host, server.sockets[0].getsockname()[1], context)
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """TLS 1.2 or later, client certificate required. Raises Stop that names the file at fault."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_cert_chain(files.certificate, files.key)
+    except (OSError, ssl.SSLError) as error:
+        raise Stop(f"certificate {files.certificate} with key {files.key}: {error.strerror}") from error
+    try:
+        context.load_verify_locations(files.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise Stop(f"CA {files.ca}: {error.strerror}") from error
+    return context
+
+
+def _in_use(host: str, port: int, error: OSError) -> Stop:
+    return Stop(f"cannot listen on {host}:{port}: {error.strerror}")
+
+
+def _url(host: str, port: int, context: ssl.SSLContext | None) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- shown, not bound
+    if ":" in shown:
+        shown = f"[{shown}]"
+    return f"{'https' if context else 'http'}://{shown}:{port}"

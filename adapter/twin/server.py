@@ -1,0 +1,175 @@
+"""The twin as a server: mutual TLS or plain HTTP in front of the desk, and the control address beside it."""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from aiohttp import web
+
+from adapter.twin import control, desk, listen, wire
+from adapter.twin.calls import Call, CallLog
+from adapter.twin.faults import Fault, Plan
+from adapter.twin.lean import Lean
+from adapter.twin.settings import TwinSettings
+from adapter.twin.tickets import Books, Refusal, Rules, Status, Ticket
+
+_MAX_BODY = 16 * 1024 * 1024
+
+
+class Twin:
+    """A stand-in for the supplier, for as long as the `async with` lasts. Several may run in one process.
+
+    Raises Stop if it cannot start: address in use, certificate files that do not fit.
+    """
+
+    def __init__(self, settings: TwinSettings | None = None) -> None:
+        self.settings = settings or TwinSettings()
+        self.url = ""
+        """Where the operations are: append "/addFaultReport"."""
+
+        self.control_url = ""
+        self.log = CallLog(self.settings.calls)
+        self.plan = Plan()
+        self.books = Books(
+            Rules(
+                speed=self.settings.speed,
+                resolve_after=self.settings.resolve_after,
+                reserved_keys_only=self.settings.reserved_keys_only,
+            )
+        )
+        for fault in self.settings.faults:
+            self.plan.add(fault)
+        self._desk = desk.Desk(
+            self.books,
+            desk.load(Path(__file__).parents[2] / "schemas" / "xsd" / "cityfibre"),
+            base_path=self.settings.base_path,
+            buyer=self.settings.buyer,
+            echo_message_id=self.settings.echo_message_id,
+        )
+        self._running = contextlib.AsyncExitStack()
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every request so far, oldest first."""
+        return list(self.log)
+
+    @property
+    def tickets(self) -> dict[str, Ticket]:
+        """The tickets as they stand now, by buyerFaultReference."""
+        self.books.advance(datetime.now(UTC))
+        return dict(self.books.tickets)
+
+    def inject(self, *faults: Fault) -> None:
+        """Puts faults in force, after those that are."""
+        for fault in faults:
+            self.plan.add(fault)
+
+    def clear(self) -> None:
+        """Ends all faults; requests that one has met already are not helped."""
+        self.plan.clear()
+
+    def put(self, reference: str, status: Status) -> Ticket:
+        """Sets a ticket's status. KeyError if there is no such ticket."""
+        found = self.books.put(reference, status, now=datetime.now(UTC))
+        if isinstance(found, Refusal):
+            raise KeyError(reference)
+        return found
+
+    async def __aenter__(self) -> Self:
+        settings = self.settings
+        app = web.Application(client_max_size=_MAX_BODY)
+        app.router.add_route("*", "/{path:.*}", self._serve)
+        controls = control.Control(self.log, self.plan, self.books).application()
+        async with contextlib.AsyncExitStack() as stack:
+            self.url = await listen.serve(
+                stack, app, settings.host, settings.port, tls=settings.tls, idle=settings.keep_alive
+            )
+            self.url += settings.base_path
+            self.control_url = await listen.serve(stack, controls, settings.control_host, settings.control_port)
+            self._running = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._running.aclose()
+        self.log.close()
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        received = time.monotonic()
+        peer = request.transport.get_extra_info("peername") if request.transport else None
+        connection = f"{peer[0]}:{peer[1]}" if peer else ""
+        try:
+            body = await request.read()
+        except (ConnectionError, web.HTTPException, asyncio.CancelledError):
+            self._broken_off(request, received, connection)
+            raise
+        read = self._desk.read(
+            method=request.method,
+            path=request.path,
+            content_type=request.headers.get("Content-Type", ""),
+            body=body,
+        )
+        planned = self.plan.meet(read.operation, read.key)
+        fault, now = planned.fault, datetime.now(UTC)
+        right = self._desk.take(read, now) if fault is None or fault.takes else None
+        answer = right if fault is None else self._desk.spoil(read, right, fault, now)
+        assert answer is not None
+        call = self.log.receive(
+            received=received,
+            operation=read.operation,
+            key=read.key,
+            message_id=read.message_id,
+            connection=connection,
+            fault=fault.kind.value if fault else "delay" if planned.delay else None,
+            verdict=right.verdict if right else None,
+        )
+        try:
+            if planned.delay:
+                await asyncio.sleep(planned.delay)
+            return await wire.respond(
+                request, answer, fault, done=lambda status: self.log.finish(call, answered=status)
+            )
+        finally:
+            self.log.finish(call, answered=None)
+
+    def _broken_off(self, request: web.Request, received: float, connection: str) -> None:
+        """A request whose body never came whole: nothing was taken."""
+        call = self.log.receive(
+            received=received,
+            operation=request.path.rpartition("/")[2],
+            key=None,
+            message_id=None,
+            connection=connection,
+            fault=None,
+            verdict=None,
+        )
+        self.log.finish(call, answered=None)
+
+
+class Running(Protocol):
+    """What serves, normal or lean."""
+
+    url: str
+    control_url: str
+
+
+async def run(settings: TwinSettings) -> int:
+    """Serves until it is cancelled or interrupted; prints the addresses first. The command `adapter twin`."""
+    async with Lean(settings) if settings.lean else Twin(settings) as running:
+        for text in _greeting(running, settings):
+            sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+    return 0
+
+
+def _greeting(running: Running, settings: TwinSettings) -> Iterable[str]:
+    yield f"twin: {running.url}" + (" (mutual TLS)" if settings.tls else "") + (" (lean)" if settings.lean else "")
+    yield f"control: {running.control_url}/twin/"

@@ -10,13 +10,13 @@ from collections import deque
 class Frontier:
     """The finished work of one assignment of one partition."""
 
-    __slots__ = ("_finished", "_order", "position")
+    __slots__ = ("_order", "_unfinished", "position")
 
     def __init__(self, position: int) -> None:
         self.position = position
         """The offset to commit: everything delivered below it is finished."""
         self._order: deque[int] = deque()
-        self._finished: set[int] = set()
+        self._unfinished: set[int] = set()
 
     def deliver(self, offset: int) -> bool:
         """A record was delivered. False if it lies below what was already delivered (a re-delivery to drop)."""
@@ -24,6 +24,7 @@ class Frontier:
         if offset <= last:
             return False
         self._order.append(offset)
+        self._unfinished.add(offset)
         return True
 
     def finish(self, offset: int) -> None:
@@ -31,14 +32,12 @@ class Frontier:
 
         Raises ValueError for an offset that was not delivered or is finished already.
         """
-        order, finished = self._order, self._finished
-        if offset < self.position or offset in finished or not order or offset > order[-1]:
+        order, unfinished = self._order, self._unfinished
+        if offset not in unfinished:
             raise ValueError(f"offset {offset} is not unfinished work")
-        finished.add(offset)
-        while order and order[0] in finished:
-            first = order.popleft()
-            finished.discard(first)
-            self.position = first + 1
+        unfinished.discard(offset)
+        while order and order[0] not in unfinished:
+            self.position = order.popleft() + 1
 
     @property
     def span(self) -> int:
@@ -47,7 +46,7 @@ class Frontier:
 
     @property
     def unfinished(self) -> int:
-        return len(self._order) - len(self._finished)
+        return len(self._unfinished)
 
     @property
     def oldest(self) -> int | None:

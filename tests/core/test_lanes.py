@@ -8,13 +8,13 @@ from adapter.core.lanes import Lanes
 KEYS = [b"", b"a", b"b", b"c"]
 
 
-def test_the_first_item_of_a_lane_starts_it_and_the_next_ones_do_not():
+def test_the_first_item_of_a_lane_starts_it_and_the_next_ones_do_not() -> None:
     lanes = Lanes[str]()
     assert [lanes.put(b"a", "one"), lanes.put(b"a", "two"), lanes.put(b"b", "one")] == [True, False, True]
     assert (len(lanes), list(lanes)) == (2, [b"a", b"b"])
 
 
-def test_items_of_a_lane_take_their_turns_in_order():
+def test_items_of_a_lane_take_their_turns_in_order() -> None:
     lanes = Lanes[str]()
     for item in ("one", "two", "three"):
         lanes.put(b"a", item)
@@ -23,7 +23,7 @@ def test_items_of_a_lane_take_their_turns_in_order():
     assert (lanes.done(b"a"), lanes.done(b"a")) == ("three", None)
 
 
-def test_a_lane_without_work_is_gone_and_the_next_item_starts_it_again():
+def test_a_lane_without_work_is_gone_and_the_next_item_starts_it_again() -> None:
     lanes = Lanes[str]()
     lanes.put(b"a", "one")
     assert lanes.done(b"a") is None
@@ -33,7 +33,7 @@ def test_a_lane_without_work_is_gone_and_the_next_item_starts_it_again():
     assert lanes.put(b"a", "two")
 
 
-def test_the_head_is_not_behind_itself():
+def test_the_head_is_not_behind_itself() -> None:
     lanes = Lanes[str]()
     lanes.put(b"a", "one")
     assert lanes.behind(b"a") == ()

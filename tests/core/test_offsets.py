@@ -12,12 +12,12 @@ def delivered(position: int, *offsets: int) -> Frontier:
     return frontier
 
 
-def test_nothing_delivered_leaves_the_position_where_it_was():
+def test_nothing_delivered_leaves_the_position_where_it_was() -> None:
     frontier = Frontier(7)
     assert (frontier.position, frontier.span, frontier.unfinished, frontier.oldest) == (7, 0, 0, None)
 
 
-def test_work_finished_in_order_moves_the_position_past_each():
+def test_work_finished_in_order_moves_the_position_past_each() -> None:
     frontier = delivered(0, 0, 1, 2)
     positions = []
     for offset in range(3):
@@ -26,7 +26,7 @@ def test_work_finished_in_order_moves_the_position_past_each():
     assert positions == [1, 2, 3]
 
 
-def test_work_finished_ahead_of_older_work_waits_for_it():
+def test_work_finished_ahead_of_older_work_waits_for_it() -> None:
     frontier = delivered(0, 0, 1, 2)
     frontier.finish(2)
     frontier.finish(1)
@@ -35,7 +35,7 @@ def test_work_finished_ahead_of_older_work_waits_for_it():
     assert (frontier.position, frontier.span, frontier.unfinished, frontier.oldest) == (3, 0, 0, None)
 
 
-def test_holes_in_the_offsets_hold_nothing_back():
+def test_holes_in_the_offsets_hold_nothing_back() -> None:
     frontier = delivered(10, 12, 13, 20)
     frontier.finish(12)
     assert frontier.position == 13
@@ -45,7 +45,7 @@ def test_holes_in_the_offsets_hold_nothing_back():
     assert frontier.position == 21
 
 
-def test_a_delivery_below_what_was_seen_is_told_and_changes_nothing():
+def test_a_delivery_below_what_was_seen_is_told_and_changes_nothing() -> None:
     frontier = delivered(5, 6, 9)
     assert [frontier.deliver(offset) for offset in (4, 5, 6, 8, 9)] == [False] * 5
     assert frontier.span == 2
@@ -65,7 +65,7 @@ def test_a_delivery_below_what_was_seen_is_told_and_changes_nothing():
         pytest.param(11, id="above-all-deliveries"),
     ],
 )
-def test_finishing_what_is_not_unfinished_work_is_an_error_and_changes_nothing(offset: int):
+def test_finishing_what_is_not_unfinished_work_is_an_error_and_changes_nothing(offset: int) -> None:
     frontier = delivered(5, 6, 7, 9, 10)
     frontier.finish(6)
     frontier.finish(9)
@@ -74,7 +74,7 @@ def test_finishing_what_is_not_unfinished_work_is_an_error_and_changes_nothing(o
     assert (frontier.position, frontier.span, frontier.unfinished, frontier.oldest) == (7, 3, 2, 7)
 
 
-def test_finishing_before_any_delivery_is_an_error():
+def test_finishing_before_any_delivery_is_an_error() -> None:
     with pytest.raises(ValueError, match="0"):
         Frontier(0).finish(0)
 

@@ -1,0 +1,262 @@
+"""Topics as the adapter wants them and as they are: what is missing, what differs, and making what is missing.
+
+Nothing here changes a topic that exists: a partition count that changes moves keys, a retention that shrinks deletes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewTopic
+
+from adapter.core.errors import Stop, Unavailable
+from adapter.settings import Topics
+
+
+class Wish(StrEnum):
+    """How a value that exists is compared with the one that is wanted."""
+
+    EXACTLY = "exactly"
+    AT_LEAST = "at least"
+    AT_MOST = "at most"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One topic configuration. Numbers are compared as numbers; a retention of -1 is for ever."""
+
+    name: str
+    value: str
+    wish: Wish
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A topic as the adapter wants it. `keyed`: its partitions are those of the commands, by key."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    keyed: bool
+    config: tuple[Config, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A topic as it is. `config` is None where the cluster does not tell."""
+
+    topic_id: str
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    topic: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.topic}: {self.text}"
+
+
+def wanted(topics: Topics) -> tuple[Wanted, ...]:
+    """All topics of a deployment.
+
+    The commands topic takes records half as long as the others: what comes in there must fit, with headers, into the
+    dead letters and the journal.
+    """
+    names, keep = topics.names(), topics.retention
+    large = topics.max_message_bytes
+
+    def topic(name: str, *config: Config, keyed: bool = True, longest: int = large) -> Wanted:
+        size_wish = Wish.AT_LEAST if longest == large else Wish.AT_MOST
+        in_sync = max(1, topics.replication_factor - 1)
+        return Wanted(
+            name,
+            topics.partitions,
+            topics.replication_factor,
+            keyed,
+            (
+                *config,
+                Config("max.message.bytes", str(longest), size_wish),
+                Config("min.insync.replicas", str(in_sync), Wish.AT_LEAST),
+            ),
+        )
+
+    return (
+        topic(names.commands, *_kept(keep.commands), longest=large // 2),
+        topic(names.events, *_kept(keep.events)),
+        topic(names.tickets, Config("cleanup.policy", "compact", Wish.EXACTLY)),
+        topic(names.journal, *_kept(keep.journal)),
+        topic(names.dead_letters, *_kept(keep.dead_letters), keyed=False),
+        topic(names.quarantine, *_kept(keep.quarantine), keyed=False),
+    )
+
+
+def differences(wants: Iterable[Wanted], found: Mapping[str, Found]) -> Iterator[Difference]:
+    """What is not as it should be; nothing if all is well."""
+    for want in wants:
+        have = found.get(want.name)
+        if have is None:
+            yield Difference(want.name, "is missing")
+            continue
+        if want.keyed and have.partitions != want.partitions:
+            yield Difference(want.name, f"has {have.partitions} partitions, wanted are {want.partitions}")
+        if have.replication_factor < want.replication_factor:
+            text = f"has {have.replication_factor} copies of each partition, wanted are {want.replication_factor}"
+            yield Difference(want.name, text)
+        for config in want.config:
+            value = None if have.config is None else have.config.get(config.name)
+            if value is not None and not _granted(config, value):
+                yield Difference(
+                    want.name,
+                    f"{config.name} is {value}, wanted is {config.wish} {config.value}".replace("exactly ", ""),
+                )
+
+
+class Admin:
+    """The cluster's topics. Every method waits for the cluster: call it from a thread of its own."""
+
+    def __init__(self, client: Mapping[str, str], *, timeout: timedelta = timedelta(seconds=10)) -> None:
+        """`client`: librdkafka's properties. Raises Stop if it refuses one of them."""
+        self._timeout = timeout.total_seconds()
+        self._heard = ""
+        try:
+            # librdkafka's own lines say on standard error, and many times, what our exceptions say once.
+            properties: dict[str, Any] = {**client, "error_cb": self._hear, "log_level": 0}
+            self._client = AdminClient(properties)
+        except KafkaException as error:
+            raise Stop(f"ADAPTER_KAFKA__PROPERTIES: {_text(error)}") from None
+
+    def cluster_id(self) -> str:
+        """Raises Unavailable."""
+        return self._wait(self._client.describe_cluster(request_timeout=self._timeout)).cluster_id or ""
+
+    def find(self, names: Sequence[str], *, with_config: bool = True) -> dict[str, Found]:
+        """Those of the topics that exist. Raises Unavailable."""
+        existing = self._existing(names)
+        config = self._config(list(existing)) if with_config and existing else {}
+        return {
+            name: Found(
+                topic_id=str(topic.topic_id),
+                partitions=len(topic.partitions),
+                replication_factor=min((len(p.replicas) for p in topic.partitions), default=0),
+                config=config.get(name),
+            )
+            for name, topic in existing.items()
+        }
+
+    def partition_counts(self, names: Sequence[str]) -> dict[str, int]:
+        """Partitions of those of the topics that exist. Raises Unavailable."""
+        return {name: len(topic.partitions) for name, topic in self._existing(names).items()}
+
+    def create(self, topics: Iterable[Wanted]) -> None:
+        """Make these topics; one that exists by now is left alone. Raises Stop with every refusal, Unavailable."""
+        orders = [
+            NewTopic(
+                t.name,
+                num_partitions=t.partitions,
+                replication_factor=t.replication_factor,
+                config={c.name: c.value for c in t.config},
+            )
+            for t in topics
+        ]
+        if not orders:
+            return
+        faults: list[str] = []
+        for name, done in self._client.create_topics(orders, request_timeout=self._timeout).items():
+            try:
+                done.result(self._timeout)
+            except KafkaException as error:
+                if _code(error) in _UNREACHABLE:
+                    raise self._unavailable(error) from None
+                if _code(error) != KafkaError.TOPIC_ALREADY_EXISTS:
+                    faults.append(f"{name}: {_text(error)}")
+        if faults:
+            raise Stop(*faults)
+
+    def _existing(self, names: Sequence[str]) -> dict[str, Any]:
+        existing: dict[str, Any] = {}
+        asked = self._client.describe_topics(TopicCollection(list(names)), request_timeout=self._timeout)
+        for name, answer in asked.items():
+            try:
+                existing[name] = self._wait(answer)
+            except KafkaException as error:
+                if _code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise Stop(f"{name}: {_text(error)}") from None
+        return existing
+
+    def _config(self, names: Sequence[str]) -> dict[str, Mapping[str, str]]:
+        asked = self._client.describe_configs(
+            [ConfigResource(ResourceType.TOPIC, name) for name in names], request_timeout=self._timeout
+        )
+        config: dict[str, Mapping[str, str]] = {}
+        for resource, answer in asked.items():
+            try:
+                entries = self._wait(answer)
+            except KafkaException as error:
+                if _code(error) in {KafkaError.TOPIC_AUTHORIZATION_FAILED, _UNSUPPORTED}:
+                    continue
+                raise Stop(f"{resource.name}: {_text(error)}") from None
+            config[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
+        return config
+
+    def _wait(self, answer: "Future[Any]") -> Any:
+        try:
+            return answer.result(self._timeout + 1)
+        except TimeoutError:
+            raise Unavailable("the cluster does not answer") from None
+        except KafkaException as error:
+            if _code(error) in _UNREACHABLE:
+                raise self._unavailable(error) from None
+            raise
+
+    def _unavailable(self, error: KafkaException) -> Unavailable:
+        return Unavailable(f"the cluster does not answer: {self._heard or _text(error)}")
+
+    def _hear(self, error: KafkaError) -> None:
+        self._heard = error.str()
+
+
+# Errors of librdkafka itself, named with an underscore although they are public.
+_UNREACHABLE: Final = frozenset(
+    getattr(KafkaError, name) for name in ("_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE")
+)
+_UNSUPPORTED: Final[int] = getattr(KafkaError, "_UNSUPPORTED_FEATURE")  # noqa: B009 -- as above
+
+
+def _kept(retention: timedelta) -> tuple[Config, Config]:
+    milliseconds = retention // timedelta(milliseconds=1)
+    return (
+        Config("cleanup.policy", "delete", Wish.EXACTLY),
+        Config("retention.ms", str(milliseconds), Wish.AT_LEAST),
+    )
+
+
+def _granted(config: Config, value: str) -> bool:
+    compare: Callable[[float, float], bool]
+    match config.wish:
+        case Wish.EXACTLY:
+            return set(value.split(",")) == set(config.value.split(","))
+        case Wish.AT_LEAST:
+            compare = float.__ge__
+        case Wish.AT_MOST:
+            compare = float.__le__
+    have = float("inf") if value == "-1" else float(value)
+    return compare(have, float(config.value))
+
+
+def _code(error: KafkaException) -> int:
+    return int(error.args[0].code())
+
+
+def _text(error: KafkaException) -> str:
+    return str(error.args[0].str())

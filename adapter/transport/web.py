@@ -1,0 +1,122 @@
+"""The telemetry endpoint: /metrics for the scraper, /health for the platform, /status for people.
+
+It runs on the flow's own loop, so a loop that hangs answers nobody: that is what /health/live is for. A fault in
+answering is a 500 and a log line; the flow goes on.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from adapter.core.errors import Stop
+from adapter.telemetry import Log, Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A listening endpoint."""
+
+    host: str
+    port: int
+    _runner: web.AppRunner
+
+    @property
+    def url(self) -> str:
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    async def close(self) -> None:
+        await self._runner.cleanup()
+
+
+async def serve(
+    host: str,
+    port: int,
+    *,
+    metrics: Metrics,
+    log: Log,
+    unready: Callable[[], Sequence[str]],
+    status: Callable[[], Mapping[str, Any]],
+) -> Endpoint:
+    """Listen on `port`, or on a free one if it is 0. Raises Stop if that can't be had.
+
+    `unready` gives the reasons why the flow can't work at the moment, none if it can. `status` is what a person wants
+    to know; it is shown as it is, so it must carry no personal data.
+    """
+    app = web.Application(middlewares=[_guarded(log)])
+    app.add_routes(
+        [
+            web.get("/metrics", _metrics(metrics)),
+            web.get("/health/live", _live),
+            web.get("/health/ready", _ready(unready)),
+            web.get("/status", _status(status)),
+        ]
+    )
+    app.on_response_prepare.append(_anonymous)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        reason = error.strerror or type(error).__name__
+        raise Stop(
+            f"ADAPTER_TELEMETRY__PORT: can't listen on {host}:{port} ({reason}); choose another, or 0 for a free one"
+        ) from None
+    return Endpoint(host, int(runner.addresses[0][1]), runner)
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _metrics(metrics: Metrics) -> Handler:
+    async def answer(request: web.Request) -> web.Response:
+        body, content_type = metrics.exposition(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    return answer
+
+
+async def _live(_request: web.Request) -> web.Response:
+    return _json({"live": True})
+
+
+def _ready(unready: Callable[[], Sequence[str]]) -> Handler:
+    async def answer(_request: web.Request) -> web.Response:
+        reasons = list(unready())
+        return _json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    return answer
+
+
+def _status(status: Callable[[], Mapping[str, Any]]) -> Handler:
+    async def answer(_request: web.Request) -> web.Response:
+        return _json(status())
+
+    return answer
+
+
+def _json(content: Mapping[str, Any], *, status: int = 200) -> web.Response:
+    text = json.dumps(content, ensure_ascii=False, indent=2, default=str) + "\n"
+    return web.Response(text=text, status=status, content_type="application/json")
+
+
+def _guarded(log: Log) -> Any:
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException:
+            raise
+        except Exception:
+            log.exception("telemetry answer failed", path=request.path)
+            return _json({"error": "see the log"}, status=500)
+
+    return guard
+
+
+async def _anonymous(_request: web.Request, response: web.StreamResponse) -> None:
+    """Without aiohttp's and Python's version, which are nobody's business."""
+    response.headers["Server"] = "fault-adapter"

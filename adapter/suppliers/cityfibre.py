@@ -71,6 +71,7 @@ def supplier(*, reservation_key_rule: Mode = Mode.REFUSE, unique_references: boo
                 key="buyerFaultReference",
                 repeat=Repeat.SAFE,
                 doubt_limit=timedelta(hours=1),
+                rules=(_ticket_is_known,),
             ),
             Operation(
                 name="ResolveResponse",
@@ -154,6 +155,12 @@ def _reserved(command: Record) -> bool:
     """Whether a command carries a reservation key that is not blank."""
     key = (command["appointment"] or {}).get("appointmentReservationKey")
     return bool(key and key.strip())
+
+
+def _ticket_is_known(command: Record) -> Iterable[Problem]:
+    """Only the supplier's reference asks for news of a ticket (section 2.4 requires it)."""
+    if not command["maintainerFaultReference"].strip():
+        yield Problem("maintainerFaultReference", "needed, and not known for this ticket")
 
 
 def _rejection_has_reason(command: Record) -> Iterable[Problem]:

@@ -133,6 +133,12 @@ def test_who_rejects_a_resolution_says_why(*, accepted: bool | None, reason: str
     assert [p.path for p in found] == ([] if allowed else ["rejectedReason"])
 
 
+def test_news_of_a_ticket_needs_the_suppliers_reference() -> None:
+    ask = cityfibre.supplier().operation("RequestFaultReportUpdate")
+    assert [p.path for p in problems(ask, {"maintainerFaultReference": " "})] == ["maintainerFaultReference"]
+    assert problems(ask, {"maintainerFaultReference": "CF-778899"}) == []
+
+
 @pytest.mark.parametrize(
     ("text", "done"),
     [

@@ -1,0 +1,275 @@
+"""Client of a schema registry with the Confluent HTTP API. Look-ups are kept, since an id never changes its schema, so
+this is off the path of a record after the first of its kind.
+"""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from adapter.core.errors import Stop, Unavailable
+from adapter.transport.tls import TlsFiles, client_context
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
+SIZE_LIMIT: Final = 2 * 1024 * 1024
+"""Bytes of an answer."""
+
+SUBJECT_NOT_FOUND: Final = 40401
+VERSION_NOT_FOUND: Final = 40402
+SCHEMA_NOT_FOUND: Final = 40403
+
+
+class HttpRegistry:
+    """`ports.Registry` over HTTP, and what registering schemas needs.
+
+    `url` may name several addresses of one registry, separated by commas; a request goes to the one that answered
+    last and on to the others while they are unavailable. `credentials` is a file with one line, `user:password` or
+    a bearer token, read for every request so that it may change. A schema that was not found is asked for again
+    after `absent_for`. Raises Stop if the addresses or the authority's file are not usable.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: timedelta = timedelta(seconds=10),
+        credentials: Path | None = None,
+        ca: Path | None = None,
+        absent_for: timedelta = timedelta(seconds=5),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._addresses = [_address(part.strip()) for part in url.split(",")]
+        context, _ = client_context(TlsFiles(ca=ca))
+        self._timeout = timeout.total_seconds()
+        self._client = httpx.AsyncClient(verify=context, timeout=self._timeout, trust_env=False)
+        self._credentials = credentials
+        self._schemas: _Kept[int, str] = _Kept(absent_for=absent_for, clock=clock)
+        self._identifiers: _Kept[tuple[str, str], int] = _Kept(absent_for=absent_for, clock=clock)
+
+    async def schema(self, identifier: int) -> str | None:
+        """The schema of that id as JSON text, None if the registry says there is none. Raises Unavailable."""
+        return await self._schemas.get(identifier, self._fetch_schema)
+
+    async def identifier(self, subject: str, schema: str) -> int | None:
+        """The id under which `subject` has this schema, None if it has not. Raises Unavailable."""
+        return await self._identifiers.get((subject, schema), self._fetch_identifier)
+
+    async def register(self, subject: str, schema: str) -> int:
+        """The schema's id in `subject`, in which it is a new version unless it is one already. Raises Stop if the
+        registry refuses it (what it says is in the problem), Unavailable.
+        """
+        status, answer = await self._ask("POST", f"/subjects/{_quoted(subject)}/versions", {"schema": schema})
+        if status != HTTPStatus.OK:
+            raise Stop(f"{subject}: the registry refuses the schema: {_said(status, answer)}")
+        identifier = _integer(answer, "id")
+        self._identifiers.put((subject, schema), identifier)
+        return identifier
+
+    async def compatible(self, subject: str, schema: str) -> bool:
+        """Whether `register` would take it as the subject's next version. Raises Unavailable, and Stop if it is no
+        schema to the registry.
+        """
+        path = f"/compatibility/subjects/{_quoted(subject)}/versions"
+        status, answer = await self._ask("POST", path, {"schema": schema})
+        if _error_code(answer) in {SUBJECT_NOT_FOUND, VERSION_NOT_FOUND}:
+            return True
+        if status != HTTPStatus.OK:
+            raise Stop(f"{subject}: the registry can't judge the schema: {_said(status, answer)}")
+        verdict = answer.get("is_compatible")
+        if not isinstance(verdict, bool):
+            raise Unavailable("the registry's verdict is unreadable")
+        return verdict
+
+    async def set_compatibility(self, subject: str, level: str) -> None:
+        """Has the registry apply `level` ("FULL_TRANSITIVE") to the subject's next versions. Raises Stop,
+        Unavailable.
+        """
+        status, answer = await self._ask("PUT", f"/config/{_quoted(subject)}", {"compatibility": level})
+        if status != HTTPStatus.OK:
+            raise Stop(f"{subject}: the registry refuses the compatibility level: {_said(status, answer)}")
+
+    async def close(self) -> None:
+        await self._schemas.close()
+        await self._identifiers.close()
+        await self._client.aclose()
+
+    async def _fetch_schema(self, identifier: int) -> str | None:
+        status, answer = await self._ask("GET", f"/schemas/ids/{identifier}")
+        if _error_code(answer) == SCHEMA_NOT_FOUND:
+            return None
+        text = answer.get("schema")
+        if status != HTTPStatus.OK or not isinstance(text, str):
+            raise Unavailable(f"the registry gives no schema: {_said(status, answer)}")
+        return text
+
+    async def _fetch_identifier(self, key: tuple[str, str]) -> int | None:
+        subject, schema = key
+        status, answer = await self._ask("POST", f"/subjects/{_quoted(subject)}", {"schema": schema})
+        if _error_code(answer) in {SUBJECT_NOT_FOUND, SCHEMA_NOT_FOUND}:
+            return None
+        if status != HTTPStatus.OK:
+            raise Unavailable(f"the registry gives no id: {_said(status, answer)}")
+        return _integer(answer, "id")
+
+    async def _ask(self, method: str, path: str, document: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """Status and body of the first address that answers for itself. Raises Unavailable if none does."""
+        problems: list[str] = []
+        for address in tuple(self._addresses):
+            try:
+                answer = await self._ask_one(method, address, path, document)
+            except Unavailable as error:
+                problems.append(f"{urlsplit(address).netloc}: {error}")
+                continue
+            # Next time this one first; no other request is between these two lines.
+            self._addresses.remove(address)
+            self._addresses.insert(0, address)
+            return answer
+        raise Unavailable("; ".join(problems))
+
+    async def _ask_one(
+        self, method: str, address: str, path: str, document: dict[str, Any] | None
+    ) -> tuple[int, dict[str, Any]]:
+        headers = {"Accept": CONTENT_TYPE, "Accept-Encoding": "identity"}
+        if self._credentials is not None:
+            headers["Authorization"] = _authorization(self._credentials)
+        content = None
+        if document is not None:
+            headers["Content-Type"] = CONTENT_TYPE
+            content = json.dumps(document).encode()
+        try:
+            # httpx limits each read; a registry that drips its answer must not hold a record up for ever.
+            async with (
+                asyncio.timeout(self._timeout),
+                self._client.stream(method, address + path, headers=headers, content=content) as reply,
+            ):
+                body = bytearray()
+                async for chunk in reply.aiter_raw():
+                    body += chunk
+                    if len(body) > SIZE_LIMIT:
+                        raise Unavailable("its answer is too large")
+        except (httpx.TimeoutException, TimeoutError):
+            raise Unavailable(f"no answer within {self._timeout:g} s") from None
+        except httpx.TransportError as error:
+            raise Unavailable(f"{type(error).__name__}: {error}") from error
+        return reply.status_code, _answer(reply.status_code, bytes(body))
+
+
+class _Kept(Generic[K, V]):
+    """Answers kept for good, absences for a while; any number of callers at once make one request."""
+
+    def __init__(self, *, absent_for: timedelta, clock: Callable[[], float]) -> None:
+        self._absent_for = absent_for.total_seconds()
+        self._clock = clock
+        self._found: dict[K, V] = {}
+        self._absent: dict[K, float] = {}
+        self._flights: dict[K, asyncio.Task[V | None]] = {}
+
+    async def get(self, key: K, fetch: Callable[[K], Coroutine[Any, Any, V | None]]) -> V | None:
+        if key in self._found:
+            return self._found[key]
+        if key in self._absent and self._clock() < self._absent[key]:
+            return None
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.create_task(fetch(key))
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._landed(key, done))
+        # One caller that gives up must not take the answer from the others.
+        return await asyncio.shield(flight)
+
+    def put(self, key: K, value: V) -> None:
+        self._found[key] = value
+        self._absent.pop(key, None)
+
+    async def close(self) -> None:
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    def _landed(self, key: K, flight: asyncio.Task[V | None]) -> None:
+        del self._flights[key]
+        # Asking for the exception here also tells asyncio that somebody knows of it, if all callers have gone.
+        if flight.cancelled() or flight.exception() is not None:
+            return
+        value = flight.result()
+        if value is not None:
+            self.put(key, value)
+            return
+        # Ids that nobody has come from foreign records, without end: what has run out makes room.
+        now = self._clock()
+        self._absent = {other: until for other, until in self._absent.items() if until > now}
+        self._absent[key] = now + self._absent_for
+
+
+def _address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise Stop("the registry's address must start with http:// or https:// and a host")
+    if parts.username is not None or parts.password is not None:
+        raise Stop("the registry's address must not hold a user or password, a credentials file may")
+    return text.rstrip("/")
+
+
+def _authorization(file: Path) -> str:
+    try:
+        line = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unavailable(f"the credentials file can't be read: {type(error).__name__}") from None
+    if not line.isascii() or not line.isprintable():
+        raise Unavailable("the credentials file is not one line of ASCII text")
+    # A token (RFC 6750 section 2.1) has no colon.
+    if ":" in line:
+        return "Basic " + base64.b64encode(line.encode()).decode()
+    return f"Bearer {line}"
+
+
+def _answer(status: int, body: bytes) -> dict[str, Any]:
+    """The answer's JSON object. Raises Unavailable if it is not one of a registry's about the question: 5xx, 408, 429,
+    a redirect, a failed log-in, an error without the code that tells what was not found.
+    """
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {408, 429} or 300 <= status < 400:
+        raise Unavailable(f"HTTP {status}")
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        raise Unavailable(f"HTTP {status}: it does not accept our credentials")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise Unavailable(f"HTTP {status} without a JSON object: is this a registry's base address?")
+    if status == HTTPStatus.NOT_FOUND and _error_code(document) in {None, status}:
+        raise Unavailable(f"HTTP {status} for this path: is this a registry's base address?")
+    return document
+
+
+def _error_code(answer: dict[str, Any]) -> int | None:
+    code = answer.get("error_code")
+    return code if isinstance(code, int) else None
+
+
+def _integer(answer: dict[str, Any], name: str) -> int:
+    value = answer.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Unavailable(f"the registry's answer has no {name}")
+    return value
+
+
+def _said(status: int, answer: dict[str, Any]) -> str:
+    message = answer.get("message")
+    return f"HTTP {status}" + (f", {message[:500]}" if isinstance(message, str) else "")
+
+
+def _quoted(subject: str) -> str:
+    return quote(subject, safe="")

@@ -1,0 +1,353 @@
+"""The registry's client and the demo's registry, each held to what the other takes for granted, and the client to a
+registry nobody here wrote."""
+
+import asyncio
+import base64
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from aiohttp import web
+
+from adapter.core.errors import Stop, Unavailable
+from adapter.demo.registry import serve
+from adapter.transport.registry import HttpRegistry
+from tests.support.certificates import Trials
+from tests.support.ports import free_port
+from tests.support.wait import eventually
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def record(*fields: dict[str, object]) -> str:
+    return json.dumps({"type": "record", "name": "Ticket", "namespace": "fault.event", "fields": list(fields)})
+
+
+REFERENCE: dict[str, object] = {"name": "reference", "type": "string"}
+NOTE: dict[str, object] = {"name": "note", "type": ["null", "string"], "default": None}
+ONE, WITH_NOTE, OTHER_TYPE = record(REFERENCE), record(REFERENCE, NOTE), record({"name": "reference", "type": "long"})
+
+
+@pytest.fixture(params=["demo", pytest.param("apicurio", marks=pytest.mark.apicurio)])
+async def address(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    if request.param == "demo":
+        registry = await serve()
+        yield registry.url
+        await registry.close()
+    else:
+        yield request.getfixturevalue("apicurio")
+
+
+@pytest.fixture
+async def client(address: str) -> AsyncIterator[HttpRegistry]:
+    registry = HttpRegistry(address)
+    yield registry
+    await registry.close()
+
+
+@pytest.fixture
+def subject() -> str:
+    return f"fault.events-{uuid4()}.Ticket"
+
+
+@asynccontextmanager
+async def serving(handler: Handler, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def asking(url: str, **options: object) -> AsyncIterator[HttpRegistry]:
+    registry = HttpRegistry(url, **options)  # type: ignore[arg-type]  # each test gives those of the constructor
+    yield registry
+    await registry.close()
+
+
+async def answers_schema(_request: web.Request) -> web.Response:
+    return web.json_response({"schema": ONE})
+
+
+class TestAnyRegistry:
+    """What holds for ours and for Apicurio's."""
+
+    async def test_a_registered_schema_is_found_by_its_id(
+        self, address: str, client: HttpRegistry, subject: str
+    ) -> None:
+        identifier = await client.register(subject, ONE)
+        async with asking(address) as another:
+            found = await another.schema(identifier)
+        assert found is not None
+        assert json.loads(found) == json.loads(ONE)
+
+    async def test_the_id_is_found_by_subject_and_schema(
+        self, address: str, client: HttpRegistry, subject: str
+    ) -> None:
+        identifier = await client.register(subject, ONE)
+        async with asking(address) as another:
+            assert await another.identifier(subject, ONE) == identifier
+
+    async def test_an_id_that_nobody_gave_is_none(self, client: HttpRegistry) -> None:
+        assert await client.schema(987_654) is None
+
+    async def test_a_subject_that_nobody_made_has_no_id(self, client: HttpRegistry, subject: str) -> None:
+        assert await client.identifier(subject, ONE) is None
+
+    async def test_a_schema_that_the_subject_has_not_has_no_id(self, client: HttpRegistry, subject: str) -> None:
+        await client.register(subject, ONE)
+        assert await client.identifier(subject, WITH_NOTE) is None
+
+    async def test_registering_again_gives_the_same_id(self, client: HttpRegistry, subject: str) -> None:
+        assert await client.register(subject, ONE) == await client.register(subject, ONE)
+
+    async def test_one_schema_has_one_id_in_all_subjects(self, client: HttpRegistry, subject: str) -> None:
+        assert await client.register(subject, ONE) == await client.register(f"{subject}-2", ONE)
+
+    async def test_a_compatible_version_is_taken(self, client: HttpRegistry, subject: str) -> None:
+        first = await client.register(subject, ONE)
+        await client.set_compatibility(subject, "FULL_TRANSITIVE")
+        assert await client.compatible(subject, WITH_NOTE)
+        assert await client.register(subject, WITH_NOTE) != first
+
+    async def test_an_incompatible_version_is_refused(self, client: HttpRegistry, subject: str) -> None:
+        await client.register(subject, ONE)
+        await client.set_compatibility(subject, "FULL_TRANSITIVE")
+        assert not await client.compatible(subject, OTHER_TYPE)
+        with pytest.raises(Stop, match="refuses the schema: HTTP 409"):
+            await client.register(subject, OTHER_TYPE)
+
+    async def test_a_schema_of_a_new_subject_is_compatible(self, client: HttpRegistry, subject: str) -> None:
+        assert await client.compatible(subject, ONE)
+
+    async def test_no_schema_at_all_is_refused(self, client: HttpRegistry, subject: str) -> None:
+        with pytest.raises(Stop, match="HTTP 4"):
+            await client.register(subject, '{"type": "recor')
+
+
+class TestLookingUp:
+    async def test_what_was_found_once_needs_no_registry_any_more(self) -> None:
+        server = await serve()
+        async with asking(server.url) as registry:
+            identifier = await registry.register("tickets", ONE)
+            assert await registry.schema(identifier) is not None
+            await server.close()
+            assert await registry.schema(identifier) is not None
+            assert await registry.identifier("tickets", ONE) == identifier
+
+    async def test_an_absent_id_is_asked_for_again_after_a_while(self) -> None:
+        now = 0.0
+        asked: list[str] = []
+
+        async def absent(request: web.Request) -> web.Response:
+            asked.append(request.path)
+            return web.json_response({"error_code": 40403, "message": "Schema 7 not found"}, status=404)
+
+        async with (
+            serving(absent) as url,
+            asking(url, absent_for=timedelta(seconds=5), clock=lambda: now) as registry,
+        ):
+            assert await registry.schema(7) is None
+            now = 4.9
+            assert await registry.schema(7) is None
+            assert len(asked) == 1
+            now = 5.1
+            assert await registry.schema(7) is None
+        assert len(asked) == 2
+
+    async def test_many_at_once_make_one_request(self) -> None:
+        asked: list[str] = []
+        let_go = asyncio.Event()
+
+        async def slow(request: web.Request) -> web.Response:
+            asked.append(request.path)
+            await let_go.wait()
+            return await answers_schema(request)
+
+        async with serving(slow) as url, asking(url) as registry:
+            callers = [asyncio.create_task(registry.schema(1)) for _ in range(20)]
+            await eventually(lambda: asked)
+            let_go.set()
+            assert await asyncio.gather(*callers) == [ONE] * 20
+        assert asked == ["/schemas/ids/1"]
+
+    async def test_one_caller_that_gives_up_leaves_the_answer_to_the_others(self) -> None:
+        asked: list[str] = []
+        let_go = asyncio.Event()
+
+        async def slow(request: web.Request) -> web.Response:
+            asked.append(request.path)
+            await let_go.wait()
+            return await answers_schema(request)
+
+        async with serving(slow) as url, asking(url) as registry:
+            first, second = (asyncio.create_task(registry.schema(1)) for _ in range(2))
+            await eventually(lambda: asked)
+            first.cancel()
+            let_go.set()
+            assert await second == ONE
+        assert first.cancelled()
+        assert len(asked) == 1
+
+    async def test_a_failure_is_not_kept(self) -> None:
+        healthy = False
+
+        async def moody(request: web.Request) -> web.Response:
+            return await answers_schema(request) if healthy else web.Response(status=500)
+
+        async with serving(moody) as url, asking(url) as registry:
+            with pytest.raises(Unavailable):
+                await registry.schema(1)
+            healthy = True
+            assert await registry.schema(1) == ONE
+
+
+class TestBadRegistries:
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [
+            pytest.param(500, b'{"error_code": 50001, "message": "store"}', id="its store fails"),
+            pytest.param(503, b"<html>", id="a proxy's page"),
+            pytest.param(429, b"{}", id="too many requests"),
+            pytest.param(302, b"", id="a redirect"),
+            pytest.param(401, b'{"error_code": 401, "message": "Unauthorized"}', id="no access"),
+            pytest.param(404, b"<html>", id="another server's 404"),
+            pytest.param(404, b'{"error_code": 404, "message": "HTTP 404 Not Found"}', id="another base path"),
+            pytest.param(404, b"{}", id="a 404 that says nothing"),
+            pytest.param(200, b"", id="an empty 200"),
+            pytest.param(200, b"[" * 100_000, id="deep JSON"),
+            pytest.param(200, b'{"schema": 1}', id="a schema that is no text"),
+            pytest.param(200, b" " * 3_000_000, id="too large"),
+        ],
+    )
+    async def test_an_answer_that_is_none_means_wait(self, status: int, body: bytes) -> None:
+        async def answer(_request: web.Request) -> web.Response:
+            return web.Response(status=status, body=body, headers={"Location": "/elsewhere"})
+
+        async with serving(answer) as url, asking(url) as registry:
+            with pytest.raises(Unavailable):
+                await registry.schema(1)
+            with pytest.raises(Unavailable):
+                await registry.identifier("tickets", ONE)
+
+    async def test_nobody_listens(self) -> None:
+        async with asking(f"http://127.0.0.1:{free_port()}") as registry:
+            with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
+                await registry.schema(1)
+
+    async def test_silence(self) -> None:
+        over = asyncio.Event()
+
+        async def silent(request: web.Request) -> web.Response:
+            await over.wait()
+            return await answers_schema(request)
+
+        async with serving(silent) as url, asking(url, timeout=timedelta(milliseconds=200)) as registry:
+            with pytest.raises(Unavailable, match=r"no answer within 0\.2 s"):
+                await registry.schema(1)
+            over.set()
+
+    async def test_an_answer_that_drips(self) -> None:
+        async def dripping(request: web.Request) -> web.StreamResponse:
+            reply = web.StreamResponse()
+            await reply.prepare(request)
+            while True:
+                await reply.write(b" ")
+                await asyncio.sleep(0.02)
+
+        async with serving(dripping) as url, asking(url, timeout=timedelta(milliseconds=200)) as registry:
+            with pytest.raises(Unavailable, match=r"no answer within 0\.2 s"):
+                await registry.schema(1)
+
+    async def test_the_next_address_is_tried(self) -> None:
+        async def broken(_request: web.Request) -> web.Response:
+            return web.Response(status=503)
+
+        async with AsyncExitStack() as stack:
+            first = await stack.enter_async_context(serving(broken))
+            second = await stack.enter_async_context(serving(answers_schema))
+            nobody = f"http://127.0.0.1:{free_port()}"
+            registry = await stack.enter_async_context(asking(f"{nobody}, {first} ,{second}/"))
+            assert await registry.schema(1) == ONE
+
+    async def test_all_addresses_are_named_when_none_answers(self) -> None:
+        ports = free_port(), free_port()
+        async with asking(",".join(f"http://127.0.0.1:{port}" for port in ports)) as registry:
+            with pytest.raises(Unavailable) as caught:
+                await registry.schema(1)
+        assert all(str(port) in str(caught.value) for port in ports)
+
+
+class TestAccess:
+    async def test_credentials_are_read_when_they_are_needed(self, tmp_path: Path) -> None:
+        seen: list[str | None] = []
+
+        async def look(request: web.Request) -> web.Response:
+            seen.append(request.headers.get("Authorization"))
+            return await answers_schema(request)
+
+        file = tmp_path / "credentials"
+        async with serving(look) as url, asking(url, credentials=file) as registry:
+            with pytest.raises(Unavailable, match="credentials file"):
+                await registry.schema(1)
+            file.write_text("user:pass:word\n")
+            await registry.schema(2)
+            file.write_text("a-token\n")
+            await registry.schema(3)
+        assert seen == ["Basic " + base64.b64encode(b"user:pass:word").decode(), "Bearer a-token"]
+
+    async def test_credentials_that_fit_no_header_are_not_sent(self, tmp_path: Path) -> None:
+        file = tmp_path / "credentials"
+        file.write_text("tokén\nX-Evil: 1")
+        async with serving(answers_schema) as url, asking(url, credentials=file) as registry:
+            with pytest.raises(Unavailable, match="one line") as caught:
+                await registry.schema(1)
+        assert "Evil" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "url", ["http://user:secret@localhost", "registry:8081", "http://", "ftp://host", "", "http://a,"]
+    )
+    def test_an_address_that_is_not_usable_stops_the_start(self, url: str) -> None:
+        with pytest.raises(Stop) as caught:
+            HttpRegistry(url)
+        assert "secret" not in str(caught.value)
+
+    async def test_a_proxy_of_the_environment_is_not_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+        async with serving(answers_schema) as url, asking(url) as registry:
+            assert await registry.schema(1) == ONE
+
+    async def test_tls_with_our_own_authority(self, trials: Trials) -> None:
+        async with serving(
+            answers_schema, tls=server_tls(trials.good.server_certificate, trials.good.server_key)
+        ) as url:
+            async with asking(url, ca=trials.good.ca) as registry:
+                assert await registry.schema(1) == ONE
+            async with asking(url, ca=trials.unknown_ca) as registry:
+                with pytest.raises(Unavailable):
+                    await registry.schema(1)
+
+    @pytest.mark.parametrize("kind", ["expired_server", "wrong_host_server", "unknown_server"])
+    async def test_a_bad_server_certificate_is_refused(self, trials: Trials, kind: str) -> None:
+        pair = getattr(trials, kind)
+        async with (
+            serving(answers_schema, tls=server_tls(pair.certificate, pair.key)) as url,
+            asking(url, ca=trials.good.ca) as registry,
+        ):
+            with pytest.raises(Unavailable):
+                await registry.schema(1)
+
+
+def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context

@@ -7,6 +7,8 @@ Unreadable    these bytes are not an XML document we admit.
 Abandoned     the partition of this work is no longer ours: drop it, publish nothing.
 """
 
+from adapter.core.operation import Problem
+
 
 class Stop(Exception):  # noqa: N818 -- named for what to do
     """The process must not go on; `problems` has one line each, all of them."""
@@ -40,6 +42,14 @@ class Unreadable(Exception):  # noqa: N818 -- named for what it says
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class Refused(Exception):  # noqa: N818 -- named for what it says
+    """What was given breaks rules; `problems` has all of them, none repeats a value."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
 
 
 class Abandoned(Exception):  # noqa: N818 -- named for what it says

@@ -1,0 +1,180 @@
+"""Everything a supplier's declaration and the schema folders amount to, compiled and checked once at start.
+
+The folders are schemas/xsd/ and schemas/avro/{commands,events,journal}; schemas/avro/released/ holds frozen
+copies and is not read here.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import tzinfo
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from adapter.core.avro import Schema
+from adapter.core.avro.schema import NONE, Array, Map, Primitive, Record, Type, Union, optional
+from adapter.core.errors import Stop
+from adapter.core.mapping import ReplyReader, RequestWriter, compile_reply, compile_request, record_of
+from adapter.core.operation import Operation, Supplier
+from adapter.core.xsd import Xsd, load_schema
+
+GROUPS: Final = ("commands", "events", "journal")
+"""The folders of Avro schemas, and what their topics are called in the settings."""
+
+
+class SubjectStrategy(StrEnum):
+    """How a registry's subjects are named (Confluent's TopicRecordName, RecordName and TopicName strategies)."""
+
+    TOPIC_RECORD = "topic_record"
+    RECORD = "record"
+    TOPIC = "topic"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One operation, ready to be carried out."""
+
+    operation: Operation
+    command: Schema
+    accepted: Schema
+    writer: RequestWriter
+    reader: ReplyReader
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    supplier: Supplier
+    operations: Mapping[str, Entry]
+    """By the command's record name."""
+
+    commands: Mapping[str, Schema]
+    events: Mapping[str, Schema]
+    journal: Mapping[str, Schema]
+    """Schemas by record name without namespace."""
+
+    xsd: Xsd
+
+    def subjects(self, strategy: SubjectStrategy, topics: Mapping[str, str]) -> tuple[tuple[str, Schema], ...]:
+        """Every subject with its schema. `topics` has a topic's name for each of GROUPS."""
+        return tuple(
+            (subject(strategy, topics[group], schema), schema)
+            for group, schemas in zip(GROUPS, (self.commands, self.events, self.journal), strict=True)
+            for schema in schemas.values()
+        )
+
+
+def subject(strategy: SubjectStrategy, topic: str, schema: Schema) -> str:
+    match strategy:
+        case SubjectStrategy.TOPIC_RECORD:
+            return f"{topic}-{schema.fullname}"
+        case SubjectStrategy.RECORD:
+            return schema.fullname
+        case SubjectStrategy.TOPIC:
+            return f"{topic}-value"
+
+
+def schema_root() -> Path:
+    """The schema folders: inside the package in a wheel, beside it in a working copy."""
+    package = Path(__file__).parent
+    packed = package / "_schemas"
+    return packed if packed.is_dir() else package.parent / "schemas"
+
+
+def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = None) -> Catalogue:
+    """Reads and compiles everything. Raises Stop with all faults, each with file or path.
+
+    `zone` is that of times without offset in replies, Europe/London unless told.
+    """
+    root = root or schema_root()
+    faults: list[str] = []
+    xsd = _xsds(supplier, root / "xsd", faults)
+    commands, events, journal = (_records(root / "avro" / group, faults) for group in GROUPS)
+    entries = {}
+    for operation in supplier.operations:
+        command = _of(commands, operation.name, "commands", faults)
+        accepted = _of(events, operation.accepted, "events", faults)
+        if xsd is None or command is None or accepted is None:
+            continue
+        writer, reader = None, None
+        try:
+            writer = compile_request(
+                xsd, operation.request, command, protocol=supplier.protocol, envelope=supplier.envelope
+            )
+        except Stop as stop:
+            faults += stop.problems
+        try:
+            reader = compile_reply(xsd, operation.reply, record_of(accepted, "reply"), zone=zone)
+        except Stop as stop:
+            faults += stop.problems
+        faults += _contract_faults(operation, command, supplier)
+        if writer and reader:
+            entries[operation.name] = Entry(operation, command, accepted, writer, reader)
+    if faults or xsd is None:
+        raise Stop(*faults)
+    return Catalogue(supplier, entries, commands, events, journal, xsd)
+
+
+def _xsds(supplier: Supplier, folder: Path, faults: list[str]) -> Xsd | None:
+    paths = [folder / name for name in supplier.schemas]
+    try:
+        # What is included lies beside what includes it.
+        texts = {
+            path.name: path.read_bytes() for parent in {path.parent for path in paths} for path in parent.glob("*.xsd")
+        }
+        return load_schema(texts, [path.name for path in paths])
+    except Stop as stop:
+        faults += stop.problems
+    except OSError as error:
+        faults.append(f"{error.filename}: {error.strerror}")
+    return None
+
+
+def _records(folder: Path, faults: list[str]) -> dict[str, Schema]:
+    schemas: dict[str, Schema] = {}
+    for path in sorted(folder.glob("*.avsc")):
+        where = f"{folder.name}/{path.name}"
+        try:
+            schema = Schema.parse(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            faults.append(f"{where}: {error}")
+            continue
+        if schema.name != path.stem:
+            faults.append(f"{where}: holds the record {schema.name}")
+        faults += [f"{where}: {fault}" for fault in _defaults(schema.record, "")]
+        schemas[schema.name] = schema
+    return schemas
+
+
+def _of(schemas: Mapping[str, Schema], name: str, group: str, faults: list[str]) -> Schema | None:
+    if name not in schemas:
+        faults.append(f"{name}: no such record in avro/{group}")
+    return schemas.get(name)
+
+
+def _contract_faults(operation: Operation, command: Schema, supplier: Supplier) -> Iterable[str]:
+    fields = command.fields()
+    for name in sorted(supplier.envelope - fields.keys()):
+        yield f"{operation.name}.{name}: every command has it, this one has not"
+    if operation.key not in fields:
+        yield f"{operation.name}.{operation.key}: the key field is missing"
+
+
+def _defaults(kind: Type, path: str) -> Iterable[str]:
+    """fastavro puts a default in as the JSON has it, so one of a time would come out as a number."""
+    match kind:
+        case Record(_, fields, _):
+            for field in fields:
+                where = f"{path}.{field.name}" if path else field.name
+                plain, _ = optional(field.type)
+                if field.default not in (NONE, None) and isinstance(plain, Primitive) and plain.logical:
+                    yield f"{where}: a {plain.logical} can have no default but null"
+                yield from _defaults(field.type, where)
+        case Array(items):
+            yield from _defaults(items, f"{path}[]")
+        case Map(values):
+            yield from _defaults(values, f"{path}{{}}")
+        case Union(branches):
+            for branch in branches:
+                yield from _defaults(branch, path)
+        case _:
+            return

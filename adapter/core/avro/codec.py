@@ -1,0 +1,370 @@
+"""Records to and from bytes: the Confluent wire format, decoding with resolution, strict encoding."""
+
+import io
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import fastavro
+
+from adapter.core.avro.schema import (
+    NONE,
+    Array,
+    Enum,
+    Field,
+    Fixed,
+    Map,
+    Primitive,
+    Record,
+    Schema,
+    Type,
+    Union,
+    label,
+    optional,
+)
+from adapter.core.errors import Undecodable
+
+REASONS: Final = frozenset(
+    {
+        "null-value",  # a tombstone
+        "empty",  # no bytes
+        "unframed",  # not the Confluent wire format
+        "truncated",  # ends within the five bytes of the frame
+        "bad-schema",  # the writer's schema is none we would read with
+        "unknown-record",  # the writer's schema is of a record we do not take
+        "malformed",  # bytes that are not what the writer's schema says, or more of them
+        "unresolvable",  # the writer's data has no place in our schema
+    }
+)
+"""What Undecodable.reason may be."""
+
+
+def unframe(value: bytes | None) -> tuple[int, bytes]:
+    """Schema id and payload of a record value in the Confluent wire format (zero byte, four bytes of id)."""
+    if value is None:
+        raise Undecodable("null-value", "a record without a value")
+    if not value:
+        raise Undecodable("empty", "a value of no bytes")
+    if value[0] != 0:
+        raise Undecodable("unframed", "the first byte is not zero")
+    if len(value) < _FRAME.size:
+        raise Undecodable("truncated", f"{len(value)} bytes, the frame alone has {_FRAME.size}")
+    return _FRAME.unpack_from(value)[1], value[_FRAME.size :]
+
+
+def frame(schema_id: int, payload: bytes) -> bytes:
+    return _FRAME.pack(0, schema_id) + payload
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    name: str
+    """The record's name without namespace."""
+
+    record: dict[str, Any]
+    unknown: tuple[str, ...]
+    """Paths of fields that the writer has, we have not, and that carry something else than their default."""
+
+
+class UnknownFields(StrEnum):
+    """What is done with a field of a newer producer that we do not know."""
+
+    REJECT = "reject"
+    IGNORE = "ignore"
+
+
+class Decoder:
+    """Decodes what was written with one schema of the registry into the record of ours that has its name."""
+
+    def __init__(
+        self,
+        writer_json: str,
+        own_schemas: Iterable[Schema],
+        *,
+        unknown_fields: UnknownFields = UnknownFields.REJECT,
+    ) -> None:
+        """Raises Undecodable: "bad-schema" or "unknown-record". `own_schemas` are the records we take."""
+        own = {schema.fullname: schema for schema in own_schemas}
+        self._same = next((schema for schema in own.values() if schema.text == writer_json), None)
+        try:
+            writer = self._same or Schema.parse(writer_json)
+        except ValueError as error:
+            raise Undecodable("bad-schema", str(error)) from None
+        if writer.fullname not in own:
+            raise Undecodable("unknown-record", f"{writer.fullname[:200]} is not taken here")
+        ours = own[writer.fullname]
+        self.name = ours.name
+        self._writer = writer.parsed
+        self._reader = None if writer.text == ours.text else ours.parsed
+        strangers = unknown_fields is UnknownFields.REJECT and self._reader is not None
+        self._strangers = _strangers(ours.record, writer.record) if strangers else None
+
+    def decode(self, payload: bytes) -> Decoded:
+        """Raises Undecodable: "malformed" or "unresolvable"."""
+        try:
+            record = self._read(payload, self._reader)
+        except _RESOLUTION:
+            raise Undecodable("unresolvable", "the writer's data has no place in our schema") from None
+        unknown: list[str] = []
+        if self._strangers is not None:
+            self._strangers(self._read(payload, None), "", unknown)
+        return Decoded(self.name, record, tuple(unknown))
+
+    def _read(self, payload: bytes, reader: Any) -> dict[str, Any]:
+        source = io.BytesIO(payload)
+        try:
+            record = fastavro.schemaless_reader(source, self._writer, reader)
+        except _RESOLUTION:
+            raise
+        except Exception as error:  # noqa: BLE001 -- fastavro documents none: IndexError, OverflowError, Unicode…
+            raise Undecodable("malformed", f"not what its schema says ({type(error).__name__})") from None
+        if source.tell() != len(payload):
+            raise Undecodable("malformed", f"{len(payload) - source.tell()} bytes too many")
+        assert isinstance(record, dict)
+        return record
+
+
+class Encoder:
+    """Writes records of one schema. Missing fields take their default; nothing else is forgiven."""
+
+    def __init__(self, schema: Schema, schema_id: int) -> None:
+        self.schema = schema
+        self._parsed = schema.parsed
+        self._prefix = frame(schema_id, b"")
+        self._check = _checker(schema.record)
+
+    def encode(self, record: Mapping[str, Any]) -> bytes:
+        """Raises ValueError with the path of what does not fit; the value itself is never in the text."""
+        try:
+            self._check(record)
+        except _Misfit as misfit:
+            path = ".".join((self.schema.name, *reversed(misfit.path))).replace(".[", "[")
+            raise ValueError(f"{path}: {misfit.what}") from None
+        sink = io.BytesIO()
+        sink.write(self._prefix)
+        try:
+            fastavro.schemaless_writer(sink, self._parsed, record)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(f"{self.schema.name}: cannot be written ({type(error).__name__})") from None
+        return sink.getvalue()
+
+
+_FRAME: Final = struct.Struct(">BI")
+_RESOLUTION: Final = fastavro.read.SchemaResolutionError
+
+_Strangers = Callable[[Any, str, list[str]], None]
+
+
+def _strangers(ours: Type, theirs: Type) -> _Strangers | None:
+    """Collects the paths of fields in `theirs` that `ours` lacks and that carry a value; None if there is none."""
+    ours, _ = optional(ours)
+    theirs, _ = optional(theirs)
+    match ours, theirs:
+        case Record(), Record():
+            return _strange_fields(ours, theirs)
+        case (Array(our_item), Array(their_item)) | (Map(our_item), Map(their_item)):
+            inner = _strangers(our_item, their_item)
+            return inner and _in_each(inner)
+        case _:
+            return None
+
+
+def _strange_fields(ours: Record, theirs: Record) -> _Strangers | None:
+    known = {name: field for field in ours.fields for name in (field.name, *field.aliases)}
+    strange = [field for field in theirs.fields if field.name not in known]
+    deeper = [
+        (field.name, found)
+        for field in theirs.fields
+        if field.name in known and (found := _strangers(known[field.name].type, field.type))
+    ]
+    if not strange and not deeper:
+        return None
+
+    def collect(record: Any, path: str, unknown: list[str]) -> None:
+        if not isinstance(record, dict):  # a null where null is allowed
+            return
+        unknown.extend(path + field.name for field in strange if _carries(record.get(field.name), field))
+        for name, found in deeper:
+            found(record.get(name), f"{path}{name}.", unknown)
+
+    return collect
+
+
+def _in_each(inner: _Strangers) -> _Strangers:
+    def collect(values: Any, path: str, unknown: list[str]) -> None:
+        each = enumerate(values) if isinstance(values, list) else (values or {}).items()
+        for place, value in each:
+            inner(value, f"{path[:-1]}[{place}].", unknown)
+
+    return collect
+
+
+def _carries(value: Any, field: Field) -> bool:
+    """Nothing, an empty collection and the declared default carry nothing."""
+    if value is None or value in ([], {}):
+        return False
+    return field.default is NONE or value != field.default
+
+
+class _Misfit(Exception):  # noqa: N818 -- never leaves this module
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.path: list[str] = []
+
+
+_Check = Callable[[Any], None]
+
+_PYTHON: Final = {
+    "null": type(None),
+    "boolean": bool,
+    "float": float,
+    "double": float,
+    "bytes": bytes,
+    "string": str,
+}
+
+
+def _checker(kind: Type) -> _Check:  # noqa: C901 -- a table of cases
+    """What fastavro would take silently and should not: naive times, booleans as numbers, wrong names…"""
+    match kind:
+        case Primitive("long", "timestamp-millis" | "timestamp-micros"):
+            return _check_time
+        case Primitive("int", "date"):
+            return _typed(date, kind)
+        case Primitive("string", None):
+            return _check_text
+        case Primitive("int", None):
+            return _number(-(2**31), 2**31 - 1, kind)
+        case Primitive("long", None):
+            return _number(-(2**63), 2**63 - 1, kind)
+        case Primitive(name, None):
+            return _typed(_PYTHON[name], kind)
+        case Enum(_, symbols, _):
+            return _one_of(frozenset(symbols))
+        case Array(items):
+            return _check_items(_checker(items))
+        case Map(values):
+            return _check_values(_checker(values))
+        case Record():
+            return _check_fields(kind)
+        case Union(branches):
+            rest, nullable = optional(kind)
+            if nullable and not isinstance(rest, Union):
+                return _or_null(_checker(rest))
+            return _any_of(tuple(_checker(branch) for branch in branches), label(kind))
+        case Fixed() | Primitive():
+            raise ValueError(f"{label(kind)} is not written by this encoder")
+
+
+def _check_time(value: Any) -> None:
+    if not isinstance(value, datetime):
+        raise _Misfit("is not a time")
+    if value.tzinfo is None:  # fastavro would take it for UTC
+        raise _Misfit("is a time without zone")
+
+
+def _check_text(value: Any) -> None:
+    if type(value) is not str:
+        raise _Misfit("is not a string")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _Misfit("has a lone surrogate") from None
+
+
+def _typed(python: type, kind: Type) -> _Check:
+    def check(value: Any) -> None:
+        if type(value) is not python:  # exact: True is not 1, a datetime is not a date
+            raise _Misfit(f"is not {label(kind)}")
+
+    return check
+
+
+def _number(lowest: int, highest: int, kind: Type) -> _Check:
+    def check(value: Any) -> None:
+        if type(value) is not int:
+            raise _Misfit(f"is not {label(kind)}")
+        if not lowest <= value <= highest:
+            raise _Misfit(f"is beyond {label(kind)}")
+
+    return check
+
+
+def _one_of(symbols: frozenset[str]) -> _Check:
+    def check(value: Any) -> None:
+        if value not in symbols:
+            raise _Misfit("is not a symbol of the enum")
+
+    return check
+
+
+def _check_items(item: _Check) -> _Check:
+    def check(value: Any) -> None:
+        if not isinstance(value, list | tuple):
+            raise _Misfit("is not an array")
+        for place, each in enumerate(value):
+            try:
+                item(each)
+            except _Misfit as misfit:
+                misfit.path.append(f"[{place}]")
+                raise
+
+    return check
+
+
+def _check_values(inner: _Check) -> _Check:
+    def check(value: Any) -> None:
+        if not isinstance(value, Mapping) or not all(type(key) is str for key in value):
+            raise _Misfit("is not a map")
+        for each in value.values():
+            inner(each)
+
+    return check
+
+
+def _check_fields(record: Record) -> _Check:
+    checks = tuple((field.name, field.default is not NONE, _checker(field.type)) for field in record.fields)
+    names = frozenset(name for name, _, _ in checks)
+
+    def check(value: Any) -> None:
+        if not isinstance(value, Mapping):
+            raise _Misfit("is not a record")
+        for name, may_miss, inner in checks:
+            if name in value:
+                try:
+                    inner(value[name])
+                except _Misfit as misfit:
+                    misfit.path.append(name)
+                    raise
+            elif not may_miss:
+                raise _Misfit(f"has no {name}")
+        if not names.issuperset(value):
+            raise _Misfit("has a field its schema has not")
+
+    return check
+
+
+def _or_null(inner: _Check) -> _Check:
+    def check(value: Any) -> None:
+        if value is not None:
+            inner(value)
+
+    return check
+
+
+def _any_of(checks: tuple[_Check, ...], what: str) -> _Check:
+    def check(value: Any) -> None:
+        for each in checks:
+            try:
+                each(value)
+            except _Misfit:
+                continue
+            return
+        raise _Misfit(f"is not {what}")
+
+    return check

@@ -1,0 +1,202 @@
+"""Admission of XML: the one place where bytes from outside become a document, for both directions.
+
+A document is admitted only if it is small, flat and plain: no DOCTYPE (the SOAP 1.1 specification, section 3,
+forbids one), so no entity can be declared, nothing is loaded, nothing is expanded. What can be refused
+without parsing is refused without parsing. `Unreadable.reason` is one of REASONS.
+"""
+
+import codecs
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from lxml import etree
+
+from adapter.core.errors import Unreadable
+
+REASONS: Final = frozenset(
+    {
+        "empty",  # no bytes, or white space only
+        "too-large",  # more bytes than allowed
+        "encoding",  # an encoding we do not speak, or bytes that contradict it
+        "doctype",  # a document type declaration
+        "too-many-elements",
+        "too-many-attributes",  # attributes and namespace declarations together
+        "too-deep",
+        "malformed",  # not well-formed XML
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Caps on one document; a full ticket has about a hundred elements in six levels."""
+
+    size: int = 2 * 1024 * 1024
+    """Bytes as received."""
+
+    elements: int = 20_000
+    attributes: int = 10_000
+    depth: int = 64
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None = None) -> etree._Element:
+    """The root element of `body`, without comments and processing instructions.
+
+    `charset` is that of the Content-Type header; it outranks the XML declaration (RFC 7303 section 3.2) and
+    must agree with a byte order mark. UTF-8, UTF-16 and ISO-8859-1 (with its subset US-ASCII) are spoken.
+    Raises Unreadable and nothing else.
+    """
+    if len(body) > limits.size:
+        raise Unreadable("too-large", f"{len(body)} bytes, at most {limits.size} are admitted")
+    text = _utf8(body, charset)
+    if not text or text.isspace():
+        raise Unreadable("empty", "there is no document")
+    _check_prolog(text)
+    # Every element has one "<" that starts no end tag, comment or instruction, every attribute a "=" and two
+    # quotes: counting them costs microseconds and bounds what the parser can be made to build.
+    elements = text.count(b"<") - text.count(b"</") - text.count(b"<!") - text.count(b"<?")
+    if elements > limits.elements:
+        raise Unreadable("too-many-elements", f"more than {limits.elements}")
+    if min(text.count(b"="), (text.count(b'"') + text.count(b"'")) // 2) > limits.attributes:
+        raise Unreadable("too-many-attributes", f"more than {limits.attributes}")
+    try:
+        root = etree.fromstring(text, _PARSER)
+    except etree.XMLSyntaxError as error:
+        raise _refusal(text, error) from None
+    except ValueError as error:
+        raise Unreadable("malformed", "the parser refuses it") from error
+    if root.getroottree().docinfo.internalDTD is not None:  # what the look at the bytes may have missed
+        raise Unreadable("doctype", "a document type declaration is not admitted")
+    if elements > limits.depth and _deeper_than(limits.depth)(root):
+        raise Unreadable("too-deep", f"nested more than {limits.depth} levels")
+    return root
+
+
+def local_name(element: etree._Element) -> str:
+    """The element's name without its namespace."""
+    tag = element.tag
+    assert isinstance(tag, str)  # admitted documents have no comments and instructions
+    return tag.rpartition("}")[2]
+
+
+def folded_text(element: etree._Element) -> str:
+    """The text of the element and all below it, runs of XML white space made one space, trimmed."""
+    if len(element) == 0:
+        return fold(element.text or "")
+    return fold(" ".join(element.itertext()))
+
+
+def fold(text: str) -> str:
+    """White space collapsed as XSD does it (Part 2, section 4.3.6): space, tab, CR and LF only."""
+    return _SPACES.sub(" ", text).strip(" ")
+
+
+_SPACES: Final = re.compile(r"[ \t\r\n]+")
+_PARSER: Final = etree.XMLParser(
+    encoding="utf-8",  # decided before, whatever the declaration says
+    resolve_entities=False,
+    load_dtd=False,
+    no_network=True,
+    huge_tree=False,
+    recover=False,
+    remove_comments=True,
+    remove_pis=True,
+    collect_ids=False,
+)
+
+_SPACE: Final = b" \t\r\n"
+_PROLOG_ITEMS: Final = 16
+_DECLARED: Final = re.compile(rb"<\?xml\s[^>]*?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
+
+_MARKS: Final = (
+    (b"\xff\xfe\x00\x00", None),  # UTF-32, not spoken; must be looked for before UTF-16
+    (b"\x00\x00\xfe\xff", None),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_SPOKEN: Final = {
+    "utf-8": "utf-8",
+    "utf8": "utf-8",
+    "us-ascii": "us-ascii",
+    "ascii": "us-ascii",
+    "iso-8859-1": "iso-8859-1",
+    "latin1": "iso-8859-1",
+    "latin-1": "iso-8859-1",
+    "utf-16": "utf-16",
+    "utf-16le": "utf-16-le",
+    "utf-16be": "utf-16-be",
+}
+
+
+def _check_prolog(text: bytes) -> None:
+    """Refuses a DOCTYPE before any parser sees it: only comments, instructions and white space may precede one."""
+    at = 0
+    for _ in range(_PROLOG_ITEMS):
+        at = len(text) - len(text[at:].lstrip(_SPACE)) if text[at : at + 1].isspace() else at
+        if text.startswith(b"<!DOCTYPE", at):
+            raise Unreadable("doctype", "a document type declaration is not admitted")
+        end = b"-->" if text.startswith(b"<!--", at) else b"?>" if text.startswith(b"<?", at) else None
+        if end is None or (found := text.find(end, at)) < 0:
+            return
+        at = found + len(end)
+    raise Unreadable("too-many-elements", "comments and instructions without end before the document")
+
+
+def _utf8(body: bytes, charset: str | None) -> bytes:
+    """The document in UTF-8 without a byte order mark; bytes said to be UTF-8 are left to the parser to check."""
+    mark, encoding = next((found for found in _MARKS if body.startswith(found[0])), (b"", ""))
+    if encoding is None:
+        raise Unreadable("encoding", "UTF-32 is not spoken")
+    told = _spoken(charset) if charset else ""
+    if encoding and told and not encoding.startswith(told):
+        raise Unreadable("encoding", f"the byte order mark says {encoding}, the charset {told}")
+    if not encoding and body[:2] in {b"<\x00", b"\x00<"}:
+        encoding = "utf-16-le" if body[:1] == b"<" else "utf-16-be"
+        if told and not encoding.startswith(told):
+            raise Unreadable("encoding", f"the bytes look like {encoding}, the charset says {told}")
+    encoding = encoding or told
+    if not encoding:
+        declared = _DECLARED.match(body.lstrip() if body[:1].isspace() else body)
+        encoding = _spoken(declared[1].decode("ascii")) if declared else "utf-8"
+        if encoding.startswith("utf-16"):
+            raise Unreadable("encoding", "the declaration says UTF-16, the bytes are not")
+    body = body[len(mark) :]
+    if encoding == "utf-8":
+        return body
+    try:
+        return body.decode(encoding).encode("utf-8")
+    except UnicodeError:
+        raise Unreadable("encoding", f"the bytes are not {encoding}") from None
+
+
+def _spoken(name: str) -> str:
+    known = _SPOKEN.get(name.strip().strip("\"'").lower())
+    if known is None:
+        raise Unreadable("encoding", "an encoding that is not spoken")
+    return known
+
+
+def _refusal(text: bytes, error: etree.XMLSyntaxError) -> Unreadable:
+    """Says line and column, never the parser's words: those may quote the document."""
+    try:
+        text.decode("utf-8")
+    except UnicodeError:
+        return Unreadable("encoding", "the bytes are not utf-8")
+    line, column = error.position
+    if error.code == etree.ErrorTypes.ERR_RESOURCE_LIMIT:
+        return Unreadable("too-deep", f"beyond what the parser takes, line {line} column {column}")
+    return Unreadable("malformed", f"not well-formed, line {line} column {column}")
+
+
+@lru_cache(maxsize=8)
+def _deeper_than(depth: int) -> Callable[[etree._Element], bool]:
+    """An XPath: a walk of libxml2's is ten times quicker than one of ours."""
+    path = etree.XPath("boolean(" + "/*" * (depth + 1) + ")")
+    return lambda root: bool(path(root))

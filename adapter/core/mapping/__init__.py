@@ -1,0 +1,8 @@
+"""XML and Avro tied together by equal names: compiled once from an XSD element and an Avro record, then run
+per message without looking at either schema again.
+"""
+
+from adapter.core.mapping.read import Deviation, Read, ReplyReader, compile_reply, record_of
+from adapter.core.mapping.write import RequestWriter, compile_request
+
+__all__ = ["Deviation", "Read", "ReplyReader", "RequestWriter", "compile_reply", "compile_request", "record_of"]

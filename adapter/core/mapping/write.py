@@ -1,0 +1,368 @@
+"""Requests: an Avro record becomes the bytes of one XML element, or every reason why it cannot.
+
+The writer is put together once, one small function per element with its tags ready as text; per message it
+only looks up, checks, escapes and joins. `lxml`'s validator has the last word on the result.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+from lxml import etree
+
+from adapter.core.avro.schema import Enum, Schema
+from adapter.core.document import fold, local_name
+from adapter.core.errors import Refused, Stop
+from adapter.core.mapping.pairs import (
+    Direction,
+    Filled,
+    FilledGroup,
+    Group,
+    Many,
+    Pair,
+    Pairing,
+    Scalar,
+    symbol,
+)
+from adapter.core.operation import Problem
+from adapter.core.xsd import Element, Kind, Leaf, Xsd
+
+TEXT_LIMIT: Final = 65_536
+"""Characters of a text for which the XSD sets no length."""
+
+ITEM_LIMIT: Final = 1_000
+"""Items of an array for which the XSD sets no number."""
+
+
+class RequestWriter:
+    """Writes the body element of one operation's requests."""
+
+    def __init__(self, root: Element, fields: tuple["_Field", ...], tag: str, judge: etree.XMLSchema) -> None:
+        self.element = root.name
+        """Local name of the element."""
+
+        self._fields = fields
+        self._open = f"<{tag}>"
+        self._close = f"</{tag.partition(' ')[0]}>"
+        self._judge = judge
+
+    def write(self, record: Mapping[str, Any], protocol_values: Mapping[str, Any]) -> bytes:
+        """The element in UTF-8, valid against the XSD, without XML declaration.
+
+        `protocol_values` are texts, aware datetimes or None by the names of Supplier.protocol.
+        Raises Refused with all problems, in the command's vocabulary, and nothing else.
+        """
+        out = [self._open]
+        problems: list[tuple[str, str]] = []
+        for write in self._fields:
+            write(record, protocol_values, out, problems)
+        if problems:
+            raise Refused(*(Problem(path, text) for path, text in problems))
+        out.append(self._close)
+        body = "".join(out).encode()
+        root = etree.fromstring(body, _PARSER)
+        if not self._judge.validate(root):
+            raise Refused(*_complaints(self._judge, root))
+        return body
+
+
+def compile_request(
+    xsd: Xsd, element: str, schema: Schema, *, protocol: Mapping[str, str], envelope: frozenset[str]
+) -> RequestWriter:
+    """The writer of `element` (Clark notation) from records of `schema`.
+
+    `protocol` maps XSD paths to names of protocol values, `envelope` are fields without an element.
+    Raises Stop with one line per path that does not fit.
+    """
+    root = xsd.element(element)
+    faults: list[str] = []
+    content: tuple[Pair, ...] = ()
+    if isinstance(root.content, Leaf):
+        faults.append("holds text, not elements")
+    else:
+        pairing = Pairing(Direction.OUT, protocol, faults)
+        content = pairing.children(root.content, schema.record, "", ignored=envelope)
+    if faults:
+        raise Stop(*(f"{root.name}: {fault}" for fault in faults))
+    names = _Names(xsd.prefixes)
+    fields = tuple(_field(pair, names) for pair in content)
+    return RequestWriter(root, fields, names.root(root), xsd.judge)
+
+
+_PARSER: Final = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, collect_ids=False)
+
+_Problems = list[tuple[str, str]]
+_Field = Callable[[Mapping[str, Any], Mapping[str, Any], list[str], _Problems], None]
+"""Writes one element of a record (record, protocol values, output, problems with paths below the record)."""
+
+_Value = Callable[[Any, Mapping[str, Any], list[str], _Problems], None]
+"""Writes one value; its own problems have the path ""."""
+
+
+class _Names:
+    """Qualified names; prefixes are declared on the root, so elements without namespace stay without."""
+
+    def __init__(self, prefixes: Mapping[str, str]) -> None:
+        self._prefixes = prefixes
+        self._used: dict[str, str] = {}
+
+    def of(self, element: Element) -> str:
+        namespace, _, local = element.tag.rpartition("}")
+        if not namespace:
+            return local
+        prefix = self._used.setdefault(namespace[1:], self._prefixes.get(namespace[1:], f"n{len(self._used)}"))
+        return f"{prefix}:{local}"
+
+    def root(self, element: Element) -> str:
+        """The root's name with the declarations of all namespaces that were used."""
+        name = self.of(element)
+        return " ".join((name, *(f'xmlns:{prefix}="{space}"' for space, prefix in self._used.items())))
+
+
+def _field(pair: Pair, names: _Names) -> _Field:
+    match pair:
+        case Scalar(name, element, _, _) | Group(name, element, _):
+            return _named(name, _value(pair, names), required=element.least > 0)
+        case Many():
+            return _many(pair, names)
+        case Filled(path, element, leaf, value):
+            return _filled(path, value, _scalar(leaf, None, names.of(element)), required=element.least > 0)
+        case FilledGroup(element, children):
+            return _filled_group(names.of(element), tuple(_field(child, names) for child in children), element)
+
+
+def _value(pair: Scalar | Group, names: _Names) -> _Value:
+    match pair:
+        case Scalar(_, element, leaf, kind):
+            return _scalar(leaf, kind if isinstance(kind, Enum) else None, names.of(element))
+        case Group(_, element, children):
+            return _group(names.of(element), tuple(_field(child, names) for child in children))
+
+
+def _named(name: str, write_value: _Value, *, required: bool) -> _Field:
+    def write(record: Mapping[str, Any], values: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
+        value = record.get(name)
+        if value is None:
+            if required:
+                problems.append((name, "is required"))
+            return
+        mark = len(problems)
+        write_value(value, values, out, problems)
+        if len(problems) > mark:
+            _below(name, problems, mark)
+
+    return write
+
+
+def _below(name: str, problems: _Problems, mark: int) -> None:
+    """Puts the path of the problems found since `mark` under `name`."""
+    problems[mark:] = [(f"{name}.{path}" if path else name, text) for path, text in problems[mark:]]
+
+
+def _group(tag: str, fields: tuple[_Field, ...]) -> _Value:
+    opening, closing = f"<{tag}>", f"</{tag}>"
+
+    def write(value: Any, values: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
+        out.append(opening)
+        for each in fields:
+            each(value, values, out, problems)
+        out.append(closing)
+
+    return write
+
+
+def _many(pair: Many, names: _Names) -> _Field:
+    name, least, wrapped = pair.name, pair.least, pair.wrapped
+    most = ITEM_LIMIT if pair.most is None else pair.most
+    write_item = _value(pair.item, names)
+    tag = names.of(pair.element)
+    may_miss = pair.element.least == 0
+
+    def write(record: Mapping[str, Any], values: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
+        items = record.get(name)
+        # An empty list is written as an empty wrapper only where null says "no wrapper" and the XSD allows it.
+        if not items and may_miss and (items is None or not (wrapped and pair.nullable and least == 0)):
+            return
+        items = items or ()
+        if len(items) < least:
+            problems.append((name, f"needs at least {least}"))
+        if len(items) > most:
+            problems.append((name, f"more than {most}"))
+            return
+        if wrapped:
+            out.append(f"<{tag}>")
+        for place, item in enumerate(items):
+            mark = len(problems)
+            write_item(item, values, out, problems)
+            if len(problems) > mark:
+                _below(f"{name}[{place}]", problems, mark)
+        if wrapped:
+            out.append(f"</{tag}>")
+
+    return write
+
+
+def _filled(path: str, source: str, write_value: _Value, *, required: bool) -> _Field:
+    def write(_: Mapping[str, Any], values: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
+        value = values.get(source)
+        if value is None:
+            if required:
+                problems.append((path, "is required"))
+            return
+        mark = len(problems)
+        write_value(value, values, out, problems)
+        if len(problems) > mark:
+            problems[mark:] = [(path, text) for _, text in problems[mark:]]
+
+    return write
+
+
+def _filled_group(tag: str, fields: tuple[_Field, ...], element: Element) -> _Field:
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    may_miss = element.least == 0
+
+    def write(record: Mapping[str, Any], values: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
+        inner: list[str] = []
+        complaints: _Problems = []
+        for each in fields:
+            each(record, values, inner, complaints)
+        if inner or not may_miss:
+            problems.extend(complaints)
+            out.extend((opening, *inner, closing))
+
+    return write
+
+
+def _scalar(leaf: Leaf, enum: Enum | None, tag: str) -> _Value:
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    if enum is not None:
+        return _enum({symbol(value): _escaped(value) for value in leaf.values}, opening, closing)
+    match leaf.kind:
+        case Kind.TEXT:
+            return _text(leaf, opening, closing)
+        case Kind.BOOLEAN:
+            return _boolean(opening, closing)
+        case Kind.DATE_TIME:
+            return _time(opening, closing)
+        case Kind.DATE:
+            return _date(opening, closing)
+        case Kind.INTEGER:
+            return _integer(leaf, opening, closing)
+        case Kind.ANYTHING:
+            raise AssertionError("content of any kind is refused by the pairing")
+
+
+# What XML 1.0 cannot carry (section 2.2, Char) and what must be written as a reference; a bare CR would be
+# read back as LF (section 2.11).
+_SPECIAL: Final = re.compile("[&<>\r\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
+
+
+def _escaped(text: str) -> str:
+    return text.translate(_ESCAPES)
+
+
+def _text(leaf: Leaf, opening: str, closing: str) -> _Value:
+    collapse, shortest, not_blank = leaf.collapse, leaf.shortest, leaf.not_blank
+    longest = TEXT_LIMIT if leaf.longest is None else leaf.longest
+    special = _SPECIAL.search
+
+    def write(value: Any, _: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
+        if len(value) > longest and (not collapse or len(value) > TEXT_LIMIT):
+            problems.append(("", f"longer than {longest}"))
+            return
+        if collapse:
+            value = fold(value)
+            if len(value) > longest:
+                problems.append(("", f"longer than {longest}"))
+                return
+        if special(value):
+            forbidden = _FORBIDDEN.search(value)
+            if forbidden:
+                problems.append(("", f"has a character XML cannot carry (U+{ord(forbidden[0]):04X})"))
+                return
+            out.append(f"{opening}{_escaped(value)}{closing}")
+        else:
+            out.append(f"{opening}{value}{closing}")
+        if not_blank and (not value or value.isspace()):  # also of white space that XML does not count as such
+            problems.append(("", "is blank"))
+        elif len(value) < shortest:
+            problems.append(("", f"shorter than {shortest}"))
+        elif leaf.values and value not in leaf.values:
+            problems.append(("", "not a known value"))
+        elif leaf.patterns and not all(pattern.search(value) for pattern in leaf.patterns):
+            problems.append(("", "does not have the demanded form"))
+
+    return write
+
+
+def _enum(values: Mapping[str, str], opening: str, closing: str) -> _Value:
+    texts = {name: f"{opening}{value}{closing}" for name, value in values.items()}
+
+    def write(value: Any, _: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
+        text = texts.get(value)
+        if text is None:
+            problems.append(("", "not a known value"))
+        else:
+            out.append(text)
+
+    return write
+
+
+def _boolean(opening: str, closing: str) -> _Value:
+    yes, no = f"{opening}true{closing}", f"{opening}false{closing}"
+
+    def write(value: Any, _: Mapping[str, Any], out: list[str], __: _Problems) -> None:
+        out.append(yes if value else no)
+
+    return write
+
+
+def _time(opening: str, closing: str) -> _Value:
+    """UTC with milliseconds and Z: 24 characters of the 25 allowed (contract section 8, number 11)."""
+
+    def write(value: datetime, _: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
+        try:
+            moment = value.astimezone(UTC)
+        except OverflowError:
+            problems.append(("", "beyond the calendar"))
+            return
+        out.append(f"{opening}{moment.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z{closing}")
+
+    return write
+
+
+def _date(opening: str, closing: str) -> _Value:
+    def write(value: date, _: Mapping[str, Any], out: list[str], __: _Problems) -> None:
+        out.append(f"{opening}{value.isoformat()}{closing}")
+
+    return write
+
+
+def _integer(leaf: Leaf, opening: str, closing: str) -> _Value:
+    lowest, highest = leaf.lowest, leaf.highest
+
+    def write(value: int, _: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
+        if lowest is not None and value < lowest:
+            problems.append(("", f"less than {lowest}"))
+        if highest is not None and value > highest:
+            problems.append(("", f"greater than {highest}"))
+        out.append(f"{opening}{value}{closing}")
+
+    return write
+
+
+def _complaints(judge: etree.XMLSchema, root: etree._Element) -> list[Problem]:
+    """What only the validator saw; its own words quote the value, so they are not passed on."""
+    paths = {_path(root, entry.path or "") for entry in judge.error_log}
+    return [Problem(path, "is not what the supplier's schema allows") for path in sorted(paths)]
+
+
+def _path(root: etree._Element, xpath: str) -> str:
+    found = root.getroottree().xpath(xpath) if xpath else []
+    if not isinstance(found, list) or not found or not isinstance(found[0], etree._Element):
+        return ""
+    above = [local_name(each) for each in found[0].iterancestors()]
+    return ".".join([*reversed(above), local_name(found[0])][1:])

@@ -1,0 +1,123 @@
+"""The SOAP 1.1 envelope: put around a request by concatenation, taken off a reply whatever its form.
+
+What suppliers send as an answer is an envelope of SOAP 1.1 or 1.2 under any prefix, or the bare body element;
+a refusal is a SOAP Fault of either version or a bare `fault` block with `faultcode` and `faultmessage`
+(supplier contract, section 2.4).
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from lxml import etree
+
+from adapter.core.document import folded_text, local_name
+
+SOAP_1_1: Final = "http://schemas.xmlsoap.org/soap/envelope/"
+SOAP_1_2: Final = "http://www.w3.org/2003/05/soap-envelope"
+
+
+class Version(StrEnum):
+    NONE = "none"
+    SOAP_1_1 = "1.1"
+    SOAP_1_2 = "1.2"
+    OTHER = "other"
+    """An element named Envelope in a namespace that is neither."""
+
+
+class Blame(StrEnum):
+    """Whose fault a Fault's code says it is."""
+
+    CLIENT = "client"
+    """The request was refused (SOAP 1.1 Client, 1.2 Sender)."""
+
+    SERVER = "server"
+    """The receiver failed; what it had done by then is open (SOAP 1.1 Server, 1.2 Receiver)."""
+
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`code` without prefix ("Client.Authentication"); `text` and `detail` with white space folded."""
+
+    code: str
+    text: str
+    detail: str
+
+    @property
+    def blame(self) -> Blame:
+        match re.split(r"[.\s]", self.code, maxsplit=1)[0].lower():
+            case "client" | "sender":
+                return Blame.CLIENT
+            case "server" | "receiver":
+                return Blame.SERVER
+            case _:
+                return Blame.OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What was in the envelope: one element, or a fault, or neither (an empty body)."""
+
+    element: etree._Element | None
+    fault: Fault | None
+    version: Version
+    extra: int
+    """How many further elements the body held; `element` is the first. A proper body has none."""
+
+
+def wrap(body: bytes, *, headers: tuple[bytes, ...] = ()) -> bytes:
+    """`body`, a serialised element without XML declaration, in a SOAP 1.1 envelope with these header blocks."""
+    if headers:
+        return b"".join((_OPEN, b"<soap:Header>", *headers, b"</soap:Header>", _BODY, body, _CLOSE))
+    return b"".join((_OPEN, _BODY, body, _CLOSE))
+
+
+def unwrap(root: etree._Element) -> Message:
+    """Takes the message out of an admitted document; anything is taken, an unknown element is the caller's to judge."""
+    if local_name(root) != "Envelope":
+        return _message(root, Version.NONE, extra=0)
+    version = _VERSIONS.get(etree.QName(root).namespace or "", Version.OTHER)
+    bodies = [child for child in root if local_name(child) == "Body"]
+    elements = [child for body in bodies for child in body]
+    if not elements:
+        return Message(None, None, version, extra=0)
+    return _message(elements[0], version, extra=len(elements) - 1)
+
+
+_OPEN: Final = (
+    b'<?xml version="1.0" encoding="UTF-8"?><soap:Envelope xmlns:soap="http://schemas.xmlsoap.org/soap/envelope/">'
+)
+_BODY: Final = b"<soap:Body>"
+_CLOSE: Final = b"</soap:Body></soap:Envelope>"
+_VERSIONS: Final = {SOAP_1_1: Version.SOAP_1_1, SOAP_1_2: Version.SOAP_1_2}
+
+
+def _message(element: etree._Element, version: Version, *, extra: int) -> Message:
+    if local_name(element).lower() == "fault":
+        return Message(None, _fault(element), version, extra)
+    return Message(element, None, version, extra)
+
+
+def _fault(element: etree._Element) -> Fault:
+    parts = {local_name(child).lower(): child for child in reversed(element)}  # the first of a name wins
+
+    def text(*names: str) -> str:
+        return next((folded_text(parts[name]) for name in names if name in parts), "")
+
+    if "code" in parts:  # SOAP 1.2, section 5.4: Code/Value, Code/Subcode/Value, Reason/Text
+        codes = list(_local(parts["code"], "value"))
+        code = ".".join(folded_text(value).rpartition(":")[2] for value in codes)
+        reasons = list(_local(parts["reason"], "text")) if "reason" in parts else []
+        reason = folded_text(reasons[0]) if reasons else text("reason")
+    else:
+        code = text("faultcode").rpartition(":")[2]
+        reason = text("faultmessage", "faultstring")
+    return Fault(code=code, text=reason, detail=text("detail"))
+
+
+def _local(element: etree._Element, name: str) -> Iterator[etree._Element]:
+    return (found for found in element.iter() if local_name(found).lower() == name)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
@@ -138,12 +139,17 @@ class Admin:
 
     def cluster_id(self) -> str:
         """Raises Unavailable."""
-        return self._wait(self._client.describe_cluster(request_timeout=self._timeout)).cluster_id or ""
+        return self._metadata().cluster_id or ""
 
-    def find(self, names: Sequence[str], *, with_config: bool = True) -> dict[str, Found]:
+    def partition_counts(self, names: Sequence[str]) -> dict[str, int]:
+        """Partitions of those of the topics that exist. Raises Unavailable."""
+        topics = self._metadata().topics
+        return {name: len(topics[name].partitions) for name in names if name in topics}
+
+    def find(self, names: Sequence[str]) -> dict[str, Found]:
         """Those of the topics that exist. Raises Unavailable."""
         existing = self._existing(names)
-        config = self._config(list(existing)) if with_config and existing else {}
+        config = self._config(list(existing)) if existing else {}
         return {
             name: Found(
                 topic_id=str(topic.topic_id),
@@ -153,10 +159,6 @@ class Admin:
             )
             for name, topic in existing.items()
         }
-
-    def partition_counts(self, names: Sequence[str]) -> dict[str, int]:
-        """Partitions of those of the topics that exist. Raises Unavailable."""
-        return {name: len(topic.partitions) for name, topic in self._existing(names).items()}
 
     def create(self, topics: Iterable[Wanted]) -> None:
         """Make these topics; one that exists by now is left alone. Raises Stop with every refusal, Unavailable."""
@@ -182,6 +184,13 @@ class Admin:
                     faults.append(f"{name}: {_text(error)}")
         if faults:
             raise Stop(*faults)
+
+    def _metadata(self) -> ClusterMetadata:
+        # Of all topics: to ask for one by name creates it where the cluster creates topics by itself.
+        try:
+            return self._client.list_topics(timeout=self._timeout)
+        except KafkaException as error:
+            raise self._unavailable(error) from None
 
     def _existing(self, names: Sequence[str]) -> dict[str, Any]:
         existing: dict[str, Any] = {}

@@ -85,11 +85,16 @@ def _words(error: BaseException) -> str:
     # Never str(): a message of the HTTP parser quotes the reply.
     name = type(error).__name__
     for cause in _causes(error):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the server's certificate is refused: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError) and cause.reason:
-            return cause.reason
-        if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, aiohttp.ClientError):
-            return cause.strerror
         name = type(cause).__name__
+        match cause:
+            case aiohttp.ClientError():
+                pass  # these inherit from errors of ssl and the system, but not what those say
+            case ssl.SSLCertVerificationError():
+                return f"the server's certificate is refused: {cause.verify_message}"
+            case ssl.SSLError() if cause.reason:
+                return cause.reason
+            case OSError() if cause.strerror:
+                return cause.strerror
+            case _:
+                pass
     return name

@@ -11,7 +11,7 @@ import base64
 import select
 import ssl
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -34,6 +34,9 @@ from adapter.transport.tls import ClientTls, Reload, TlsFiles
 
 WATCH_INTERVAL = 5.0
 """Seconds between two looks at the certificate files."""
+
+PIECE = 2**18
+"""Bytes of a request that are written in one go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,12 @@ class HttpsCalls:
         """POST `body` to the base URL plus `path`, once. Raises NotSent or Unclear."""
         if (url := self._urls.get(path)) is None:
             url = self._urls[path] = httpx.URL(self._base + path)
-        request = httpx.Request("POST", url, headers={"Accept-Encoding": "identity", **headers}, content=body)
+        request = httpx.Request(
+            "POST",
+            url,
+            headers={"Accept-Encoding": "identity", "Content-Length": str(len(body)), **headers},
+            content=body if len(body) <= PIECE else _Pieces(body),
+        )
         call = _Call(self._settings, self._known, self.tls.context if self.tls else None)
         token = _CALL.set(call)
         try:
@@ -168,6 +176,17 @@ class HttpsCalls:
         finally:
             await stream.aclose()
         return Reply(response.status_code, dict(response.headers), b"".join(parts))
+
+
+class _Pieces:
+    """A large body, handed over piece by piece: whole it would be copied at once while the loop waits."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._body), PIECE):
+            yield self._body[start : start + PIECE]
 
 
 class _Phase(StrEnum):

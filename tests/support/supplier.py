@@ -8,7 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from adapter.twin.certificates import Certificates
 
@@ -69,15 +69,16 @@ class Exchange:
         while await self._reader.read(65536):
             pass
 
+    def stop_reading(self) -> None:
+        transport: Any = self._writer.transport
+        transport.pause_reading()
+
     def close(self) -> None:
         self._writer.close()
 
     def reset(self) -> None:
         """End with RST instead of FIN."""
-        found: socket.socket = self._writer.get_extra_info("socket")
-        # asyncio hands out a wrapper that can set options, and closes the real one at once when it aborts.
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
+        _reset(self._writer)
 
 
 Script = Callable[[Exchange], Awaitable[None]]
@@ -89,6 +90,9 @@ class Supplier:
     port: int
     exchanges: list[Exchange] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+
+    active: int = 0
+    """Connections whose script is still running."""
 
     @property
     def received(self) -> int:
@@ -117,6 +121,7 @@ async def supplier(script: Script, *, tls: ssl.SSLContext | None = None) -> Asyn
         exchange = Exchange(reader, writer, found.requests)
         found.exchanges.append(exchange)
         writers.add(writer)
+        found.active += 1
         try:
             await script(exchange)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -124,6 +129,7 @@ async def supplier(script: Script, *, tls: ssl.SSLContext | None = None) -> Asyn
         except BaseException as error:  # noqa: BLE001 -- raised by the test that runs the server
             failures.append(error)
         finally:
+            found.active -= 1
             writers.discard(writer)
             writer.transport.abort() if writer.transport.is_closing() else writer.close()
 
@@ -187,6 +193,78 @@ async def tunnel(exchange: Exchange, port: int) -> None:
         writer.transport.abort()
 
 
+class Cut:
+    """A relay in front of a server that ends each connection, both ways, once so many bytes have passed."""
+
+    def __init__(self, at: int, *, upwards: bool, reset: bool, armed: bool) -> None:
+        self.port = 0
+        self.armed = armed
+        self._at = at
+        self._upwards = upwards
+        self._reset = reset
+        self._passed = 0
+
+    def arm(self) -> None:
+        """Count from here on."""
+        self.armed = True
+        self._passed = 0
+
+    def passes(self, data: bytes, *, upwards: bool) -> bytes:
+        """What of these bytes may still pass."""
+        if not self.armed or upwards is not self._upwards:
+            return data
+        allowed = data[: self._at - self._passed]
+        self._passed += len(data)
+        return allowed
+
+    @property
+    def due(self) -> bool:
+        return self.armed and self._passed >= self._at
+
+    def end(self, writer: asyncio.StreamWriter) -> None:
+        if self._reset:
+            _reset(writer)
+        else:
+            writer.close()
+
+
+@asynccontextmanager
+async def cutting(port: int, at: int, *, upwards: bool, reset: bool, armed: bool) -> AsyncIterator[Cut]:
+    """A Cut in front of that port, after `at` bytes towards the server (`upwards`) or the client."""
+    cut = Cut(at, upwards=upwards, reset=reset, armed=armed)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, up: bool) -> None:
+            with suppress(OSError):
+                while not cut.due and (data := await source.read(65536)):
+                    sink.write(cut.passes(data, upwards=up))
+                    await sink.drain()
+            cut.end(writer)
+            cut.end(up_writer)
+
+        await asyncio.gather(
+            pass_on(reader, up_writer, up=True), pass_on(up_reader, writer, up=False), return_exceptions=True
+        )
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(relay(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    cut.port = server.sockets[0].getsockname()[1]
+    try:
+        yield cut
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 @asynccontextmanager
 async def black_hole() -> AsyncIterator[int]:
     """A port whose connections are never established: its queue is full."""
@@ -211,3 +289,10 @@ class _CountingReader(asyncio.StreamReader):
         assert isinstance(data, bytes)
         self.received += len(data)
         super().feed_data(data)
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    found: socket.socket = writer.get_extra_info("socket")
+    if not writer.transport.is_closing():
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()

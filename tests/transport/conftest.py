@@ -1,0 +1,15 @@
+"""Event loops for tests of the transports: the supplier calls must classify alike on both, since the two lay TLS and
+buffers out differently."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+import uvloop
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name == "test_https.py":
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops

@@ -2,6 +2,7 @@
 limits as documented, released records unchanged and compatible."""
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -346,5 +347,16 @@ def test_a_released_record_and_todays_read_each_other(path: Path) -> None:
     assert compatibility(today, released) == []
 
 
-def test_there_is_a_released_copy_to_be_compatible_with() -> None:
-    assert RELEASED
+@pytest.mark.parametrize("release", sorted((AVRO / "released").iterdir()), ids=lambda path: path.name)
+def test_a_released_record_is_never_edited(release: Path) -> None:
+    sums = "".join(
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(release)}\n"
+        for path in sorted(release.rglob("*.avsc"))
+    )
+    assert sums
+    assert (release / "SHA256SUMS").read_text() == sums
+
+
+def test_every_record_of_a_release_still_exists() -> None:
+    today = {(path.parent.name, path.name) for path in CURRENT}
+    assert today >= {(path.parent.name, path.name) for path in RELEASED}

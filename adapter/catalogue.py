@@ -160,7 +160,7 @@ def _contract_faults(operation: Operation, command: Schema, supplier: Supplier) 
 
 
 def _defaults(kind: Type, path: str) -> Iterable[str]:
-    """fastavro puts a default in as the JSON has it, so one of a time would come out as a number."""
+    """Faults: fastavro puts a default in as the JSON has it, so one of a time would come out as a number."""
     match kind:
         case Record(_, fields, _):
             for field in fields:

@@ -205,10 +205,8 @@ class _Reader:
         raise ValueError(f"{path}: unknown type name")
 
     def _complex(self, kind: str, source: dict[str, Any], *, namespace: str, path: str, depth: int) -> Type:
-        logical = source.get("logicalType")
-        logical = logical if isinstance(logical, str) else None
         if kind in _PRIMITIVES:
-            return Primitive(kind, logical)
+            return Primitive(kind, _logical(source))
         if kind == "array":
             items = self.type(source.get("items"), namespace=namespace, path=f"{path}[]", depth=depth + 1)
             if _may_be_empty(items):
@@ -223,7 +221,14 @@ class _Reader:
         if name in self._named:
             raise ValueError(f"{path}: {name} is declared twice")
         self._named[name] = None
-        made: Type
+        made = self._named_type(kind, source, name, namespace=inner, path=path, depth=depth)
+        self._named[name] = made
+        self._sizes[id(made)] = self._nodes - before + 1
+        return made
+
+    def _named_type(
+        self, kind: str, source: dict[str, Any], name: str, *, namespace: str, path: str, depth: int
+    ) -> Type:
         match kind, source:
             case "enum", {"symbols": list(symbols)}:
                 default = source.get("default")
@@ -231,16 +236,13 @@ class _Reader:
                     raise ValueError(f"{path}: symbols are not texts")
                 if default is not None and default not in symbols:
                     raise ValueError(f"{path}: the default is not a symbol")
-                made = Enum(name, tuple(symbols), default)
+                return Enum(name, tuple(symbols), default)
             case "fixed", {"size": int(size)} if 0 <= size <= SIZE_LIMIT:
-                made = Fixed(name, size, logical)
+                return Fixed(name, size, _logical(source))
             case "record", {"fields": list(fields)}:
-                made = Record(name, tuple(self._fields(fields, inner, path, depth)), _doc(source))
+                return Record(name, tuple(self._fields(fields, namespace, path, depth)), _doc(source))
             case _:
                 raise ValueError(f"{path}: not a {kind}")
-        self._named[name] = made
-        self._sizes[id(made)] = self._nodes - before + 1
-        return made
 
     def _fields(self, fields: list[Any], namespace: str, path: str, depth: int) -> Iterator[Field]:
         seen: set[str] = set()
@@ -276,6 +278,11 @@ def _fullname(name: str, namespace: str) -> str:
 def _doc(source: Mapping[str, Any]) -> str:
     doc = source.get("doc", "")
     return doc if isinstance(doc, str) else ""
+
+
+def _logical(source: Mapping[str, Any]) -> str | None:
+    logical = source.get("logicalType")
+    return logical if isinstance(logical, str) else None
 
 
 def _texts(source: Any) -> frozenset[str]:

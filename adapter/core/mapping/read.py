@@ -98,16 +98,24 @@ class _Notes:
     unknown: list[str]
     deviations: list[tuple[str, str]]
 
+    def stranger(self, name: str) -> None:
+        if len(self.unknown) < NAMED_LIMIT:
+            self.unknown.append(name[:100])
+
     def below(self, name: str, unknown: int, deviations: int) -> None:
         """Puts the paths of what was noted since these marks under `name`."""
         for place in range(unknown, len(self.unknown)):
-            self.unknown[place] = f"{name}.{self.unknown[place]}"
+            self.unknown[place] = _joined(name, self.unknown[place])
         for place in range(deviations, len(self.deviations)):
             path, what = self.deviations[place]
-            self.deviations[place] = (f"{name}.{path}" if path else name, what)
+            self.deviations[place] = (_joined(name, path), what)
 
 
-_Value = Callable[[etree._Element, _Notes], Any]
+def _joined(name: str, path: str) -> str:
+    return f"{name}.{path}" if path and path[0] != "[" else name + path
+
+
+_Value = Callable[[etree._Element, _Notes], Any]  # noqa: SLF001 -- lxml's name for the type of elements
 """Reads one element; notes have paths below it, "" for itself."""
 
 
@@ -117,6 +125,10 @@ class _Step:
     read: _Value
     collects: bool
     """Each occurrence adds an item."""
+
+
+def _step(pair: Scalar | Group | Many, zone: tzinfo) -> _Step:
+    return _Step(pair.name, _value(pair, zone), collects=isinstance(pair, Many) and not pair.wrapped)
 
 
 def _value(pair: Pair, zone: tzinfo) -> _Value:
@@ -134,47 +146,22 @@ def _value(pair: Pair, zone: tzinfo) -> _Value:
 
 
 def _group(children: tuple[Pair, ...], zone: tzinfo) -> _Value:
-    steps: dict[str, _Step] = {}
-    required: list[str] = []
-    lists: list[str] = []
-    blank: dict[str, Any] = {}
-    for pair in children:
-        assert isinstance(pair, Scalar | Group | Many)
-        collects = isinstance(pair, Many) and not pair.wrapped
-        step = _Step(pair.name, _value(pair, zone), collects)
-        steps[pair.name] = step
-        blank[pair.name] = None
-        if pair.element.least:
-            required.append(pair.name)
-        if isinstance(pair, Many) and not pair.nullable:
-            lists.append(pair.name)
+    pairs = [pair for pair in children if isinstance(pair, Scalar | Group | Many)]  # nothing is filled by us
+    steps = {pair.name: _step(pair, zone) for pair in pairs}
+    blank: dict[str, Any] = dict.fromkeys(steps)
+    required = tuple(pair.name for pair in pairs if pair.element.least)
+    lists = tuple(pair.name for pair in pairs if isinstance(pair, Many) and not pair.nullable)
 
     def read(element: etree._Element, notes: _Notes) -> Any:
         record = blank.copy()
         start = len(notes.deviations)
         for child in element:
-            step = steps.get(local_name(child))
+            name = local_name(child)
+            step = steps.get(name)
             if step is None:
-                if len(notes.unknown) < NAMED_LIMIT:
-                    notes.unknown.append(local_name(child)[:100])
-                continue
-            name = step.name
-            marks = len(notes.unknown), len(notes.deviations)
-            value = record[name]
-            if step.collects:
-                items = record[name] = [] if value is None else value
-                item = step.read(child, notes)
-                if len(notes.unknown) > marks[0] or len(notes.deviations) > marks[1]:
-                    notes.below(f"{name}[{len(items)}]", *marks)
-                if item is not None:
-                    items.append(item)
-                continue
-            if value is None:
-                record[name] = step.read(child, notes)
+                notes.stranger(name)
             else:
-                notes.deviations.append(("", "more than once, the first is taken"))
-            if len(notes.unknown) > marks[0] or len(notes.deviations) > marks[1]:
-                notes.below(name, *marks)
+                _take(record, step, child, notes)
         for name in required:
             if record[name] is None and not any(path == name for path, _ in notes.deviations[start:]):
                 notes.deviations.append((name, "missing"))
@@ -188,6 +175,25 @@ def _group(children: tuple[Pair, ...], zone: tzinfo) -> _Value:
     return read
 
 
+def _take(record: dict[str, Any], step: _Step, child: etree._Element, notes: _Notes) -> None:
+    """Puts what `child` holds into its field."""
+    where = step.name
+    unknown, deviations = len(notes.unknown), len(notes.deviations)
+    value = record[step.name]
+    if step.collects:
+        items: list[Any] = [] if value is None else value
+        record[step.name] = items
+        where = f"{where}[{len(items)}]"
+        item = step.read(child, notes)
+        if item is not None:
+            items.append(item)
+    elif value is None:
+        record[step.name] = step.read(child, notes)
+    else:
+        notes.deviations.append(("", "more than once, the first is taken"))
+    notes.below(where, unknown, deviations)
+
+
 def _wrapper(item: Scalar | Group, zone: tzinfo) -> _Value:
     read_item = _value(item, zone)
     wanted = item.name
@@ -197,13 +203,11 @@ def _wrapper(item: Scalar | Group, zone: tzinfo) -> _Value:
         for child in element:
             name = local_name(child)
             if name != wanted:
-                if len(notes.unknown) < NAMED_LIMIT:
-                    notes.unknown.append(name[:100])
+                notes.stranger(name)
                 continue
             marks = len(notes.unknown), len(notes.deviations)
             value = read_item(child, notes)
-            if len(notes.unknown) > marks[0] or len(notes.deviations) > marks[1]:
-                notes.below(f"[{len(items)}]", *marks)
+            notes.below(f"[{len(items)}]", *marks)
             if value is not None:
                 items.append(value)
         return items
@@ -241,7 +245,7 @@ def _text(leaf: Leaf) -> _Value:
             notes.deviations.append(("", "elements where text is expected"))
         elif not text and element.get(_NIL) in {"true", "1"}:
             return None
-        if collapse and not _is_folded(text):
+        if collapse:
             text = fold(text)
         if longest is not None and len(text) > longest:
             notes.deviations.append(("", f"longer than {longest}"))
@@ -252,11 +256,6 @@ def _text(leaf: Leaf) -> _Value:
         return text
 
     return read
-
-
-def _is_folded(text: str) -> bool:
-    """True only if folding would change nothing; quicker to see than to fold."""
-    return text.isprintable() and "  " not in text and text[:1] != " " and text[-1:] != " "
 
 
 def _parsed(parse: Callable[[str], Any], fault: str) -> _Value:

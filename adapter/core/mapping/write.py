@@ -265,37 +265,49 @@ def _escaped(text: str) -> str:
 
 
 def _text(leaf: Leaf, opening: str, closing: str) -> _Value:
-    collapse, shortest, not_blank = leaf.collapse, leaf.shortest, leaf.not_blank
+    collapse, fault_of, special = leaf.collapse, _form(leaf), _SPECIAL.search
     longest = TEXT_LIMIT if leaf.longest is None else leaf.longest
-    special = _SPECIAL.search
+    # Looked at before anything that costs; white space that will be folded away does not count yet.
+    longest_given = TEXT_LIMIT if collapse else longest
 
     def write(value: Any, _: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
-        if len(value) > longest and (not collapse or len(value) > TEXT_LIMIT):
+        if len(value) > longest_given:
             problems.append(("", f"longer than {longest}"))
             return
         if collapse:
             value = fold(value)
-            if len(value) > longest:
-                problems.append(("", f"longer than {longest}"))
-                return
+        if fault_of and (fault := fault_of(value)):
+            problems.append(("", fault))
         if special(value):
-            forbidden = _FORBIDDEN.search(value)
-            if forbidden:
+            if forbidden := _FORBIDDEN.search(value):
                 problems.append(("", f"has a character XML cannot carry (U+{ord(forbidden[0]):04X})"))
                 return
-            out.append(f"{opening}{_escaped(value)}{closing}")
-        else:
-            out.append(f"{opening}{value}{closing}")
-        if not_blank and (not value or value.isspace()):  # also of white space that XML does not count as such
-            problems.append(("", "is blank"))
-        elif len(value) < shortest:
-            problems.append(("", f"shorter than {shortest}"))
-        elif leaf.values and value not in leaf.values:
-            problems.append(("", "not a known value"))
-        elif leaf.patterns and not all(pattern.search(value) for pattern in leaf.patterns):
-            problems.append(("", "does not have the demanded form"))
+            value = _escaped(value)
+        out.append(f"{opening}{value}{closing}")
 
     return write
+
+
+def _form(leaf: Leaf) -> Callable[[str], str | None] | None:
+    """What is wrong with a text of this type, white space folded; None where nothing can be."""
+    longest, shortest, values, patterns = leaf.longest, leaf.shortest, leaf.values, leaf.patterns
+    if not (leaf.not_blank or shortest or values or patterns or (leaf.collapse and longest is not None)):
+        return None
+
+    def fault_of(value: str) -> str | None:
+        if longest is not None and len(value) > longest:
+            return f"longer than {longest}"
+        if leaf.not_blank and (not value or value.isspace()):  # XML's white space and all other
+            return "is blank"
+        if len(value) < shortest:
+            return f"shorter than {shortest}"
+        if values and value not in values:
+            return "not a known value"
+        if not all(pattern.search(value) for pattern in patterns):
+            return "does not have the demanded form"
+        return None
+
+    return fault_of
 
 
 def _enum(values: Mapping[str, str], opening: str, closing: str) -> _Value:
@@ -362,7 +374,7 @@ def _complaints(judge: etree.XMLSchema, root: etree._Element) -> list[Problem]:
 
 def _path(root: etree._Element, xpath: str) -> str:
     found = root.getroottree().xpath(xpath) if xpath else []
-    if not isinstance(found, list) or not found or not isinstance(found[0], etree._Element):
+    if not isinstance(found, list) or not found or not isinstance(found[0], etree._Element):  # noqa: SLF001 -- lxml's name for the type of elements
         return ""
     above = [local_name(each) for each in found[0].iterancestors()]
     return ".".join([*reversed(above), local_name(found[0])][1:])

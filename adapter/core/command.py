@@ -282,6 +282,9 @@ class Command:
             case Untouched(attempts, unclear_since):
                 self.attempts = attempts
                 self._unclear_since = unclear_since
+                if unclear_since is not None and self.operation.repeat is Repeat.NEVER:  # it was KEYED at that time
+                    self._intent_at = unclear_since
+                    return self._doubt("interrupted")
                 return self._again(now)
 
     def refuse(self, problems: tuple[Problem, ...], code: str) -> Action:
@@ -296,9 +299,11 @@ class Command:
         return self._post()
 
     def forgone(self) -> None:
-        """The committed intent will not be used after all (its time is over): intend again with `resumed`."""
-        self._expect(_State.CALLING)
-        self.attempts -= 1
+        """The call that was about to be made is not made after all; go on with `resumed`."""
+        if self._state is _State.CALLING:
+            self.attempts -= 1
+        else:
+            self._expect(_State.INTENDING)
         self._state = _State.WAITING
 
     def answered(self, now: float, verdict: Verdict, successes: int = 0) -> Action:

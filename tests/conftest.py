@@ -2,7 +2,7 @@
 they skip the test, or fail it when CI is set."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +13,7 @@ from tests.support import broker, certificates, downloads, registry
 from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
 from tests.support.certificates import Trials
+from tests.support.downloads import NEEDED
 from tests.support.processes import Processes
 from tests.support.topics import Topics
 
@@ -26,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "apicurio: needs the Apicurio registry")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
@@ -45,10 +47,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         _prefetch_apicurio()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    # The summary folds skips of one place and reason into one line; the place of these is where they are decided.
+    if report.skipped and isinstance(report.longrepr, tuple) and NEEDED in report.longrepr[2]:
+        report.longrepr = (__file__, _unavailable.__code__.co_firstlineno, report.longrepr[2])
+    return report
+
+
 @pytest.fixture(scope="session")
 def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap address of the one broker of this run."""
-    found = request.config.stash[KAFKA]
+    found = request.config.stash.get(KAFKA, None) or _find_kafka()
     if isinstance(found, str):
         _unavailable(found)
     with found(tmp_path_factory.mktemp("kafka")) as bootstrap:
@@ -56,7 +67,7 @@ def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def kafka_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+def kafka_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     """Starts a cluster of the test's own, which it may kill: `kafka_cluster(nodes=3, properties={...})`."""
     clusters: list[Cluster] = []
 
@@ -66,7 +77,9 @@ def kafka_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
         try:
             cluster = Cluster(folder, nodes=nodes, properties=properties)
         except downloads.Missing as missing:
-            _unavailable(f"no Kafka that may be killed: install Java 17 and Maven ({missing})")
+            how = f"no Kafka that may be killed: {NEEDED} ({missing})"
+            found = request.config.stash.get(KAFKA, how)
+            _unavailable(found if isinstance(found, str) else how)
         clusters.append(cluster)
         cluster.start()
         return cluster
@@ -103,7 +116,7 @@ def apicurio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with registry.registry(tmp_path_factory.mktemp("apicurio")) as url:
             yield url
     except downloads.Missing as missing:
-        _unavailable(registry.HOW.format(problem=missing))
+        _unavailable(f"{registry.HOW} ({missing})")
 
 
 @pytest.fixture
@@ -128,7 +141,7 @@ def _find_kafka() -> Opener | str:
         downloads.java()
         downloads.kafka_jars()
     except downloads.Missing as missing:
-        return broker.HOW.format(problem=missing)
+        return f"{broker.HOW} ({missing})"
     return broker.under_java
 
 
@@ -140,6 +153,6 @@ def _prefetch_apicurio() -> None:
 
 
 def _unavailable(how: str) -> NoReturn:
-    if os.environ.get("CI", "").lower() == "true":
+    if os.environ.get("CI", "").lower() in {"true", "1"}:
         pytest.fail(how, pytrace=False)
     pytest.skip(how)

@@ -25,7 +25,7 @@ from tests.support.processes import Process, clean_environment
 from tests.support.wait import wait_until
 
 IMAGE = f"apache/kafka:{downloads.KAFKA_VERSION}"
-HOW = "no Kafka: set TEST_KAFKA_BOOTSTRAP, start a Docker-compatible engine, or install Java 17 and Maven ({problem})"
+HOW = f"no Kafka: set TEST_KAFKA_BOOTSTRAP, start a Docker-compatible engine, or {downloads.NEEDED}"
 QUICK: Mapping[str, object] = {
     "auto.create.topics.enable": "false",
     "group.initial.rebalance.delay.ms": 0,
@@ -68,7 +68,8 @@ def container() -> Iterator[str]:
             "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
         }
         of_properties = {
-            f"KAFKA_{name.replace('.', '_').upper()}": value for name, value in (dict(QUICK) | _replication(nodes=1)).items()
+            f"KAFKA_{name.replace('.', '_').upper()}": value
+            for name, value in (dict(QUICK) | _replication(nodes=1)).items()
         }
         for name, value in (listeners | of_properties).items():
             broker = broker.with_env(name, str(value))

@@ -12,6 +12,8 @@ KAFKA_POM = Path(__file__).parent / "kafka" / "pom.xml"
 KAFKA_VERSION = "4.3.1"
 APICURIO_VERSION = "3.0.9"
 JAVA_NEEDED = 17
+NEEDED = f"install Java {JAVA_NEEDED} and Maven"
+"""What a machine without the service is told to do."""
 
 
 class Missing(Exception):  # noqa: N818 -- named for what it says

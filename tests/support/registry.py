@@ -10,7 +10,7 @@ from tests.support import downloads
 from tests.support.ports import free_port
 from tests.support.processes import Process, clean_environment
 
-HOW = "no Apicurio registry: set TEST_REGISTRY_URL (up to /apis/ccompat/v7), or install Java 17 and Maven ({problem})"
+HOW = f"no Apicurio registry: set TEST_REGISTRY_URL (with its path), or {downloads.NEEDED}"
 BASE_PATH = "/apis/ccompat/v7"
 
 

@@ -6,6 +6,7 @@ A variable's name is its place in the tree: `ADAPTER_`, then the sections and th
 source of `adapter settings` and of docs/settings.md.
 """
 
+from adapter.core.avro import UnknownFields
 from adapter.settings.environment import load
 from adapter.settings.reference import Row, describe, markdown
 from adapter.settings.tree import (
@@ -26,7 +27,6 @@ from adapter.settings.tree import (
     Tls,
     TopicNames,
     Topics,
-    UnknownFields,
     Vocabulary,
     Worker,
 )

@@ -32,7 +32,7 @@ _SIZES = {
 }
 
 
-def parse_duration(value: object) -> object:
+def parse_duration(value: object) -> timedelta:
     """Seconds (`10`, `1.5`) or a number with ms, s, m, h or d, as a timedelta above zero. Else ValueError."""
     if isinstance(value, timedelta):
         return value
@@ -45,7 +45,7 @@ def parse_duration(value: object) -> object:
         raise ValueError("is too long a duration") from error
 
 
-def parse_size(value: object) -> object:
+def parse_size(value: object) -> int:
     """Bytes (`4194304`) or a number with KiB, MiB, GiB, kB, MB or GB, as a whole number. Else ValueError."""
     if isinstance(value, int):
         return value

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from adapter.core.avro import UnknownFields
 from adapter.core.errors import Stop
 from adapter.core.operation import Mode
 from adapter.settings.kinds import (
@@ -50,13 +51,6 @@ class SubjectStrategy(StrEnum):
     TOPIC_RECORD = "topic_record"
     RECORD = "record"
     TOPIC = "topic"
-
-
-class UnknownFields(StrEnum):
-    """What becomes of a command with a value in a field this release does not know."""
-
-    REJECT = "reject"
-    IGNORE = "ignore"
 
 
 class Environment(StrEnum):

@@ -12,8 +12,6 @@ from typing import Any, Protocol, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from adapter.settings import LogFormat, LogLevel
-
 
 class Log(Protocol):
     """What the flows write lines with: an event's name in lower-case words, then fields."""
@@ -32,17 +30,16 @@ class Log(Protocol):
         ...
 
 
-def start_logging(
-    *, level: LogLevel = LogLevel.INFO, form: LogFormat = LogFormat.AUTO, stream: TextIO | None = None, **fields: Any
-) -> Log:
+def start_logging(*, level: str = "info", form: str = "auto", stream: TextIO | None = None, **fields: Any) -> Log:
     """The log, with `fields` on every line; libraries' warnings (at level debug: all their lines) go the same way.
 
+    `level` is debug, info, warning or error; `form` is json, console, or auto: console on a terminal, else json.
     Lines go to `stream`, by default to standard error: standard output belongs to the results of a command.
     """
     stream = sys.stderr if stream is None else stream
     terminal = stream.isatty()
     render: list[Processor]
-    if form is LogFormat.CONSOLE or (form is LogFormat.AUTO and terminal):
+    if form == "console" or (form == "auto" and terminal):
         render = [structlog.dev.ConsoleRenderer(colors=terminal, pad_event_to=24)]
     else:
         render = [

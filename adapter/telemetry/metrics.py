@@ -72,9 +72,9 @@ KEYS_MISPLACED: Final = Metric(
 OUTCOMES: Final = Metric(
     "outcomes_total",
     Kind.COUNTER,
-    "Outcome events published, by operation and kind: accepted, rejected_by_adapter, rejected_by_supplier, in_doubt "
-    "(provisional), settled_accepted, settled_rejected, settled_undetermined.",
-    "Many rejected_by_adapter: a producer breaks the rules. settled_undetermined: ask the supplier about it.",
+    "Outcome events published, by operation and kind: accepted, rejected-by-adapter, rejected-by-supplier, in-doubt "
+    "(provisional), settled-accepted, settled-rejected, settled-undetermined.",
+    "Many rejected-by-adapter: a producer breaks the rules. settled-undetermined: ask the supplier about it.",
     labels=("operation", "outcome"),
 )
 CALLS: Final = Metric(

@@ -229,6 +229,7 @@ class Admin:
             raise
 
     def _unavailable(self, error: KafkaException) -> Unavailable:
+        self._client.poll(0)  # delivers to `_hear` what librdkafka knows of the connections
         return Unavailable(f"the cluster does not answer: {self._heard or _text(error)}")
 
     def _hear(self, error: KafkaError) -> None:

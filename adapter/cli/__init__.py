@@ -1,0 +1,83 @@
+"""The command line. `main` parses, runs one command and turns what went wrong into lines and an exit code."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
+
+from adapter import __version__
+from adapter.cli.exits import Exit
+from adapter.core.errors import Stop, Unavailable
+
+# Name, module and one line of help. A module is imported only when its command is run or explained: the flows bring
+# libraries along that a look at the settings has no use for.
+_COMMANDS: Final = (
+    ("worker", "flows", "take commands from Kafka to the supplier, and outcomes back"),
+    ("run", "flows", "all flows in one process"),
+    ("twin", "flows", "a stand-in for the supplier"),
+    ("demo", "flows", "the whole product against a twin, on this machine"),
+    ("topics", "topics", "compare the cluster's topics with those wanted; create what is missing"),
+    ("schemas", "schemas", "check, register and show the schemas"),
+    ("settings", "settings", "every setting with its default and meaning"),
+    ("send", "send", "send commands written as JSON, and follow their outcomes"),
+)
+
+_EPILOG: Final = f"""\
+first steps:
+  adapter demo                               see it work, without anything installed
+  adapter settings                           what can be set, all through variables ADAPTER_…
+  adapter topics plan                        what the cluster lacks
+  adapter schemas register                   hand the schemas to the registry
+  adapter worker                             start
+  adapter send --example AddFaultReport      a command to fill in
+
+exit codes:
+{Exit.table()}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (by default the process's own). The exit code; see Exit."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = _parser(given).parse_args(given)
+    except SystemExit as stop:  # argparse has said what is wrong, or has shown the help that was asked for
+        return int(stop.code or 0)
+    try:
+        return int(arguments.run(arguments))
+    except Stop as stop:
+        _complain(*stop.problems)
+        return Exit.WRONG
+    except Unavailable as error:
+        _complain(str(error))
+        return Exit.FAILED
+    except BrokenPipeError:  # who read our output has gone; nobody is left to tell
+        sys.stdout = None
+        return Exit.FAILED
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+
+
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="adapter",
+        description="Gateway between Kafka (Avro commands and events) and a supplier's SOAP ticketing API.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"fault-adapter {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    chosen = next((word for word in given if not word.startswith("-")), None)
+    for name, module, summary in _COMMANDS:
+        command = commands.add_parser(
+            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name == chosen:
+            import_module(f"adapter.cli.{module}").add(name, command)
+    return parser
+
+
+def _complain(*problems: str) -> None:
+    for problem in problems:
+        sys.stderr.write(f"adapter: {problem}\n")

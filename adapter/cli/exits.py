@@ -1,0 +1,27 @@
+"""What the process's exit code says."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    DONE = 0
+    FAILED = 1
+    WRONG = 2
+    DIFFERENT = 3
+    NOT_ACCEPTED = 4
+    INTERRUPTED = 130
+
+    @staticmethod
+    def table() -> str:
+        """For --help."""
+        return "\n".join(f"  {code.value:<4} {meaning}" for code, meaning in _MEANINGS.items())
+
+
+_MEANINGS = {
+    Exit.DONE: "done",
+    Exit.FAILED: "failed: something outside did not answer or refused",
+    Exit.WRONG: "wrong usage, settings, schemas or input; nothing was done",
+    Exit.DIFFERENT: "topics plan, schemas check: not as it should be",
+    Exit.NOT_ACCEPTED: "send --wait: a command was not accepted, or has no outcome yet",
+    Exit.INTERRUPTED: "interrupted",
+}

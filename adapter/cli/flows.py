@@ -1,0 +1,83 @@
+"""`adapter worker`, `run`, `twin` and `demo`: the commands that stay until they are told to stop."""
+
+import argparse
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import uvloop
+
+from adapter.cli.exits import Exit
+
+_WORKER = """\
+Takes commands from Kafka, calls the supplier, publishes one final outcome for each command. Stops in order on SIGTERM:
+finishes what is under way within ADAPTER_WORKER__STOP_TIMEOUT. Start several to share the partitions.
+
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS, ADAPTER_REGISTRY__URL, ADAPTER_SUPPLIER__BUYER_IDENTIFIER and either
+ADAPTER_SUPPLIER__BASE_URL or ADAPTER_SUPPLIER__ENVIRONMENT. Metrics and health are on ADAPTER_TELEMETRY__PORT.
+
+examples:
+  adapter topics plan && adapter schemas check --registry && adapter worker
+  curl -s localhost:9464/health/ready
+"""
+_TWIN = """\
+A stateful stand-in for the supplier: it validates requests, keeps tickets, answers like the contract, and fails on
+demand. Everything about it is in docs/twin.md.
+
+examples:
+  adapter twin --port 8444
+  adapter twin --certificate server.pem --key server.key --ca ca.pem --calls calls.jsonl
+"""
+_DEMO = """\
+Runs the real product on this machine: Kafka (librdkafka's mock cluster unless --kafka is given), a schema registry, the
+twin behind mutual TLS, and the worker. It sends commands of all kinds, shows what becomes of them, and ends with exit
+code 0 if every outcome is the expected one.
+
+examples:
+  adapter demo
+  adapter demo --kafka localhost:9092 --keep
+"""
+
+
+def add(name: str, parser: argparse.ArgumentParser) -> None:
+    match name:
+        case "twin":
+            from adapter import twin  # noqa: PLC0415 -- see adapter.cli
+
+            parser.epilog = _TWIN
+            twin.add_arguments(parser)
+            parser.set_defaults(run=_twin)
+        case "demo":
+            parser.epilog = _DEMO
+            parser.add_argument("--kafka", metavar="HOST:PORT", help="a real cluster instead of the mock")
+            parser.add_argument("--registry", metavar="URL", help="a real schema registry instead of the built-in one")
+            parser.add_argument("--keep", action="store_true", help="leave everything running and print the addresses")
+            parser.set_defaults(run=_demo)
+        case _:
+            parser.epilog = _WORKER
+            parser.set_defaults(run=_worker)
+
+
+def _worker(_arguments: argparse.Namespace) -> int:
+    from adapter import app  # noqa: PLC0415 -- see adapter.cli
+    from adapter.settings import Settings, load  # noqa: PLC0415 -- see adapter.cli
+
+    return _looped(app.run_worker(load(Settings)))
+
+
+def _twin(arguments: argparse.Namespace) -> int:
+    from adapter import twin  # noqa: PLC0415 -- see adapter.cli
+
+    return _looped(twin.run(twin.from_arguments(arguments)))
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from adapter import demo  # noqa: PLC0415 -- see adapter.cli
+
+    return _looped(demo.run(kafka=arguments.kafka, registry=arguments.registry, keep=arguments.keep))
+
+
+def _looped(flow: Coroutine[Any, Any, int | None]) -> int:
+    """Run a flow to its end on uvloop, which halves the cost of a supplier call."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(flow) or Exit.DONE

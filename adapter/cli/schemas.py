@@ -1,0 +1,149 @@
+"""`adapter schemas`: do they fit each other and what was released, register them, look at them."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from adapter import catalogue
+from adapter import settings as tree
+from adapter.catalogue import GROUPS, Catalogue, SubjectStrategy
+from adapter.cli.exits import Exit
+from adapter.core.avro import Schema, full_transitive
+from adapter.core.errors import Stop
+from adapter.settings import Topics, Vocabulary, load
+from adapter.suppliers import cityfibre
+from adapter.transport.registry import HttpRegistry
+
+_EPILOG = """\
+check      compiles the mapping between Avro and XSD, and compares every Avro schema with all released copies
+           (FULL_TRANSITIVE). Needs no network; with --registry the registry is asked as well whether it has them.
+register   sets each subject to FULL_TRANSITIVE and registers what is not registered yet.
+show       lists the records, or prints the schema of one.
+
+register and --registry need ADAPTER_REGISTRY__URL (see adapter settings).
+
+examples:
+  adapter schemas check
+  ADAPTER_REGISTRY__URL=http://localhost:8081 adapter schemas register
+  adapter schemas show AddFaultReport
+"""
+
+
+def add(_name: str, parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    check = actions.add_parser("check", help="do the schemas fit each other, and what was released?")
+    check.add_argument("--registry", action="store_true", help="ask the registry too")
+    check.set_defaults(run=_check)
+    actions.add_parser("register", help="hand the schemas to the registry").set_defaults(run=_register)
+    show = actions.add_parser("show", help="list the records, or print the schema of one")
+    show.add_argument("record", nargs="?", help="a record's name: AddFaultReport")
+    show.set_defaults(run=_show)
+
+
+def _check(arguments: argparse.Namespace) -> Exit:
+    settings = load(Vocabulary) if arguments.registry else None
+    root = (settings.schemas if settings else None) or catalogue.schema_root()
+    compiled = catalogue.load(cityfibre.supplier(), root)
+    problems = list(_breaches(compiled, root / "avro" / "released"))
+    if settings:
+        problems += asyncio.run(_compare(compiled, settings))
+    if problems:
+        sys.stdout.writelines(f"{problem}\n" for problem in problems)
+        return Exit.DIFFERENT
+    records = len(compiled.commands) + len(compiled.events) + len(compiled.journal)
+    sys.stdout.write(f"{len(compiled.operations)} operations and {records} records fit\n")
+    return Exit.DONE
+
+
+def _register(_arguments: argparse.Namespace) -> Exit:
+    settings = load(Vocabulary)
+    compiled = catalogue.load(cityfibre.supplier(), settings.schemas)
+    asyncio.run(_hand_over(compiled, settings))
+    return Exit.DONE
+
+
+def _show(arguments: argparse.Namespace) -> Exit:
+    compiled = catalogue.load(cityfibre.supplier())
+    groups = dict(zip(GROUPS, (compiled.commands, compiled.events, compiled.journal), strict=True))
+    if arguments.record is None:
+        for group, schemas in groups.items():
+            sys.stdout.writelines(f"{group:<9} {s.fullname:<44} {s.record.doc}\n" for s in schemas.values())
+        return Exit.DONE
+    for schemas in groups.values():
+        if arguments.record in schemas:
+            sys.stdout.write(json.dumps(json.loads(schemas[arguments.record].text), indent=2) + "\n")
+            return Exit.DONE
+    raise Stop(f"{arguments.record}: no such record; `adapter schemas show` lists them")
+
+
+def _breaches(compiled: Catalogue, released: Path) -> Iterator[str]:
+    """What today's schemas break of FULL_TRANSITIVE with the released ones, and records that are gone."""
+    groups = zip(GROUPS, (compiled.commands, compiled.events, compiled.journal), strict=True)
+    releases = sorted((folder for folder in released.glob("*") if folder.is_dir()), key=_version)
+    for group, schemas in groups:
+        history: dict[str, list[Schema]] = {}
+        for release in releases:
+            for path in sorted((release / group).glob("*.avsc")):
+                history.setdefault(path.stem, []).append(Schema.parse(path.read_text(encoding="utf-8")))
+        for name, versions in history.items():
+            if name not in schemas:
+                yield f"{group}/{name}: was released and is gone"
+                continue
+            yield from (f"{group}/{name}: {breach}" for breach in full_transitive([*versions, schemas[name]]))
+
+
+def _version(release: Path) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in release.name.split("."))
+    except ValueError:
+        raise Stop(f"{release}: a release is named by its version, such as 1.2.0") from None
+
+
+def _subjects(compiled: Catalogue, settings: Vocabulary) -> tuple[tuple[str, Schema], ...]:
+    return compiled.subjects(SubjectStrategy(settings.registry.subject_strategy), _names(settings.topics))
+
+
+def _names(topics: Topics) -> dict[str, str]:
+    names = topics.names()
+    return {group: getattr(names, group) for group in GROUPS}
+
+
+def _registry(settings: Vocabulary) -> HttpRegistry:
+    registry = settings.registry
+    return HttpRegistry(registry.url, timeout=registry.timeout, credentials=registry.credentials, ca=registry.ca)
+
+
+async def _compare(compiled: Catalogue, settings: Vocabulary) -> list[str]:
+    registry = _registry(settings)
+    problems = []
+    try:
+        for subject, schema in _subjects(compiled, settings):
+            if await registry.identifier(subject, schema.text) is None:
+                fits = await registry.compatible(subject, schema.text)
+                problems.append(
+                    f"{subject}: not registered; run `adapter schemas register`"
+                    if fits
+                    else f"{subject}: the registry holds versions it does not fit"
+                )
+    finally:
+        await registry.close()
+    return problems
+
+
+async def _hand_over(compiled: Catalogue, settings: Vocabulary) -> None:
+    registry = _registry(settings)
+    # Under the topic strategy one subject holds several records, which no level but NONE allows: that is the
+    # operator's to decide.
+    levelled = settings.registry.subject_strategy is not tree.SubjectStrategy.TOPIC
+    try:
+        for subject, schema in _subjects(compiled, settings):
+            if levelled:
+                await registry.set_compatibility(subject, "FULL_TRANSITIVE")
+            identifier = await registry.register(subject, schema.text)
+            sys.stdout.write(f"{subject}: id {identifier}\n")
+    finally:
+        await registry.close()

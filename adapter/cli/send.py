@@ -1,0 +1,237 @@
+"""`adapter send`: commands written as JSON, encoded, put on the commands topic, and followed to their outcomes."""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from adapter import catalogue
+from adapter.catalogue import Catalogue, Entry, SubjectStrategy, subject
+from adapter.cli.example import example
+from adapter.cli.exits import Exit
+from adapter.cli.follow import Outcomes
+from adapter.core.avro import Encoder, from_json
+from adapter.core.errors import Refused, Stop
+from adapter.settings import Bus, load
+from adapter.settings.kinds import parse_duration
+from adapter.suppliers import cityfibre
+from adapter.telemetry import continued
+from adapter.transport.kafka.client import Follower, Sender, Sent
+from adapter.transport.registry import HttpRegistry
+
+_EPILOG = """\
+A file holds one JSON object, an array of them, or one per line; "command" names the record, the other fields are its
+own. commandId and issuedAt are filled in where they are missing. Nothing is sent if anything is wrong anywhere.
+
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL, and schemas that are registered.
+
+examples:
+  adapter send --example AddFaultReport > command.json
+  adapter send command.json --wait
+  jq -c '.[]' many.json | adapter send - --wait --timeout 5m
+"""
+
+
+def add(_name: str, parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
+    parser.add_argument("files", nargs="*", metavar="FILE", help="files of commands, - for standard input")
+    parser.add_argument("--example", metavar="COMMAND", help="print a command to fill in, and send nothing")
+    parser.add_argument("--wait", action="store_true", help="print each command's events until its outcome is final")
+    parser.add_argument("--timeout", default="60s", help="longest wait for the outcomes (%(default)s)")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> Exit:
+    if arguments.example is not None:
+        return _example(arguments.example)
+    if not arguments.files:
+        raise Stop("send: name a file, or - for standard input; see adapter send --help")
+    timeout = _timeout(arguments.timeout)
+    settings = load(Bus)
+    compiled = catalogue.load(cityfibre.supplier(), settings.schemas)
+    commands = _commands(compiled, arguments.files)
+    with asyncio.Runner() as runner:
+        options = settings.registry
+        registry = HttpRegistry(options.url, timeout=options.timeout, credentials=options.credentials, ca=options.ca)
+        try:
+            records = runner.run(_encoded(commands, settings, registry))
+            client = settings.kafka.client()
+            names = settings.topics.names()
+            follower = Follower(client, names.events) if arguments.wait else None
+            try:
+                sender = Sender(client, max_message_bytes=settings.topics.max_message_bytes)
+                failed = _report(commands, sender.send(records))
+                if follower is None:
+                    return Exit.FAILED if failed else Exit.DONE
+                pending = {c.command_id for c in commands} - failed
+                outcomes = Outcomes(compiled, lambda identifier: runner.run(registry.schema(identifier)), pending)
+                outcomes.follow(follower.read(time.monotonic() + timeout))
+                if outcomes.pending:
+                    sys.stderr.writelines(
+                        f"adapter: {command_id}: no final outcome within {arguments.timeout}\n"
+                        for command_id in sorted(outcomes.pending)
+                    )
+                if failed:
+                    return Exit.FAILED
+                return Exit.NOT_ACCEPTED if outcomes.pending or outcomes.not_accepted else Exit.DONE
+            finally:
+                if follower is not None:
+                    follower.close()
+        finally:
+            runner.run(registry.close())
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    entry: Entry
+    record: dict[str, Any]
+
+    @property
+    def command_id(self) -> str:
+        return str(self.record["commandId"])
+
+    @property
+    def key(self) -> str:
+        return str(self.record[self.entry.operation.key])
+
+
+def _example(name: str) -> Exit:
+    compiled = catalogue.load(cityfibre.supplier())
+    if name not in compiled.commands:
+        raise Stop(f"--example {name}: no such command; there are {', '.join(compiled.commands)}")
+    shown = example(compiled.commands[name], without=compiled.supplier.envelope, now=datetime.now(UTC))
+    sys.stdout.write(json.dumps(shown, indent=2) + "\n")
+    return Exit.DONE
+
+
+def _timeout(text: str) -> float:
+    try:
+        return parse_duration(text).total_seconds()
+    except ValueError as error:
+        raise Stop(f"--timeout: {error}; write for example 30s or 5m") from None
+
+
+def _commands(compiled: Catalogue, files: Sequence[str]) -> list[_Command]:
+    """All commands of all files. Raises Stop with everything that is wrong with them."""
+    commands: list[_Command] = []
+    problems: list[str] = []
+    seen: set[str] = set()
+    for file in files:
+        for where, content in _objects(file, problems):
+            command = _command(compiled, where, content, problems)
+            if command is None:
+                continue
+            if command.command_id in seen:
+                problems.append(f"{where}: commandId: another command here has the same")
+            seen.add(command.command_id)
+            commands.append(command)
+    if not commands and not problems:
+        problems.append("send: there is no command in the input")
+    if problems:
+        raise Stop(*problems)
+    return commands
+
+
+def _objects(file: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
+    """Each JSON value of a file with where it is."""
+    name = "standard input" if file == "-" else file
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        problems.append(f"{name}: {error.strerror}")
+        return
+    except UnicodeDecodeError:
+        problems.append(f"{name}: is not UTF-8 text")
+        return
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        yield from _lines(name, text, problems)
+        return
+    if isinstance(whole, list):
+        yield from ((f"{name}, item {place}", item) for place, item in enumerate(whole, 1))
+    else:
+        yield name, whole
+
+
+def _lines(name: str, text: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            yield f"{name}, line {number}", json.loads(line)
+        except ValueError as error:
+            problems.append(f"{name}, line {number}: is not JSON ({error.args[0].partition(':')[0]})")
+            return
+
+
+def _command(compiled: Catalogue, where: str, content: Any, problems: list[str]) -> _Command | None:
+    if not isinstance(content, dict):
+        problems.append(f"{where}: is not a JSON object")
+        return None
+    fields = dict(content)
+    name = fields.pop("command", None)
+    entry = compiled.operations.get(name) if isinstance(name, str) else None
+    if entry is None:
+        problems.append(f'{where}: "command" must be one of {", ".join(compiled.operations)}')
+        return None
+    fields.setdefault("commandId", str(uuid4()))
+    fields.setdefault("issuedAt", datetime.now(UTC).isoformat(timespec="milliseconds"))
+    try:
+        return _Command(entry, from_json(entry.command, fields))
+    except Refused as refused:
+        problems += [f"{where}: {problem}" for problem in refused.problems]
+        return None
+
+
+async def _encoded(commands: Sequence[_Command], settings: Bus, registry: HttpRegistry) -> list[Sent]:
+    """The records as they go on the topic. Raises Stop if the registry lacks a schema, Unavailable."""
+    topic = settings.topics.names().commands
+    strategy = SubjectStrategy(settings.registry.subject_strategy)
+    encoders: dict[str, Encoder] = {}
+    missing: list[str] = []
+    for schema in {c.entry.command.name: c.entry.command for c in commands}.values():
+        name = subject(strategy, topic, schema)
+        identifier = await registry.identifier(name, schema.text)
+        if identifier is None:
+            missing.append(f"{name}: the registry has not this schema; run `adapter schemas register`")
+        else:
+            encoders[schema.name] = Encoder(schema, identifier)
+    if missing:
+        raise Stop(*missing)
+    return [Sent(topic, c.key.encode(), encoders[c.entry.command.name].encode(c.record), _headers(c)) for c in commands]
+
+
+def _headers(command: _Command) -> list[tuple[str, bytes]]:
+    """CloudEvents 1.0, Kafka protocol binding, binary content mode (section 3.2), and the start of a trace."""
+    moment = command.record["issuedAt"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", command.command_id.encode()),
+        ("ce_source", b"/fault-adapter/send"),
+        ("ce_type", command.entry.command.fullname.encode()),
+        ("ce_time", moment.encode()),
+        ("content-type", b"application/avro"),
+        ("traceparent", str(continued(None)).encode()),
+    ]
+
+
+def _report(commands: Sequence[_Command], faults: Sequence[str | None]) -> set[str]:
+    """One line for each command; the ids of those that were not stored."""
+    failed = set()
+    for command, fault in zip(commands, faults, strict=True):
+        if fault is None:
+            line = {"sent": command.entry.operation.name, "commandId": command.command_id, "key": command.key}
+            sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+        else:
+            failed.add(command.command_id)
+            sys.stderr.write(f"adapter: {command.command_id}: not sent: {fault}\n")
+    sys.stdout.flush()
+    return failed

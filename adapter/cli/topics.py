@@ -1,0 +1,48 @@
+"""`adapter topics`: the cluster's topics against those the settings ask for."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from adapter.cli.exits import Exit
+from adapter.settings import Cluster, load
+from adapter.transport.kafka.admin import Admin, Wanted, differences, wanted
+
+_EPILOG = """\
+plan changes nothing; its exit code is 3 if something is missing or different. create makes the topics that are
+missing and never touches one that exists: it shows what differs, for you to decide.
+
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS; names, partitions and retention are ADAPTER_TOPICS__… (see adapter settings).
+
+examples:
+  ADAPTER_KAFKA__BOOTSTRAP_SERVERS=localhost:9092 adapter topics plan
+  ADAPTER_TOPICS__REPLICATION_FACTOR=1 adapter topics create        a cluster of one broker
+"""
+
+
+def add(_name: str, parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
+    parser.add_argument("action", choices=("plan", "create"), help="compare only, or create what is missing as well")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> Exit:
+    settings = load(Cluster)
+    admin = Admin(settings.kafka.client())
+    wants = wanted(settings.topics)
+    found = admin.find([topic.name for topic in wants])
+    missing = [topic for topic in wants if topic.name not in found]
+    made: set[str] = set()
+    if arguments.action == "create":
+        admin.create(missing)
+        made = {topic.name for topic in missing}
+    left = list(differences([topic for topic in wants if topic.name not in made], found))
+    for topic in wants:
+        _show(topic, [d.text for d in left if d.topic == topic.name], made=topic.name in made)
+    return Exit.DIFFERENT if left else Exit.DONE
+
+
+def _show(topic: Wanted, problems: Sequence[str], *, made: bool) -> None:
+    config = ", ".join(f"{c.name} {c.value}" for c in topic.config)
+    sys.stdout.write(f"{topic.name}: {topic.partitions} partitions, {topic.replication_factor} copies, {config}\n")
+    sys.stdout.writelines(f"    {line}\n" for line in problems or ["created" if made else "as wanted"])

@@ -1,6 +1,5 @@
 """The outcome table of a command: what each fact comes to, for each repeat policy."""
 
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -467,70 +466,3 @@ def test_an_unclear_try_from_when_the_operation_was_keyed_is_in_doubt_now_that_i
     doubt = InDoubt("interrupted", NOW - 10, NOW - 10 + DOUBT_LIMIT)
     assert new(NEVER).begin(NOW, Untouched(2, NOW - 10)) == Publish(doubt)
     assert new(NEVER, not_after=NOW - 1).begin(NOW, Untouched(2, NOW - 10)) == Publish(doubt)
-
-
-# -- facts out of turn -------------------------------------------------------------------------------------------------
-
-FACTS: dict[str, Callable[[Command], object]] = {
-    "begin": lambda command: command.begin(NOW, Untouched()),
-    "refuse": lambda command: command.refuse((), "invalid"),
-    "intended": lambda command: command.intended(NOW),
-    "forgone": lambda command: command.forgone(),
-    "answered": lambda command: command.answered(NOW, ACCEPTED),
-    "resumed": lambda command: command.resumed(NOW),
-    "settle": lambda command: command.settle(UNDETERMINED),
-    "published": lambda command: command.published(),
-}
-
-
-def intending() -> Command:
-    command = new(NEVER)
-    command.begin(NOW, Untouched())
-    return command
-
-
-def waiting() -> Command:
-    command = calling(NEVER)
-    command.answered(NOW, Unavailable("connect"))
-    return command
-
-
-def doubting() -> Command:
-    command = calling(NEVER)
-    command.answered(NOW, Unclear("reset"))
-    return command
-
-
-def ending() -> Command:
-    command = calling(NEVER)
-    command.answered(NOW, ACCEPTED)
-    return command
-
-
-def ended() -> Command:
-    command = ending()
-    command.published()
-    return command
-
-
-@pytest.mark.parametrize(
-    ("make", "legal"),
-    [
-        (lambda: new(NEVER), {"begin", "refuse"}),
-        (intending, {"intended", "forgone"}),
-        (lambda: calling(NEVER), {"answered", "forgone"}),
-        (waiting, {"resumed"}),
-        (doubting, {"published"}),
-        (held, {"resumed", "settle"}),
-        (ending, {"published"}),
-        (ended, set()),
-    ],
-    ids=["new", "intending", "calling", "waiting", "doubting", "held", "ending", "ended"],
-)
-@pytest.mark.parametrize("fact", FACTS)
-def test_a_fact_out_of_turn_is_our_bug(make: Callable[[], Command], legal: set[str], fact: str) -> None:
-    if fact in legal:
-        FACTS[fact](make())
-    else:
-        with pytest.raises(RuntimeError, match="ResolveResponse"):
-            FACTS[fact](make())

@@ -130,8 +130,9 @@ def _unknown(name: str) -> str:
     sections = sorted(v for v in known if v.startswith(name + "__"))
     if sections:
         return f"is a section, not a setting; its settings begin with {sections[0]}"
-    near = get_close_matches(name.upper(), known, n=1, cutoff=0.6)
-    return f"is not a setting; did you mean {near[0]}?" if near else "is not a setting; see `adapter settings`"
+    places = [each.removeprefix(PREFIX) for each in known]
+    near = get_close_matches(name.removeprefix(PREFIX).upper(), places, n=1, cutoff=0.6)
+    return f"is not a setting; did you mean {PREFIX}{near[0]}?" if near else "is not a setting; see `adapter settings`"
 
 
 def _fault(location: tuple[str | int, ...], fault: str, message: str) -> tuple[str, str]:

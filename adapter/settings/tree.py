@@ -313,6 +313,14 @@ class Worker(Section):
         default=timedelta(seconds=60),
         description="Time limit to finish what is under way when asked to stop.",
     )
+    parked_after: Duration = Field(
+        default=timedelta(seconds=30),
+        description="A lane held in doubt for so long has the commands that wait behind it moved into the journal, so "
+        "that its partition goes on.",
+    )
+    parked_per_ticket: Count = Field(
+        default=1000, description="Commands that may wait so behind one in doubt; more are rejected."
+    )
     remembered_commands: Count = Field(
         default=50_000, description="Finished commands remembered, by id, to recognise one that comes again."
     )

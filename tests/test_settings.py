@@ -1,0 +1,265 @@
+"""Settings: read from variables, all faults at once, described once."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from adapter.core.errors import Stop
+from adapter.settings import Bus, Cluster, Settings, Vocabulary, describe, load, markdown
+from adapter.settings.kinds import parse_duration, parse_size
+
+ROOT = Path(__file__).parents[1]
+
+LEAST = {
+    "ADAPTER_KAFKA__BOOTSTRAP_SERVERS": "kafka:9092",
+    "ADAPTER_REGISTRY__URL": "http://registry:8081",
+    "ADAPTER_SUPPLIER__BASE_URL": "https://supplier.example/api2",
+    "ADAPTER_SUPPLIER__BUYER_IDENTIFIER": "SPDEV1",
+}
+
+
+def faults(tree_type: type[Settings | Cluster | Vocabulary], **variables: str) -> dict[str, str]:
+    """What `load` complains of, by variable, with the least settings and these."""
+    environ = LEAST | {f"ADAPTER_{name}": value for name, value in variables.items()}
+    with pytest.raises(Stop) as stop:
+        load(tree_type, environ)
+    return dict(problem.split(": ", 1) for problem in stop.value.problems)
+
+
+def loaded(**variables: str) -> Settings:
+    return load(Settings, LEAST | {f"ADAPTER_{name}": value for name, value in variables.items()})
+
+
+def test_an_empty_environment_is_told_everything_that_must_be_set() -> None:
+    with pytest.raises(Stop) as stop:
+        load(Settings, {})
+    assert [problem.partition(":")[0] for problem in stop.value.problems] == [
+        "ADAPTER_KAFKA__BOOTSTRAP_SERVERS",
+        "ADAPTER_REGISTRY__URL",
+        "ADAPTER_SUPPLIER__BASE_URL",
+        "ADAPTER_SUPPLIER__BUYER_IDENTIFIER",
+    ]
+    assert all("is missing" in problem for problem in stop.value.problems)
+
+
+def test_faults_of_all_kinds_come_together() -> None:
+    found = faults(
+        Settings,
+        KAFKA__BOOTSTRAP="kafka:9092",
+        KAFKA__GROUP_PROTOCOL="modern",
+        KAFKA__PROPERTIES="{",
+        REGISTRY__TIMEOUT="soon",
+        SUPPLIER__ENVIRONMENT="production",
+        SUPPLIER__MAX_IN_FLIGHT="many",
+        SUPPLIER__TLS__KEY="/nowhere/key.pem",
+        SUPPLIER__ALLOW_PLAINTEXT="perhaps",
+        SUPPLIER__TIME_ZONE="Mars/Olympus",
+        TOPICS__EVENTS="fault.commands",
+        TOPICS__MAX_MESSAGE_BYTES="4 furlongs",
+        WORKER__STOP_TIMEOUT="1s",
+    )
+    assert set(found) == {
+        "ADAPTER_KAFKA__BOOTSTRAP",
+        "ADAPTER_KAFKA__GROUP_PROTOCOL",
+        "ADAPTER_KAFKA__PROPERTIES",
+        "ADAPTER_REGISTRY__TIMEOUT",
+        "ADAPTER_SUPPLIER__BASE_URL",
+        "ADAPTER_SUPPLIER__MAX_IN_FLIGHT",
+        "ADAPTER_SUPPLIER__TLS__KEY",
+        "ADAPTER_SUPPLIER__TLS__CERTIFICATE",
+        "ADAPTER_SUPPLIER__ALLOW_PLAINTEXT",
+        "ADAPTER_SUPPLIER__TIME_ZONE",
+        "ADAPTER_TOPICS__EVENTS",
+        "ADAPTER_TOPICS__MAX_MESSAGE_BYTES",
+        "ADAPTER_WORKER__STOP_TIMEOUT",
+    }
+    assert "write for example" in found["ADAPTER_REGISTRY__TIMEOUT"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("KAFKA__PROPERTIES", "s3cr3t-value"),
+        ("REGISTRY__URL", "https://me:s3cr3t-value@registry"),
+        ("REGISTRY__CREDENTIALS", "s3cr3t-value"),
+        ("SUPPLIER__TLS__KEY", "s3cr3t-value"),
+        ("SUPPLIER__TIME_ZONE", "s3cr3t-value"),
+        ("SUPPLIER__BUYER_IDENTIFIER", "s3cr3t-value" * 4),
+        ("SUPPLIER__DOUBT_LIMITS", '{"AddFaultReport": "s3cr3t-value"}'),
+        ("WORKER__RETRY_MAX", "s3cr3t-value"),
+        ("TELEMETRY__LOG_LEVEL", "s3cr3t-value"),
+    ],
+)
+def test_a_fault_does_not_repeat_the_value(variable: str, value: str) -> None:
+    assert "s3cr3t" not in str(faults(Settings, **{variable: value}))
+
+
+def test_a_misspelt_name_is_told_the_nearest_one() -> None:
+    found = faults(Cluster, SUPPLIER__BUYER_IDENTIFER="x", SUPPLIER="x", GALAXY="x", kafka__group_id="x")
+    assert found["ADAPTER_SUPPLIER__BUYER_IDENTIFER"] == (
+        "is not a setting; did you mean ADAPTER_SUPPLIER__BUYER_IDENTIFIER?"
+    )
+    assert "is a section" in found["ADAPTER_SUPPLIER"]
+    assert "adapter settings" in found["ADAPTER_GALAXY"]
+    assert "ADAPTER_KAFKA__GROUP_ID" in found["ADAPTER_kafka__group_id"]
+
+
+def test_variables_that_kubernetes_makes_for_a_service_are_no_fault() -> None:
+    links = {
+        "ADAPTER_SERVICE_HOST": "10.0.0.1",
+        "ADAPTER_SERVICE_PORT": "9464",
+        "ADAPTER_SERVICE_PORT_METRICS": "9464",
+        "ADAPTER_PORT": "tcp://10.0.0.1:9464",
+        "ADAPTER_PORT_9464_TCP": "tcp://10.0.0.1:9464",
+        "ADAPTER_PORT_9464_TCP_ADDR": "10.0.0.1",
+    }
+    assert load(Settings, LEAST | links) == load(Settings, LEAST)
+    assert "ADAPTER_PORT" in faults(Settings, PORT="9464")
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert loaded(SUPPLIER__ENVIRONMENT="", WORKER__RETRY_MAX="", KAFKA__PROPERTIES="") == loaded()
+
+
+def test_every_default_can_be_written_as_it_is_shown() -> None:
+    """The list of settings tells the truth about defaults, and in words that `load` reads."""
+    shown = {row.variable: row.default for row in describe() if row.default}
+    assert load(Settings, LEAST | shown) == load(Settings, LEAST)
+
+
+def test_the_page_of_settings_is_the_one_that_is_generated() -> None:
+    """After a change: adapter settings --markdown > docs/settings.md"""
+    assert (ROOT / "docs/settings.md").read_text(encoding="utf-8") == markdown()
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [row.variable for row in describe() if len(row.meaning) < 10 or row.type == ""] == []
+
+
+def test_a_command_needs_only_the_sections_it_uses() -> None:
+    assert load(Cluster, {"ADAPTER_KAFKA__BOOTSTRAP_SERVERS": "k:1"}).kafka.bootstrap_servers == "k:1"
+    assert load(Vocabulary, {"ADAPTER_REGISTRY__URL": "http://r:1/"}).registry.url == "http://r:1"
+    with pytest.raises(Stop, match="ADAPTER_REGISTRY__URL"):
+        load(Bus, {"ADAPTER_KAFKA__BOOTSTRAP_SERVERS": "k:1"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10", timedelta(seconds=10)),
+        ("1.5", timedelta(seconds=1.5)),
+        ("500ms", timedelta(milliseconds=500)),
+        ("10s", timedelta(seconds=10)),
+        (" 2 m ", timedelta(minutes=2)),
+        ("3h", timedelta(hours=3)),
+        ("7d", timedelta(days=7)),
+    ],
+)
+def test_durations(text: str, expected: timedelta) -> None:
+    assert parse_duration(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "s", "0", "0ms", "-1s", "1 week", "1e3", "\u0661s", "9" * 30 + "d", "nan"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("1", 1), ("64KiB", 65536), ("4MiB", 4194304), ("1.5 kB", 1500), ("2gib", 2147483648)]
+)
+def test_sizes(text: str, expected: int) -> None:
+    assert parse_size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "MiB", "1 furlong", "0.1"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="size"):
+        parse_size(text)
+
+
+def test_librdkafka_properties_from_json_and_single_variables() -> None:
+    kafka = loaded(
+        KAFKA__PROPERTIES='{"client.id": "a", "socket.keepalive.enable": true, "linger.ms": 5}',
+        KAFKA__PROPERTIES__CLIENT_ID="b",
+        **{"KAFKA__PROPERTIES__ssl.ca.location": "/ca.pem"},
+    ).kafka
+    assert kafka.client() == {
+        "bootstrap.servers": "kafka:9092",
+        "client.id": "b",
+        "linger.ms": "5",
+        "socket.keepalive.enable": "true",
+        "ssl.ca.location": "/ca.pem",
+    }
+
+
+def test_a_secret_property_comes_from_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("p w\n")
+    kafka = loaded(KAFKA__PROPERTIES_FILES__SASL_PASSWORD=str(secret)).kafka
+    assert kafka.client()["sasl.password"] == "p w"
+    secret.unlink()
+    with pytest.raises(Stop, match=r"sasl\.password: can't read"):
+        kafka.client()
+
+
+@pytest.mark.parametrize("name", ["sasl.password", "ssl.key.password", "sasl.oauthbearer.client.secret", "ssl.key.pem"])
+def test_a_secret_property_is_refused_as_a_variable(name: str) -> None:
+    found = faults(Cluster, **{f"KAFKA__PROPERTIES__{name}": "p"})
+    assert "PROPERTIES_FILES" in found["ADAPTER_KAFKA__PROPERTIES"]
+
+
+@pytest.mark.parametrize(
+    "name", ["enable.auto.commit", "isolation.level", "partitioner", "group.id", "transactional.id"]
+)
+def test_properties_the_guarantees_rest_on_are_refused(name: str) -> None:
+    assert name in faults(Cluster, **{f"KAFKA__PROPERTIES__{name}": "x"})["ADAPTER_KAFKA__PROPERTIES"]
+
+
+def test_a_supplier_has_one_address_and_an_encrypted_one(tmp_path: Path) -> None:
+    pem = tmp_path / "x.pem"
+    pem.touch()
+    assert "keep one" in faults(Settings, SUPPLIER__ENVIRONMENT="cfsit")["ADAPTER_SUPPLIER__BASE_URL"]
+    assert "ALLOW_PLAINTEXT" in faults(Settings, SUPPLIER__BASE_URL="http://s")["ADAPTER_SUPPLIER__BASE_URL"]
+    assert loaded(SUPPLIER__BASE_URL="http://s", SUPPLIER__ALLOW_PLAINTEXT="true").supplier.base_url == "http://s"
+    assert "is missing" in faults(Settings, SUPPLIER__TLS__CERTIFICATE=str(pem))["ADAPTER_SUPPLIER__TLS__KEY"]
+    found = faults(Settings, SUPPLIER__BASE_URL="", SUPPLIER__ENVIRONMENT="production")
+    assert "client certificate" in found["ADAPTER_SUPPLIER__TLS__CERTIFICATE"]
+    files = {"SUPPLIER__TLS__CERTIFICATE": str(pem), "SUPPLIER__TLS__KEY": str(pem)}
+    assert loaded(SUPPLIER__BASE_URL="", SUPPLIER__ENVIRONMENT="production", **files).supplier.tls.key == pem
+
+
+@pytest.mark.parametrize("url", ["supplier", "ftp://s", "https://", "https://u:p@s", "https://s?a", "https://s:x"])
+def test_what_is_no_address(url: str) -> None:
+    assert set(faults(Settings, SUPPLIER__BASE_URL=url)) == {"ADAPTER_SUPPLIER__BASE_URL"}
+
+
+def test_settings_of_one_operation_keep_its_name() -> None:
+    supplier = loaded(
+        SUPPLIER__DOUBT_LIMITS='{"ReserveAppointment": "30s"}',
+        SUPPLIER__DOUBT_LIMITS__AddFaultReport="2h",
+        SUPPLIER__SOAP_ACTIONS__AddFaultReport="urn:add",
+    ).supplier
+    assert supplier.doubt_limits == {"ReserveAppointment": timedelta(seconds=30), "AddFaultReport": timedelta(hours=2)}
+    assert supplier.soap_actions == {"AddFaultReport": "urn:add"}
+
+
+def test_the_journal_outlives_the_commands_twice() -> None:
+    found = faults(Cluster, TOPICS__RETENTION__COMMANDS="8d")
+    assert "twice" in found["ADAPTER_TOPICS__RETENTION__JOURNAL"]
+
+
+def test_the_prefix_is_part_of_every_topic_name() -> None:
+    names = loaded(TOPICS__PREFIX="staging.").topics.names()
+    assert (names.commands, names.dead_letters) == ("staging.fault.commands", "staging.fault.dead-letters")
+    assert "249" in faults(Cluster, TOPICS__PREFIX="p" * 100, TOPICS__EVENTS="e" * 200)["ADAPTER_TOPICS__EVENTS"]
+
+
+def test_time_limits_that_contradict_each_other() -> None:
+    found = faults(Settings, SUPPLIER__READ_TIMEOUT="50s", WORKER__RETRY_FIRST="1m", WORKER__WINDOW_BYTES="1MiB")
+    assert set(found) == {
+        "ADAPTER_SUPPLIER__READ_TIMEOUT",
+        "ADAPTER_WORKER__RETRY_FIRST",
+        "ADAPTER_WORKER__WINDOW_BYTES",
+    }

@@ -1,0 +1,237 @@
+"""Logs, metrics and trace context."""
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as prometheus
+
+from adapter.telemetry import METRICS, Kind, Metrics, Trace, continued, markdown, parse_traceparent, start_logging
+from adapter.telemetry.metrics import (
+    BREAKER_STATE,
+    CALLS,
+    DEAD_LETTERS,
+    FRONTIER_LAG,
+    KEYS_MISPLACED,
+    OUTCOMES,
+    TRANSACTION_SECONDS,
+)
+
+ROOT = Path(__file__).parents[1]
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.fixture(autouse=True)
+def unbridged() -> Iterator[None]:
+    """The standard library's root logger as it was."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(capture=False)
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_a_line_is_json_with_the_same_keys_first() -> None:
+    stream = io.StringIO()
+    log = start_logging(stream=stream, role="worker").bind(partition=3)
+    log.info("command ended", outcome="accepted", who="Zoë")
+    (line,) = lines(stream)
+    assert list(line) == ["time", "level", "event", "role", "partition", "outcome", "who"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(line.pop("time")))
+    assert line == {
+        "level": "info",
+        "event": "command ended",
+        "role": "worker",
+        "partition": 3,
+        "outcome": "accepted",
+        "who": "Zoë",
+    }
+
+
+def test_lines_below_the_level_are_not_written() -> None:
+    stream = io.StringIO()
+    log = start_logging(level="warning", stream=stream)
+    log.info("quiet")
+    log.warning("loud")
+    assert [line["event"] for line in lines(stream)] == ["loud"]
+
+
+def test_an_exception_is_one_line_with_its_traceback() -> None:
+    stream = io.StringIO()
+    log = start_logging(stream=stream)
+    secret = "local values are no part of it"
+    try:
+        int(secret[:0])
+    except ValueError:
+        log.exception("failed")
+    (line,) = lines(stream)
+    assert line["level"] == "error"
+    assert "ValueError: invalid literal" in str(line["exception"])
+    assert secret not in str(line["exception"])
+
+
+def test_warnings_of_libraries_come_out_the_same_way_and_their_chatter_does_not() -> None:
+    stream = io.StringIO()
+    start_logging(stream=stream, role="worker")
+    library = logging.getLogger("some.library")
+    library.info("chatter")
+    library.warning("%s is odd", "this")
+    assert [(line["event"], line["logger"], line["text"], line["role"]) for line in lines(stream)] == [
+        ("library", "some.library", "this is odd", "worker")
+    ]
+
+
+def test_logging_started_again_replaces_the_former() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    start_logging(stream=first)
+    start_logging(stream=second)
+    logging.getLogger("x").warning("once")
+    assert (len(lines(first)), len(lines(second))) == (0, 1)
+
+
+def test_console_lines_are_for_reading() -> None:
+    stream = io.StringIO()
+    start_logging(form="console", stream=stream).info("command ended", outcome="accepted")
+    assert "command ended" in stream.getvalue()
+    assert "outcome=accepted" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_every_metric_that_has_a_value_is_exposed_under_its_declared_name_and_labels() -> None:
+    metrics = Metrics()
+    for metric in METRICS:
+        labels = tuple("x" for _ in metric.labels)
+        match metric.kind:
+            case Kind.COUNTER:
+                metrics.count(metric, *labels)
+            case Kind.HISTOGRAM:
+                metrics.histogram(metric, *labels).observe(0.3)
+            case Kind.GAUGE:
+                reading: dict[str, float] = dict.fromkeys(labels, 2.0)
+                metrics.watch(metric, (lambda: reading) if labels else (lambda: 2.0))
+    for accept, parse in ((OPENMETRICS, openmetrics), ("text/plain", prometheus)):
+        body, _ = metrics.exposition(accept)
+        samples = {s.name: s for family in parse(body.decode()) for s in family.samples}
+        for metric in METRICS:
+            sample = samples[metric.full_name + ("_sum" if metric.kind is Kind.HISTOGRAM else "")]
+            assert sample.value == {Kind.COUNTER: 1, Kind.GAUGE: 2, Kind.HISTOGRAM: 0.3}[metric.kind]
+            assert tuple(sample.labels) == metric.labels
+
+
+def test_the_content_type_follows_what_is_accepted() -> None:
+    metrics = Metrics()
+    assert metrics.exposition(OPENMETRICS)[1].startswith("application/openmetrics-text")
+    assert metrics.exposition("")[1].startswith("text/plain")
+
+
+def test_counters_add_up_per_label() -> None:
+    metrics = Metrics()
+    metrics.count(CALLS, "AddFaultReport", "accepted")
+    metrics.count(CALLS, "AddFaultReport", "accepted", by=2)
+    metrics.counter(CALLS, "AddFaultReport", "unclear").inc()
+    metrics.count(KEYS_MISPLACED)
+    text = metrics.exposition("")[0].decode()
+    assert 'supplier_calls_total{operation="AddFaultReport",result="accepted"} 3.0' in text
+    assert 'supplier_calls_total{operation="AddFaultReport",result="unclear"} 1.0' in text
+    assert "fault_adapter_keys_misplaced_total 1.0" in text
+
+
+def test_a_gauge_is_read_when_it_is_asked_for() -> None:
+    metrics = Metrics()
+    lag = {"0": 5.0, "1": 0.0}
+    metrics.watch(FRONTIER_LAG, lambda: lag)
+    assert 'frontier_lag{partition="0"} 5.0' in metrics.exposition("")[0].decode()
+    del lag["0"]
+    text = metrics.exposition("")[0].decode()
+    assert 'partition="0"' not in text
+    assert 'frontier_lag{partition="1"} 0.0' in text
+    assert BREAKER_STATE.full_name not in text
+
+
+def test_metrics_of_two_flows_in_one_process_do_not_mix() -> None:
+    first, second = Metrics(), Metrics()
+    first.count(DEAD_LETTERS, "empty")
+    assert "empty" not in second.exposition("")[0].decode()
+
+
+def test_an_operation_has_one_meter() -> None:
+    metrics = Metrics()
+    meter = metrics.operation("AddFaultReport")
+    assert metrics.operation("AddFaultReport") is meter
+    meter.received.inc()
+    meter.call_seconds.observe(0.1)
+    text = metrics.exposition("")[0].decode()
+    assert 'commands_received_total{operation="AddFaultReport"} 1.0' in text
+    assert 'supplier_call_seconds_count{operation="AddFaultReport"} 1.0' in text
+
+
+def test_a_metric_that_is_not_of_that_kind_is_a_fault_of_the_program() -> None:
+    with pytest.raises(KeyError):
+        Metrics().count(TRANSACTION_SECONDS)
+    with pytest.raises(ValueError, match="label"):
+        Metrics().count(OUTCOMES, "AddFaultReport")
+
+
+def test_names_of_metrics_tell_kind_and_unit() -> None:
+    for metric in METRICS:
+        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
+        assert metric.name.endswith(metric.unit)
+        assert bool(metric.buckets) == (metric.kind is Kind.HISTOGRAM)
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+def test_the_page_of_metrics_is_the_one_that_is_generated() -> None:
+    """After a change: python -c 'from adapter.telemetry import *; print(markdown(), end="")' > docs/metrics.md"""
+    assert (ROOT / "docs/metrics.md").read_text(encoding="utf-8") == markdown()
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (f"00-{TRACE_ID}-{PARENT_ID}-01", Trace(TRACE_ID, PARENT_ID, 1)),
+        (f"00-{TRACE_ID}-{PARENT_ID}-00".encode(), Trace(TRACE_ID, PARENT_ID, 0)),
+        (f"00-{TRACE_ID}-{PARENT_ID}-ff", Trace(TRACE_ID, PARENT_ID, 1)),
+        (f"01-{TRACE_ID}-{PARENT_ID}-01-what-a-later-version-adds", Trace(TRACE_ID, PARENT_ID, 1)),
+        (f"01-{TRACE_ID}-{PARENT_ID}-01", Trace(TRACE_ID, PARENT_ID, 1)),
+        (None, None),
+        ("", None),
+        (b"\xff\xfe", None),
+        (f"00-{TRACE_ID}-{PARENT_ID}-01-more", None),
+        (f"ff-{TRACE_ID}-{PARENT_ID}-01", None),
+        (f"01-{TRACE_ID}-{PARENT_ID}-01.more", None),
+        (f"00-{'0' * 32}-{PARENT_ID}-01", None),
+        (f"00-{TRACE_ID}-{'0' * 16}-01", None),
+        (f"00-{TRACE_ID.upper()}-{PARENT_ID}-01", None),
+        (f"00-{TRACE_ID}-{PARENT_ID}-1", None),
+        (f" 00-{TRACE_ID}-{PARENT_ID}-01", None),
+        (f"00-{TRACE_ID}-{PARENT_ID}-01\n", None),
+    ],
+)
+def test_traceparent(header: str | bytes | None, expected: Trace | None) -> None:
+    assert parse_traceparent(header) == expected
+
+
+def test_a_trace_goes_on_with_the_same_id_and_flags_and_a_parent_of_its_own() -> None:
+    before = Trace(TRACE_ID, PARENT_ID, 1)
+    after = continued(before)
+    assert (after.trace_id, after.flags, after.sampled) == (TRACE_ID, 1, True)
+    assert after.parent_id != PARENT_ID
+    assert parse_traceparent(str(after)) == after
+
+
+def test_without_a_trace_a_new_one_begins_unsampled() -> None:
+    first, second = continued(None), continued(None)
+    assert first.trace_id != second.trace_id
+    assert not first.sampled
+    assert parse_traceparent(str(first)) == first

@@ -98,12 +98,25 @@ class Ownership:
 class Intake(Protocol):
     """The records of the commands topic, partition by partition."""
 
+    @property
+    def joined(self) -> bool:
+        """Whether the group has taken us in, with or without a partition."""
+        ...
+
+    def open(self) -> None:
+        """Join the group."""
+        ...
+
+    async def close(self) -> None:
+        """Leave the group: what is owned is revoked first. A second close does nothing."""
+        ...
+
     async def ownership(self) -> Ownership | None:
         """What is owned now; None while the group has us as no member."""
         ...
 
-    def start(self, partition: int, epoch: int, offset: int | None) -> None:
-        """Deliver the partition from `offset` on, None: from its beginning. Until then it stays silent."""
+    def start(self, partition: int, epoch: int, offset: int) -> None:
+        """Deliver the partition from `offset` on. Until then it stays silent."""
         ...
 
     def pause(self, partition: int, epoch: int) -> None: ...
@@ -154,8 +167,8 @@ class Transactor(Protocol):
 class JournalTail:
     """What a new owner of a partition reads before it starts."""
 
-    position: int | None
-    """Its committed offset; None if there never was one."""
+    position: int
+    """Its committed offset; the topic's first one if there is none."""
     entries: Sequence[tuple[int, bytes]]
     """(journal offset, value) of the committed entries from the mark on."""
     end: int

@@ -5,8 +5,11 @@ One entry says all that matters about a command at that moment, so the last entr
     INTENT    a call is about to be made, or was made; written before its first byte (KEYED and NEVER)
     CLEARED   that call provably did nothing
     HELD      the outcome is in doubt; the doubt was published and the lane is held
-    PARKED    waits behind a held lane; its record is kept here because the frontier has passed it
+    PARKED    waits behind a held lane
     SETTLED   it has ended: its final event or dead letter is in the same transaction
+
+A command that was held or parked is a resident: the frontier has passed it, so it is delivered to nobody again, and all
+its entries carry its record until it is SETTLED.
 
 An entry lies in the partition of the journal that has the number of its command's partition.
 The mark says from which journal offset on a successor must read (design section 4a step 4); it travels in the
@@ -29,6 +32,9 @@ class Kind(StrEnum):
     HELD = "HELD"
     PARKED = "PARKED"
     SETTLED = "SETTLED"
+
+
+_OPEN = frozenset({Kind.INTENT, Kind.CLEARED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +64,12 @@ class Entry:
     until: float | None = None
     """HELD: when the doubt ends at the latest."""
     source: Source | None = None
-    """HELD and PARKED: the record itself; the frontier has passed it."""
+    """The record itself, from HELD or PARKED on: the frontier has passed it."""
 
     @property
     def resident(self) -> bool:
         """Whether the journal is the only place where this unfinished command still is."""
-        return self.kind in (Kind.HELD, Kind.PARKED)
+        return self.source is not None and self.kind is not Kind.SETTLED
 
     def past(self) -> Past:
         """What this entry, the last of an unfinished command, means to whoever takes it up."""
@@ -137,7 +143,17 @@ class Recovered:
     open: Mapping[str, Entry]
     """Last entries of commands that have not ended and will be delivered again, by command id."""
     residents: tuple[Entry, ...]
-    """Commands held or parked, which will not be delivered again, in the order of their offsets."""
+    """Commands that were held or parked, in the order of their offsets."""
+    finished: frozenset[int]
+    """Offsets at or after the committed one that are finished: they are delivered again and passed over."""
+
+    def counts(self) -> dict[str, int]:
+        """How many commands there are of each state."""
+        states = {"settled": len(self.settled), "intent": 0, "held": 0, "parked": 0}
+        for found in (*self.open.values(), *self.residents):
+            if found.kind is not Kind.CLEARED:
+                states[found.kind.value.lower()] += 1
+        return states
 
 
 def recover(entries: Iterable[Entry], position: int) -> Recovered:
@@ -152,8 +168,9 @@ def recover(entries: Iterable[Entry], position: int) -> Recovered:
     residents = sorted((e for e in last.values() if e.resident), key=lambda e: e.offset)
     return Recovered(
         settled={i: e.digest for i, e in last.items() if e.kind is Kind.SETTLED},
-        open={i: e for i, e in last.items() if e.kind in (Kind.INTENT, Kind.CLEARED) and e.offset >= position},
+        open={i: e for i, e in last.items() if not e.resident and e.kind in _OPEN and e.offset >= position},
         residents=tuple(residents),
+        finished=frozenset(e.offset for e in last.values() if e.kind is Kind.SETTLED and e.offset >= position),
     )
 
 
@@ -205,9 +222,13 @@ class Mark:
     offset: int
     journal: str
     """Identity of the journal: cluster id and topic id. A mark of another journal means nothing."""
+    transaction: str
+    """Unique to the transaction: by it a producer that was cut off finds out whether the transaction was committed."""
 
     def text(self) -> str:
-        return json.dumps({"mark": self.offset, "journal": self.journal}, separators=(",", ":"))
+        return json.dumps(
+            {"mark": self.offset, "journal": self.journal, "transaction": self.transaction}, separators=(",", ":")
+        )
 
 
 def read_mark(metadata: str | None, journal: str) -> int | None:
@@ -216,9 +237,9 @@ def read_mark(metadata: str | None, journal: str) -> int | None:
         found = json.loads(metadata or "")
         same = found["journal"] == journal
         offset = found["mark"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return offset if same and isinstance(offset, int) and offset >= 0 else None
+    return offset if same and type(offset) is int and offset >= 0 else None
 
 
 def _millis(seconds: float) -> int:

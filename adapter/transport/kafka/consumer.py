@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from adapter.core.errors import Stop
 from adapter.core.journal import Source
@@ -40,6 +40,8 @@ class CommandConsumer:
         self._owned: dict[int, int] = {}
         self._epoch = 0
         self._busy = False
+        self.joined = False
+        """Whether the group has taken us in, with or without a partition."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
@@ -47,9 +49,9 @@ class CommandConsumer:
         self._thread.start()
 
     async def close(self) -> None:
-        """Leave the group: everything owned is revoked first."""
         self._stopping.set()
-        await asyncio.to_thread(self._thread.join)
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join)
 
     # -- asked from the loop -----------------------------------------------------------------------------------------
 
@@ -62,9 +64,9 @@ class CommandConsumer:
         self._requests.put(take)
         return await answer
 
-    def start(self, partition: int, epoch: int, offset: int | None) -> None:
+    def start(self, partition: int, epoch: int, offset: int) -> None:
         def begin() -> None:
-            position = TopicPartition(self._topic, partition, OFFSET_BEGINNING if offset is None else offset)
+            position = TopicPartition(self._topic, partition, offset)
             self._consumer.seek(position)
             self._consumer.resume([position])
 
@@ -90,6 +92,8 @@ class CommandConsumer:
             )
             warm = 0
             while not self._stopping.is_set():
+                if not self.joined:
+                    self.joined = bool(self._consumer.memberid())
                 served = self._serve()
                 messages = self._poll(brief=self._busy or warm > 0)
                 warm = _WARM if messages or served else warm - 1
@@ -119,7 +123,7 @@ class CommandConsumer:
             assert partition is not None and offset is not None, "a record without an error has a place"  # noqa: PT018
             epoch = self._owned.get(partition)
             if epoch is not None:
-                headers = cast(list[tuple[str, bytes | None]] | None, message.headers())
+                headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
                 source = Source(
                     partition,
                     offset,

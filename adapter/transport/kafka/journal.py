@@ -25,16 +25,22 @@ from adapter.core.journal import read_mark
 from adapter.ports import JournalTail
 
 _STEP: Final = 5.0
+"""Seconds one question to a broker may take."""
 
 
 class KafkaJournal:
-    """`ports.JournalReader`; several partitions are read side by side."""
+    """`ports.JournalReader`; several partitions are read side by side.
 
-    def __init__(self, *, client: Mapping[str, str], commands: str, journal: str, group: str) -> None:
+    `look_back` is how many journal offsets before the mark are read as well, so that a command that comes again after
+    a restart is still recognised.
+    """
+
+    def __init__(self, *, client: Mapping[str, str], commands: str, journal: str, group: str, look_back: int) -> None:
         self._client = client
         self._commands = commands
         self._journal = journal
         self._group = group
+        self._look_back = look_back
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="journal")
         self._closing = threading.Event()
         self._identity: str | None = None
@@ -78,11 +84,13 @@ class KafkaJournal:
             commands = TopicPartition(self._commands, partition)
             committed = reader.committed([commands], _STEP)[0]
             journal = TopicPartition(self._journal, partition)
-            low, high = newest.get_watermark_offsets(journal, _STEP)
+            low, high = _bounds(newest, journal)
             mark = read_mark(committed.metadata, identity)
-            start = low if mark is None else max(low, min(mark, high))
+            start = low if mark is None else max(low, min(mark, high) - self._look_back)
             entries = self._read(reader, partition, start, high) if start < high else []
-            return JournalTail(None if committed.offset < 0 else committed.offset, entries, high)
+            # A group that never committed starts at the beginning of what the topic still has.
+            position = committed.offset if committed.offset >= 0 else _bounds(newest, commands)[0]
+            return JournalTail(position, entries, high)
         except KafkaException as error:
             raise Unavailable(f"journal partition {partition}: {error.args[0].str()}") from error
         finally:
@@ -107,3 +115,10 @@ class KafkaJournal:
                 elif offset is not None and offset >= end:
                     return entries  # nothing but markers and aborted records behind the last entry
         raise Unavailable("stopping")
+
+
+def _bounds(consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
+    found = consumer.get_watermark_offsets(at, _STEP)
+    if found is None:
+        raise Unavailable(f"{at.topic} partition {at.partition}: no answer")
+    return found

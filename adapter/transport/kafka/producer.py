@@ -7,6 +7,7 @@ answers CONCURRENT_TRANSACTIONS while the last one settles); with 5 it costs abo
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -31,20 +32,21 @@ class TransactionalProducer:
         commands: str,
         group: str,
         transactional_id: str,
-        timeout_ms: int,
+        timeout: timedelta,
         max_message_bytes: int,
         report: Callable[[str], None],
     ) -> None:
-        self._conf = {
+        milliseconds = timeout // timedelta(milliseconds=1)
+        self._conf: dict[str, str | int] = {
             **client,
             "transactional.id": transactional_id,
-            "transaction.timeout.ms": timeout_ms,
-            "message.timeout.ms": timeout_ms,
+            "transaction.timeout.ms": milliseconds,
+            "message.timeout.ms": milliseconds,
             "message.max.bytes": max_message_bytes,
             "retry.backoff.ms": 5,
             "linger.ms": 0,
             "partitioner": "murmur2_random",
-            "delivery.report.only.error": True,
+            "delivery.report.only.error": "true",
         }
         self._commands = commands
         self._report = report

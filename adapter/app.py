@@ -1,0 +1,345 @@
+"""The composition root: from settings to a running role. Nothing else wires."""
+
+import asyncio
+import os
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Final, TypeVar
+from uuid import uuid4
+
+from adapter import catalogue
+from adapter.catalogue import Catalogue
+from adapter.core.avro import Encoder, Schema, UnknownFields
+from adapter.core.command import Policy
+from adapter.core.document import Limits
+from adapter.core.errors import Stop, Unavailable
+from adapter.core.retry import Backoff, Breaker, BreakerState
+from adapter.ports import Intake, IntakeListener
+from adapter.settings import GroupProtocol, Settings
+from adapter.suppliers import cityfibre
+from adapter.telemetry import Log, Metrics, start_logging
+from adapter.telemetry import metrics as m
+from adapter.transport import web
+from adapter.transport.https import CallSettings, HttpsCalls
+from adapter.transport.kafka.admin import Admin
+from adapter.transport.kafka.consumer import CommandConsumer
+from adapter.transport.kafka.journal import KafkaJournal
+from adapter.transport.kafka.producer import TransactionalProducer
+from adapter.transport.registry import HttpRegistry
+from adapter.transport.tls import Reload, TlsFiles
+from adapter.worker import report
+from adapter.worker.assignment import Memory
+from adapter.worker.conductor import INTENT_LIFE, Conductor, Deployment
+from adapter.worker.events import Events
+from adapter.worker.flow import Wiring, Worker
+from adapter.worker.gate import Gate
+from adapter.worker.ledger import Ledger
+from adapter.worker.reader import Decoders, Reader
+from adapter.worker.window import Bounds
+
+_Answer = TypeVar("_Answer")
+
+_START_AGAIN: Final = Backoff(first=0.5, longest=10.0)
+
+
+async def run_worker(settings: Settings) -> int:
+    """The worker until SIGTERM or SIGINT; a second one ends the process at once. Raises Stop."""
+    log = start_logging(level=settings.telemetry.log_level, form=settings.telemetry.log_format, flow="worker")
+    stop = asyncio.Event()
+
+    def asked(signal_name: str) -> None:
+        if stop.is_set():  # what is unfinished is in the topics and the journal
+            log.warning("leaving at once", signal=signal_name)
+            os._exit(0)
+        log.info("stopping", signal=signal_name)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked, number.name)
+    async with worker(settings, log, Metrics()) as (flow, _):
+        running = asyncio.ensure_future(flow.run())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if running.done():
+            running.result()
+        else:
+            await _leave(flow, running, settings.worker.stop_timeout, log)
+    log.info("stopped")
+    return 0
+
+
+@asynccontextmanager
+async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterator[tuple[Worker, web.Endpoint]]:
+    """A worker with everything it needs, its intake open; the caller runs it. Raises Stop."""
+    known = load_catalogue(settings)
+    names = settings.topics.names()
+    client = settings.kafka.client()
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        calls = HttpsCalls(_call_settings(settings, known), on_reload=lambda reload: _reloaded(reload, log))
+        stack.push_async_callback(calls.close)
+        registry = HttpRegistry(
+            settings.registry.url,
+            timeout=settings.registry.timeout,
+            credentials=settings.registry.credentials,
+            ca=settings.registry.ca,
+        )
+        stack.push_async_callback(registry.close)
+        await _check_topics(settings, client, log)
+        encoders = await _encoders(settings, known, registry, log)
+        group = settings.kafka.group_id
+        journal = KafkaJournal(
+            client=client,
+            commands=names.commands,
+            journal=names.journal,
+            group=group,
+            look_back=settings.worker.remembered_commands // settings.topics.partitions,
+        )
+        stack.push_async_callback(journal.close)
+        identity = await _until_available("Kafka", journal.identity, log)
+        transactor = TransactionalProducer(
+            client=client,
+            commands=names.commands,
+            group=group,
+            transactional_id=f"{settings.kafka.transactional_id_prefix}-{socket.gethostname()}-{uuid4().hex}",
+            timeout=settings.kafka.transaction_timeout,
+            max_message_bytes=settings.topics.max_message_bytes,
+            report=lambda why: _not_committed(why, log, metrics),
+        )
+        stack.push_async_callback(transactor.close)
+        await transactor.open()
+        gate = _gate(settings, log)
+        unknown_fields = UnknownFields(settings.registry.unknown_fields.value)
+        policy = _policy(settings)
+        events = Events(
+            events_topic=names.events,
+            dead_letters_topic=names.dead_letters,
+            journal_topic=names.journal,
+            source=f"/fault-adapter/{known.supplier.name}/{settings.supplier.buyer_identifier}",
+            encoders=encoders,
+        )
+        memory = Memory(settings.worker.remembered_commands)
+        committed = metrics.counter(m.TRANSACTIONS, "committed")
+        seconds, records = metrics.histogram(m.TRANSACTION_SECONDS), metrics.histogram(m.TRANSACTION_RECORDS)
+
+        def observe(took: float, count: int) -> None:
+            committed.inc()
+            seconds.observe(took)
+            records.observe(count)
+
+        def conductor(flow: Worker) -> Conductor:
+            return Conductor(
+                reader=Reader(known, registry, unknown_fields),
+                calls=calls,
+                gate=gate,
+                ledger=flow.ledger,
+                events=events,
+                policy=policy,
+                deployment=_deployment(settings),
+                memory=memory,
+                assignments=flow.assignments.values,
+                finished=flow.finished,
+                log=log,
+                metrics=metrics,
+            )
+
+        def intake(listener: IntakeListener) -> Intake:
+            member = {**client, **_membership(settings)}
+            return CommandConsumer(client=member, topic=names.commands, listener=listener, loop=loop)
+
+        flow = Worker(
+            Wiring(
+                intake=intake,
+                ledger=lambda asked: Ledger(intake=asked, transactor=transactor, journal=identity, observe=observe),
+                conductor=conductor,
+                journal=journal,
+                entries=Decoders(registry, tuple(known.journal.values()), UnknownFields.IGNORE),
+                events=events,
+                bounds=Bounds(
+                    settings.worker.window_records, settings.worker.window_bytes, settings.worker.partition_span
+                ),
+                memory=memory,
+                revoke_limit=settings.supplier.total_timeout.total_seconds() + INTENT_LIFE,
+                log=log,
+                metrics=metrics,
+            )
+        )
+        report.watch(flow, gate, metrics)
+        endpoint = await web.serve(
+            settings.telemetry.host,
+            settings.telemetry.port,
+            metrics=metrics,
+            log=log,
+            unready=lambda: [] if flow.intake.joined else ["not yet a member of the consumer group"],
+            status=lambda: report.status(flow, gate),
+        )
+        stack.push_async_callback(endpoint.close)
+        log.info("worker starts", telemetry=endpoint.url, topic=names.commands, group=group)
+        flow.open()
+        stack.push_async_callback(flow.close)
+        yield flow, endpoint
+
+
+def load_catalogue(settings: Settings) -> Catalogue:
+    """The supplier's operations, compiled from the schemas. Raises Stop with everything that does not fit."""
+    supplier = cityfibre.supplier(
+        reservation_key_rule=settings.supplier.reservation_key_rule,
+        unique_references=settings.supplier.unique_references,
+    )
+    return catalogue.load(supplier, settings.schemas, zone=settings.supplier.time_zone)
+
+
+async def _leave(flow: Worker, running: "asyncio.Future[None]", limit: timedelta, log: Log) -> None:
+    """Give the partitions back and commit what that finishes, within the limit."""
+    try:
+        async with asyncio.timeout(limit.total_seconds()):
+            await flow.close()
+    except TimeoutError:
+        log.warning("not finished within the time limit", limit_seconds=limit.total_seconds())
+    running.cancel()
+
+
+async def _check_topics(settings: Settings, client: Mapping[str, str], log: Log) -> None:
+    """Topics of one key must have the same number of partitions, else journal and events lie beside their command."""
+    names = settings.topics.names()
+    keyed = (names.commands, names.events, names.journal)
+    needed = (*keyed, names.dead_letters)
+    admin = Admin(client)
+
+    async def count() -> dict[str, int]:
+        return await asyncio.to_thread(admin.partition_counts, needed)
+
+    counts = await _until_available("Kafka", count, log)
+    missing = [f"{name}: the topic is missing; adapter topics create makes it" for name in needed if name not in counts]
+    if missing:
+        raise Stop(*missing)
+    partitions = {name: counts[name] for name in keyed}
+    if len(set(partitions.values())) > 1:
+        found = ", ".join(f"{name} has {number}" for name, number in partitions.items())
+        raise Stop(f"topics of one key must have the same number of partitions: {found}")
+
+
+async def _encoders(settings: Settings, known: Catalogue, registry: HttpRegistry, log: Log) -> dict[str, Encoder]:
+    """Encoders of all events and of the journal, under the ids the registry has for their schemas."""
+    names = settings.topics.names()
+    strategy = catalogue.SubjectStrategy(settings.registry.subject_strategy.value)
+    encoders: dict[str, Encoder] = {}
+    missing: list[str] = []
+    for topic, schemas in ((names.events, known.events), (names.journal, known.journal)):
+        for name, schema in schemas.items():
+            subject = catalogue.subject(strategy, topic, schema)
+
+            async def look_up(subject: str = subject, schema: Schema = schema) -> int | None:
+                return await registry.identifier(subject, schema.text)
+
+            identifier = await _until_available("the schema registry", look_up, log)
+            if identifier is None:
+                missing.append(f"{subject}: this schema is not registered; adapter schemas register does it")
+            else:
+                encoders[name] = Encoder(schema, identifier)
+    if missing:
+        raise Stop(*missing)
+    return encoders
+
+
+async def _until_available(what: str, ask: Callable[[], Awaitable[_Answer]], log: Log) -> _Answer:
+    """Ask again until there is an answer: what is down at the start comes up some time."""
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await ask()
+        except Unavailable as error:
+            log.warning("waiting", for_=what, reason=str(error), attempt=attempt)
+            await asyncio.sleep(_START_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+
+
+def _call_settings(settings: Settings, known: Catalogue) -> CallSettings:
+    supplier = settings.supplier
+    tls = supplier.tls
+    base_url = supplier.base_url
+    if base_url is None:
+        assert supplier.environment is not None, "settings have one of the two"
+        base_url = known.supplier.environments[supplier.environment.value]
+    return CallSettings(
+        base_url=base_url,
+        connect=supplier.connect_timeout,
+        write=supplier.write_timeout,
+        read=supplier.read_timeout,
+        total=supplier.total_timeout,
+        keep_alive=supplier.keep_alive,
+        max_reply_bytes=supplier.max_reply_bytes,
+        tls=TlsFiles(certificate=tls.certificate, key=tls.key, ca=tls.ca),
+        allow_plaintext=supplier.allow_plaintext,
+        proxy=supplier.proxy.url,
+        proxy_credentials=supplier.proxy.credentials,
+    )
+
+
+def _membership(settings: Settings) -> dict[str, str]:
+    """Client properties of a member of the workers' group."""
+    kafka = settings.kafka
+    member = {"group.id": kafka.group_id, "group.protocol": kafka.group_protocol.value}
+    if kafka.group_protocol is GroupProtocol.CLASSIC:  # with KIP-848 the broker decides both
+        member["partition.assignment.strategy"] = "cooperative-sticky"
+        member["session.timeout.ms"] = str(kafka.session_timeout // timedelta(milliseconds=1))
+    return member
+
+
+def _gate(settings: Settings, log: Log) -> Gate:
+    limits = settings.worker
+    probe = limits.breaker_probe.total_seconds()
+    breaker = Breaker(threshold=limits.breaker_failures, backoff=Backoff(first=probe, longest=6 * probe))
+
+    def changed(state: BreakerState, why: str) -> None:
+        tell = log.warning if state is BreakerState.OPEN else log.info
+        tell("circuit breaker", state=state.value, reason=why)
+
+    return Gate(permits=settings.supplier.max_in_flight, breaker=breaker, changed=changed)
+
+
+def _policy(settings: Settings) -> Policy:
+    limits = settings.worker
+    return Policy(
+        backoff=Backoff(first=limits.retry_first.total_seconds(), longest=limits.retry_max.total_seconds()),
+        call_limit=settings.supplier.total_timeout.total_seconds() + INTENT_LIFE,
+        doubt_limits={name: limit.total_seconds() for name, limit in settings.supplier.doubt_limits.items()},
+        share=random.random,
+    )
+
+
+def _deployment(settings: Settings) -> Deployment:
+    supplier = settings.supplier
+    return Deployment(
+        protocol={
+            "api_version": supplier.api_version,
+            "buyer_identifier": supplier.buyer_identifier,
+            "seller_identifier": supplier.seller_identifier,
+            "reseller_id": supplier.reseller_id,
+        },
+        accepted_codes=supplier.accepted_codes,
+        soap_actions=supplier.soap_actions,
+        commands_topic=settings.topics.names().commands,
+        reply_limits=Limits(size=supplier.max_reply_bytes),
+        largest_record=settings.topics.max_message_bytes,
+        parked_after=settings.worker.parked_after.total_seconds(),
+        parked=settings.worker.parked_per_ticket,
+    )
+
+
+def _reloaded(reload: Reload, log: Log) -> None:
+    if reload.problems:
+        log.error("new certificates are not used", problems=list(reload.problems))
+    else:
+        log.info("new certificates in use", not_after={k: v.isoformat() for k, v in reload.not_after.items()})
+
+
+def _not_committed(why: str, log: Log, metrics: Metrics) -> None:
+    metrics.count(m.TRANSACTIONS, "aborted")
+    log.warning("transaction not committed", reason=why)

@@ -1,0 +1,110 @@
+"""One assignment of one partition: its lanes, its frontier, its part of the journal. Ends with the partition."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adapter.core.errors import Abandoned
+from adapter.core.journal import Entry, Extent, Recovered, Source
+from adapter.core.lanes import Lanes
+from adapter.core.offsets import Frontier
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A record in a lane."""
+
+    source: Source
+    received: float
+    """Monotonic seconds."""
+    resident: Entry | None = None
+    """Its last entry, if the journal is the only place where it still is: the frontier has passed it."""
+    ended: bool = False
+    """It was ended before its turn."""
+
+    @property
+    def size(self) -> int:
+        return len(self.source.value or b"")
+
+
+class Assignment:
+    """`alive` until the partition is gone; `closing` while it is being given back: nothing more is started."""
+
+    def __init__(self, partition: int, epoch: int) -> None:
+        self.partition = partition
+        self.epoch = epoch
+        self.alive = True
+        self.closing = False
+        self.paused = False
+        self.recovered: Recovered | None = None
+        """None until the journal was read; nothing is delivered before."""
+        self.frontier = Frontier(0)
+        self.extent = Extent(0)
+        self.lanes: Lanes[Item] = Lanes()
+        self.items: dict[int, Item] = {}
+        """Records delivered and not finished, by offset."""
+        self.unfinished: dict[str, bytes] = {}
+        """Digests of the commands whose turn has come or that are resident, by command id."""
+        self.residents: dict[str, Entry] = {}
+        """Commands that are held or parked: the journal is the only place where they are."""
+        self.calling: set[bytes] = set()
+        """Lanes in the middle of a call or of finishing one: not to be interrupted."""
+        self.waiting: dict[bytes, str] = {}
+        """Lanes that wait for time to pass, and why."""
+        self.outcomes: dict[bytes, asyncio.Future[None]] = {}
+        """The commit of each lane's last outcome: no call is started before."""
+        self._tasks: dict[bytes | None, asyncio.Task[None]] = {}
+
+    def passed(self, source: Source) -> bool:
+        """Whether this record, delivered again, lies in the journal as a resident."""
+        if self.recovered is None:
+            return False
+        return any(e.offset == source.offset and e.source == source for e in self.recovered.residents)
+
+    def check(self, *, safe: bool) -> None:
+        """Raises Abandoned if no call may be started: the partition is gone, or it is about to go and the call is
+        `safe` to leave to the next owner.
+        """
+        if not self.alive or (self.closing and safe):
+            raise Abandoned
+
+    def start(self, lane: bytes | None, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run the work of a lane, or (None) of the assignment itself."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks[lane] = task
+        task.add_done_callback(lambda _: self._tasks.pop(lane, None) if self._tasks.get(lane) is task else None)
+        return task
+
+    def close(self) -> list["asyncio.Task[None]"]:
+        """Interrupt what may be interrupted; the tasks that have to come to their end."""
+        self.closing = True
+        rest = []
+        for lane, task in list(self._tasks.items()):
+            if lane in self.calling:
+                rest.append(task)
+            else:
+                task.cancel()
+        return rest
+
+
+class Memory:
+    """Commands that have ended, as far back as `capacity` reaches: a repeat is neither called nor answered again."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._digests: OrderedDict[str, bytes] = OrderedDict()
+
+    def digest(self, command_id: str) -> bytes | None:
+        return self._digests.get(command_id)
+
+    def settle(self, command_id: str, digest: bytes) -> None:
+        self._digests[command_id] = digest
+        self._digests.move_to_end(command_id)
+        if len(self._digests) > self._capacity:
+            self._digests.popitem(last=False)
+
+    def learn(self, settled: Mapping[str, bytes]) -> None:
+        for command_id, digest in settled.items():
+            self.settle(command_id, digest)

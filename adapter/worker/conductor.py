@@ -1,0 +1,521 @@
+"""Carries one lane's commands through: reads, judges, journals, calls, publishes, in what order `core.command` says."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from adapter.core.command import (
+    Action,
+    By,
+    Command,
+    Event,
+    Finish,
+    Hold,
+    InDoubt,
+    Intend,
+    Past,
+    Policy,
+    Post,
+    Publish,
+    Rejected,
+    Unavailable,
+    Unclear,
+    Untouched,
+    Verdict,
+    Wait,
+)
+from adapter.core.document import Limits
+from adapter.core.errors import Abandoned, Refused, Undecodable
+from adapter.core.errors import Unavailable as RegistryUnavailable
+from adapter.core.journal import Entry, Kind
+from adapter.core.operation import Problem, Repeat
+from adapter.core.outcome import judge
+from adapter.core.retry import Backoff
+from adapter.core.soap import wrap
+from adapter.ports import Calls, NotSent, Outgoing
+from adapter.ports import Unclear as UnclearCall
+from adapter.telemetry import Log, Metrics, continued
+from adapter.telemetry import metrics as m
+from adapter.worker.assignment import Assignment, Item, Memory
+from adapter.worker.events import Events, kind, message_id
+from adapter.worker.gate import Gate
+from adapter.worker.ledger import Ledger, Work
+from adapter.worker.reader import Reader, Task
+
+INTENT_LIFE: Final = 5.0
+"""Seconds after which a committed intent is not used any more (this process may have been stopped in between, and a
+successor may have waited the call's time out). `Policy.call_limit` includes it."""
+
+_RESIDENT: Final = frozenset({Kind.HELD, Kind.PARKED})
+
+_ASK_AGAIN: Final = Backoff(first=0.2, longest=5.0)
+"""While the registry does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What every request says of us, and what counts as a yes."""
+
+    protocol: Mapping[str, Any]
+    """Protocol values that do not depend on the command."""
+    accepted_codes: frozenset[int]
+    soap_actions: Mapping[str, str]
+    """SOAPAction per operation name; the operation's own where absent."""
+    commands_topic: str
+    reply_limits: Limits
+    largest_record: int
+    """Bytes a record may have with all its headers; nothing larger can be stored."""
+    parked_after: float
+    """Seconds a lane is held before what waits behind it moves into the journal."""
+    parked: int
+    """Commands parked behind one held lane; more are rejected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conductor:
+    """Runs lanes. `finished` hears of every record that is done, after the commit."""
+
+    reader: Reader
+    calls: Calls
+    gate: Gate
+    ledger: Ledger
+    events: Events
+    policy: Policy
+    deployment: Deployment
+    memory: Memory
+    assignments: Callable[[], Iterable[Assignment]]
+    finished: Callable[[Assignment, Item], None]
+    log: Log
+    metrics: Metrics
+
+    async def run(self, assignment: Assignment, lane: bytes) -> None:
+        """Take the commands of a lane in their order until there is none."""
+        item = assignment.lanes.head(lane)
+        try:
+            while item is not None and not assignment.closing:
+                await _Turn(self, assignment, lane, item).take()
+                assignment.calling.discard(lane)
+                item = assignment.lanes.done(lane)
+        except (Abandoned, asyncio.CancelledError):
+            return  # the partition is gone or about to go; its next owner takes the command up
+        finally:
+            assignment.calling.discard(lane)
+            assignment.waiting.pop(lane, None)
+
+    def seen(self, command_id: str) -> bytes | None:
+        """Digest of a command of that id that has ended or whose turn has come."""
+        digest = self.memory.digest(command_id)
+        if digest is None:
+            for assignment in self.assignments():
+                if (digest := assignment.unfinished.get(command_id)) is not None:
+                    break
+        return digest
+
+
+class _Turn:
+    """One command's turn in its lane."""
+
+    __slots__ = ("_a", "_body", "_c", "_command", "_item", "_lane", "_permit", "_task")
+
+    def __init__(self, conductor: Conductor, assignment: Assignment, lane: bytes, item: Item) -> None:
+        self._c = conductor
+        self._a = assignment
+        self._lane = lane
+        self._item = item
+        self._permit = False
+        self._body: bytes | None = None
+
+    async def take(self) -> None:
+        a, item, resident = self._a, self._item, self._item.resident
+        if item.ended:
+            return
+        try:
+            task = await self._read()
+        except Undecodable as why:
+            await self._dead_letter(why)
+            return
+        command_id = task.subject.command_id
+        past: Past = Untouched()
+        if resident is not None:
+            past = resident.past()
+        else:
+            seen = self._c.seen(command_id)
+            if seen is not None and seen != task.digest:
+                await self._dead_letter(
+                    Undecodable("command-id-reused", "a command with other content had this commandId before")
+                )
+                return
+            if seen is not None:
+                if a.recovered is None or item.source.offset not in a.recovered.finished:
+                    self._c.metrics.operation(task.subject.operation.name).repeated.inc()
+                self._enter(Work(a, finish=item.source.offset, then=self._done))
+                return
+            entry = None if a.recovered is None else a.recovered.open.get(command_id)
+            if entry is not None and entry.offset == item.source.offset:
+                past = entry.past()
+            self._c.metrics.operation(task.subject.operation.name).received.inc()
+        a.unfinished[command_id] = task.digest
+        try:
+            await self._conduct(task, past)
+        finally:
+            if self._permit:
+                self._leave(None)
+            a.unfinished.pop(command_id, None)
+
+    async def _read(self) -> Task:
+        attempt = 0
+        while True:
+            try:
+                return await self._c.reader.read(self._item.source)
+            except RegistryUnavailable as error:
+                attempt += 1
+                self._c.log.warning("registry not available", reason=str(error), attempt=attempt)
+                await self._sleep(_ASK_AGAIN.delay(attempt, random.random()), "registry")  # noqa: S311 -- jitter
+            except Undecodable:
+                raise
+            except Exception:  # a record must never stop the worker, whatever we have overlooked
+                self._c.log.exception("record not readable", **self._place())
+                raise Undecodable("internal-error", "reading it failed; the worker's log says how") from None
+
+    async def _conduct(self, task: Task, past: Past) -> None:
+        """Carry out one action after the other until the command has ended."""
+        operation = task.subject.operation
+        self._task = task
+        command = self._command = Command(operation, self._c.policy, not_after=task.not_after)
+        action = self._begin(past)
+        while True:
+            match action:
+                case Intend(attempt):
+                    action = await self._intend(attempt)
+                case Post():
+                    action = await self._post()
+                case Wait(until, reason, cleared):
+                    if cleared:
+                        self._journal(Kind.CLEARED)
+                    self._c.metrics.count(m.RETRIES, operation.name, reason)
+                    self._a.calling.discard(self._lane)
+                    await self._sleep(until - time.time(), reason)
+                    action = command.resumed(time.time())
+                case Publish(event):
+                    await self._publish(event)
+                    action = command.published()
+                case Hold(until):
+                    self._a.calling.discard(self._lane)
+                    await self._hold(until)
+                    action = command.resumed(time.time())
+                case Finish():
+                    return
+
+    def _begin(self, past: Past) -> Action:
+        """Refuse what breaks a rule, unless a call may have been made already."""
+        if isinstance(past, Untouched) and past.attempts == 0:
+            problems = self._task.problems or self._write()
+            if problems:
+                return self._command.refuse(problems, "invalid")
+            for warning in self._task.warnings:
+                self._c.log.warning("rule broken", problem=str(warning), **self._about())
+        return self._command.begin(time.time(), past)
+
+    def _write(self) -> tuple[Problem, ...]:
+        """The request, stamped with this moment; or what forbids to write it."""
+        task, subject = self._task, self._task.subject
+        supplier = self._c.reader.supplier
+        try:
+            element = task.compiled.writer.write(
+                task.record,
+                {
+                    **self._c.deployment.protocol,
+                    "sent_at": datetime.now(UTC),
+                    "message_id": message_id(subject.command_id),
+                    "correlation_id": subject.correlation_id or message_id(subject.command_id),
+                },
+            )
+        except Refused as refused:
+            return refused.problems
+        self._body = wrap(element, headers=supplier.soap_headers(subject.operation, task.record))
+        return ()
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
+
+    async def _enter_gate(self) -> bool:
+        """Wait for a permit, at most until the deadline. False: the deadline came first."""
+        not_after = self._task.not_after
+        self._a.waiting[self._lane] = "gate"
+        try:
+            if not_after is None:
+                await self._c.gate.enter(self._lane)
+            else:
+                async with asyncio.timeout(max(0.0, not_after - time.time())):
+                    await self._c.gate.enter(self._lane)
+        except TimeoutError:
+            return False
+        finally:
+            self._a.waiting.pop(self._lane, None)
+        self._permit = True
+        self._a.calling.add(self._lane)
+        return True
+
+    def _leave(self, verdict: Verdict | None) -> None:
+        self._permit = False
+        self._c.gate.leave(self._lane, verdict)
+
+    async def _intend(self, attempt: int) -> Action:
+        """Write the intent and wait until it is committed: a successor must know of every call we may make."""
+        command = self._command
+        if not await self._enter_gate():
+            command.forgone()
+            return command.resumed(time.time())
+        self._a.check(safe=True)
+        at = time.time()
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._journal(Kind.INTENT, attempt=attempt, at=at, committed=committed)
+        await committed
+        try:
+            self._a.check(safe=True)
+        except Abandoned:
+            self._journal(Kind.CLEARED)
+            raise
+        action = command.intended(at)
+        if time.time() - at < INTENT_LIFE:
+            return action
+        self._leave(None)
+        self._journal(Kind.CLEARED)
+        command.forgone()
+        return command.resumed(time.time())
+
+    async def _post(self) -> Action:
+        command, task = self._command, self._task
+        if not self._permit and not await self._enter_gate():
+            command.forgone()
+            return command.resumed(time.time())
+        before = self._a.outcomes.get(self._lane)
+        if before is not None:
+            await before
+        self._a.check(safe=task.subject.operation.repeat is Repeat.SAFE)
+        if command.attempts > 1 or self._body is None:
+            self._write()
+        body, self._body = self._body, None
+        assert body is not None, "what can't be written is refused before the first call"
+        began = time.monotonic()
+        verdict = await self._call(body)
+        seconds = time.monotonic() - began
+        meter = self._c.metrics.operation(task.subject.operation.name)
+        meter.call_seconds.observe(seconds)
+        self._c.metrics.count(m.CALLS, task.subject.operation.name, type(verdict).__name__.lower())
+        self._leave(verdict)
+        return command.answered(time.time(), verdict, self._c.gate.breaker.successes)
+
+    async def _call(self, body: bytes) -> Verdict:
+        task = self._task
+        operation = task.subject.operation
+        action = self._c.deployment.soap_actions.get(operation.name, operation.soap_action)
+        headers = {
+            "content-type": "text/xml; charset=utf-8",
+            "soapaction": f'"{action}"',
+            **self._c.reader.supplier.headers(operation, task.record),
+        }
+        if task.trace is not None:
+            headers["traceparent"] = str(continued(task.trace))
+        try:
+            reply = await self._c.calls.post(operation.path, body, headers)
+        except NotSent as failure:
+            self._c.metrics.count(m.CALL_FAILURES, failure.reason)
+            return Unavailable(failure.reason)
+        except UnclearCall as failure:
+            self._c.metrics.count(m.CALL_FAILURES, failure.reason)
+            return Unclear(failure.reason)
+        try:
+            return judge(
+                status=reply.status,
+                headers=reply.headers,
+                body=reply.body,
+                reader=task.compiled.reader,
+                accepted_codes=self._c.deployment.accepted_codes,
+                limits=self._c.deployment.reply_limits,
+                now=datetime.now(UTC),
+            )
+        except Exception:  # it was sent: whatever we have overlooked, the outcome is unknown
+            self._c.log.exception("reply not readable", status=reply.status, **self._about())
+            return Unclear("unreadable-reply")
+
+    # -- what is written down ------------------------------------------------------------------------------------------
+
+    def _enter(self, work: Work) -> None:
+        self._c.ledger.enter(work)
+
+    def _journal(
+        self,
+        kind: Kind,
+        *,
+        attempt: int | None = None,
+        at: float | None = None,
+        committed: "asyncio.Future[None] | None" = None,
+    ) -> None:
+        entry = self._entry(kind, at=at, attempt=attempt)
+        if self._item.resident is not None:
+            self._reside(entry)
+        self._enter(Work(self._a, (self._c.events.entry(entry, self._a.partition),), entry, committed=committed))
+
+    def _entry(
+        self, kind: Kind, *, at: float | None = None, attempt: int | None = None, until: float | None = None
+    ) -> Entry:
+        command = self._command
+        return Entry(
+            kind=kind,
+            command_id=self._task.subject.command_id,
+            offset=self._item.source.offset,
+            digest=self._task.digest,
+            at=time.time() if at is None else at,
+            attempt=command.attempts if attempt is None else attempt,
+            unclear_since=command.unclear_since,
+            until=until,
+            source=self._item.source if self._item.resident is not None or kind in _RESIDENT else None,
+        )
+
+    async def _publish(self, event: Event) -> None:
+        """Enter the event, its journal entry and the record's end as one piece of work."""
+        a, item, task, command = self._a, self._item, self._task, self._command
+        entry = self._entry(Kind.HELD, until=event.until) if isinstance(event, InDoubt) else self._entry(Kind.SETTLED)
+        outcome = self._c.events.outcome(task.subject, event, attempts=command.attempts, at=datetime.now(UTC))
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        a.outcomes[self._lane] = committed
+        work = Work(
+            a,
+            (outcome, self._c.events.entry(entry, a.partition)),
+            entry,
+            finish=None if item.resident is not None else item.source.offset,
+            committed=committed,
+            then=self._told(event, committed),
+        )
+        if any(_size(record) > self._c.deployment.largest_record for record in work.records):
+            await self._halt("event-too-large")
+        if entry.resident:
+            self._reside(entry)
+        else:
+            a.residents.pop(entry.command_id, None)
+            self._c.memory.settle(entry.command_id, entry.digest)
+        self._enter(work)
+
+    def _reside(self, entry: Entry) -> None:
+        self._item.resident = entry
+        self._a.residents[entry.command_id] = entry
+
+    def _told(self, event: Event, committed: "asyncio.Future[None]") -> Callable[[], None]:
+        """What to do once the event is committed: count it, write the one log line of an outcome."""
+        task, attempts, item = self._task, self._command.attempts, self._item
+        counted = item.resident is None
+
+        def then() -> None:
+            if self._a.outcomes.get(self._lane) is committed:
+                del self._a.outcomes[self._lane]
+            name, outcome = task.subject.operation.name, kind(event)
+            seconds = time.monotonic() - item.received
+            self._c.metrics.count(m.OUTCOMES, name, outcome)
+            if not isinstance(event, InDoubt):
+                self._c.metrics.operation(name).command_seconds.observe(seconds)
+            fields: dict[str, Any] = {"code": event.code} if isinstance(event, Rejected) else {}
+            if isinstance(event, InDoubt):
+                fields = {"reason": event.reason}
+            write = self._c.log.warning if isinstance(event, InDoubt) else self._c.log.info
+            write("outcome", outcome=outcome, attempts=attempts, seconds=round(seconds, 4), **fields, **self._about())
+            if counted:
+                self._done()
+
+        return then
+
+    def _done(self) -> None:
+        self._c.finished(self._a, self._item)
+
+    async def _dead_letter(self, why: Undecodable) -> None:
+        item = self._item
+        letter = self._c.events.dead_letter(item.source, self._c.deployment.commands_topic, why, at=datetime.now(UTC))
+        if _size(letter) > self._c.deployment.largest_record:
+            await self._halt("dead-letter-too-large")
+
+        def then() -> None:
+            self._c.metrics.count(m.DEAD_LETTERS, why.reason)
+            self._c.log.warning("dead letter", reason=why.reason, detail=why.detail, **self._place())
+            self._done()
+
+        self._enter(Work(self._a, (letter,), finish=item.source.offset, then=then))
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    async def _sleep(self, seconds: float, why: str) -> None:
+        self._a.waiting[self._lane] = why
+        try:
+            await asyncio.sleep(max(0.0, seconds))
+        finally:
+            self._a.waiting.pop(self._lane, None)
+
+    async def _hold(self, until: float) -> None:
+        """Hold the lane until the doubt ends; what waits behind longer than a while moves into the journal."""
+        parks_at = time.time() + self._c.deployment.parked_after
+        while (left := until - time.time()) > 0:
+            await self._sleep(min(left, max(0.05, parks_at - time.time())), "doubt")
+            if time.time() >= parks_at:
+                await self._park_behind()
+                parks_at = time.time() + min(1.0, self._c.deployment.parked_after)
+
+    async def _park_behind(self) -> None:
+        for place, item in enumerate(self._a.lanes.behind(self._lane)):
+            if item.resident is None:
+                await _Turn(self._c, self._a, self._lane, item).park(blocked=place >= self._c.deployment.parked)
+
+    async def park(self, *, blocked: bool) -> None:
+        """Keep this command, which waits behind a held lane, in the journal, so that the frontier may pass it.
+
+        `blocked`: too many are parked already, and this one is rejected. What is unreadable or repeated is left for
+        its turn.
+        """
+        a, item = self._a, self._item
+        try:
+            task = self._task = await self._read()
+        except Undecodable:
+            return
+        command_id = task.subject.command_id
+        if self._c.seen(command_id) is not None:
+            return
+        self._command = Command(task.subject.operation, self._c.policy, not_after=task.not_after)
+        if blocked:
+            problem = Problem("", "too many commands wait behind one whose outcome is in doubt")
+            await self._publish(Rejected(By.ADAPTER, "ticket-blocked", None, (problem,)))
+            item.ended = True
+            return
+        entry = self._entry(Kind.PARKED)
+        work = Work(a, (self._c.events.entry(entry, a.partition),), entry, finish=item.source.offset, then=self._done)
+        self._reside(entry)
+        a.unfinished[command_id] = task.digest
+        self._enter(work)
+
+    async def _halt(self, reason: str) -> None:
+        """Something is ours to mend; this lane stops here and loses nothing. Ends with the assignment."""
+        self._a.calling.discard(self._lane)
+        self._c.log.error("lane halted", reason=reason, **self._place())
+        self._a.waiting[self._lane] = reason
+        await asyncio.get_running_loop().create_future()
+
+    # -- for the log ---------------------------------------------------------------------------------------------------
+
+    def _place(self) -> dict[str, Any]:
+        source = self._item.source
+        return {"partition": source.partition, "offset": source.offset}
+
+    def _about(self) -> dict[str, Any]:
+        subject, trace = self._task.subject, self._task.trace
+        return {
+            "operation": subject.operation.name,
+            "command_id": subject.command_id,
+            "reference": subject.reference,
+            **({} if trace is None else {"trace_id": trace.trace_id}),
+            **self._place(),
+        }
+
+
+def _size(record: Outgoing) -> int:
+    headers = sum(len(name) + len(value or b"") + 10 for name, value in record.headers)
+    return len(record.value or b"") + len(record.key or b"") + headers + 100

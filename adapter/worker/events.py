@@ -1,0 +1,135 @@
+"""What becomes of a command, as records for the bus: outcome events, dead letters, journal entries. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from adapter.core.avro import Encoder
+from adapter.core.command import Accepted, Event, InDoubt, Rejected, Settled
+from adapter.core.errors import Undecodable
+from adapter.core.journal import Entry, Source
+from adapter.core.operation import Operation
+from adapter.ports import Outgoing
+
+NAMESPACE: Final = UUID("5d7e0f5e-6a0f-5c0e-9d6b-1f1a7c0d2b43")
+"""Root of all derived ids: the same command always gets the same ids, also in another process."""
+
+TEXT_LIMIT: Final = 4000
+"""Characters of a supplier's text that an event carries."""
+
+
+def message_id(command_id: str) -> str:
+    """The id under which the supplier sees every attempt of a command: 36 characters, the contract's limit."""
+    return str(uuid5(NAMESPACE, command_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The command an event is about."""
+
+    operation: Operation
+    command_id: str
+    correlation_id: str | None
+    reference: str | None
+    key: bytes | None
+    traceparent: str | None
+
+
+class Events:
+    """Builds the records of one deployment."""
+
+    def __init__(
+        self,
+        *,
+        events_topic: str,
+        dead_letters_topic: str,
+        journal_topic: str,
+        source: str,
+        encoders: Mapping[str, Encoder],
+    ) -> None:
+        self._events_topic = events_topic
+        self._dead_letters_topic = dead_letters_topic
+        self._journal_topic = journal_topic
+        self._source = source.encode()
+        self._encoders = encoders
+
+    def outcome(self, subject: Subject, event: Event, *, attempts: int, at: datetime) -> Outgoing:
+        """The event that tells the estate what became of the command."""
+        name, particulars = _particulars(subject.operation, event)
+        record = {
+            "commandId": subject.command_id,
+            "correlationId": subject.correlation_id,
+            "operation": subject.operation.name,
+            "buyerFaultReference": subject.reference,
+            "messageId": message_id(subject.command_id) if attempts else None,
+            "attempts": attempts,
+            "occurredAt": at,
+            **particulars,
+        }
+        # CloudEvents 1.0, Kafka protocol binding, binary content mode (section 3.2).
+        headers: list[tuple[str, bytes | None]] = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", str(uuid5(NAMESPACE, f"{subject.command_id}/{name}")).encode()),
+            ("ce_source", self._source),
+            ("ce_type", f"fault.event.{name}".encode()),
+            ("ce_time", at.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
+            ("content-type", b"application/avro"),
+        ]
+        if subject.traceparent is not None:
+            headers.append(("traceparent", subject.traceparent.encode()))
+        return Outgoing(self._events_topic, subject.key, self._encoders[name].encode(record), headers)
+
+    def dead_letter(self, source: Source, topic: str, why: Undecodable, *, at: datetime) -> Outgoing:
+        """The record as it came, with where it came from and why it can't be a command."""
+        headers = [
+            *source.headers,
+            ("dead-letter-reason", why.reason.encode()),
+            ("dead-letter-detail", why.detail.encode()),
+            ("dead-letter-topic", topic.encode()),
+            ("dead-letter-partition", str(source.partition).encode()),
+            ("dead-letter-offset", str(source.offset).encode()),
+            ("dead-letter-timestamp", str(round(source.timestamp * 1000)).encode()),
+            ("dead-letter-at", at.isoformat(timespec="milliseconds").encode()),
+        ]
+        return Outgoing(self._dead_letters_topic, source.key, source.value, headers)
+
+    def entry(self, entry: Entry, partition: int) -> Outgoing:
+        """A journal entry, beside its command's partition."""
+        value = self._encoders["JournalEntry"].encode(entry.record())
+        return Outgoing(self._journal_topic, entry.command_id.encode(), value, partition=partition)
+
+
+def _particulars(operation: Operation, event: Event) -> tuple[str, dict[str, Any]]:
+    match event:
+        case Accepted(reply, already_done):
+            return operation.accepted, {"reply": reply, "alreadyDone": already_done}
+        case Rejected(by, code, text, problems):
+            return "CommandRejected", {
+                "rejectedBy": by.value,
+                "code": code,
+                "text": None if text is None else text[:TEXT_LIMIT],
+                "problems": [{"path": p.path, "text": p.text} for p in problems],
+            }
+        case Settled(outcome, by, text):
+            return "CommandSettled", {"outcome": outcome.value, "settledBy": by.value, "text": text}
+        case InDoubt(reason, sent_at, until):
+            return "CommandOutcomeUnknown", {
+                "reason": reason,
+                "sentAt": None if sent_at is None else datetime.fromtimestamp(sent_at, UTC),
+                "doubtUntil": datetime.fromtimestamp(until, UTC),
+            }
+
+
+def kind(event: Event) -> str:
+    """Label of metrics and log lines: a closed set."""
+    match event:
+        case Accepted():
+            return "accepted"
+        case Rejected(by):
+            return f"rejected_by_{by.value.lower()}"
+        case Settled(outcome):
+            return f"settled_{outcome.value.lower()}"
+        case InDoubt():
+            return "in_doubt"

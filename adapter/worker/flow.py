@@ -1,0 +1,228 @@
+"""The worker: commands from Kafka become calls to the supplier, outcomes become events.
+
+One event loop owns all state. Records queue in lanes, one per key and partition; each lane with work has one task.
+What has to be durable goes through the ledger.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from adapter.core import journal
+from adapter.core.errors import Unavailable, Undecodable
+from adapter.core.journal import Entry, Extent, Source
+from adapter.core.offsets import Frontier
+from adapter.core.retry import Backoff
+from adapter.ports import Intake, IntakeListener, JournalReader, JournalTail
+from adapter.telemetry import Log, Metrics
+from adapter.telemetry import metrics as m
+from adapter.worker.assignment import Assignment, Item, Memory
+from adapter.worker.conductor import Conductor
+from adapter.worker.events import Events
+from adapter.worker.ledger import Ledger, Work
+from adapter.worker.reader import Decoders
+from adapter.worker.window import Bounds, Window
+
+_REWRITE: Final = 20_000
+"""Journal entries that may lie behind a resident's before it is written forward."""
+_TICK: Final = 1.0
+_READ_AGAIN: Final = Backoff(first=0.2, longest=5.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """What a worker is made of; the composition root fills it in.
+
+    The callables break the circle: an intake tells its listener, a ledger asks the intake, and lanes are run by a
+    conductor that asks for the worker's partitions.
+    """
+
+    intake: Callable[[IntakeListener], Intake]
+    ledger: Callable[[Intake], Ledger]
+    conductor: Callable[["Worker"], Conductor]
+    journal: JournalReader
+    entries: Decoders
+    events: Events
+    bounds: Bounds
+    memory: Memory
+    revoke_limit: float
+    """Seconds in which calls under way end when a partition is given back."""
+    log: Log
+    metrics: Metrics
+
+
+class Worker(IntakeListener):
+    """One member of the consumer group."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._w = wiring
+        self._log = wiring.log
+        self.assignments: dict[int, Assignment] = {}
+        self.intake = wiring.intake(self)
+        self.ledger = wiring.ledger(self.intake)
+        self.window = Window(wiring.bounds, self.intake)
+        self.conductor = wiring.conductor(self)
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def open(self) -> None:
+        """Join the group; `run` has to follow."""
+        self.intake.open()
+
+    async def close(self) -> None:
+        """Leave the group. While `run` runs, what is under way is finished first."""
+        await self.intake.close()
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises what makes it impossible to go on."""
+        tasks = {asyncio.create_task(self.ledger.run()), asyncio.create_task(self._keep())}
+        try:
+            done, _ = await asyncio.wait({*tasks, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            for assignment in list(self.assignments.values()):  # nothing can be committed any more
+                assignment.close()
+                self._drop(assignment)
+
+    def finished(self, assignment: Assignment, item: Item) -> None:
+        """A record is done and committed."""
+        if assignment.items.pop(item.source.offset, None) is not None:
+            self.window.remove(item)
+            if assignment.paused:
+                self.window.throttle(self.assignments.values())
+            if not self.window.records:
+                self.intake.hurry(busy=False)
+
+    # -- what the intake tells ---------------------------------------------------------------------------------------
+
+    def assigned(self, epochs: Mapping[int, int]) -> None:
+        for partition, epoch in epochs.items():
+            assignment = self.assignments[partition] = Assignment(partition, epoch)
+            self._supervise(assignment.start(None, self._take_over(assignment)))
+        self._log.info("partitions assigned", partitions=sorted(epochs), owned=sorted(self.assignments))
+
+    async def revoked(self, partitions: Sequence[int]) -> None:
+        began = time.monotonic()
+        leaving = [a for p in partitions if (a := self.assignments.get(p)) is not None]
+        ending = [task for assignment in leaving for task in assignment.close()]
+        if ending:
+            await asyncio.wait(ending, timeout=self._w.revoke_limit)
+        for assignment in leaving:
+            with suppress(asyncio.CancelledError, TimeoutError):
+                await asyncio.wait_for(self.ledger.flush(assignment), self._w.revoke_limit)
+            self._drop(assignment)
+        self._log.info(
+            "partitions given back", partitions=sorted(partitions), seconds=round(time.monotonic() - began, 3)
+        )
+
+    def lost(self, partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            assignment = self.assignments.get(partition)
+            if assignment is not None:
+                assignment.close()
+                self._drop(assignment)
+        self._log.warning("partitions lost", partitions=sorted(partitions))
+
+    def delivered(self, records: Sequence[tuple[int, Source]]) -> None:
+        now = time.monotonic()
+        for epoch, source in records:
+            assignment = self.assignments.get(source.partition)
+            if assignment is None or assignment.epoch != epoch or assignment.closing:
+                continue
+            if not assignment.frontier.deliver(source.offset):
+                continue
+            if assignment.passed(source):
+                self.ledger.enter(Work(assignment, finish=source.offset))
+                continue
+            item = Item(source, now)
+            assignment.items[source.offset] = item
+            self.window.add(item)
+            self._queue(assignment, item)
+        self.window.throttle(self.assignments.values())
+        self.intake.hurry(busy=self.window.records > 0)
+
+    def failed(self, error: Exception) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+    # -- partitions --------------------------------------------------------------------------------------------------
+
+    async def _take_over(self, assignment: Assignment) -> None:
+        """Read the journal, take up what is only there, then let the partition flow."""
+        tail, entries = await self._read_journal(assignment.partition)
+        recovered = assignment.recovered = journal.recover((entry for _, entry in entries), tail.position)
+        self._w.memory.learn(recovered.settled)
+        assignment.frontier = Frontier(tail.position)
+        assignment.extent = Extent(tail.end)
+        for at, entry in entries:
+            assignment.extent.known(at, entry)
+        for entry in recovered.residents:
+            if entry.source is not None:
+                assignment.unfinished[entry.command_id] = entry.digest
+                assignment.residents[entry.command_id] = entry
+                self._queue(assignment, Item(entry.source, time.monotonic(), entry))
+        for state, count in recovered.counts().items():
+            self._w.metrics.count(m.JOURNAL_RECOVERED, state, by=count)
+        self._log.info(
+            "partition started",
+            partition=assignment.partition,
+            offset=tail.position,
+            journal_entries=len(entries),
+            **recovered.counts(),
+        )
+        self.intake.start(assignment.partition, assignment.epoch, tail.position)
+
+    async def _read_journal(self, partition: int) -> tuple[JournalTail, list[tuple[int, Entry]]]:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                tail = await self._w.journal.tail(partition)
+                return tail, [(at, entry) for at, value in tail.entries if (entry := await self._entry(value))]
+            except Unavailable as error:
+                self._log.warning("journal not readable", partition=partition, reason=str(error))
+                await asyncio.sleep(_READ_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+
+    async def _entry(self, value: bytes) -> Entry | None:
+        try:
+            decoded = await self._w.entries.decode(value)
+        except Undecodable as why:  # foreign bytes in our own topic: nothing of ours is lost by passing them over
+            self._log.error("journal entry not readable", reason=why.reason)
+            return None
+        return journal.entry(decoded.record)
+
+    def _queue(self, assignment: Assignment, item: Item) -> None:
+        lane = item.source.key or b""
+        if assignment.lanes.put(lane, item):
+            self._supervise(assignment.start(lane, self.conductor.run(assignment, lane)))
+
+    def _supervise(self, task: "asyncio.Task[None]") -> None:
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self.failed(error)
+
+    def _drop(self, assignment: Assignment) -> None:
+        assignment.alive = False
+        for item in assignment.items.values():
+            self.window.remove(item)
+        assignment.items.clear()
+        if self.assignments.get(assignment.partition) is assignment:
+            del self.assignments[assignment.partition]
+
+    async def _keep(self) -> None:
+        """What has to be looked after now and then."""
+        while True:
+            await asyncio.sleep(_TICK)
+            for assignment in self.assignments.values():
+                for command_id in assignment.extent.stale(_REWRITE):
+                    entry = assignment.residents.get(command_id)
+                    if entry is not None:
+                        self.ledger.enter(Work(assignment, (self._w.events.entry(entry, assignment.partition),), entry))

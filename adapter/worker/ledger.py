@@ -1,0 +1,151 @@
+"""Group commit: outcomes, journal entries and offsets of many commands in one transaction after another.
+
+Work is committed in the order it was entered. A transaction carries only work whose assignment is owned at the moment
+its ownership was taken; the rest is abandoned. A transaction that failed without a loss is sent again, the same.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+from uuid import uuid4
+
+from adapter.core.journal import Entry, Mark
+from adapter.ports import Intake, Outgoing, Position, Transactor
+from adapter.worker.assignment import Assignment
+
+_MOST_RECORDS: Final = 4000
+_MOST_BYTES: Final = 8 * 1024 * 1024
+"""Limits of one transaction, so that it ends well within `transaction.timeout.ms`."""
+_PAUSE: Final = 0.05
+"""Seconds before a transaction is tried again."""
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """What one step of one command adds to a transaction."""
+
+    assignment: Assignment
+    records: tuple[Outgoing, ...] = ()
+    entry: Entry | None = None
+    """The journal entry among the records."""
+    finish: int | None = None
+    """Offset that is finished once this is committed."""
+    committed: "asyncio.Future[None] | None" = None
+    """Resolved by the commit; cancelled when the partition is lost."""
+    then: Callable[[], None] | None = None
+    """Called after the commit."""
+    counted: bool = False
+
+    @property
+    def size(self) -> int:
+        return sum(len(r.value or b"") + len(r.key or b"") + 200 for r in self.records)
+
+
+class Ledger:
+    """Where the lanes enter their work; `run` commits it. `observe` hears (seconds, records) of each transaction."""
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        transactor: Transactor,
+        journal: str,
+        observe: Callable[[float, int], None],
+    ) -> None:
+        self._intake = intake
+        self._transactor = transactor
+        self._journal = journal
+        self._observe = observe
+        self._queue: deque[Work] = deque()
+        self._some = asyncio.Event()
+        self._life = uuid4().hex[:12]
+        self._count = 0
+
+    def enter(self, work: Work) -> None:
+        self._queue.append(work)
+        self._some.set()
+
+    async def flush(self, assignment: Assignment) -> None:
+        """Wait until all that was entered for this assignment is committed; CancelledError if it is lost."""
+        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.enter(Work(assignment, committed=committed))
+        await committed
+
+    async def run(self) -> None:
+        """Commit for ever."""
+        while True:
+            await self._some.wait()
+            ownership = await self._intake.ownership()
+            batch = self._take(frozenset() if ownership is None else ownership.epochs)
+            if batch and ownership is not None:
+                began = monotonic()
+                records = [record for work in batch for record in work.records]
+                if await self._transactor.commit(records, self._positions(batch), ownership.membership):
+                    self._committed(batch)
+                    self._observe(monotonic() - began, len(records))
+                else:
+                    self._queue.extendleft(reversed(batch))
+                    await asyncio.sleep(_PAUSE)
+            elif self._queue:  # a rebalance is under way: what is lost will be told in a moment
+                await asyncio.sleep(_PAUSE)
+            if not self._queue:
+                self._some.clear()
+
+    def _take(self, owned: frozenset[tuple[int, int]]) -> list[Work]:
+        """The next batch; work of ended assignments is dropped, work not owned at this moment stays queued."""
+        batch: list[Work] = []
+        later: list[Work] = []
+        records = size = 0
+        queue = self._queue
+        while queue and records < _MOST_RECORDS and size < _MOST_BYTES:
+            work = queue.popleft()
+            assignment = work.assignment
+            if not assignment.alive:
+                if work.committed is not None:
+                    work.committed.cancel()
+            elif (assignment.partition, assignment.epoch) in owned:
+                batch.append(work)
+                records += len(work.records) + 1
+                size += work.size
+            else:
+                later.append(work)
+        queue.extendleft(reversed(later))
+        return batch
+
+    def _positions(self, batch: Sequence[Work]) -> list[Position]:
+        """What each partition of the batch commits: its frontier with this work done, and the journal's mark."""
+        self._count += 1
+        touched: dict[int, Assignment] = {}
+        for work in batch:
+            assignment = work.assignment
+            touched[assignment.partition] = assignment
+            if not work.counted:  # a batch that is sent again was counted the first time
+                work.counted = True
+                if work.entry is not None:
+                    assignment.extent.known(assignment.extent.end, work.entry)
+                if work.finish is not None:
+                    assignment.frontier.finish(work.finish)
+        number = f"{self._life}-{self._count}"
+        return [
+            Position(
+                partition,
+                assignment.frontier.position,
+                Mark(assignment.extent.mark(assignment.frontier.position), self._journal, number).text(),
+            )
+            for partition, assignment in touched.items()
+        ]
+
+    def _committed(self, batch: Sequence[Work]) -> None:
+        entries: dict[Assignment, int] = {}
+        for work in batch:
+            if work.entry is not None:
+                entries[work.assignment] = entries.get(work.assignment, 0) + 1
+            if work.committed is not None and not work.committed.done():
+                work.committed.set_result(None)
+            if work.then is not None:
+                work.then()
+        for assignment, count in entries.items():
+            assignment.extent.committed(count)

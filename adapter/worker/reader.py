@@ -1,0 +1,126 @@
+"""From a delivered record to a command that can be judged: schema look-up, decoding, identity, rules."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any
+
+from adapter.catalogue import Catalogue
+from adapter.catalogue import Entry as Compiled
+from adapter.core.avro import Decoded, Decoder, Schema, UnknownFields, unframe
+from adapter.core.errors import Undecodable
+from adapter.core.journal import Source
+from adapter.core.operation import Problem
+from adapter.ports import Registry
+from adapter.telemetry import Trace, parse_traceparent
+from adapter.worker.events import Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A decoded command."""
+
+    compiled: Compiled
+    subject: Subject
+    record: Mapping[str, Any]
+    digest: bytes
+    not_after: float | None
+    problems: tuple[Problem, ...]
+    """What forbids to send it."""
+    warnings: tuple[Problem, ...]
+    """What the supplier may refuse, and we were told to send all the same."""
+    trace: Trace | None
+
+
+class Decoders:
+    """Decoders by schema id. Schemas never change under their id, so they are kept for ever."""
+
+    def __init__(self, registry: Registry, schemas: Sequence[Schema], unknown_fields: UnknownFields) -> None:
+        self._registry = registry
+        self._schemas = schemas
+        self._unknown_fields = unknown_fields
+        self._decoders: dict[int, Decoder] = {}
+
+    async def decode(self, value: bytes | None) -> Decoded:
+        """Raises Undecodable, or Unavailable while the registry does not answer."""
+        schema_id, payload = unframe(value)
+        decoder = self._decoders.get(schema_id)
+        if decoder is None:
+            text = await self._registry.schema(schema_id)
+            if text is None:
+                raise Undecodable("unknown-schema", f"the registry has no schema {schema_id}")
+            decoder = Decoder(text, self._schemas, unknown_fields=self._unknown_fields)
+            self._decoders[schema_id] = decoder
+        return decoder.decode(payload)
+
+
+class Reader:
+    """Reads commands of the catalogue's operations."""
+
+    def __init__(self, catalogue: Catalogue, registry: Registry, unknown_fields: UnknownFields) -> None:
+        self._operations = catalogue.operations
+        self._decoders = Decoders(registry, tuple(catalogue.commands.values()), unknown_fields)
+        self.supplier = catalogue.supplier
+
+    async def read(self, source: Source) -> Task:
+        """Raises Undecodable, or Unavailable while the registry does not answer."""
+        decoded = await self._decoders.decode(source.value)
+        record = decoded.record
+        compiled = self._operations[decoded.name]
+        operation = compiled.operation
+        command_id: str = record["commandId"]
+        if not command_id.strip():
+            raise Undecodable("no-command-id", "commandId is empty")
+        named: str = record[operation.key]
+        problems = [Problem(path, "unknown field") for path in decoded.unknown]
+        problems += _key_problems(source.key, operation.key, named)
+        broken = [problem for rule in operation.rules for problem in rule(record)]
+        problems += (problem for problem in broken if not problem.warning)
+        trace = parse_traceparent(_header(source, "traceparent"))
+        not_after: datetime | None = record["notAfter"]
+        return Task(
+            compiled=compiled,
+            subject=Subject(
+                operation=operation,
+                command_id=command_id,
+                correlation_id=record["correlationId"],
+                reference=record.get("buyerFaultReference"),
+                key=named.encode("utf-8", "replace") if source.key is None else source.key,
+                traceparent=None if trace is None else str(trace),
+            ),
+            record=record,
+            digest=self._digest(decoded.name, record),
+            not_after=None if not_after is None else not_after.timestamp(),
+            problems=tuple(problems),
+            warnings=tuple(problem for problem in broken if problem.warning),
+            trace=trace,
+        )
+
+    def _digest(self, name: str, record: Mapping[str, Any]) -> bytes:
+        """Of what the command asks for. When it was issued and how long it is wanted may differ in a repeat."""
+        content = [(k, _filled(v)) for k, v in record.items() if v is not None and k not in self.supplier.envelope]
+        return blake2b(repr((name, content)).encode("utf-8", "backslashreplace"), digest_size=12).digest()
+
+
+def _filled(value: Any) -> Any:
+    """Without fields that are null, so that a newer schema's additions do not change the digest of an old content."""
+    if isinstance(value, dict):
+        return [(k, _filled(v)) for k, v in value.items() if v is not None]
+    if isinstance(value, list):
+        return [_filled(v) for v in value]
+    return value
+
+
+def _key_problems(key: bytes | None, field: str, named: str) -> list[Problem]:
+    if key is None:
+        return [Problem("", f"the record has no key; it must be the {field}")]
+    try:
+        same = key.decode() in (named, named.strip())
+    except UnicodeDecodeError:
+        same = False
+    return [] if same else [Problem(field, "is not the key of the record")]
+
+
+def _header(source: Source, name: str) -> bytes | None:
+    return next((value for header, value in source.headers if header.lower() == name), None)

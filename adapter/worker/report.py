@@ -1,0 +1,94 @@
+"""What the worker tells of itself while it runs: gauges, readiness, and the page for whoever looks into it."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from adapter.core.retry import BreakerState
+from adapter.telemetry import Metrics
+from adapter.telemetry import metrics as m
+from adapter.worker.assignment import Assignment
+from adapter.worker.flow import Worker
+from adapter.worker.gate import Gate
+
+_BREAKER: Final = {BreakerState.CLOSED: 0.0, BreakerState.PROBING: 1.0, BreakerState.OPEN: 2.0}
+_HALTED: Final = frozenset({"event-too-large", "dead-letter-too-large"})
+_SHOWN: Final = 100
+"""Commands in doubt that the page names."""
+
+
+def watch(worker: Worker, gate: Gate, metrics: Metrics) -> None:
+    """Let the gauges read the worker's state whenever they are scraped; nothing is kept up to date in between."""
+    owned = worker.assignments
+
+    def per_partition(value: "Any") -> Any:
+        return lambda: {(str(p),): float(value(a)) for p, a in owned.items()}
+
+    def lanes() -> Mapping[tuple[str, ...], float]:
+        waiting = sum(len(a.waiting) for a in owned.values())
+        return {("waiting",): waiting, ("active",): sum(len(a.lanes) for a in owned.values()) - waiting}
+
+    def halted() -> Mapping[tuple[str, ...], float]:
+        reasons = {why for a in owned.values() for why in a.waiting.values() if why in _HALTED}
+        return {(why,): float(why in reasons) for why in sorted(_HALTED)}
+
+    metrics.watch(m.CALLS_IN_FLIGHT, lambda: {(): float(gate.in_flight)})
+    metrics.watch(m.LANES, lanes)
+    metrics.watch(m.WINDOW_RECORDS, lambda: {(): float(worker.window.records)})
+    metrics.watch(m.WINDOW_BYTES, lambda: {(): float(worker.window.size)})
+    metrics.watch(m.FRONTIER_LAG, per_partition(lambda a: a.frontier.span))
+    metrics.watch(m.OLDEST_UNFINISHED, per_partition(_oldest_age))
+    metrics.watch(m.PARTITION_PAUSED, per_partition(lambda a: a.paused))
+    metrics.watch(m.INTAKE_PAUSED, halted)
+    metrics.watch(m.BREAKER_STATE, lambda: {(): _BREAKER[gate.breaker.state]})
+    metrics.watch(m.DOUBTS_HELD, lambda: {(): float(sum(_held(a) for a in owned.values()))})
+
+
+def status(worker: Worker, gate: Gate) -> Mapping[str, Any]:
+    """The page at /status: partitions, lanes, doubts, breaker. Names commands by id, never by content."""
+    doubts = [
+        {
+            "command_id": entry.command_id,
+            "partition": a.partition,
+            "offset": entry.offset,
+            "until": None if entry.until is None else datetime.fromtimestamp(entry.until, UTC).isoformat(),
+        }
+        for a in worker.assignments.values()
+        for entry in a.residents.values()
+        if entry.until is not None
+    ]
+    return {
+        "calls": {"in_flight": gate.in_flight, "waiting": gate.waiting, "breaker": gate.breaker.state.value},
+        "window": {"records": worker.window.records, "bytes": worker.window.size},
+        "partitions": [_partition(a) for _, a in sorted(worker.assignments.items())],
+        "doubts": doubts[:_SHOWN],
+        "doubts_held": len(doubts),
+    }
+
+
+def _partition(a: Assignment) -> Mapping[str, Any]:
+    return {
+        "partition": a.partition,
+        "started": a.recovered is not None,
+        "position": a.frontier.position,
+        "span": a.frontier.span,
+        "unfinished": len(a.items),
+        "oldest_offset": a.frontier.oldest,
+        "oldest_seconds": round(_oldest_age(a), 1),
+        "lanes": len(a.lanes),
+        "waiting": dict(Counter(a.waiting.values())),
+        "paused": a.paused,
+        "residents": len(a.residents),
+    }
+
+
+def _oldest_age(a: Assignment) -> float:
+    oldest = a.frontier.oldest
+    item = None if oldest is None else a.items.get(oldest)
+    return 0.0 if item is None else max(0.0, time.time() - item.source.timestamp)
+
+
+def _held(a: Assignment) -> int:
+    return sum(entry.until is not None for entry in a.residents.values())

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -118,8 +119,7 @@ def test_every_metric_that_has_a_value_is_exposed_under_its_declared_name_and_la
             case Kind.HISTOGRAM:
                 metrics.histogram(metric, *labels).observe(0.3)
             case Kind.GAUGE:
-                reading: dict[str, float] = dict.fromkeys(labels, 2.0)
-                metrics.watch(metric, (lambda: reading) if labels else (lambda: 2.0))
+                metrics.watch(metric, partial(dict[tuple[str, ...], float], {labels: 2.0}))
     for accept, parse in ((OPENMETRICS, openmetrics), ("text/plain", prometheus)):
         body, _ = metrics.exposition(accept)
         samples = {s.name: s for family in parse(body.decode()) for s in family.samples}
@@ -149,10 +149,10 @@ def test_counters_add_up_per_label() -> None:
 
 def test_a_gauge_is_read_when_it_is_asked_for() -> None:
     metrics = Metrics()
-    lag = {"0": 5.0, "1": 0.0}
+    lag: dict[tuple[str, ...], float] = {("0",): 5.0, ("1",): 0.0}
     metrics.watch(FRONTIER_LAG, lambda: lag)
     assert 'frontier_lag{partition="0"} 5.0' in metrics.exposition("")[0].decode()
-    del lag["0"]
+    del lag["0",]
     text = metrics.exposition("")[0].decode()
     assert 'partition="0"' not in text
     assert 'frontier_lag{partition="1"} 0.0' in text

@@ -237,8 +237,8 @@ BUILD_INFO: Final = Metric("build_info", Kind.GAUGE, "1, with the version as a l
 METRICS: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """All of them, in the order above."""
 
-Reading = float | Mapping[str, float]
-"""A gauge's value, or the value for each value of its one label."""
+Readings = Mapping[tuple[str, ...], float]
+"""Label values to value; the empty tuple for a metric without labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +259,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._counters = {m: _counter(m, self._registry) for m in METRICS if m.kind is Kind.COUNTER}
         self._histograms = {m: _histogram(m, self._registry) for m in METRICS if m.kind is Kind.HISTOGRAM}
-        self._sources: dict[Metric, Callable[[], Reading]] = {}
+        self._sources: dict[Metric, Callable[[], Readings]] = {}
         self._registry.register(_Gauges(self._sources))
         self._bound: dict[tuple[Metric, tuple[str, ...]], Counter] = {}
         self._meters: dict[str, OperationMeter] = {}
@@ -294,7 +294,7 @@ class Metrics:
             )
         return meter
 
-    def watch(self, gauge: Metric, source: Callable[[], Reading]) -> None:
+    def watch(self, gauge: Metric, source: Callable[[], Readings]) -> None:
         """From now on `gauge` is what `source` says whenever somebody asks; a gauge nobody watches is not shown."""
         self._sources[gauge] = source
 
@@ -323,18 +323,14 @@ def markdown() -> str:
 
 
 class _Gauges(Collector):
-    def __init__(self, sources: Mapping[Metric, Callable[[], Reading]]) -> None:
+    def __init__(self, sources: Mapping[Metric, Callable[[], Readings]]) -> None:
         self._sources = sources
 
     def collect(self) -> Iterator[Family]:
         for metric, source in self._sources.items():
             family = GaugeMetricFamily(metric.full_name, metric.help, labels=metric.labels, unit=metric.unit)
-            reading = source()
-            if isinstance(reading, Mapping):
-                for label, value in reading.items():
-                    family.add_metric((label,), value)
-            else:
-                family.add_metric((), reading)
+            for labels, value in source().items():
+                family.add_metric(labels, value)
             yield family
 
 

@@ -1,0 +1,255 @@
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import fastavro
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapter.core import journal
+from adapter.core.command import Held, Intended, Past, Untouched
+from adapter.core.journal import Entry, Extent, Kind, Mark, Recovered, Source, read_mark, recover
+
+SCHEMA = json.loads(Path(__file__).parents[2].joinpath("schemas/avro/journal/JournalEntry.avsc").read_text("utf-8"))
+RESIDENT = Source(3, 0, 1.0, b"key", b"value", ())
+
+times = st.integers(0, 10**13).map(lambda millis: millis / 1000)
+sources = st.builds(
+    Source,
+    partition=st.integers(0, 2**31 - 1),
+    offset=st.just(0),
+    timestamp=times,
+    key=st.none() | st.binary(),
+    value=st.none() | st.binary(),
+    headers=st.lists(st.tuples(st.text(), st.none() | st.binary())).map(tuple),
+)
+entries = st.builds(
+    Entry,
+    kind=st.sampled_from(Kind),
+    command_id=st.text(),
+    offset=st.integers(0, 2**63 - 1),
+    digest=st.binary(),
+    at=times,
+    attempt=st.integers(0, 2**31 - 1),
+    unclear_since=st.none() | times,
+    until=st.none() | times,
+    source=st.none() | sources,
+).map(lambda e: e if e.source is None else replace(e, source=replace(e.source, offset=e.offset)))
+
+
+def made(kind: Kind, command_id: str = "a", offset: int = 0, *, resident: bool = False) -> Entry:
+    """An entry as the worker makes it: residents carry their record."""
+    source = replace(RESIDENT, offset=offset) if resident else None
+    return Entry(kind, command_id, offset, command_id.encode(), at=5.0, source=source)
+
+
+# -- entries -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "past"),
+    [
+        (Kind.INTENT, Intended(2, 5.0, 4.0)),
+        (Kind.CLEARED, Untouched(2, 4.0)),
+        (Kind.HELD, Held(2, 9.0)),
+        (Kind.PARKED, Untouched(2, 4.0)),
+    ],
+)
+def test_what_the_last_entry_of_a_command_means_to_a_successor(kind: Kind, past: Past) -> None:
+    assert Entry(kind, "a", 7, b"", at=5.0, attempt=2, unclear_since=4.0, until=9.0).past() == past
+
+
+def test_a_doubt_without_a_time_limit_ends_at_once() -> None:
+    assert Entry(Kind.HELD, "a", 7, b"", at=5.0).past() == Held(0, 5.0)
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("resident", [True, False])
+def test_an_unfinished_command_whose_record_is_in_the_journal_is_a_resident(kind: Kind, *, resident: bool) -> None:
+    assert made(kind, resident=resident).resident == (resident and kind is not Kind.SETTLED)
+
+
+@given(entry=entries)
+def test_an_entry_comes_back_from_avro_as_it_was(entry: Entry) -> None:
+    assert journal.entry(_read(_written(entry.record()))) == entry
+
+
+def test_times_come_back_to_the_millisecond() -> None:
+    back = journal.entry(Entry(Kind.INTENT, "a", 7, b"", at=1_700_000_000.123_456_7).record())
+    assert back is not None
+    assert back.at == 1_700_000_000.123
+
+
+def test_an_entry_of_a_kind_that_a_newer_release_has_added_is_passed_over() -> None:
+    newer = json.loads(json.dumps(SCHEMA))
+    kind = next(field for field in newer["fields"] if field["name"] == "kind")
+    kind["type"]["symbols"].append("TELEPORTED")
+    record = made(Kind.INTENT).record() | {"kind": "TELEPORTED"}
+    assert journal.entry(_read(_written(record, newer), newer)) is None
+
+
+def _written(record: dict[str, Any], schema: Any = SCHEMA) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, schema, record, strict=True)
+    return out.getvalue()
+
+
+def _read(data: bytes, writer: Any = SCHEMA) -> dict[str, Any]:
+    return cast("dict[str, Any]", fastavro.schemaless_reader(io.BytesIO(data), writer, SCHEMA))
+
+
+# -- recover -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_journal_knows_nothing() -> None:
+    assert recover([], 0) == Recovered(settled={}, open={}, residents=(), finished=frozenset())
+
+
+def test_the_last_entry_of_a_command_is_its_state() -> None:
+    story = [
+        made(Kind.INTENT, "done", 10),
+        made(Kind.INTENT, "again", 11),
+        made(Kind.CLEARED, "again", 11),
+        made(Kind.INTENT, "called", 12),
+        made(Kind.INTENT, "doubt", 13),
+        made(Kind.SETTLED, "done", 10),
+        made(Kind.HELD, "doubt", 13, resident=True),
+        made(Kind.PARKED, "behind", 9, resident=True),
+    ]
+    known = recover(story, 10)
+    assert known.settled == {"done": b"done"}
+    assert known.open == {"again": story[2], "called": story[3]}
+    assert known.residents == (story[7], story[6])
+    assert known.finished == {10}
+    assert known.counts() == {"settled": 1, "intent": 1, "held": 1, "parked": 1}
+
+
+def test_a_parked_command_that_is_called_is_not_lost_when_the_worker_dies() -> None:
+    """The frontier has passed it: only its entries can bring it back."""
+    called = made(Kind.INTENT, "a", 3, resident=True)
+    assert recover([made(Kind.PARKED, "a", 3, resident=True), called], 50).residents == (called,)
+
+
+def test_a_resident_that_is_called_before_the_frontier_has_passed_it_is_told_once() -> None:
+    called = made(Kind.INTENT, "a", 3, resident=True)
+    known = recover([called], 2)
+    assert (known.residents, known.open) == ((called,), {})
+    assert known.counts() == {"settled": 0, "intent": 1, "held": 0, "parked": 0}
+
+
+def test_an_open_command_below_the_committed_offset_is_finished() -> None:
+    """Its end was committed before the mark, with the offset."""
+    assert recover([made(Kind.INTENT, "a", 3)], 4).open == {}
+
+
+@given(
+    story=st.lists(
+        st.builds(made, st.sampled_from(Kind), st.sampled_from("abcd"), st.integers(0, 9), resident=st.booleans()),
+        max_size=30,
+    ),
+    position=st.integers(0, 10),
+)
+def test_recovering_agrees_with_looking_every_command_up(story: list[Entry], position: int) -> None:
+    known = recover(story, position)
+    last = [e for n, e in enumerate(story) if e.command_id not in {later.command_id for later in story[n + 1 :]}]
+    settled = [e for e in last if e.kind is Kind.SETTLED]
+    residents = [e for e in last if e.kind is not Kind.SETTLED and e.source is not None]
+    opened = [e for e in last if e.kind in (Kind.INTENT, Kind.CLEARED) and e.source is None and e.offset >= position]
+    assert list(known.settled.items()) == [(e.command_id, e.digest) for e in settled]
+    assert known.finished == {e.offset for e in settled if e.offset >= position}
+    assert known.open == {e.command_id: e for e in opened}
+    assert sorted(known.residents, key=lambda e: e.command_id) == sorted(residents, key=lambda e: e.command_id)
+    assert [e.offset for e in known.residents] == sorted(e.offset for e in residents)
+
+
+# -- the mark ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_mark_of_an_assignment_without_entries_is_the_end() -> None:
+    assert Extent(7).mark(0) == 7
+
+
+def test_the_mark_stays_at_the_entries_of_unfinished_work_and_moves_on_when_it_is_finished() -> None:
+    extent = Extent(7)
+    extent.known(extent.end, made(Kind.INTENT, "a", 100))
+    extent.committed(1)
+    assert extent.end == 9
+    extent.known(extent.end, made(Kind.SETTLED, "b", 101))
+    extent.committed(1)
+    assert extent.mark(100) == 7
+    assert extent.mark(101) == 9
+    assert extent.mark(102) == 11
+
+
+def test_a_transaction_without_entries_adds_nothing_to_the_journal() -> None:
+    extent = Extent(7)
+    extent.committed(0)
+    assert extent.end == 7
+
+
+def test_a_resident_holds_the_mark_until_it_has_ended_or_was_written_forward() -> None:
+    extent = Extent(0)
+    for at, held in enumerate("ab"):
+        extent.known(at, made(Kind.HELD, held, 100, resident=True))
+    extent.committed(2)
+    assert extent.mark(500) == 0
+    extent.known(extent.end, made(Kind.HELD, "a", 100, resident=True))
+    extent.committed(1)
+    assert extent.mark(500) == 1
+    extent.known(extent.end, made(Kind.SETTLED, "b", 100))
+    assert extent.mark(500) == 3
+    extent.known(extent.end, made(Kind.SETTLED, "a", 100))
+    extent.committed(2)
+    assert extent.mark(500) == extent.end == 8
+
+
+def test_residents_far_behind_the_end_are_stale() -> None:
+    extent = Extent(0)
+    extent.known(0, made(Kind.PARKED, "a", 1, resident=True))
+    extent.known(3, made(Kind.PARKED, "b", 2, resident=True))
+    extent.committed(12)
+    assert (extent.stale(13), extent.stale(12), extent.stale(10), extent.stale(9)) == ((), ("a",), ("a",), ("a", "b"))
+
+
+def test_a_mark_is_read_back_by_whoever_uses_the_same_journal() -> None:
+    metadata = Mark(12, "cluster/topic", "transaction-1").text()
+    assert read_mark(metadata, "cluster/topic") == 12
+    assert read_mark(metadata, "cluster/topic-made-anew") is None
+    assert len(metadata.encode()) < 4096
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None,
+        "",
+        "NULL",
+        "null",
+        "7",
+        '"mark"',
+        "[]",
+        "[" * 4000,
+        "{}",
+        '{"mark":7}',
+        '{"journal":"j"}',
+        '{"mark":7,"journal":"other"}',
+        '{"mark":-1,"journal":"j"}',
+        '{"mark":7.0,"journal":"j"}',
+        '{"mark":true,"journal":"j"}',
+        '{"mark":null,"journal":"j"}',
+        '{"mark":"7","journal":"j"}',
+        '{"mark":7,"journal":"j"',
+    ],
+)
+def test_without_a_readable_mark_of_this_journal_all_of_it_is_read(metadata: str | None) -> None:
+    assert read_mark(metadata, "j") is None
+
+
+@given(metadata=st.text(), offset=st.integers(0, 2**63 - 1), name=st.text(min_size=1), transaction=st.text())
+@settings(deadline=None)
+def test_marks_come_back_and_anything_else_does_not(metadata: str, offset: int, name: str, transaction: str) -> None:
+    assert read_mark(Mark(offset, name, transaction).text(), name) == offset
+    assert read_mark(metadata, name) is None

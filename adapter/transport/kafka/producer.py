@@ -37,7 +37,7 @@ class TransactionalProducer:
         report: Callable[[str], None],
     ) -> None:
         milliseconds = timeout // timedelta(milliseconds=1)
-        self._conf: dict[str, str | int] = {
+        self._conf: dict[str, str | int | bool] = {
             **client,
             "transactional.id": transactional_id,
             "transaction.timeout.ms": milliseconds,
@@ -46,7 +46,7 @@ class TransactionalProducer:
             "retry.backoff.ms": 5,
             "linger.ms": 0,
             "partitioner": "murmur2_random",
-            "delivery.report.only.error": "true",
+            "delivery.report.only.error": True,
         }
         self._commands = commands
         self._report = report

@@ -15,6 +15,8 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from adapter import __version__
+
 PREFIX: Final = "fault_adapter_"
 
 
@@ -191,8 +193,8 @@ DEAD_LETTERS: Final = Metric(
 TRANSACTIONS: Final = Metric(
     "transactions_total",
     Kind.COUNTER,
-    "Kafka transactions by result: committed, aborted (sent again), fenced (the work was no longer ours).",
-    "aborted grows: the cluster is in trouble. fenced outside of rebalances: a worker was silent for too long.",
+    "Kafka transactions by result: committed, aborted (sent again, unless the work is no longer ours).",
+    "aborted grows outside of rebalances: the cluster is in trouble, or a worker was silent for too long.",
     labels=("result",),
 )
 TRANSACTION_SECONDS: Final = Metric(
@@ -237,8 +239,8 @@ BUILD_INFO: Final = Metric("build_info", Kind.GAUGE, "1, with the version as a l
 METRICS: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """All of them, in the order above."""
 
-Readings = Mapping[tuple[str, ...], float]
-"""Label values to value; the empty tuple for a metric without labels."""
+Reading = float | Mapping[str, float]
+"""A gauge's value, or the value for each value of its one label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._counters = {m: _counter(m, self._registry) for m in METRICS if m.kind is Kind.COUNTER}
         self._histograms = {m: _histogram(m, self._registry) for m in METRICS if m.kind is Kind.HISTOGRAM}
-        self._sources: dict[Metric, Callable[[], Readings]] = {}
+        self._sources: dict[Metric, Callable[[], Reading]] = {BUILD_INFO: lambda: {__version__: 1.0}}
         self._registry.register(_Gauges(self._sources))
         self._bound: dict[tuple[Metric, tuple[str, ...]], Counter] = {}
         self._meters: dict[str, OperationMeter] = {}
@@ -294,7 +296,7 @@ class Metrics:
             )
         return meter
 
-    def watch(self, gauge: Metric, source: Callable[[], Readings]) -> None:
+    def watch(self, gauge: Metric, source: Callable[[], Reading]) -> None:
         """From now on `gauge` is what `source` says whenever somebody asks; a gauge nobody watches is not shown."""
         self._sources[gauge] = source
 
@@ -323,14 +325,18 @@ def markdown() -> str:
 
 
 class _Gauges(Collector):
-    def __init__(self, sources: Mapping[Metric, Callable[[], Readings]]) -> None:
+    def __init__(self, sources: Mapping[Metric, Callable[[], Reading]]) -> None:
         self._sources = sources
 
     def collect(self) -> Iterator[Family]:
         for metric, source in self._sources.items():
             family = GaugeMetricFamily(metric.full_name, metric.help, labels=metric.labels, unit=metric.unit)
-            for labels, value in source().items():
-                family.add_metric(labels, value)
+            reading = source()
+            if isinstance(reading, Mapping):
+                for label, value in reading.items():
+                    family.add_metric((label,), value)
+            else:
+                family.add_metric((), reading)
             yield family
 
 

@@ -1,0 +1,177 @@
+from time import perf_counter
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from lxml import etree
+
+from adapter.core.document import REASONS, Limits, admit, fold, folded_text
+from adapter.core.errors import Unreadable
+
+SMALL = Limits(size=10_000, elements=50, attributes=20, depth=8)
+UTF16 = "<?xml version='1.0' encoding='UTF-16'?><a>é</a>"
+BOMB = '<!DOCTYPE a [<!ENTITY x "xxxxxxxxxx"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">]><a>&y;</a>'
+
+
+def reason(body: bytes, *, limits: Limits = SMALL, charset: str | None = None) -> str | None:
+    """Why the bytes are refused; None if they are admitted."""
+    try:
+        root = admit(body, limits=limits, charset=charset)
+    except Unreadable as refused:
+        return refused.reason
+    assert root.getroottree().docinfo.internalDTD is None
+    return None
+
+
+@pytest.mark.parametrize(
+    ("expected", "body"),
+    [
+        ("empty", b""),
+        ("empty", b" \r\n\t "),
+        ("empty", b"\xef\xbb\xbf"),
+        ("too-large", b"<a>" + b"x" * 10_000 + b"</a>"),
+        ("doctype", BOMB.encode()),
+        ("doctype", BOMB.encode("utf-16")),
+        ("doctype", BOMB.encode("utf-16-be")),
+        ("doctype", b"<?xml version='1.0'?> <!-- x --> <?p?> <!DOCTYPE a SYSTEM 'file:///etc/passwd'><a/>"),
+        ("doctype", b"<!DOCTYPE html><html><body>503</body></html>"),
+        ("too-many-elements", b"<a>" + b"<b/>" * 50 + b"</a>"),
+        ("too-many-elements", b"<!---->" * 30 + b"<a/>"),
+        ("too-many-attributes", b"<a " + b" ".join(b"x%d='1'" % i for i in range(21)) + b"/>"),
+        ("too-many-attributes", b"<a " + b" ".join(b"xmlns:x%d='u'" % i for i in range(21)) + b"/>"),
+        ("too-deep", b"<a>" * 9 + b"</a>" * 9),
+        ("malformed", b"<a>"),
+        ("malformed", b"<a></b>"),
+        ("malformed", b"<a>&undeclared;</a>"),
+        ("malformed", b"<a>&#0;</a>"),
+        ("malformed", b"<a>\x01</a>"),
+        ("malformed", b"plain text"),
+        ("malformed", b"<a/><b/>"),
+        ("malformed", b"<a x='1' x='2'/>"),
+        ("malformed", b"<q:a/>"),
+        ("malformed", b"<a/>\xef\xbb\xbf"),
+        ("malformed", b" <?xml version='1.0'?><a/>"),
+        ("encoding", b"<a>\xe9</a>"),
+        ("encoding", b"<?xml version='1.0' encoding='EBCDIC-CP-US'?><a/>"),
+        ("encoding", b"<?xml version='1.0' encoding='utf-16'?><a/>"),
+        ("encoding", b"\xff\xfe<\x00a"),
+        ("encoding", "<a/>".encode("utf-32")),
+        ("malformed", "<a/>".encode("utf-32-be")),
+    ],
+)
+def test_what_is_not_admitted_and_why(expected: str, body: bytes) -> None:
+    assert expected == reason(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "charset"),
+    [
+        ("<a>é</a>".encode(), None),
+        ("<a>é</a>".encode(), "UTF-8"),
+        ("<a>é</a>".encode("utf-8-sig"), '"utf-8"'),
+        (UTF16.encode("utf-16"), None),
+        (UTF16.encode("utf-16"), "utf-16"),
+        (UTF16.encode("utf-16-le"), "utf-16le"),
+        (UTF16.encode("utf-16-be"), None),
+        ("<a>é</a>".encode("latin-1"), "iso-8859-1"),
+        ("<?xml version='1.0' encoding='ISO-8859-1'?><a>é</a>".encode("latin-1"), None),
+        ("<?xml version='1.0' encoding='ISO-8859-1'?><a>é</a>".encode(), "utf-8"),  # RFC 7303: the header wins
+        (b"<?xml version='1.0' encoding='us-ascii'?><a>&#233;</a>", None),
+        (b"<a><!-- x -->\xc3\xa9<?p?></a>", None),
+        (b"<a><![CDATA[\xc3\xa9]]></a>", None),
+    ],
+)
+def test_encodings_that_are_spoken(body: bytes, charset: str | None) -> None:
+    assert admit(body, charset=charset).text == "é"
+
+
+@pytest.mark.parametrize(
+    ("body", "charset"),
+    [
+        ("<a/>".encode("utf-16"), "utf-8"),
+        ("<a/>".encode("utf-8-sig"), "iso-8859-1"),
+        (b"<\x00a\x00/\x00>\x00", "utf-8"),
+        (b"<a/>", "utf-7"),
+        (b"<a>\xe9</a>", "us-ascii"),
+    ],
+)
+def test_bytes_that_contradict_their_charset(body: bytes, charset: str) -> None:
+    assert reason(body, charset=charset) == "encoding"
+
+
+def test_a_doctype_inside_text_is_text() -> None:
+    assert admit(b"<a><![CDATA[<!DOCTYPE a>]]></a>").text == "<!DOCTYPE a>"
+
+
+def test_comments_and_instructions_split_no_text() -> None:
+    root = admit(b"<?x?><!-- a --><a>one<!-- b -->two<?p?>three</a><!-- c -->")
+    assert (root.text, len(root)) == ("onetwothree", 0)
+
+
+def test_a_document_at_its_limits_is_admitted() -> None:
+    admit(b"<a>" * 8 + b"</a>" * 8, limits=SMALL)
+    admit(b"<a>" + b"<b/>" * 49 + b"</a>", limits=SMALL)
+    admit(b"<a " + b" ".join(b"x%d='1'" % i for i in range(20)) + b"/>", limits=SMALL)
+
+
+def test_a_refusal_says_where_and_quotes_nothing() -> None:
+    with pytest.raises(Unreadable) as refused:
+        admit(b"<a>\n<secret name='Joe'></a>")
+    assert "line 2" in refused.value.detail
+    assert "secret" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<a>" + b"<b/>" * 19_990 + b"</a>",
+        b"<a>" + b"x" * 2_000_000 + b"</a>",
+        b"<a>" + b"&#65;" * 400_000 + b"</a>",
+        b"<a>" + b"<![CDATA[x]]>" * 150_000 + b"</a>",
+        b"<a>" + b"<!---->" * 290_000 + b"</a>",
+        b"<!--" * 500_000,
+        b"<?a?>" * 400_000 + b"<a/>",
+        b" " * 2_000_000 + b"<a/>",
+        b"<a>" * 500_000,
+        b"<a " + b" ".join(b"a%d='x'" % i for i in range(9_990)) + b"/>",
+        b"<a " + b" ".join(b"xmlns:a%d='x'" % i for i in range(9_990)) + b">" + b"<a9:b/>" * 15_000 + b"</a>",
+        b"=\"'" * 690_000,
+    ],
+    ids=lambda body: body[:12].decode(),
+)
+def test_two_megabytes_of_anything_are_settled_in_well_under_a_second(body: bytes) -> None:
+    begun = perf_counter()
+    assert reason(body, limits=Limits()) in {None, *REASONS}
+    assert perf_counter() - begun < 0.5  # 1 to 25 ms on an idle machine
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200), st.none() | st.sampled_from(["utf-8", "utf-16", "iso-8859-1", "x\ud800"]))
+@example(b"\xff\xfe\x00", None)
+@example(b"<\x00", None)
+@example(b"<?xml version='1.0' encoding='utf-8'", None)
+def test_any_bytes_are_admitted_or_unreadable(body: bytes, charset: str | None) -> None:
+    assert reason(body, charset=charset) in {None, *REASONS}
+
+
+pieces = st.sampled_from(
+    "<a> </a> <!DOCTYPE_a> <!-- --> <?x ?> <![CDATA[ ]]> &amp; <b/> <b_c='d'/> utf-16 &#x41; é \x00 \ufeff".split()
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(pieces, max_size=12), st.sampled_from(["utf-8", "utf-16", "latin-1"]))
+def test_any_pieces_of_xml_are_admitted_without_doctype_or_unreadable(parts: list[str], encoding: str) -> None:
+    assert reason("".join(parts).replace("_", " ").encode(encoding, "replace")) in {None, *REASONS}
+
+
+@given(st.text(st.sampled_from(" \t\r\nab\u00a0\u2003"), max_size=12))
+def test_folding_is_what_xsd_calls_collapse(text: str) -> None:
+    pieces = text.replace("\t", " ").replace("\r", " ").replace("\n", " ").split(" ")
+    assert " ".join(piece for piece in pieces if piece) == fold(text)
+
+
+def test_text_of_all_descendants_is_folded() -> None:
+    root = etree.fromstring("<e> no <code>12</code>\n<text> such  ticket</text></e>")
+    assert folded_text(root) == "no 12 such ticket"

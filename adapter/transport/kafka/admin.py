@@ -176,10 +176,8 @@ class Admin:
         faults: list[str] = []
         for name, done in self._client.create_topics(orders, request_timeout=self._timeout).items():
             try:
-                done.result(self._timeout)
+                self._wait(done)
             except KafkaException as error:
-                if _code(error) in _UNREACHABLE:
-                    raise self._unavailable(error) from None
                 if _code(error) != KafkaError.TOPIC_ALREADY_EXISTS:
                     faults.append(f"{name}: {_text(error)}")
         if faults:

@@ -1,0 +1,140 @@
+"""Topics as they are wanted and as they are; the second half against a real broker."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from adapter.core.errors import Stop, Unavailable
+from adapter.settings import Retention, Topics
+from adapter.transport.kafka.admin import Admin, Found, Wanted, differences, wanted
+from tests.support.wait import wait_until
+
+
+def unique() -> str:
+    return f"test-{secrets.token_hex(4)}"
+
+
+def as_wanted(want: Wanted) -> Found:
+    return Found("id", want.partitions, want.replication_factor, {c.name: c.value for c in want.config})
+
+
+def texts(want: Wanted, found: Found) -> list[str]:
+    return [difference.text for difference in differences([want], {want.name: found})]
+
+
+def by_name(topics: Topics) -> dict[str, Wanted]:
+    return {topic.name: topic for topic in wanted(topics)}
+
+
+def test_topics_of_one_key_have_the_same_partitions_and_fit_what_they_must_store() -> None:
+    topics = by_name(Topics(partitions=12, prefix="p."))
+    keyed = {name for name, topic in topics.items() if topic.keyed}
+    assert keyed == {"p.fault.commands", "p.fault.events", "p.fault.tickets", "p.fault.journal"}
+    assert {topics[name].partitions for name in keyed} == {12}
+    config = {name: {c.name: c.value for c in topic.config} for name, topic in topics.items()}
+    assert config["p.fault.tickets"]["cleanup.policy"] == "compact"
+    assert int(config["p.fault.journal"]["retention.ms"]) >= 2 * int(config["p.fault.commands"]["retention.ms"])
+    assert int(config["p.fault.dead-letters"]["max.message.bytes"]) > int(
+        config["p.fault.commands"]["max.message.bytes"]
+    )
+
+
+@pytest.mark.parametrize(("copies", "in_sync"), [(1, "1"), (2, "1"), (3, "2")])
+def test_one_copy_may_be_away(copies: int, in_sync: str) -> None:
+    for topic in wanted(Topics(replication_factor=copies)):
+        assert {c.name: c.value for c in topic.config}["min.insync.replicas"] == in_sync
+
+
+def test_nothing_differs_from_what_is_wanted() -> None:
+    wants = wanted(Topics())
+    assert list(differences(wants, {want.name: as_wanted(want) for want in wants})) == []
+
+
+def test_more_than_wanted_is_as_good() -> None:
+    want = by_name(Topics())["fault.events"]
+    more = {"retention.ms": "-1", "max.message.bytes": "99999999", "min.insync.replicas": "3"}
+    found = replace(as_wanted(want), replication_factor=5, config={**(as_wanted(want).config or {}), **more})
+    assert texts(want, found) == []
+
+
+@pytest.mark.parametrize(
+    ("topic", "name", "value"),
+    [
+        ("fault.events", "retention.ms", "1000"),
+        ("fault.events", "max.message.bytes", "1048588"),
+        ("fault.events", "min.insync.replicas", "1"),
+        ("fault.tickets", "cleanup.policy", "delete"),
+        ("fault.tickets", "cleanup.policy", "compact,delete"),
+        ("fault.journal", "cleanup.policy", "compact"),
+        ("fault.commands", "max.message.bytes", "4194304"),
+    ],
+)
+def test_a_configuration_that_breaks_a_promise_is_told(topic: str, name: str, value: str) -> None:
+    want = by_name(Topics())[topic]
+    found = replace(as_wanted(want), config={**(as_wanted(want).config or {}), name: value})
+    (text,) = texts(want, found)
+    assert text.startswith(f"{name} is {value}, wanted is ")
+
+
+def test_partitions_and_copies_are_told_with_both_numbers() -> None:
+    want = by_name(Topics(partitions=8))["fault.commands"]
+    found = replace(as_wanted(want), partitions=6, replication_factor=1)
+    assert texts(want, found) == [
+        "has 6 partitions, wanted are 8",
+        "has 1 copies of each partition, wanted are 3",
+    ]
+
+
+def test_configuration_the_cluster_does_not_tell_is_not_guessed_at() -> None:
+    want = by_name(Topics())["fault.events"]
+    assert texts(want, replace(as_wanted(want), config=None)) == []
+
+
+def test_topics_are_created_once_and_then_as_wanted(kafka: str) -> None:
+    settings = Topics(
+        prefix=f"{unique()}.",
+        partitions=3,
+        replication_factor=1,
+        retention=Retention(commands=timedelta(days=1), journal=timedelta(days=2)),
+    )
+    admin = Admin({"bootstrap.servers": kafka})
+    wants = wanted(settings)
+    names = [want.name for want in wants]
+    assert [d.text for d in differences(wants, admin.find(names))] == ["is missing"] * 6
+    admin.create(wants)
+    wait_until(lambda: len(admin.find(names)) == 6, within=10, what="the topics")
+    admin.create(wants)
+    found = admin.find(names)
+    assert list(differences(wants, found)) == []
+    assert len({topic.topic_id for topic in found.values()}) == 6
+    assert admin.partition_counts([*names, "missing"]) == dict.fromkeys(names, 3)
+    assert admin.cluster_id()
+
+
+def test_every_refusal_of_the_cluster_is_told(kafka: str) -> None:
+    wants = wanted(Topics(prefix=f"{unique()}.", replication_factor=100))
+    with pytest.raises(Stop) as stop:
+        Admin({"bootstrap.servers": kafka}).create(wants)
+    assert len(stop.value.problems) == 6
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda admin: admin.find(["a"]),
+        lambda admin: admin.partition_counts(["a"]),
+        lambda admin: admin.create(wanted(Topics())),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_unavailable(ask: Callable[[Admin], object]) -> None:
+    admin = Admin({"bootstrap.servers": "127.0.0.1:1"}, timeout=timedelta(seconds=1))
+    with pytest.raises(Unavailable, match="does not answer"):
+        ask(admin)
+
+
+def test_a_property_librdkafka_does_not_know_stops_the_start() -> None:
+    with pytest.raises(Stop, match="ADAPTER_KAFKA__PROPERTIES"):
+        Admin({"bootstrap.servers": "127.0.0.1:1", "no.such.thing": "1"})

@@ -1,0 +1,108 @@
+"""The telemetry endpoint, over real sockets."""
+
+import io
+import json
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from adapter.core.errors import Stop
+from adapter.telemetry import Metrics, start_logging
+from adapter.telemetry.metrics import DEAD_LETTERS, LANES
+from adapter.transport import web
+
+
+class Flow:
+    """What the endpoint tells of."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.lines = io.StringIO()
+        self.log = start_logging(stream=self.lines)
+        self.reasons: list[str] = []
+        self.broken = False
+
+    def status(self) -> dict[str, object]:
+        if self.broken:
+            raise RuntimeError("state unreadable")
+        return {"partitions": {"3": {"lag": 7}}}
+
+    async def listen(self, port: int = 0) -> web.Endpoint:
+        return await web.serve(
+            "127.0.0.1",
+            port,
+            metrics=self.metrics,
+            log=self.log,
+            unready=lambda: self.reasons,
+            status=self.status,
+        )
+
+
+@pytest.fixture
+def flow() -> Flow:
+    return Flow()
+
+
+@pytest.fixture
+async def endpoint(flow: Flow) -> AsyncIterator[web.Endpoint]:
+    listening = await flow.listen()
+    yield listening
+    await listening.close()
+
+
+async def get(endpoint: web.Endpoint, path: str, **headers: str) -> tuple[int, str, str]:
+    async with aiohttp.ClientSession() as client, client.get(endpoint.url + path, headers=headers) as reply:
+        return reply.status, reply.headers["Content-Type"], await reply.text()
+
+
+async def test_metrics_in_the_format_that_is_asked_for(flow: Flow, endpoint: web.Endpoint) -> None:
+    flow.metrics.count(DEAD_LETTERS, "empty")
+    status, kind, body = await get(endpoint, "/metrics", Accept="application/openmetrics-text; version=1.0.0")
+    assert (status, kind.partition(";")[0], body.endswith("# EOF\n")) == (200, "application/openmetrics-text", True)
+    status, kind, body = await get(endpoint, "/metrics")
+    assert (status, kind.partition(";")[0]) == (200, "text/plain")
+    assert 'fault_adapter_dead_letters_total{reason="empty"} 1.0' in body
+
+
+async def test_readiness_tells_its_reasons(flow: Flow, endpoint: web.Endpoint) -> None:
+    status, _, body = await get(endpoint, "/health/ready")
+    assert (status, json.loads(body)) == (200, {"ready": True, "reasons": []})
+    flow.reasons = ["no partitions assigned"]
+    status, _, body = await get(endpoint, "/health/ready")
+    assert (status, json.loads(body)) == (503, {"ready": False, "reasons": ["no partitions assigned"]})
+    assert (await get(endpoint, "/health/live"))[0] == 200
+
+
+async def test_the_status_page_is_what_the_flow_says(endpoint: web.Endpoint) -> None:
+    status, kind, body = await get(endpoint, "/status")
+    assert (status, kind.partition(";")[0], json.loads(body)) == (
+        200,
+        "application/json",
+        {"partitions": {"3": {"lag": 7}}},
+    )
+
+
+async def test_a_fault_in_answering_is_an_answer_and_a_line(flow: Flow, endpoint: web.Endpoint) -> None:
+    flow.broken = True
+    flow.metrics.watch(LANES, lambda: 1 / 0)
+    assert (await get(endpoint, "/status"))[0] == 500
+    assert (await get(endpoint, "/metrics"))[0] == 500
+    lines = [json.loads(line) for line in flow.lines.getvalue().splitlines()]
+    assert [(line["event"], line["path"]) for line in lines] == [
+        ("telemetry answer failed", "/status"),
+        ("telemetry answer failed", "/metrics"),
+    ]
+    assert (await get(endpoint, "/health/live"))[0] == 200
+
+
+async def test_unknown_pages_and_other_methods_are_refused(endpoint: web.Endpoint) -> None:
+    assert (await get(endpoint, "/"))[0] == 404
+    async with aiohttp.ClientSession() as client, client.post(endpoint.url + "/status") as reply:
+        assert reply.status == 405
+        assert reply.headers["Server"] == "fault-adapter"
+
+
+async def test_a_port_that_is_taken_stops_the_start_with_what_to_do(flow: Flow, endpoint: web.Endpoint) -> None:
+    with pytest.raises(Stop, match="ADAPTER_TELEMETRY__PORT"):
+        await flow.listen(endpoint.port)

@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 from aiohttp import web
 
@@ -76,6 +76,7 @@ class Tally:
     overlaps: int = 0
     most_at_once: int = 0
     at_once: int = 0
+    forgotten: int = 0
     connections: set["_Connection"] = field(default_factory=set)
 
     def begin(self, operation: bytes, key: bytes, message_id: bytes) -> int:
@@ -90,21 +91,23 @@ class Tally:
         under_way[key] += 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        return len(self.labels) - 1
+        return self.forgotten + len(self.labels) - 1
 
     def end(self, number: int, key: bytes) -> None:
         self.under_way[key] -= 1
         self.at_once -= 1
-        if number < len(self.finished):
-            self.finished[number] = time.monotonic()
+        if number >= self.forgotten:
+            self.finished[number - self.forgotten] = time.monotonic()
 
     def forget(self) -> None:
-        """Starts from nothing, for the next measurement; nothing may be under way."""
+        """Starts from nothing, for the next measurement; what is under way stays under way."""
+        self.forgotten += len(self.labels)
         del self.received[:], self.finished[:]
         self.labels.clear()
-        self.under_way.clear()
+        self.under_way = +self.under_way
         self.messages.clear()
-        self.overlaps = self.most_at_once = self.at_once = 0
+        self.overlaps = 0
+        self.most_at_once = self.at_once
 
     def hang_up(self) -> None:
         for connection in list(self.connections):
@@ -169,8 +172,7 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         self._tally.connections.add(self)
 
     def connection_lost(self, _: Exception | None) -> None:

@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from aiohttp import web
 
+from adapter.catalogue import schema_root
 from adapter.twin import control, desk, listen, wire
 from adapter.twin.calls import Call, CallLog
 from adapter.twin.faults import Fault, Plan
@@ -47,7 +48,7 @@ class Twin:
             self.plan.add(fault)
         self._desk = desk.Desk(
             self.books,
-            desk.load(Path(__file__).parents[2] / "schemas" / "xsd" / "cityfibre"),
+            desk.load(schema_root() / "xsd" / "cityfibre"),
             base_path=self.settings.base_path,
             buyer=self.settings.buyer,
             echo_message_id=self.settings.echo_message_id,
@@ -161,12 +162,17 @@ class Running(Protocol):
 
 
 async def run(settings: TwinSettings) -> int:
-    """Serves until it is cancelled or interrupted; prints the addresses first. The command `adapter twin`."""
+    """Serves until SIGTERM or SIGINT; prints the addresses first. The command `adapter twin`. Raises Stop if it
+    cannot start.
+    """
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with Lean(settings) if settings.lean else Twin(settings) as running:
         for text in _greeting(running, settings):
             sys.stdout.write(text + "\n")
         sys.stdout.flush()
-        await asyncio.Event().wait()
+        await stopped.wait()
     return 0
 
 

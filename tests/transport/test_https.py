@@ -427,17 +427,20 @@ async def test_a_kept_connection_the_server_has_left_meanwhile_costs_no_doubt(ca
 
     def serve() -> None:
         first, _ = server.accept()
+        first.settimeout(10)
         with first:
             take(first)
             leave.wait(20)
             first.sendall(leaving)
         left.set()
         second, _ = server.accept()
+        second.settimeout(10)
         with second:
             take(second)
 
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        thread = threading.Thread(target=serve)
+        server.settimeout(10)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         made = calls(f"http://127.0.0.1:{server.getsockname()[1]}")
         assert await outcome(post(made)) == (Reply, "200")

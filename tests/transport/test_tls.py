@@ -1,0 +1,259 @@
+"""Certificate files of a client: what is wrong with them is said at the start, and changes count only if good."""
+
+import asyncio
+import shutil
+import ssl
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from adapter.core.errors import Stop
+from adapter.transport.tls import ClientTls, Reload, TlsFiles, client_context
+from adapter.twin.certificates import Authority, Pair
+from tests.support.certificates import Trials
+from tests.support.wait import eventually
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def files(authority: Authority) -> TlsFiles:
+    pair = authority.client("client")
+    return TlsFiles(pair.certificate, pair.key, authority.certificate)
+
+
+def test_a_context_verifies_and_speaks_nothing_old(files: TlsFiles) -> None:
+    context, _ = client_context(files)
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+def test_only_the_authorities_of_the_file_are_trusted(files: TlsFiles) -> None:
+    context, _ = client_context(files)
+    assert context.cert_store_stats()["x509"] == 1
+
+
+def test_no_session_keys_are_written_where_the_environment_says(
+    files: TlsFiles, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+    context, _ = client_context(files)
+    assert context.keylog_filename is None
+
+
+def test_ends_of_validity_are_known(authority: Authority) -> None:
+    pair = authority.client("client", valid_for=3 * DAY)
+    _, not_after = client_context(TlsFiles(pair.certificate, pair.key, authority.certificate))
+    left = {name: end - datetime.now(UTC) for name, end in not_after.items()}
+    assert left.keys() == {"certificate", "ca"}
+    assert timedelta(hours=71) < left["certificate"] < 3 * DAY
+    assert 9 * DAY < left["ca"] < 10 * DAY
+
+
+def test_the_earliest_end_in_a_chain_counts(authority: Authority, tmp_path: Path) -> None:
+    pair = authority.client("client", valid_for=20 * DAY)
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(pair.certificate.read_bytes() + authority.certificate.read_bytes())
+    _, not_after = client_context(TlsFiles(chain, pair.key, authority.certificate))
+    assert not_after["certificate"] == not_after["ca"]
+
+
+def test_without_files_the_system_decides_whom_to_trust() -> None:
+    _, not_after = client_context(TlsFiles())
+    assert not_after == {}
+
+
+Break = Callable[[TlsFiles, Trials], TlsFiles]
+
+
+def _encrypt(files: TlsFiles, _: Trials) -> TlsFiles:
+    assert files.key is not None
+    key = serialization.load_pem_private_key(files.key.read_bytes(), None)
+    files.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    return files
+
+
+def _write(name: str, content: bytes) -> Break:
+    def change(files: TlsFiles, _: Trials) -> TlsFiles:
+        path: Path = getattr(files, name)
+        path.write_bytes(content)
+        return files
+
+    return change
+
+
+def _no_certificate_in_block(files: TlsFiles, _: Trials) -> TlsFiles:
+    assert files.certificate is not None
+    files.certificate.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    return files
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda files, _: replace(files, certificate=Path("/no/such/file")), "/no/such/file: cannot be read"),
+        (lambda files, _: replace(files, key=Path("/no/such/file")), "/no/such/file: cannot be read"),
+        (lambda files, _: replace(files, ca=Path("/no/such/file")), "/no/such/file: cannot be read"),
+        (lambda files, _: replace(files, certificate=Path("/")), "/: cannot be read"),
+        (lambda files, _: replace(files, key=None), "go together"),
+        (lambda files, trials: replace(files, key=trials.good.client_key), "is not the key of"),
+        (
+            lambda files, trials: replace(
+                files, certificate=trials.expired_client.certificate, key=trials.expired_client.key
+            ),
+            "expired at",
+        ),
+        (_encrypt, "the key is encrypted"),
+        (_write("certificate", b""), "holds no PEM certificate"),
+        (_write("certificate", b"\xff\x00binary"), "holds no PEM certificate"),
+        (_no_certificate_in_block, "holds no PEM certificate"),
+        (_write("key", b"not a key"), "give a PEM private key"),
+        (_write("ca", b"nothing"), "holds no PEM certificate"),
+    ],
+)
+def test_files_that_cannot_work_stop_the_start_and_say_what_to_do(
+    files: TlsFiles, trials: Trials, change: Break, said: str
+) -> None:
+    with pytest.raises(Stop, match=said):
+        ClientTls(change(files, trials))
+
+
+def test_a_certificate_of_the_future_stops_the_start(authority: Authority) -> None:
+    pair = authority.client("client", valid_for=2 * DAY, age=-DAY)
+    with pytest.raises(Stop, match="not valid before"):
+        ClientTls(TlsFiles(pair.certificate, pair.key, authority.certificate))
+
+
+def test_all_problems_are_said_at_once() -> None:
+    with pytest.raises(Stop) as caught:
+        ClientTls(TlsFiles(Path("/no/certificate"), Path("/no/key"), Path("/no/ca")))
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["/no/certificate", "/no/key", "/no/ca"]
+
+
+def _serial(path: Path) -> int:
+    return x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+
+
+def test_unchanged_files_are_not_read_again(files: TlsFiles) -> None:
+    tls = ClientTls(files)
+    context = tls.context
+    assert tls.refresh() is None
+    assert tls.context is context
+    assert tls.epoch == 1
+
+
+def test_a_good_new_pair_is_taken_into_use(files: TlsFiles, authority: Authority) -> None:
+    tls = ClientTls(files)
+    before = tls.context
+    authority.client("client", valid_for=5 * DAY)
+    reload = tls.refresh()
+    assert reload is not None
+    assert reload.problems == ()
+    assert reload.not_after["certificate"] == tls.not_after["certificate"] > datetime.now(UTC) + 4 * DAY
+    assert tls.context is not before
+    assert tls.epoch == 2
+    assert tls.refresh() is None
+
+
+def test_a_broken_new_pair_leaves_the_old_one_in_use_and_is_said_once(
+    files: TlsFiles, authority: Authority, trials: Trials
+) -> None:
+    assert files.key is not None
+    tls = ClientTls(files)
+    before, ends = tls.context, tls.not_after
+    shutil.copy(trials.good.client_key, files.key)
+    reload = tls.refresh()
+    assert reload == Reload(reload.problems if reload else (), ends)
+    assert "is not the key of" in reload.problems[0]
+    assert (tls.context, tls.not_after, tls.epoch) == (before, ends, 1)
+    assert tls.refresh() is None
+    authority.client("client")
+    reload = tls.refresh()
+    assert reload is not None
+    assert reload.problems == ()
+    assert tls.epoch == 2
+
+
+def test_a_file_that_vanishes_for_a_moment_is_a_problem_and_then_none(files: TlsFiles) -> None:
+    assert files.certificate is not None
+    tls = ClientTls(files)
+    aside = files.certificate.with_suffix(".aside")
+    files.certificate.rename(aside)
+    reload = tls.refresh()
+    assert reload is not None
+    assert "cannot be read" in reload.problems[0]
+    aside.rename(files.certificate)
+    reload = tls.refresh()
+    assert reload is not None
+    assert reload.problems == ()
+
+
+def test_a_removed_authority_is_trusted_no_more(files: TlsFiles, trials: Trials) -> None:
+    assert files.ca is not None
+    tls = ClientTls(files)
+    shutil.copy(trials.unknown_ca, files.ca)
+    assert tls.refresh() is not None
+    (trusted,) = tls.context.get_ca_certs()
+    assert int(str(trusted["serialNumber"]), 16) == _serial(trials.unknown_ca)
+
+
+def test_a_swapped_mount_of_a_kubernetes_secret_is_noticed(tmp_path: Path) -> None:
+    # A mounted secret is `..data/<file>` behind links, and `..data` is a link that is replaced in one step.
+    authority = Authority(tmp_path)
+
+    def release(name: str) -> Pair:
+        folder = tmp_path / name
+        folder.mkdir()
+        pair = authority.client("client")
+        for path in (pair.certificate, pair.key):
+            shutil.copy2(path, folder / path.name)
+        (tmp_path / "..next").symlink_to(folder)
+        (tmp_path / "..next").rename(tmp_path / "..data")
+        return pair
+
+    pair = release("..1")
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    for path in (pair.certificate, pair.key):
+        (mount / path.name).symlink_to(tmp_path / "..data" / path.name)
+    tls = ClientTls(TlsFiles(mount / pair.certificate.name, mount / pair.key.name, authority.certificate))
+    release("..2")
+    assert tls.refresh() is not None
+    assert tls.epoch == 2
+
+
+async def test_a_watch_reports_good_and_bad_changes_and_goes_on(
+    files: TlsFiles, authority: Authority, trials: Trials
+) -> None:
+    assert files.key is not None
+    reports: list[Reload] = []
+    tls = ClientTls(files)
+    watch = asyncio.create_task(tls.watch(0.01, reports.append))
+    try:
+        shutil.copy(trials.good.client_key, files.key)
+        await eventually(lambda: len(reports) == 1)
+        assert reports[0].problems
+        # Key and certificate are replaced one after the other, so a look between the two may report once more.
+        authority.client("client")
+        await eventually(lambda: reports[-1].problems == ())
+        assert tls.epoch == 2
+    finally:
+        watch.cancel()

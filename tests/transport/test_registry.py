@@ -217,7 +217,7 @@ class TestBadRegistries:
             pytest.param(500, b'{"error_code": 50001, "message": "store"}', id="its store fails"),
             pytest.param(503, b"<html>", id="a proxy's page"),
             pytest.param(429, b"{}", id="too many requests"),
-            pytest.param(302, b"", id="a redirect"),
+            pytest.param(302, b"{}", id="a redirect"),
             pytest.param(401, b'{"error_code": 401, "message": "Unauthorized"}', id="no access"),
             pytest.param(404, b"<html>", id="another server's 404"),
             pytest.param(404, b'{"error_code": 404, "message": "HTTP 404 Not Found"}', id="another base path"),
@@ -225,7 +225,7 @@ class TestBadRegistries:
             pytest.param(200, b"", id="an empty 200"),
             pytest.param(200, b"[" * 100_000, id="deep JSON"),
             pytest.param(200, b'{"schema": 1}', id="a schema that is no text"),
-            pytest.param(200, b" " * 3_000_000, id="too large"),
+            pytest.param(200, b'{"id": 1, "schema": "", "pad": "' + b" " * 3_000_000 + b'"}', id="too large"),
         ],
     )
     async def test_an_answer_that_is_none_means_wait(self, status: int, body: bytes) -> None:
@@ -237,6 +237,8 @@ class TestBadRegistries:
                 await registry.schema(1)
             with pytest.raises(Unavailable):
                 await registry.identifier("tickets", ONE)
+            with pytest.raises(Unavailable):
+                await registry.register("tickets", ONE)
 
     async def test_nobody_listens(self) -> None:
         async with asking(f"http://127.0.0.1:{free_port()}") as registry:
@@ -271,12 +273,19 @@ class TestBadRegistries:
         async def broken(_request: web.Request) -> web.Response:
             return web.Response(status=503)
 
+        asked: list[str] = []
+
+        async def healthy(request: web.Request) -> web.Response:
+            asked.append(request.path)
+            return await answers_schema(request)
+
         async with AsyncExitStack() as stack:
             first = await stack.enter_async_context(serving(broken))
-            second = await stack.enter_async_context(serving(answers_schema))
+            second = await stack.enter_async_context(serving(healthy))
             nobody = f"http://127.0.0.1:{free_port()}"
             registry = await stack.enter_async_context(asking(f"{nobody}, {first} ,{second}/"))
             assert await registry.schema(1) == ONE
+        assert asked == ["/schemas/ids/1"]
 
     async def test_all_addresses_are_named_when_none_answers(self) -> None:
         ports = free_port(), free_port()

@@ -65,8 +65,8 @@ def test_further_elements_of_the_body_are_counted() -> None:
     [
         (
             (
-                f"<s:Fault xmlns:s='{SOAP_1_1}'><faultcode>s:Client</faultcode><faultstring> no  such\n ticket</faultstring>"
-                "<detail><x>one</x><y>two</y></detail></s:Fault>"
+                f"<s:Fault xmlns:s='{SOAP_1_1}'><faultcode>s:Client</faultcode>"
+                "<faultstring> no  such\n ticket</faultstring><detail><x>one</x><y>two</y></detail></s:Fault>"
             ),
             Fault("Client", "no such ticket", "one two"),
         ),
@@ -77,8 +77,9 @@ def test_further_elements_of_the_body_are_counted() -> None:
         ("<FAULT><FaultCode>9</FaultCode><FaultString>x</FaultString><Detail>d</Detail></FAULT>", Fault("9", "x", "d")),
         (
             (
-                f"<f:Fault xmlns:f='{SOAP_1_2}'><f:Code><f:Value>f:Sender</f:Value><f:Subcode><f:Value>m:Late</f:Value></f:Subcode>"
-                "</f:Code><f:Reason><f:Text xml:lang='en'>too late</f:Text><f:Text>zu spät</f:Text></f:Reason>"
+                f"<f:Fault xmlns:f='{SOAP_1_2}'><f:Code><f:Value>f:Sender</f:Value>"
+                "<f:Subcode><f:Value>m:Late</f:Value></f:Subcode></f:Code><f:Reason>"
+                "<f:Text xml:lang='en'>too late</f:Text><f:Text>zu spät</f:Text></f:Reason>"
                 "<f:Detail>d</f:Detail></f:Fault>"
             ),
             Fault("Sender.Late", "too late", "d"),

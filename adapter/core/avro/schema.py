@@ -6,6 +6,7 @@ nothing to write).
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -118,7 +119,7 @@ class Schema:
         try:
             parsed = fastavro.parse_schema(document, named_schemas={}, _force=True)
         except (SchemaParseException, UnknownType, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not an Avro schema: {type(error).__name__}") from error
+            raise ValueError(f"not an Avro schema: {str(error)[:200]}") from error
         compact = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
         return cls(fullname=record.name, text=compact, record=record, parsed=parsed)
 
@@ -157,6 +158,9 @@ def label(kind: Type) -> str:
         case Record(name, _, _):
             return f"record {name}"
 
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}(?:\.[A-Za-z_][A-Za-z0-9_]{0,199}){0,20}")
+"""Avro specification, "Names"; that long is ours."""
 
 _PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 
@@ -248,7 +252,7 @@ class _Reader:
         seen: set[str] = set()
         for field in fields:
             match field:
-                case {"name": str(name), "type": kind} if name not in seen:
+                case {"name": str(name), "type": kind} if _NAME.fullmatch(name) and name not in seen:
                     seen.add(name)
                     where = f"{path}.{name}" if path else name
                     yield Field(
@@ -265,9 +269,11 @@ class _Reader:
 def _declared(source: dict[str, Any], namespace: str, path: str) -> tuple[str, str]:
     """Full name and the namespace that holds inside (Avro specification, "Names")."""
     name, space = source.get("name"), source.get("namespace", namespace)
-    if not isinstance(name, str) or not name or not isinstance(space, str):
+    if not isinstance(name, str) or not isinstance(space, str):
         raise ValueError(f"{path}: a named type without name")
     full = _fullname(name, space)
+    if not _NAME.fullmatch(full):
+        raise ValueError(f"{path}: a name that is none")
     return full, full.rpartition(".")[0]
 
 

@@ -1,0 +1,442 @@
+import json
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+import fastavro
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapter.core.avro import (
+    Decoder,
+    Encoder,
+    Schema,
+    UnknownFields,
+    compatibility,
+    frame,
+    from_json,
+    full_transitive,
+    to_json,
+    unframe,
+)
+from adapter.core.errors import Refused, Undecodable
+from tests import strategies
+
+TIME = {"type": "long", "logicalType": "timestamp-millis"}
+COLOUR = {"type": "enum", "name": "Colour", "symbols": ["RED", "GREEN", "UNKNOWN"], "default": "UNKNOWN"}
+NOTE = {
+    "type": "record",
+    "name": "Note",
+    "fields": [
+        {"name": "text", "type": "string"},
+        {"name": "by", "type": ["null", "string"], "default": None},
+    ],
+}
+FIELDS: list[dict[str, Any]] = [
+    {"name": "id", "type": "string"},
+    {"name": "at", "type": TIME},
+    {"name": "day", "type": ["null", {"type": "int", "logicalType": "date"}], "default": None},
+    {"name": "count", "type": "int", "default": 0},
+    {"name": "size", "type": ["null", "long"], "default": None},
+    {"name": "done", "type": "boolean", "default": False},
+    {"name": "colour", "type": ["null", COLOUR], "default": None},
+    {"name": "notes", "type": {"type": "array", "items": NOTE}, "default": []},
+    {"name": "first", "type": ["null", "Note"], "default": None},
+]
+MOMENT = datetime(2026, 1, 31, 12, 0, 0, 5000, tzinfo=UTC)
+MINIMAL: dict[str, Any] = {"id": "1", "at": MOMENT}
+FULL: dict[str, Any] = {
+    "id": "é\U0001f600",
+    "at": MOMENT,
+    "day": date(2026, 2, 28),
+    "count": -5,
+    "size": 2**40,
+    "done": True,
+    "colour": "GREEN",
+    "notes": [{"text": "a", "by": None}, {"text": "b", "by": "me"}],
+    "first": {"text": "c", "by": "you"},
+}
+COMPLETE = {
+    "id": "1",
+    "at": MOMENT,
+    "day": None,
+    "count": 0,
+    "size": None,
+    "done": False,
+    "colour": None,
+    "notes": [],
+    "first": None,
+}
+
+
+def text_of(*fields: dict[str, Any], name: str = "x.Thing") -> str:
+    return json.dumps({"type": "record", "name": name, "fields": list(fields)})
+
+
+def schema(*fields: dict[str, Any], name: str = "x.Thing") -> Schema:
+    return Schema.parse(text_of(*fields, name=name))
+
+
+THING = schema(*FIELDS)
+
+
+def changed(name: str, **changes: Any) -> Schema:
+    return schema(*({**field, **changes} if field["name"] == name else field for field in FIELDS))
+
+
+def payload(writer: Schema, record: dict[str, Any]) -> bytes:
+    return unframe(Encoder(writer, 1).encode(record))[1]
+
+
+def undecodable(decoder: Decoder, data: bytes) -> str:
+    with pytest.raises(Undecodable) as refused:
+        decoder.decode(data)
+    return refused.value.reason
+
+
+# -- the frame
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "null-value"),
+        (b"", "empty"),
+        (b'{"json": true}', "unframed"),
+        (b"\x01\x00\x00\x00\x07rest", "unframed"),
+        (b"\x00", "truncated"),
+        (b"\x00\x00\x00\x07", "truncated"),
+    ],
+)
+def test_values_that_are_not_framed(value: bytes | None, reason: str) -> None:
+    with pytest.raises(Undecodable) as refused:
+        unframe(value)
+    assert refused.value.reason == reason
+
+
+@given(st.integers(0, 2**32 - 1), st.binary())
+def test_a_frame_is_taken_off_again(identifier: int, data: bytes) -> None:
+    assert unframe(frame(identifier, data)) == (identifier, data)
+
+
+# -- schemas
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        '"string"',
+        "[]",
+        "[" * 100_000,
+        '{"type": "record", "name": "a"}',
+        '{"type": "record", "name": "a", "fields": [{"name": "b"}]}',
+        '{"type": "record", "name": "a", "fields": [{"name": "b", "type": "nowhere"}]}',
+        '{"type": "record", "name": "a", "fields": [{"name": "b", "type": []}]}',
+        '{"type": "record", "name": "a", "fields": [{"name": "b", "type": 7}]}',
+        '{"type": "record", "name": "a", "fields": 7, "__fastavro_parsed__": true}',
+        '{"type": "record", "name": 7, "fields": []}',
+        '{"type": "record", "name": "not a name", "fields": []}',
+        '{"type": "record", "name": "a", "fields": [{"name": "b", "type": "int", "aliases": 7, "default": "x"}]}',
+        text_of({"name": "a", "type": "int"}, {"name": "a", "type": "int"}),
+        text_of({"name": "next", "type": ["null", "x.Thing"]}),
+        text_of({"name": "a", "type": {"type": "array", "items": "null"}}),
+        text_of({"name": "a", "type": {"type": "array", "items": {"type": "fixed", "name": "f", "size": 0}}}),
+        text_of({"name": "a", "type": {"type": "enum", "name": "e", "symbols": ["A"], "default": "B"}}),
+        text_of({"name": "a", "type": {"type": "fixed", "name": "f", "size": 10**12}}),
+        text_of({"name": "a", "type": "string", "doc": "x" * 600_000}),
+    ],
+    ids=lambda text: text[:60],
+)
+def test_schemas_that_are_not_taken(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Schema.parse(text)
+
+
+def test_a_schema_that_doubles_at_every_level_is_not_taken() -> None:
+    inner: Any = "int"
+    for level in range(30):
+        kind = inner if level == 0 else f"T{level - 1}"
+        inner = {
+            "type": "record",
+            "name": f"T{level}",
+            "fields": [{"name": "a", "type": inner}, {"name": "b", "type": kind}],
+        }
+    with pytest.raises(ValueError, match="too"):
+        Schema.parse(text_of({"name": "a", "type": inner}))
+
+
+def test_names_are_known_by_their_full_form() -> None:
+    assert (THING.fullname, THING.name) == ("x.Thing", "Thing")
+    assert Schema.parse(THING.text).text == THING.text
+
+
+# -- encoding
+
+
+@pytest.mark.parametrize(("record", "back"), [(MINIMAL, COMPLETE), (FULL, FULL)])
+def test_a_record_comes_back_with_its_defaults(record: dict[str, Any], back: dict[str, Any]) -> None:
+    decoded = Decoder(THING.text, [THING]).decode(payload(THING, record))
+    assert (decoded.name, decoded.record, decoded.unknown) == ("Thing", back, ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"at": datetime(2026, 1, 31)}, "Thing.at: is a time without zone"),  # noqa: DTZ001 -- what is refused
+        ({"at": 7}, "Thing.at: is not a time"),
+        ({"day": MOMENT}, "Thing.day: is not int (date)"),
+        ({"id": None}, "Thing.id: is not a string"),
+        ({"id": "\ud800"}, "Thing.id: has a lone surrogate"),
+        ({"count": True}, "Thing.count: is not int"),
+        ({"count": 2**31}, "Thing.count: is beyond int"),
+        ({"size": 1.0}, "Thing.size: is not long"),
+        ({"done": 1}, "Thing.done: is not boolean"),
+        ({"colour": "PINK"}, "Thing.colour: is not a symbol of the enum"),
+        ({"notes": "ab"}, "Thing.notes: is not an array"),
+        ({"notes": [{"text": "a"}, {"text": 7}]}, "Thing.notes[1].text: is not a string"),
+        ({"first": {"by": "a"}}, "Thing.first: has no text"),
+        ({"first": []}, "Thing.first: is not a record"),
+        ({"secret": 7}, "Thing: has a field its schema has not"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_its_path(changes: dict[str, Any], path: str) -> None:
+    with pytest.raises(ValueError, match=r".") as refused:
+        Encoder(THING, 1).encode(MINIMAL | changes)
+    assert str(refused.value) == path
+
+
+@settings(max_examples=200)
+@given(strategies.values(THING.record))
+def test_every_record_is_written_and_read_back_or_refused(record: dict[str, Any]) -> None:
+    try:
+        data = payload(THING, record)
+    except ValueError as refused:
+        assert "surrogate" in str(refused)  # noqa: PT017 -- either outcome is right
+    else:
+        assert Decoder(THING.text, [THING]).decode(data).record == record
+
+
+# -- decoding
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_record_or_undecodable(data: bytes) -> None:
+    try:
+        Decoder(THING.text, [THING]).decode(data)
+    except Undecodable as refused:
+        assert refused.reason == "malformed"  # noqa: PT017 -- either outcome is right
+
+
+@given(st.integers(0, 40))
+def test_truncated_and_overlong_records_are_malformed(cut: int) -> None:
+    data = payload(THING, FULL)
+    decoder = Decoder(THING.text, [THING])
+    assert undecodable(decoder, data[: cut % len(data)]) == "malformed"
+    assert undecodable(decoder, data + b"\x00" * (cut + 1)) == "malformed"
+
+
+def test_a_string_longer_than_its_bytes_is_malformed() -> None:
+    assert undecodable(Decoder(THING.text, [THING]), b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f") == "malformed"
+
+
+@pytest.mark.parametrize(
+    "count", [b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"]
+)
+def test_an_array_that_claims_to_be_endless_is_malformed(count: bytes) -> None:
+    numbers = schema({"name": "a", "type": {"type": "array", "items": "int"}})
+    assert undecodable(Decoder(numbers.text, [numbers]), count) == "malformed"
+
+
+@pytest.mark.parametrize("text", ["", '"string"', '{"type": "record", "name": "x.Thing"}'])
+def test_a_writer_schema_we_cannot_read_with(text: str) -> None:
+    with pytest.raises(Undecodable) as refused:
+        Decoder(text, [THING])
+    assert refused.value.reason == "bad-schema"
+
+
+@pytest.mark.parametrize("name", ["x.Other", "y.Thing", "Thing"])
+def test_a_record_that_is_not_ours(name: str) -> None:
+    with pytest.raises(Undecodable) as refused:
+        Decoder(text_of(*FIELDS, name=name), [THING])
+    assert refused.value.reason == "unknown-record"
+
+
+def test_the_same_schema_in_another_spelling_reads_the_same() -> None:
+    spelled = json.dumps(json.loads(THING.text), indent=4)
+    assert Decoder(spelled, [THING]).decode(payload(THING, FULL)).record == FULL
+
+
+def test_an_older_producer_is_read_with_our_defaults() -> None:
+    older = schema(*FIELDS[:2])
+    decoded = Decoder(older.text, [THING]).decode(payload(older, MINIMAL))
+    assert (decoded.record, decoded.unknown) == (COMPLETE, ())
+
+
+def test_a_symbol_of_a_newer_producer_is_the_default() -> None:
+    newer = changed("colour", type=["null", COLOUR | {"symbols": ["PINK", "UNKNOWN"]}])
+    decoded = Decoder(newer.text, [THING]).decode(payload(newer, MINIMAL | {"colour": "PINK"}))
+    assert decoded.record["colour"] == "UNKNOWN"
+
+
+NEWER_NOTE = NOTE | {"fields": [*NOTE["fields"], {"name": "mood", "type": ["null", "string"], "default": None}]}
+NEWER = schema(
+    *(
+        {**field, "type": {"type": "array", "items": NEWER_NOTE}} if field["name"] == "notes" else field
+        for field in FIELDS
+    ),
+    {"name": "urgent", "type": "boolean", "default": False},
+    {"name": "tags", "type": {"type": "array", "items": "string"}, "default": []},
+    {"name": "due", "type": ["null", TIME], "default": None},
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "unknown"),
+    [
+        ({}, ()),
+        ({"urgent": False, "tags": [], "due": None}, ()),
+        ({"urgent": True}, ("urgent",)),
+        ({"tags": ["x"], "due": MOMENT}, ("tags", "due")),
+        ({"notes": [{"text": "a"}, {"text": "b", "mood": "bad"}]}, ("notes[1].mood",)),
+        ({"first": {"text": "a", "mood": "good"}}, ("first.mood",)),
+    ],
+)
+def test_fields_of_a_newer_producer_are_named_if_they_carry_something(
+    changes: dict[str, Any], unknown: tuple[str, ...]
+) -> None:
+    data = payload(NEWER, MINIMAL | changes)
+    decoded = Decoder(NEWER.text, [THING]).decode(data)
+    assert sorted(decoded.unknown) == sorted(unknown)
+    assert "urgent" not in decoded.record
+    assert Decoder(NEWER.text, [THING], unknown_fields=UnknownFields.IGNORE).decode(data).unknown == ()
+
+
+def test_data_without_a_place_in_our_schema_is_unresolvable() -> None:
+    looser = changed("id", type=["null", "string"])
+    decoder = Decoder(looser.text, [THING])
+    assert decoder.decode(payload(looser, MINIMAL)).record == COMPLETE
+    assert undecodable(decoder, payload(looser, MINIMAL | {"id": None})) == "unresolvable"
+
+
+# -- compatibility
+
+
+@pytest.mark.parametrize(
+    ("reader", "problems"),
+    [
+        (changed("count", type="long"), []),
+        (schema(*FIELDS[:2]), []),
+        (schema({"name": "renamed", "aliases": ["id"], "type": "string"}, *FIELDS[1:]), []),
+        (changed("id", type=["null", "string"]), []),
+        (schema(*FIELDS, {"name": "more", "type": "int"}), ["Thing.more: not written, and has no default"]),
+        (changed("id", type="int"), ["Thing.id: string cannot become int"]),
+        (changed("size", type="long", default=0), ["Thing.size: null cannot become long"]),
+        (changed("at", type="long"), ["Thing.at: long (timestamp-millis) would be read as long"]),
+        (
+            changed("colour", type=["null", {"type": "enum", "name": "Colour", "symbols": ["RED"]}], default=None),
+            ["Thing.colour: no default for the symbols GREEN, UNKNOWN"],
+        ),
+        (
+            changed("first", type=["null", {**NOTE, "fields": [{"name": "x", "type": "int"}], "name": "y.Note"}]),
+            ["Thing.first.x: not written, and has no default"],
+        ),
+        (schema(*FIELDS, name="x.Other"), ["Other: record x.Thing is not record x.Other"]),
+    ],
+)
+def test_what_a_reader_makes_of_what_thing_wrote(reader: Schema, problems: list[str]) -> None:
+    assert compatibility(reader, THING) == problems
+
+
+def test_full_transitive_compares_every_pair_both_ways() -> None:
+    first = schema(*FIELDS[:2])
+    second = schema(*FIELDS[:2], {"name": "x", "type": "int", "default": 0})
+    third = schema(*FIELDS[:2], {"name": "x", "type": "string", "default": ""})
+    assert full_transitive([first, second]) == []
+    assert full_transitive([first, third]) == []
+    assert full_transitive([second, first, third]) == [
+        "version 1 cannot read version 3: Thing.x: string cannot become int",
+        "version 3 cannot read version 1: Thing.x: int cannot become string",
+    ]
+
+
+kinds = st.recursive(
+    st.sampled_from(["int", "long", "string", "boolean", "double", COLOUR, NOTE]),
+    lambda inner: st.one_of(
+        inner.filter(lambda kind: not isinstance(kind, list)).map(lambda kind: ["null", kind]),
+        inner.map(lambda kind: {"type": "array", "items": kind}),
+    ),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(kinds, kinds, st.data())
+def test_what_is_called_compatible_is_read_by_fastavro(ours: Any, theirs: Any, data: st.DataObject) -> None:
+    reader, writer = schema({"name": "a", "type": ours}), schema({"name": "a", "type": theirs})
+    if compatibility(reader, writer):
+        return
+    record = data.draw(strategies.values(writer.record, st.text()))
+    assert Decoder(writer.text, [reader]).decode(payload(writer, record)).name == "Thing"
+
+
+# -- the readable form
+
+
+@given(strategies.values(THING.record, st.text()))
+def test_the_readable_form_is_plain_json_and_comes_back(record: dict[str, Any]) -> None:
+    assert from_json(THING, json.loads(json.dumps(to_json(THING, record)))) == record
+
+
+def test_the_readable_form_of_times_and_dates() -> None:
+    shown = to_json(THING, FULL)
+    assert (shown["at"], shown["day"]) == ("2026-01-31T12:00:00.005Z", "2026-02-28")
+    there = timezone(timedelta(hours=1))
+    assert to_json(THING, {"at": datetime(2026, 1, 31, 13, tzinfo=there)})["at"] == "2026-01-31T12:00:00.000Z"
+    assert from_json(THING, {"id": "1", "at": "2026-01-31T13:00:00.0057+01:00"}) == COMPLETE
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    obj = {
+        "at": "yesterday",
+        "day": "31/01/2026",
+        "count": 2**31,
+        "size": "7",
+        "done": 1,
+        "colour": "PINK",
+        "notes": [{"text": "a"}, {"by": 7, "txt": "b"}],
+        "first": "x",
+    }
+    with pytest.raises(Refused) as refused:
+        from_json(THING, obj)
+    assert [str(problem) for problem in refused.value.problems] == [
+        "id: is required",
+        "at: not a time with zone such as 2026-01-31T12:00:00Z",
+        "day: not a date such as 2026-01-31",
+        "count: beyond int",
+        "size: is not a whole number",
+        "done: is not true or false",
+        "colour: not one of RED, GREEN, UNKNOWN",
+        "notes[1].text: is required",
+        "notes[1].by: is not a text",
+        "notes[1].txt: unknown field, is it text?",
+        "first: is not an object",
+    ]
+
+
+@pytest.mark.parametrize("moment", ["2026-01-31", "2026-01-31T12:00:00", "9999-12-31T23:59:59-01:00"])
+def test_a_time_without_zone_or_beyond_the_calendar_is_no_time(moment: str) -> None:
+    with pytest.raises(Refused, match="at: not a time"):
+        from_json(THING, {"id": "1", "at": moment})
+
+
+@pytest.mark.parametrize("obj", [None, [], "x", 7])
+def test_what_is_no_object_is_no_record(obj: Any) -> None:
+    with pytest.raises(Refused):
+        from_json(THING, obj)
+
+
+def test_our_schemas_are_those_fastavro_reads_without_parsing_again() -> None:
+    assert fastavro.parse_schema(THING.parsed) is THING.parsed

@@ -172,14 +172,17 @@ class Desk:
                     return decided
                 return answers.confirmed(reference, resolve_accepted=accepted)
             case "queryAppointmentAvailability":
-                first = date.fromisoformat((request.text("appointmentsFrom") or "")[:10])
+                first = _day(request.text("appointmentsFrom"))
+                if first is None:
+                    return Refusal(400, "appointmentsFrom is out of reach")
                 return answers.available(reference, self.books.slots(address=reference, first=first))
             case _:
-                slot = Slot(
-                    date.fromisoformat((request.text("appointmentSlot", "appointmentDate") or "")[:10]),
-                    request.text("appointmentSlot", "appointmentStartTime") or "",
-                    request.text("appointmentSlot", "appointmentEndTime") or "",
-                )
+                day = _day(request.text("appointmentSlot", "appointmentDate"))
+                if day is None:
+                    return Refusal(400, "appointmentDate is out of reach")
+                start = request.text("appointmentSlot", "appointmentStartTime") or ""
+                end = request.text("appointmentSlot", "appointmentEndTime") or ""
+                slot = Slot(day, start, end)
                 key = self.books.reserve(address=reference, slot=slot)
                 return key if isinstance(key, Refusal) else answers.reserved(key, slot)
 
@@ -213,6 +216,15 @@ class Desk:
             now=now,
             correlation_id=(request.text("message", "correlationId") or "") if nicc else None,
         )
+
+
+def _day(text: str | None) -> date | None:
+    """An xs:date, whose time zone does not matter here; None for years that no calendar of ours has."""
+    try:
+        day = date.fromisoformat((text or "")[:10])
+    except ValueError:
+        return None
+    return day if day.year < 9000 else None
 
 
 _CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([^\s\"';]+)", re.IGNORECASE)

@@ -97,8 +97,8 @@ def from_arguments(given: argparse.Namespace) -> TwinSettings:
         problems.append(
             '--latency goes with --lean; else use --fault \'{"kind": "delay", "seconds": 0.1, "times": null}\''
         )
-    if given.lean and (given.faults or given.fault):
-        problems.append("--lean gives fixed replies: faults on demand do not work with it")
+    if given.lean and (given.faults or given.fault or given.calls):
+        problems.append("--lean gives fixed replies and counts in memory: no --faults, --fault or --calls with it")
     if given.speed <= 0:
         problems.append("--speed: above 0")
     faults = _faults(given, problems)

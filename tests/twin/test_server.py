@@ -120,28 +120,40 @@ async def test_a_ticket_from_report_to_close(twin: Twin, http: aiohttp.ClientSes
     status, body = await post(http, twin, "resolveResponse", answer)
     assert (status, value(body, "responseCode")) == (400, "409")
     assert [c.verdict for c in twin.calls] == ["accepted"] * 4 + ["refused"]
+    assert [c.answered for c in twin.calls] == [200] * 4 + [400]
     assert_valid(body)
 
 
+PARTIES = (
+    "<message><messageId>m</messageId><correlationId>c-9</correlationId>"
+    "<sentAt>2026-03-02T09:30:00.000Z</sentAt></message>"
+    "<buyer><buyerIdentifier>SPDEV1</buyerIdentifier></buyer>"
+    "<seller><sellerIdentifier>CITYFIBRE</sellerIdentifier></seller>"
+)
+CFH = 'xmlns:cfh="http://www.cityfibre.com/ala/ext1"'
+KIND = "<appointmentType>Repair</appointmentType><cfh:productName>ftthl2r</cfh:productName>"
+
+
+def query(first: str) -> str:
+    return (
+        f"<queryAppointmentAvailability {CFH}>{PARTIES}<addressKey>77</addressKey>"
+        f"<appointmentsFrom>{first}</appointmentsFrom>{KIND}</queryAppointmentAvailability>"
+    )
+
+
+@pytest.mark.parametrize("first", ["12026-03-02", "-0001-03-02", "9999-12-31"])
+async def test_dates_beyond_every_calendar_are_refused(first: str, twin: Twin, http: aiohttp.ClientSession) -> None:
+    status, body = await post(http, twin, "queryAppointmentAvailability", query(first))
+    assert (status, value(body, "description")) == (400, "appointmentsFrom is out of reach")
+
+
 async def test_query_then_reserve_then_report_with_the_key(http: aiohttp.ClientSession) -> None:
-    parties = (
-        "<message><messageId>m</messageId><correlationId>c-9</correlationId>"
-        "<sentAt>2026-03-02T09:30:00.000Z</sentAt></message>"
-        "<buyer><buyerIdentifier>SPDEV1</buyerIdentifier></buyer>"
-        "<seller><sellerIdentifier>CITYFIBRE</sellerIdentifier></seller>"
-    )
-    cfh = 'xmlns:cfh="http://www.cityfibre.com/ala/ext1"'
-    kind = "<appointmentType>Repair</appointmentType><cfh:productName>ftthl2r</cfh:productName>"
-    query = (
-        f"<queryAppointmentAvailability {cfh}>{parties}<addressKey>77</addressKey>"
-        f"<appointmentsFrom>2026-03-02</appointmentsFrom>{kind}</queryAppointmentAvailability>"
-    )
     async with Twin(TwinSettings(reserved_keys_only=True)) as twin:
-        status, body = await post(http, twin, "queryAppointmentAvailability", query)
+        status, body = await post(http, twin, "queryAppointmentAvailability", query("2026-03-02"))
         assert (status, value(body, "correlationId")) == (200, "c-9")
         slot = next(e for e in etree.fromstring(body).iter() if e.tag == "appointmentSlot")
         reserve = (
-            f"<reserveAppointment {cfh}>{parties}{etree.tostring(slot, encoding='unicode')}{kind}"
+            f"<reserveAppointment {CFH}>{PARTIES}{etree.tostring(slot, encoding='unicode')}{KIND}"
             "<cfh:addressKey>77</cfh:addressKey></reserveAppointment>"
         )
         status, body = await post(http, twin, "reserveAppointment", reserve)

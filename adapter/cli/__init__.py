@@ -1,6 +1,7 @@
 """The command line. `main` parses, runs one command and turns what went wrong into lines and an exit code."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -45,18 +46,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has said what is wrong, or has shown the help that was asked for
         return int(stop.code or 0)
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
     except Stop as stop:
         _complain(*stop.problems)
         return Exit.WRONG
     except Unavailable as error:
         _complain(str(error))
         return Exit.FAILED
-    except BrokenPipeError:  # who read our output has gone; nobody is left to tell
-        sys.stdout = None
+    except BrokenPipeError:
+        # Who read our output has gone (`adapter settings | head`). The interpreter would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
+    return code
 
 
 def _parser(given: Sequence[str]) -> argparse.ArgumentParser:

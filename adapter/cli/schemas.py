@@ -13,7 +13,7 @@ from adapter.catalogue import GROUPS, Catalogue, SubjectStrategy
 from adapter.cli.exits import Exit
 from adapter.core.avro import Schema, full_transitive
 from adapter.core.errors import Stop
-from adapter.settings import Topics, Vocabulary, load
+from adapter.settings import Offline, Topics, Vocabulary, load
 from adapter.suppliers import cityfibre
 from adapter.transport.registry import HttpRegistry
 
@@ -45,11 +45,11 @@ def add(_name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> Exit:
-    settings = load(Vocabulary) if arguments.registry else None
-    root = (settings.schemas if settings else None) or catalogue.schema_root()
+    settings = load(Vocabulary if arguments.registry else Offline)
+    root = settings.schemas or catalogue.schema_root()
     compiled = catalogue.load(cityfibre.supplier(), root)
     problems = list(_breaches(compiled, root / "avro" / "released"))
-    if settings:
+    if isinstance(settings, Vocabulary):
         problems += asyncio.run(_compare(compiled, settings))
     if problems:
         sys.stdout.writelines(f"{problem}\n" for problem in problems)
@@ -67,7 +67,7 @@ def _register(_arguments: argparse.Namespace) -> Exit:
 
 
 def _show(arguments: argparse.Namespace) -> Exit:
-    compiled = catalogue.load(cityfibre.supplier())
+    compiled = catalogue.load(cityfibre.supplier(), load(Offline).schemas)
     groups = dict(zip(GROUPS, (compiled.commands, compiled.events, compiled.journal), strict=True))
     if arguments.record is None:
         for group, schemas in groups.items():

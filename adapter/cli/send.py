@@ -19,7 +19,7 @@ from adapter.cli.exits import Exit
 from adapter.cli.follow import Outcomes
 from adapter.core.avro import Encoder, from_json
 from adapter.core.errors import Refused, Stop
-from adapter.settings import Bus, load
+from adapter.settings import Bus, Offline, load
 from adapter.settings.kinds import parse_duration
 from adapter.suppliers import cityfibre
 from adapter.telemetry import continued
@@ -103,7 +103,7 @@ class _Command:
 
 
 def _example(name: str) -> Exit:
-    compiled = catalogue.load(cityfibre.supplier())
+    compiled = catalogue.load(cityfibre.supplier(), load(Offline).schemas)
     if name not in compiled.commands:
         raise Stop(f"--example {name}: no such command; there are {', '.join(compiled.commands)}")
     shown = example(compiled.commands[name], without=compiled.supplier.envelope, now=datetime.now(UTC))

@@ -364,15 +364,19 @@ class Cluster(Tree):
     topics: Topics = Topics()
 
 
-class Vocabulary(Tree):
+class Offline(Tree):
+    """What the commands about schemas need that stay on this machine."""
+
+    schemas: Folder | None = Field(
+        default=None, description="Folder of schemas to use instead of the built-in ones; holds avro/ and xsd/."
+    )
+
+
+class Vocabulary(Offline):
     """What the commands about schemas need."""
 
     topics: Topics = Topics()
     registry: Registry
-    schemas: Folder | None = Field(
-        default=None,
-        description="Folder of schemas to use instead of the built-in ones; holds avro/ and xsd/.",
-    )
 
 
 class Bus(Vocabulary, Cluster):

@@ -1,0 +1,80 @@
+"""What every command has in common: help, wrong usage, exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adapter import __version__
+from adapter.cli import main
+from adapter.settings import describe, markdown
+
+COMMANDS = ("worker", "run", "twin", "demo", "topics", "schemas", "settings", "send")
+
+
+def test_help_names_every_command_and_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"\n    {command} " in shown
+    for code in (0, 1, 2, 3, 4, 130):
+        assert f"\n  {code} " in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert "adapter " in capsys.readouterr().out.partition("examples:")[2]
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fault-adapter {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["fly"], ["topics"], ["topics", "destroy"], ["schemas"], ["settings", "--json", "--markdown"]]
+)
+def test_wrong_usage_says_what_there_is(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "usage: adapter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (["worker"], "ADAPTER_SUPPLIER__BUYER_IDENTIFIER"),
+        (["run"], "ADAPTER_SUPPLIER__BASE_URL"),
+        (["topics", "plan"], "ADAPTER_KAFKA__BOOTSTRAP_SERVERS"),
+        (["schemas", "register"], "ADAPTER_REGISTRY__URL"),
+        (["schemas", "check", "--registry"], "ADAPTER_REGISTRY__URL"),
+        (["send", "-"], "ADAPTER_REGISTRY__URL"),
+    ],
+)
+def test_settings_that_are_missing_are_told(words: list[str], missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith(f"adapter: {missing}: is missing") for line in lines)
+
+
+def test_settings_as_text_json_and_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["settings"]) == 0
+    text = capsys.readouterr().out
+    assert all(row.variable in text for row in describe())
+    assert main(["settings", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["variable"] for row in rows] == [row.variable for row in describe()]
+    assert main(["settings", "--markdown"]) == 0
+    assert capsys.readouterr().out == markdown()
+
+
+def test_a_reader_that_goes_away_is_no_accident(tmp_path: Path) -> None:
+    errors = tmp_path / "errors"
+    with errors.open("wb") as stream:
+        process = subprocess.Popen([sys.executable, "-m", "adapter", "settings"], stdout=subprocess.PIPE, stderr=stream)
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(30) in {0, 1}
+    assert errors.read_text() == ""

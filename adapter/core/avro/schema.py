@@ -268,13 +268,11 @@ class _Reader:
 
 def _declared(source: dict[str, Any], namespace: str, path: str) -> tuple[str, str]:
     """Full name and the namespace that holds inside (Avro specification, "Names")."""
-    name, space = source.get("name"), source.get("namespace", namespace)
-    if not isinstance(name, str) or not isinstance(space, str):
-        raise ValueError(f"{path}: a named type without name")
-    full = _fullname(name, space)
-    if not _NAME.fullmatch(full):
-        raise ValueError(f"{path}: a name that is none")
-    return full, full.rpartition(".")[0]
+    match {"namespace": namespace, **source}:
+        case {"name": str(name), "namespace": str(space)} if _NAME.fullmatch(full := _fullname(name, space)):
+            return full, full.rpartition(".")[0]
+        case _:
+            raise ValueError(f"{path}: a named type without a proper name")
 
 
 def _fullname(name: str, namespace: str) -> str:

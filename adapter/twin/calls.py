@@ -41,7 +41,7 @@ class Call:
     """Kind of the fault on demand that met it."""
 
     taken: bool = False
-    """It came to the books: whatever the answer was, the supplier knows of it."""
+    """It was judged as the supplier would: whatever the answer was, the supplier knows of it."""
 
     verdict: str | None = None
     """accepted or refused; None if it was not taken."""

@@ -1,0 +1,129 @@
+"""The stage of the fault tests: registry, twin and workers as real processes on a real broker."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults import evidence, laws
+from tests.faults.laws import Violation
+from tests.faults.workload import Workload
+from tests.support.processes import Process, Processes
+from tests.support.topics import Topics
+from tests.support.wait import eventually
+
+REGISTRY = """
+import asyncio
+from adapter.demo.registry import serve
+
+async def main():
+    print("registry:", (await serve("127.0.0.1", 0)).url, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+CALL_LIMIT = 4
+"""Seconds a call may take; a KEYED repeat waits that long after a kill."""
+
+
+@dataclass(slots=True)
+class OpenCalls:
+    """Follows the twin's log: which requests it is working on."""
+
+    log: Path
+    _at: int = 0
+    _open: set[int] = field(default_factory=set)
+
+    def count(self) -> int:
+        with self.log.open("rb") as file:
+            file.seek(self._at)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._at += len(line)
+                row = json.loads(line)
+                if row["finished"] is None:
+                    self._open.add(row["sequence"])
+                else:
+                    self._open.discard(row["sequence"])
+        return len(self._open)
+
+
+@dataclass(slots=True)
+class Stage:
+    bootstrap: str
+    registry: str
+    topics: Topics
+    processes: Processes
+    log: Path
+    twin_url: str
+    settings: Mapping[str, str]
+
+    async def worker(self) -> Process:
+        """One more worker; it need not have partitions yet when this returns."""
+        process = self.processes.adapter("worker", env=self.settings)
+        return await process.ready(lambda p: "worker starts" in p.output)
+
+    def workload(self, seed: int) -> Workload:
+        return Workload(self.bootstrap, self.registry, self.topics.commands, seed)
+
+    async def finished(self, *, within: float) -> None:
+        """Wait until every command is finished: the committed offsets are at the end, nobody holds a doubt."""
+
+        def done() -> bool:
+            offsets, ends = evidence.committed(self.bootstrap, self.topics.commands, "fault-workers")
+            # The last record of a partition may be followed by nothing: commands are written without transactions.
+            return all(offsets[p] >= end or end == 0 for p, end in ends.items()) and not self._doubts()
+
+        await eventually(done, within=within, what="every command being finished")
+
+    def _doubts(self) -> bool:
+        found = evidence.events(self.bootstrap, self.registry, self.topics.events)
+        open_doubts = {e.record["commandId"] for e in found if e.type == "CommandOutcomeUnknown"}
+        return bool(open_doubts - {e.record["commandId"] for e in found if e.type in laws.FINAL})
+
+    def verdict(self, workload: Workload) -> tuple[list[Violation], list[evidence.Event]]:
+        events = evidence.events(self.bootstrap, self.registry, self.topics.events)
+        return laws.judge(workload.sent, evidence.calls(self.log), events), events
+
+
+async def open_stage(processes: Processes, bootstrap: str, topics: Topics, folder: Path, *, latency: float) -> Stage:
+    registering = processes.start(sys.executable, "-c", REGISTRY)
+    await registering.ready(lambda p: "registry:" in p.output)
+    registry = registering.output.split()[1]
+    log = folder / "calls.jsonl"
+    slow = json.dumps({"kind": "delay", "seconds": latency, "times": None, "jitter": latency / 2})
+    twin = processes.adapter(
+        "twin", "--port", "0", "--control-port", "0", "--calls", str(log), "--fault", slow, cwd=folder
+    )
+    await twin.ready(lambda p: "control:" in p.output)
+    url = next(line.split()[1] for line in twin.output.splitlines() if line.startswith("twin:"))
+    settings = {
+        "ADAPTER_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
+        "ADAPTER_KAFKA__GROUP_ID": "fault-workers",
+        "ADAPTER_KAFKA__SESSION_TIMEOUT": "6s",
+        "ADAPTER_KAFKA__TRANSACTION_TIMEOUT": "5s",
+        "ADAPTER_TOPICS__PREFIX": f"{topics.prefix}.",
+        "ADAPTER_TOPICS__COMMANDS": "commands",
+        "ADAPTER_TOPICS__EVENTS": "events",
+        "ADAPTER_TOPICS__TICKETS": "tickets",
+        "ADAPTER_TOPICS__JOURNAL": "journal",
+        "ADAPTER_TOPICS__DEAD_LETTERS": "dead-letters",
+        "ADAPTER_TOPICS__QUARANTINE": "quarantine",
+        "ADAPTER_TOPICS__PARTITIONS": str(topics.partitions),
+        "ADAPTER_REGISTRY__URL": registry,
+        "ADAPTER_SUPPLIER__BASE_URL": url,
+        "ADAPTER_SUPPLIER__ALLOW_PLAINTEXT": "true",
+        "ADAPTER_SUPPLIER__BUYER_IDENTIFIER": "SPDEV1",
+        "ADAPTER_SUPPLIER__CONNECT_TIMEOUT": "2s",
+        "ADAPTER_SUPPLIER__WRITE_TIMEOUT": "2s",
+        "ADAPTER_SUPPLIER__READ_TIMEOUT": f"{CALL_LIMIT}s",
+        "ADAPTER_SUPPLIER__TOTAL_TIMEOUT": f"{CALL_LIMIT}s",
+        "ADAPTER_SUPPLIER__DOUBT_LIMITS": json.dumps({"AddFaultReport": "3s", "AmendFaultReport": "3s"}),
+        "ADAPTER_TELEMETRY__PORT": "0",
+    }
+    registering = processes.adapter("schemas", "register", env=settings)
+    assert await registering.ended(within=60) == 0, registering.output
+    return Stage(bootstrap, registry, topics, processes, log, url, settings)

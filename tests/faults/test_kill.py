@@ -1,0 +1,43 @@
+"""kill -9 of the worker under load, again and again."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.stage import OpenCalls, open_stage
+from tests.support.processes import Processes
+from tests.support.topics import Topics
+from tests.support.wait import eventually
+
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "3"))
+IN_FLIGHT = 50
+
+
+@pytest.mark.timeout(60 + 60 * ROUNDS)
+async def test_every_command_ends_once_however_often_the_worker_is_killed(
+    kafka: str, create_topics: Callable[..., Topics], processes: Processes, tmp_path: Path
+):
+    topics = create_topics(partitions=8)
+    stage = await open_stage(processes, kafka, topics, tmp_path, latency=0.4)
+    workload = stage.workload(seed=20)
+    worker = await stage.worker()
+    opened = OpenCalls(stage.log)
+    in_flight = []
+    for _ in range(ROUNDS):
+        workload.send(tickets=120, per_ticket=4)
+        await eventually(lambda: opened.count() > IN_FLIGHT, within=60, what=f"{IN_FLIGHT} calls under way")
+        in_flight.append(opened.count())
+        worker.kill()
+        worker = await stage.worker()
+    await stage.finished(within=120)
+    assert await worker.stop(within=30) == 0
+
+    violations, events = stage.verdict(workload)
+    kinds = Counter(event.type for event in events)
+    print(f"{len(workload.sent)} commands, in flight at the kills {in_flight}, events {dict(kinds)}")
+    assert violations == []
+    assert kinds["CommandOutcomeUnknown"] <= sum(in_flight) + 64 * ROUNDS
+    assert kinds["CommandOutcomeUnknown"] == kinds["CommandSettled"]

@@ -1,0 +1,114 @@
+"""What the schema folders and the supplier's declaration make together, and how they fail together."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter import catalogue
+from adapter.catalogue import Catalogue, SubjectStrategy
+from adapter.core.errors import Stop
+from adapter.suppliers import cityfibre
+
+TOPICS = {"commands": "fault.commands", "events": "fault.events", "journal": "fault.journal"}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Catalogue:
+    return catalogue.load(cityfibre.supplier())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the schemas to break."""
+    return shutil.copytree(catalogue.schema_root(), tmp_path / "schemas")
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    schema = json.loads(path.read_text())
+    change(schema)
+    path.write_text(json.dumps(schema))
+
+
+def stops(folder: Path) -> list[str]:
+    with pytest.raises(Stop) as stop:
+        catalogue.load(cityfibre.supplier(), folder)
+    return list(stop.value.problems)
+
+
+def test_every_operation_of_the_supplier_is_ready(loaded: Catalogue) -> None:
+    for operation in loaded.supplier.operations:
+        entry = loaded.operations[operation.name]
+        assert entry.command is loaded.commands[operation.name]
+        assert entry.accepted is loaded.events[operation.accepted]
+        assert operation.request.endswith(entry.writer.element)
+        assert operation.reply.endswith(entry.reader.element)
+
+
+def test_every_command_belongs_to_an_operation(loaded: Catalogue) -> None:
+    assert loaded.commands.keys() == loaded.operations.keys()
+
+
+@pytest.mark.parametrize("group", ["commands", "events", "journal"])
+def test_subjects_follow_the_strategy(loaded: Catalogue, group: str) -> None:
+    schemas = {schema.fullname for schema in getattr(loaded, group).values()}
+    expected = {
+        SubjectStrategy.TOPIC_RECORD: {f"{TOPICS[group]}-{name}" for name in schemas},
+        SubjectStrategy.RECORD: schemas,
+        SubjectStrategy.TOPIC: {f"{TOPICS[group]}-value"},
+    }
+    for strategy, subjects in expected.items():
+        assert schemas
+        assert subjects == {name for name, schema in loaded.subjects(strategy, TOPICS) if schema.fullname in schemas}
+
+
+def test_faults_of_all_files_are_told_at_once(folder: Path, loaded: Catalogue) -> None:
+    first, second, *_ = loaded.supplier.operations
+    edit(
+        folder / f"avro/commands/{first.name}.avsc",
+        lambda schema: schema["fields"].append({"name": "x", "type": "int"}),
+    )
+    (folder / f"avro/events/{second.accepted}.avsc").unlink()
+    (folder / "avro/events/Broken.avsc").write_text("{")
+    found = stops(folder)
+    assert any(problem.endswith("not in the XSD") and ": x: " in problem for problem in found)
+    assert f"{second.accepted}: no such record in avro/events" in found
+    assert "events/Broken.avsc: not a JSON document of reasonable depth" in found
+
+
+def test_a_file_named_for_another_record(folder: Path, loaded: Catalogue) -> None:
+    name = loaded.supplier.operations[0].name
+    shutil.copy(folder / f"avro/commands/{name}.avsc", folder / "avro/commands/Other.avsc")
+    assert f"commands/Other.avsc: holds the record {name}" in stops(folder)
+
+
+def test_a_time_with_a_default_is_refused(folder: Path, loaded: Catalogue) -> None:
+    def give_default(schema: dict[str, Any]) -> None:
+        kind = {"type": "long", "logicalType": "timestamp-millis"}
+        schema["fields"].append({"name": "since", "type": kind, "default": 0})
+
+    name = next(iter(loaded.events))
+    edit(folder / f"avro/events/{name}.avsc", give_default)
+    assert stops(folder) == [f"events/{name}.avsc: since: a timestamp-millis can have no default but null"]
+
+
+def test_a_command_without_the_fields_of_every_command(folder: Path, loaded: Catalogue) -> None:
+    operation = loaded.supplier.operations[0]
+
+    def drop(schema: dict[str, Any]) -> None:
+        schema["fields"] = [field for field in schema["fields"] if field["name"] not in {"commandId", operation.key}]
+
+    edit(folder / f"avro/commands/{operation.name}.avsc", drop)
+    found = stops(folder)
+    assert f"{operation.name}.commandId: every command has it, this one has not" in found
+    assert f"{operation.name}.{operation.key}: the key field is missing" in found
+
+
+def test_no_folder_at_all(tmp_path: Path) -> None:
+    assert all(
+        schema in " ".join(stops(tmp_path))
+        for schema in (path.rpartition("/")[2] for path in cityfibre.supplier().schemas)
+    )

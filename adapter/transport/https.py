@@ -48,7 +48,7 @@ class CallSettings:
     """Limit until a connection stands: name, TCP, proxy and TLS together."""
 
     write: timedelta
-    """Limit until the request has been handed to the system's network stack."""
+    """Limit until the request has been handed to the network, but for what our own buffer holds (64 KiB)."""
 
     read: timedelta
     """Longest wait for the head of the reply, and longest silence within its body."""
@@ -159,11 +159,12 @@ class HttpsCalls:
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         try:
+            headers = dict(response.headers)
             if response.status_code < 200:
                 raise Unclear("protocol", f"status {response.status_code} is not final")
-            if response.headers.get("content-encoding", "identity").lower() != "identity":
+            if headers.get("content-encoding", "identity").lower() != "identity":
                 raise Unclear("protocol", "the reply has a content encoding although none was accepted")
-            if int(response.headers.get("content-length", "0")) > limit:
+            if int(headers.get("content-length", "0")) > limit:
                 raise Unclear("too-large", f"the reply announces more than {limit} bytes")
             parts: list[bytes] = []
             size = 0
@@ -175,7 +176,7 @@ class HttpsCalls:
                 parts.append(part)
         finally:
             await stream.aclose()
-        return Reply(response.status_code, dict(response.headers), b"".join(parts))
+        return Reply(response.status_code, headers, b"".join(parts))
 
 
 class _Pieces:
@@ -225,7 +226,7 @@ class _Call:
             self.clock.reschedule(min(self._end, now + limit.total_seconds()))
 
     def abandon(self) -> None:
-        """No byte leaves from here on. A connection merely closed would stay until its peer has read the rest."""
+        """Nothing more is written. A connection merely closed would stay until its peer has read the rest."""
         self.over = True
         if self.transport is not None:
             self.transport.abort()
@@ -279,8 +280,6 @@ class _Request(aiohttp.ClientRequest):
         call.transport = transport
         if not call.reused:
             call.known.add(protocol)
-            # Written is to mean: left our own buffer. (With 0 asyncio's TLS would pause for ever.)
-            transport.set_write_buffer_limits(high=1, low=0)
         elif protocol.should_close or _readable(transport):
             raise failures.Gone
         return await super().send(conn)

@@ -86,7 +86,7 @@ def post(made: HttpsCalls, body: bytes = b"<request/>") -> Awaitable[Reply]:
 async def test_a_request_arrives_as_it_was_given_and_its_reply_comes_back(calls: Make) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.request()
-        await exchange.reply(b"<reply/>", headers="X-Trace: 1\r\nContent-Type: text/xml\r\n")
+        await exchange.reply(b"<reply/>", headers="X-Trace: 1\r\nContent-Type: text/xml\r\nx-trace: 2\r\n")
 
     async with supplier(script) as server:
         reply = await post(calls(server.url + "/prod/api2/"))
@@ -98,7 +98,7 @@ async def test_a_request_arrives_as_it_was_given_and_its_reply_comes_back(calls:
     assert request.headers["accept-encoding"] == "identity"
     assert request.headers["host"] == f"localhost:{server.port}"
     assert request.headers.keys().isdisjoint({"cookie", "expect", "user-agent", "transfer-encoding"})
-    assert reply == Reply(200, {"x-trace": "1", "content-type": "text/xml", "content-length": "8"}, b"<reply/>")
+    assert reply == Reply(200, {"x-trace": "1, 2", "content-type": "text/xml", "content-length": "8"}, b"<reply/>")
 
 
 # What happens before a request can leave
@@ -290,6 +290,7 @@ async def test_no_text_of_a_reply_gets_into_the_exception(calls: Make) -> None:
         with pytest.raises(Unclear) as caught:
             await post(calls(server.url))
     assert "Smith" not in str(caught.value)
+    assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
 
@@ -328,6 +329,28 @@ async def test_a_server_that_stops_reading_ends_at_the_write_limit(
     async with supplier(script, tls=server_context(trials.good, ask=False) if secure else None) as server:
         made = calls(server.url, write=2 * SHORT, tls=TlsFiles(ca=trials.good.ca))
         assert await outcome(post(made, b"x" * (32 * MIB))) == (Unclear, "write-timeout")
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_server_that_stops_reading_does_not_keep_the_connection(
+    calls: Make, trials: Trials, *, secure: bool
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.head()
+        exchange.stop_reading()
+        await asyncio.get_running_loop().create_future()
+
+    async with supplier(script, tls=server_context(trials.good, ask=False) if secure else None) as server:
+        made = calls(server.url, write=SHORT, tls=TlsFiles(ca=trials.good.ca))
+        before = open_sockets()
+        assert (await outcome(post(made, b"x" * (32 * MIB))))[0] is Unclear
+        await eventually(lambda: open_sockets() == before + 1, what="only the server's end left open")
+
+
+def open_sockets() -> int:
+    # Through a copy of the list: the folder that is being listed is itself an open file.
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return sum(str(link.readlink()).startswith("socket:") for link in links if link.is_symlink())
 
 
 @pytest.mark.parametrize("secure", [False, True])

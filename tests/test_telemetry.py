@@ -239,3 +239,16 @@ def test_without_a_trace_a_new_one_begins_unsampled() -> None:
     assert first.trace_id != second.trace_id
     assert not first.sampled
     assert parse_traceparent(str(first)) == first
+
+
+def test_the_page_of_log_lines_has_every_line_the_code_writes_and_no_other() -> None:
+    writes = re.compile(
+        r"(?:\blog\.(?:debug|info|warning|error|exception)|_log\.(?:debug|info|warning|error|exception)|(?<!\.)\b(?:tell|write))"
+        r'\(\s*"([^"]+)"'
+    )
+    written = {
+        event for path in (ROOT / "adapter").rglob("*.py") for event in writes.findall(path.read_text(encoding="utf-8"))
+    }
+    table = (ROOT / "docs/logs.md").read_text(encoding="utf-8").partition("| event | level |")[2]
+    documented = {event for line in table.splitlines()[2:] for event in re.findall(r"`([^`]+)`", line.split(" | ")[0])}
+    assert written == documented

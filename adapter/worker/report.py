@@ -23,27 +23,27 @@ def watch(worker: Worker, gate: Gate, metrics: Metrics) -> None:
     """Let the gauges read the worker's state whenever they are scraped; nothing is kept up to date in between."""
     owned = worker.assignments
 
-    def per_partition(value: Callable[[Assignment], float]) -> Callable[[], Mapping[tuple[str, ...], float]]:
-        return lambda: {(str(p),): float(value(a)) for p, a in owned.items()}
+    def per_partition(value: Callable[[Assignment], float]) -> Callable[[], Mapping[str, float]]:
+        return lambda: {str(p): float(value(a)) for p, a in owned.items()}
 
-    def lanes() -> Mapping[tuple[str, ...], float]:
+    def lanes() -> Mapping[str, float]:
         waiting = sum(len(a.waiting) for a in owned.values())
-        return {("waiting",): waiting, ("active",): sum(len(a.lanes) for a in owned.values()) - waiting}
+        return {"waiting": waiting, "active": sum(len(a.lanes) for a in owned.values()) - waiting}
 
-    def halted() -> Mapping[tuple[str, ...], float]:
+    def halted() -> Mapping[str, float]:
         reasons = {why for a in owned.values() for why in a.waiting.values() if why in _HALTED}
-        return {(why,): float(why in reasons) for why in sorted(_HALTED)}
+        return {why: float(why in reasons) for why in sorted(_HALTED)}
 
-    metrics.watch(m.CALLS_IN_FLIGHT, lambda: {(): float(gate.in_flight)})
+    metrics.watch(m.CALLS_IN_FLIGHT, lambda: float(gate.in_flight))
     metrics.watch(m.LANES, lanes)
-    metrics.watch(m.WINDOW_RECORDS, lambda: {(): float(worker.window.records)})
-    metrics.watch(m.WINDOW_BYTES, lambda: {(): float(worker.window.size)})
+    metrics.watch(m.WINDOW_RECORDS, lambda: float(worker.window.records))
+    metrics.watch(m.WINDOW_BYTES, lambda: float(worker.window.size))
     metrics.watch(m.FRONTIER_LAG, per_partition(lambda a: a.frontier.span))
     metrics.watch(m.OLDEST_UNFINISHED, per_partition(_oldest_age))
     metrics.watch(m.PARTITION_PAUSED, per_partition(lambda a: a.paused))
     metrics.watch(m.INTAKE_PAUSED, halted)
-    metrics.watch(m.BREAKER_STATE, lambda: {(): _BREAKER[gate.breaker.state]})
-    metrics.watch(m.DOUBTS_HELD, lambda: {(): float(sum(_held(a) for a in owned.values()))})
+    metrics.watch(m.BREAKER_STATE, lambda: _BREAKER[gate.breaker.state])
+    metrics.watch(m.DOUBTS_HELD, lambda: float(sum(_held(a) for a in owned.values())))
 
 
 def status(worker: Worker, gate: Gate) -> Mapping[str, Any]:

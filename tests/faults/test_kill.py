@@ -19,7 +19,7 @@ IN_FLIGHT = 50
 @pytest.mark.timeout(60 + 60 * ROUNDS)
 async def test_every_command_ends_once_however_often_the_worker_is_killed(
     kafka: str, create_topics: Callable[..., Topics], processes: Processes, tmp_path: Path
-):
+) -> None:
     topics = create_topics(partitions=8)
     stage = await open_stage(processes, kafka, topics, tmp_path, latency=0.4)
     workload = stage.workload(seed=20)

@@ -136,6 +136,7 @@ def _read(bootstrap: str, topic: str) -> Iterator[Any]:
                 message = reader.poll(30)
                 assert message is not None, f"{topic} {partition}: nothing new at {position} of {end} for 30 s"
                 error, offset = message.error(), message.offset()
+                assert offset is not None
                 if error is None:
                     yield message
                     position = offset + 1

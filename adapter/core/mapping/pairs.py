@@ -1,8 +1,8 @@
 """Which XSD element goes with which Avro field: found by equal names, every misfit told with its path.
 
-The rules (names, nullability, types) are those of docs/architecture.md, "The mapping". Out (requests) they are
-tight: what is required is not nullable, what is optional defaults to null, an enumeration is an enum of exactly
-its values. In (replies, notifications) every field is nullable or an array, since real messages stray.
+Out (requests) the rules are tight: what is required is not nullable, what is optional defaults to null, an
+enumeration is an enum of exactly its values and UNKNOWN. In (replies, notifications) every field is nullable or
+an array, since real messages stray, and enumerations are plain strings.
 """
 
 import re

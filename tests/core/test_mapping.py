@@ -596,8 +596,10 @@ def test_room_for_unnamed_elements_and_optional_attributes_are_passed_over() -> 
         (f'<xs:sequence maxOccurs="2">{element("a")}</xs:sequence>', "", "message: a repeated group cannot be mapped"),
         ('<xs:any processContents="skip"/>', "", "message: a required wildcard cannot be mapped"),
         (
-            '<xs:element name="a"><xs:complexType>'
-            '<xs:attribute name="x" use="required"/></xs:complexType></xs:element>',
+            (
+                '<xs:element name="a"><xs:complexType>'
+                '<xs:attribute name="x" use="required"/></xs:complexType></xs:element>'
+            ),
             "",
             "message.a: the required attribute x cannot be mapped",
         ),

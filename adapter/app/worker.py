@@ -1,4 +1,4 @@
-"""The composition root: from settings to a running role. Nothing else wires."""
+"""The composition of the worker: from settings to a running one."""
 
 import asyncio
 import os

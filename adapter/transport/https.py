@@ -275,7 +275,7 @@ class _Request(aiohttp.ClientRequest):
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         call, protocol, transport = self._call, conn.protocol, conn.transport
         call.reused = protocol in call.known
-        if protocol is None or transport is None or transport.is_closing():
+        if protocol is None or transport is None:
             raise failures.Gone
         call.transport = transport
         if not call.reused:

@@ -5,6 +5,7 @@ import base64
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from dataclasses import replace
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply, Unclear
-from adapter.transport.https import CallSettings, HttpsCalls
+from adapter.transport.https import CallSettings, HttpsCalls, _Call, _Phase
 from adapter.transport.tls import TlsFiles
 from tests.support.certificates import Trials
 from tests.support.ports import free_port
@@ -170,6 +171,22 @@ async def test_a_server_that_refuses_our_certificate_has_taken_nothing(
         proofless = {(Unclear, "reset")} if version is ssl.TLSVersion.TLSv1_3 else {(NotSent, "connect")}
         assert found in {(NotSent, "tls")} | proofless
         assert server.received == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"), [("new", NotSent), ("reused", Unclear), ("answered", Unclear), ("context", Unclear)]
+)
+async def test_a_certificate_alert_is_proof_only_as_the_first_thing_of_a_new_connection(state: str, kind: type) -> None:
+    alert = ssl.SSLError(1, "alert")
+    alert.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    error = ConnectionResetError()
+    # An error that the caller is handling meanwhile is the context of ours, and says nothing about this call.
+    error.__context__, error.__cause__ = (alert, None) if state == "context" else (None, alert)
+    call = _Call(configured("https://localhost"), weakref.WeakSet(), None)
+    call.phase = _Phase.READ
+    call.reused = state == "reused"
+    call.answered = state == "answered"
+    assert type(call.failure(error)) is kind
 
 
 async def test_a_call_cancelled_while_connecting_says_that_nothing_was_sent(calls: Make) -> None:

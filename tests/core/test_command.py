@@ -271,7 +271,7 @@ def test_a_command_that_alone_is_forbidden_is_rejected_after_three_tries(repeat:
     command = calling(repeat)
     now = again(command, Forbidden("http-403"), successes=7)
     now = again(command, Forbidden("http-403"), now=now, successes=8)
-    assert command.answered(now, Forbidden("http-403"), 9) == Publish(FORBIDDEN)
+    assert command.answered(now, Forbidden("http-403"), 8) == Publish(FORBIDDEN)
 
 
 @pytest.mark.parametrize("repeat", Repeat)

@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Final, TypeVar
@@ -84,6 +84,8 @@ async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterato
     async with AsyncExitStack() as stack:
         calls = HttpsCalls(_call_settings(settings, known), on_reload=lambda reload: _reloaded(reload, log))
         stack.push_async_callback(calls.close)
+        if (tls := calls.tls) is not None:
+            metrics.watch(m.CERTIFICATE_NOT_AFTER, lambda: {k: v.timestamp() for k, v in tls.not_after.items()})
         registry = HttpRegistry(
             settings.registry.url,
             timeout=settings.registry.timeout,
@@ -91,7 +93,20 @@ async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterato
             ca=settings.registry.ca,
         )
         stack.push_async_callback(registry.close)
-        await _check_topics(settings, client, log)
+        admin = Admin(client)
+
+        async def count() -> int:
+            return await asyncio.to_thread(_partitions, settings, admin)
+
+        partitions = await _until_available("Kafka", count, log)
+
+        async def check() -> None:
+            if (now := await count()) != partitions:
+                raise Stop(
+                    f"{names.commands} had {partitions} partitions and has {now}: keys have moved. "
+                    "Let every command of the old partitions end, then start all workers anew"
+                )
+
         encoders = await _encoders(settings, known, registry, log)
         group = settings.kafka.group_id
         journal = KafkaJournal(
@@ -99,7 +114,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterato
             commands=names.commands,
             journal=names.journal,
             group=group,
-            look_back=settings.worker.remembered_commands // settings.topics.partitions,
+            look_back=settings.worker.remembered_commands // partitions,
         )
         stack.push_async_callback(journal.close)
         identity = await _until_available("Kafka", journal.identity, log)
@@ -165,6 +180,8 @@ async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterato
                     settings.worker.window_records, settings.worker.window_bytes, settings.worker.partition_span
                 ),
                 memory=memory,
+                partitions=partitions,
+                check=check,
                 revoke_limit=settings.supplier.total_timeout.total_seconds() + INTENT_LIFE,
                 log=log,
                 metrics=metrics,
@@ -205,24 +222,21 @@ async def _leave(flow: Worker, running: "asyncio.Future[None]", limit: timedelta
     running.cancel()
 
 
-async def _check_topics(settings: Settings, client: Mapping[str, str], log: Log) -> None:
-    """Topics of one key must have the same number of partitions, else journal and events lie beside their command."""
+def _partitions(settings: Settings, admin: Admin) -> int:
+    """Partitions of the commands topic. Raises Stop if a topic is missing, or those of one key differ in number:
+    journal and events would lie beside their command. Raises Unavailable.
+    """
     names = settings.topics.names()
     keyed = (names.commands, names.events, names.journal)
     needed = (*keyed, names.dead_letters)
-    admin = Admin(client)
-
-    async def count() -> dict[str, int]:
-        return await asyncio.to_thread(admin.partition_counts, needed)
-
-    counts = await _until_available("Kafka", count, log)
+    counts = admin.partition_counts(needed)
     missing = [f"{name}: the topic is missing; adapter topics create makes it" for name in needed if name not in counts]
     if missing:
         raise Stop(*missing)
-    partitions = {name: counts[name] for name in keyed}
-    if len(set(partitions.values())) > 1:
-        found = ", ".join(f"{name} has {number}" for name, number in partitions.items())
+    if len({counts[name] for name in keyed}) > 1:
+        found = ", ".join(f"{name} has {counts[name]}" for name in keyed)
         raise Stop(f"topics of one key must have the same number of partitions: {found}")
+    return counts[names.commands]
 
 
 async def _encoders(settings: Settings, known: Catalogue, registry: HttpRegistry, log: Log) -> dict[str, Encoder]:

@@ -61,6 +61,8 @@ class Accepted:
 
     reply: Mapping[str, Any] | None
     already_done: bool = False
+    deviations: int = 0
+    """In how many places the reply strays from the contract."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,12 +98,14 @@ def _content(status: int, element: etree._Element, reader: ReplyReader, accepted
     # The root of a documented 400 was never seen: any element that carries its fields will do.
     if not expected and not (status == 400 and _speaks(element)):
         return Unclear("unexpected-body" if 200 <= status < 300 else f"http-{status}")
-    reply: Mapping[str, Any] = reader.read(element).record
+    read = reader.read(element)
+    reply: Mapping[str, Any] = read.record
     code, text = reply.get("responseCode"), reply.get("errorMessage")
     said = re.sub(r"[\s_-]", "", str(reply.get("status") or "")).lower()
     good = said != "rejected" and (code is None or code in accepted_codes)
     if 200 <= status < 300:
-        return Accepted(reply) if good else Rejected(By.SUPPLIER, _code(code, said), text)
+        accepted = Accepted(reply, deviations=len(read.unknown) + len(read.deviations))
+        return accepted if good else Rejected(By.SUPPLIER, _code(code, said), text)
     if 400 <= status < 500:
         # A yes in the body under a no in the status is neither.
         contradicts = code is not None and good

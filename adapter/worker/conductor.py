@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from adapter.core.command import (
+    Accepted,
     Action,
     By,
     Command,
@@ -164,7 +165,6 @@ class _Turn:
         finally:
             if self._permit:
                 self._leave(None)
-            a.unfinished.pop(command_id, None)
 
     async def _read(self) -> Task:
         attempt = 0
@@ -306,6 +306,8 @@ class _Turn:
         meter = self._c.metrics.operation(task.subject.operation.name)
         meter.call_seconds.observe(seconds)
         self._c.metrics.count(m.CALLS, task.subject.operation.name, type(verdict).__name__.lower())
+        if isinstance(verdict, Accepted) and verdict.deviations:
+            meter.reply_deviations.inc(verdict.deviations)
         self._leave(verdict)
         return command.answered(time.time(), verdict, self._c.gate.breaker.successes)
 
@@ -389,7 +391,7 @@ class _Turn:
             entry,
             finish=None if item.resident is not None else item.source.offset,
             committed=committed,
-            then=self._told(event, committed),
+            then=self._told(event, entry, committed),
         )
         if any(_size(record) > self._c.deployment.largest_record for record in work.records):
             await self._halt("event-too-large")
@@ -397,21 +399,26 @@ class _Turn:
             self._reside(entry)
         else:
             a.residents.pop(entry.command_id, None)
-            self._c.memory.settle(entry.command_id, entry.digest)
         self._enter(work)
 
     def _reside(self, entry: Entry) -> None:
         self._item.resident = entry
         self._a.residents[entry.command_id] = entry
 
-    def _told(self, event: Event, committed: "asyncio.Future[None]") -> Callable[[], None]:
-        """What to do once the event is committed: count it, write the one log line of an outcome."""
+    def _told(self, event: Event, entry: Entry, committed: "asyncio.Future[None]") -> Callable[[], None]:
+        """What to do once the event is committed: remember the end, count it, write the one log line of an outcome.
+
+        Not before: should the partition be lost first, the command comes again and has not ended.
+        """
         task, attempts, item = self._task, self._command.attempts, self._item
         counted = item.resident is None
 
         def then() -> None:
             if self._a.outcomes.get(self._lane) is committed:
                 del self._a.outcomes[self._lane]
+            if entry.kind is Kind.SETTLED:
+                self._c.memory.settle(entry.command_id, entry.digest)
+                self._a.unfinished.pop(entry.command_id, None)
             name, outcome = task.subject.operation.name, kind(event)
             seconds = time.monotonic() - item.received
             self._c.metrics.count(m.OUTCOMES, name, outcome)

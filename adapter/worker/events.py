@@ -103,7 +103,7 @@ class Events:
 
 def _particulars(operation: Operation, event: Event) -> tuple[str, dict[str, Any]]:
     match event:
-        case Accepted(reply, already_done):
+        case Accepted(reply, already_done, _):
             return operation.accepted, {"reply": reply, "alreadyDone": already_done}
         case Rejected(by, code, text, problems):
             return "CommandRejected", {

@@ -7,7 +7,7 @@ What has to be durable goes through the ledger.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +16,7 @@ from adapter.core import journal
 from adapter.core.errors import Unavailable, Undecodable
 from adapter.core.journal import Entry, Extent, Source
 from adapter.core.offsets import Frontier
+from adapter.core.partition import partition_of
 from adapter.core.retry import Backoff
 from adapter.ports import Intake, IntakeListener, JournalReader, JournalTail
 from adapter.telemetry import Log, Metrics
@@ -30,6 +31,8 @@ from adapter.worker.window import Bounds, Window
 _REWRITE: Final = 20_000
 """Journal entries that may lie behind a resident's before it is written forward."""
 _TICK: Final = 1.0
+_CHECK: Final = 30.0
+"""Seconds between two looks at the topics: a partition count that changes moves keys, and stops the intake."""
 _READ_AGAIN: Final = Backoff(first=0.2, longest=5.0)
 
 
@@ -49,6 +52,10 @@ class Wiring:
     events: Events
     bounds: Bounds
     memory: Memory
+    partitions: int
+    """Of the commands topic."""
+    check: Callable[[], Awaitable[None]]
+    """Raises Stop if the topics are no longer as they were at the start, Unavailable if that can't be told."""
     revoke_limit: float
     """Seconds in which calls under way end when a partition is given back."""
     log: Log
@@ -200,6 +207,8 @@ class Worker(IntakeListener):
     def _queue(self, assignment: Assignment, item: Item) -> None:
         lane = item.source.key or b""
         if assignment.lanes.put(lane, item):
+            if lane and partition_of(lane, self._w.partitions) != assignment.partition:
+                self._w.metrics.count(m.KEYS_MISPLACED)
             self._supervise(assignment.start(lane, self.conductor.run(assignment, lane)))
 
     def _supervise(self, task: "asyncio.Task[None]") -> None:
@@ -219,8 +228,13 @@ class Worker(IntakeListener):
 
     async def _keep(self) -> None:
         """What has to be looked after now and then."""
+        check_at = time.monotonic() + _CHECK
         while True:
             await asyncio.sleep(_TICK)
+            if time.monotonic() >= check_at:
+                with suppress(Unavailable):
+                    await self._w.check()
+                check_at = time.monotonic() + _CHECK
             for assignment in self.assignments.values():
                 for command_id in assignment.extent.stale(_REWRITE):
                     entry = assignment.residents.get(command_id)

@@ -7,6 +7,7 @@ told through `call_soon_threadsafe`. An assigned partition is paused at once and
 
 import asyncio
 import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,10 @@ class CommandConsumer:
     def __init__(
         self, *, client: Mapping[str, str], topic: str, listener: IntakeListener, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self._consumer = Consumer({**client, "enable.auto.commit": False, "auto.offset.reset": "error"})
+        self._consumer = Consumer(
+            {**client, "enable.auto.commit": False, "auto.offset.reset": "error"},
+            logger=logging.getLogger("librdkafka"),
+        )
         self._topic = topic
         self._listener = listener
         self._loop = loop
@@ -67,8 +71,14 @@ class CommandConsumer:
     def start(self, partition: int, epoch: int, offset: int) -> None:
         def begin() -> None:
             position = TopicPartition(self._topic, partition, offset)
-            self._consumer.seek(position)
-            self._consumer.resume([position])
+            try:
+                self._consumer.seek(position)
+            except KafkaException as error:
+                if error.args[0].code() not in (KafkaError._STATE, KafkaError._TIMED_OUT):  # noqa: SLF001 -- public
+                    raise
+                self.start(partition, epoch, offset)  # it is not being fetched yet: again after the next poll
+            else:
+                self._consumer.resume([position])
 
         self._requests.put(lambda: self._if_owned(partition, epoch, begin))
 
@@ -150,14 +160,10 @@ class CommandConsumer:
             raise Stop(f"{self._topic}: {error.str()}")
 
     def _serve(self) -> bool:
-        served = False
-        while True:
-            try:
-                request = self._requests.get_nowait()
-            except queue.Empty:
-                return served
-            request()
-            served = True
+        waiting = self._requests.qsize()  # not what these put back in: that is for the next round
+        for _ in range(waiting):
+            self._requests.get()()
+        return waiting > 0
 
     def _if_owned(self, partition: int, epoch: int, act: Callable[[], None]) -> None:
         if self._owned.get(partition) == epoch:

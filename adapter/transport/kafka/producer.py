@@ -5,6 +5,7 @@ answers CONCURRENT_TRANSACTIONS while the last one settles); with 5 it costs abo
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -72,7 +73,7 @@ class TransactionalProducer:
     # -- the thread --------------------------------------------------------------------------------------------------
 
     def _open(self) -> Producer:
-        producer = Producer(self._conf)
+        producer = Producer(self._conf, logger=logging.getLogger("librdkafka"))
         self._persist(lambda: producer.init_transactions(_STEP))
         self._producer = producer
         return producer

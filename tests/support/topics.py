@@ -8,7 +8,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from tests.support.wait import wait_until
 
-FOUR_MIB = "4194304"
+FOUR_MIB = 4 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Topics:
         )
 
 
-def create(bootstrap: str, *, partitions: int, replicas: int = -1) -> Topics:
-    """A new set, every topic with that many partitions, as the design's table of topics has them. Returns when
-    clients can see them all."""
+def create(bootstrap: str, *, partitions: int, replicas: int = -1, largest: int = FOUR_MIB) -> Topics:
+    """A new set, every topic with that many partitions, as the design's table of topics has them; `largest` is that of
+    a record in bytes. Returns when clients can see them all."""
     prefix = f"test-{secrets.token_hex(4)}"
     names = ("commands", "events", "tickets", "journal", "dead-letters", "quarantine")
     topics = Topics(prefix, partitions, *(f"{prefix}.{name}" for name in names))
@@ -51,7 +51,7 @@ def create(bootstrap: str, *, partitions: int, replicas: int = -1) -> Topics:
                 replication_factor=replicas,
                 config={
                     "cleanup.policy": "compact" if topic == topics.tickets else "delete",
-                    "max.message.bytes": FOUR_MIB,
+                    "max.message.bytes": str(largest),
                 },
             )
             for topic in topics.all

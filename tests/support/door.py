@@ -1,0 +1,77 @@
+"""A door in front of a server: while it is shut, connections are refused and the open ones are cut."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit, urlunsplit
+
+from tests.support.ports import free_port
+
+
+class Door:
+    """Passes bytes on to that URL's host and port; `url` is the same URL through the door."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._behind = (parts.hostname, parts.port)
+        self._port = free_port()
+        self.url = urlunsplit(parts._replace(netloc=f"127.0.0.1:{self._port}"))
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._enter, "127.0.0.1", self._port, backlog=512)
+
+    async def shut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in self._writers:
+            writer.transport.abort()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._relay(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            up_reader, up_writer = await asyncio.open_connection(*self._behind)
+        except OSError:
+            writer.transport.abort()
+            return
+        both = {writer, up_writer}
+        self._writers |= both
+
+        async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with suppress(OSError):
+                while data := await source.read(65536):
+                    sink.write(data)
+                    await sink.drain()
+
+        ways = {asyncio.ensure_future(carry(reader, up_writer)), asyncio.ensure_future(carry(up_reader, writer))}
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)  # neither side uses half-closed connections
+        finally:
+            for way in ways:
+                way.cancel()
+            self._writers -= both
+            for each in both:
+                each.transport.abort()
+
+
+@asynccontextmanager
+async def door(url: str) -> AsyncIterator[Door]:
+    """An open door, shut at the end."""
+    made = Door(url)
+    await made.open()
+    try:
+        yield made
+    finally:
+        await made.shut()

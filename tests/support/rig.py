@@ -1,0 +1,168 @@
+"""A worker's whole surroundings in one process: topics on the real broker, a registry with our schemas in it, the twin,
+the estate. Workers join them on this loop (`Rig.worker`) or as processes of their own (`Rig.environment`)."""
+
+import asyncio
+import io
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from adapter import app, catalogue
+from adapter.catalogue import GROUPS, SubjectStrategy
+from adapter.demo import registry as registries
+from adapter.settings import Settings, load
+from adapter.suppliers import cityfibre
+from adapter.telemetry import Metrics, start_logging
+from adapter.transport.registry import HttpRegistry
+from adapter.transport.web import Endpoint
+from adapter.twin import Twin
+from adapter.worker.flow import Worker
+from tests.support import topics as topic_sets
+from tests.support.estate import Estate
+from tests.support.ports import free_port
+from tests.support.topics import Topics
+from tests.support.wait import eventually
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A request as the twin got it. Header names are in lower case."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class ListeningTwin(Twin):
+    """A twin that also keeps the requests themselves."""
+
+    heard: list[Heard]
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.heard.append(Heard(request.path, headers, await request.read()))
+        return await super()._serve(request)
+
+
+@dataclass(slots=True)
+class Member:
+    """A worker on this loop."""
+
+    flow: Worker
+    endpoint: Endpoint
+    metrics: Metrics
+    lines: io.StringIO
+    running: "asyncio.Task[None]"
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a metric (without the product's prefix); 0 if it was never counted."""
+        text, _ = self.metrics.exposition("text/plain")
+        for line in text.decode().splitlines():
+            match = re.fullmatch(rf"fault_adapter_{name}(?:\{{(.*)\}})? (\S+)", line)
+            if match and labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', match[1] or "")).items():
+                return float(match[2])
+        return 0.0
+
+    async def stop(self) -> None:
+        """As a SIGTERM does it."""
+        await self.flow.close()
+        self.running.cancel()
+        await asyncio.wait((self.running,))
+
+
+@dataclass(slots=True)
+class Rig:
+    bootstrap: str
+    topics: Topics
+    registry: registries.Registry
+    twin: ListeningTwin
+    estate: Estate
+
+    @property
+    def group(self) -> str:
+        return f"{self.topics.prefix}-workers"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Settings of a worker here, quick to give up; `more` without the prefix: WORKER__PARKED_AFTER="1s"."""
+        settings = {
+            "KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
+            "KAFKA__GROUP_ID": self.group,
+            "KAFKA__SESSION_TIMEOUT": "6s",
+            "TOPICS__COMMANDS": self.topics.commands,
+            "TOPICS__EVENTS": self.topics.events,
+            "TOPICS__TICKETS": self.topics.tickets,
+            "TOPICS__DEAD_LETTERS": self.topics.dead_letters,
+            "TOPICS__QUARANTINE": self.topics.quarantine,
+            "TOPICS__JOURNAL": self.topics.journal,
+            "TOPICS__PARTITIONS": str(self.topics.partitions),
+            "REGISTRY__URL": self.registry.url,
+            "SUPPLIER__BASE_URL": self.twin.url,
+            "SUPPLIER__ALLOW_PLAINTEXT": "true",
+            "SUPPLIER__BUYER_IDENTIFIER": "SPDEV1",
+            "SUPPLIER__WRITE_TIMEOUT": "5s",
+            "SUPPLIER__READ_TIMEOUT": "5s",
+            "SUPPLIER__TOTAL_TIMEOUT": "5s",
+            "WORKER__RETRY_FIRST": "50ms",
+            "WORKER__RETRY_MAX": "400ms",
+            "WORKER__BREAKER_PROBE": "100ms",
+            "TELEMETRY__HOST": "127.0.0.1",
+            "TELEMETRY__PORT": "0",
+        }
+        return {f"ADAPTER_{name}": value for name, value in (settings | more).items()}
+
+    @asynccontextmanager
+    async def worker(self, **more: str) -> AsyncIterator[Member]:
+        """A worker on this loop with those settings, a member of the group when this yields."""
+        lines, metrics = io.StringIO(), Metrics()
+        log = start_logging(form="json", stream=lines)
+        try:
+            async with app.worker(load(Settings, self.environment(**more)), log, metrics) as (flow, endpoint):
+                member = Member(flow, endpoint, metrics, lines, asyncio.ensure_future(flow.run()))
+                try:
+                    await eventually(lambda: member.running.done() or flow.intake.joined, within=30, what="joining")
+                    if member.running.done():
+                        member.running.result()
+                    yield member
+                finally:
+                    await member.stop()
+        finally:
+            print(lines.getvalue()[-20_000:])
+
+
+@asynccontextmanager
+async def open_rig(
+    bootstrap: str,
+    *,
+    partitions: int = 4,
+    largest: int = topic_sets.FOUR_MIB,
+    twin: ListeningTwin | None = None,
+    registered: bool = True,
+) -> AsyncIterator[Rig]:
+    """All but the worker. The registry keeps its port and what it holds; the topics are gone at the end."""
+    topics = topic_sets.create(bootstrap, partitions=partitions, largest=largest)
+    async with AsyncExitStack() as stack:
+        stack.callback(topic_sets.delete, bootstrap, topics)
+        registry = await registries.serve(port=free_port())
+        stack.push_async_callback(registry.close)
+        supplier = ListeningTwin() if twin is None else twin
+        supplier.heard = []
+        await stack.enter_async_context(supplier)
+        if registered:
+            await register(registry.url, topics)
+        estate = await stack.enter_async_context(Estate(bootstrap, registry.url, topics))
+        yield Rig(bootstrap, topics, registry, supplier, estate)
+
+
+async def register(url: str, topics: Topics) -> None:
+    """What `adapter schemas register` does."""
+    known = catalogue.load(cityfibre.supplier())
+    registry = HttpRegistry(url)
+    try:
+        names = {group: getattr(topics, group) for group in GROUPS}
+        for subject, schema in known.subjects(SubjectStrategy.TOPIC_RECORD, names):
+            await registry.register(subject, schema.text)
+    finally:
+        await registry.close()

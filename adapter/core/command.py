@@ -300,6 +300,14 @@ class Command:
         self._intent_at = at
         return self._post()
 
+    def unsendable(self, problems: tuple[Problem, ...]) -> Action:
+        """It can't be written any more, though it could before: settings or schemas have changed since."""
+        self._expect(_State.CALLING)
+        self.attempts -= 1
+        if self._unclear_since is not None:
+            return self._give_up()
+        return self._end(Rejected(By.ADAPTER, "invalid", None, problems))
+
     def forgone(self) -> None:
         """The call that was about to be made is not made after all; go on with `resumed`."""
         if self._state is _State.CALLING:
@@ -366,8 +374,10 @@ class Command:
     def _wait(self, now: float, reason: str, *, at_least: float | None = None, cleared: bool = False) -> Action:
         policy = self._policy
         until = now + policy.backoff.delay(self.attempts, policy.share(), at_least)
-        if self.not_after is not None and until > self.not_after:
-            until = max(now, self.not_after)
+        ends = [self.not_after] if self.not_after is not None else []
+        if self._unclear_since is not None:
+            ends.append(self._unclear_since + self._doubt_limit())
+        until = max(now, min((until, *ends)))
         self._state = _State.WAITING
         return Wait(until, reason, cleared and self.operation.repeat is not Repeat.SAFE)
 
@@ -375,7 +385,7 @@ class Command:
         if self.operation.repeat is Repeat.NEVER:
             return self._doubt(reason)
         if self._unclear_since is None:
-            self._unclear_since = now
+            self._unclear_since = now if self._intent_at is None else self._intent_at
         if now >= self._unclear_since + self._doubt_limit():
             return self._give_up()
         return self._wait(now, reason)
@@ -385,6 +395,8 @@ class Command:
             self._successes = successes
         self._forbidden += 1
         if self._forbidden >= FORBIDDEN_TRIES and successes > self._successes:
+            if self._unclear_since is not None:  # an earlier try may have been taken: "rejected" would be a guess
+                return self._give_up()
             return self._end(Rejected(By.SUPPLIER, "forbidden", reason))
         return self._wait(now, reason, cleared=True)
 

@@ -181,12 +181,13 @@ class Extent:
     its entries and a marker, so the next one starts at least that much further on.
     """
 
-    __slots__ = ("_entries", "_residents", "end")
+    __slots__ = ("_entries", "_last", "_residents", "end")
 
     def __init__(self, end: int) -> None:
         self.end = end
         """The next entry will lie here or later."""
-        self._entries: deque[tuple[int, int]] = deque()
+        self._entries: deque[tuple[int, Entry]] = deque()
+        self._last: dict[str, Entry] = {}
         self._residents: dict[str, int] = {}
 
     def known(self, at: int, entry: Entry) -> None:
@@ -195,7 +196,8 @@ class Extent:
             self._residents[entry.command_id] = at
         else:
             self._residents.pop(entry.command_id, None)
-            self._entries.append((at, entry.offset))
+            self._entries.append((at, entry))
+            self._last[entry.command_id] = entry
 
     def committed(self, entries: int) -> None:
         """A transaction with that many entries was committed."""
@@ -204,9 +206,15 @@ class Extent:
 
     def mark(self, position: int) -> int:
         """From where on a successor must read, when `position` is committed with it."""
-        entries = self._entries
-        while entries and entries[0][1] < position:
-            entries.popleft()
+        entries, last = self._entries, self._last
+        while entries:
+            entry = entries[0][1]
+            newest = last.get(entry.command_id) is entry
+            if newest and entry.offset >= position:
+                break
+            entries.popleft()  # passed by the frontier, or a later entry of its command says all that matters
+            if newest:
+                del last[entry.command_id]
         mark = entries[0][0] if entries else self.end
         return min(mark, min(self._residents.values(), default=mark))
 

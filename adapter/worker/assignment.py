@@ -46,7 +46,10 @@ class Assignment:
         self.items: dict[int, Item] = {}
         """Records delivered and not finished, by offset."""
         self.unfinished: dict[str, bytes] = {}
-        """Digests of the commands whose turn has come or that are resident, by command id."""
+        """Digests of the commands whose turn has come or that are resident and whose end is not committed, by command
+        id."""
+        self.repeated: dict[str, int] = {}
+        """Offsets of the last repeats of those, by command id."""
         self.residents: dict[str, Entry] = {}
         """Commands that are held or parked: the journal is the only place where they are."""
         self.calling: set[bytes] = set()

@@ -43,7 +43,7 @@ from adapter.telemetry import Log, Metrics, continued
 from adapter.telemetry import metrics as m
 from adapter.worker.assignment import Assignment, Item, Memory
 from adapter.worker.events import Events, kind, message_id
-from adapter.worker.gate import Gate
+from adapter.worker.gate import Gate, Permit
 from adapter.worker.ledger import Ledger, Work
 from adapter.worker.reader import Reader, Task
 
@@ -127,7 +127,7 @@ class _Turn:
         self._a = assignment
         self._lane = lane
         self._item = item
-        self._permit = False
+        self._permit: Permit | None = None
         self._body: bytes | None = None
 
     async def take(self) -> None:
@@ -153,7 +153,7 @@ class _Turn:
             if seen is not None:
                 if a.recovered is None or item.source.offset not in a.recovered.finished:
                     self._c.metrics.operation(task.subject.operation.name).repeated.inc()
-                self._enter(Work(a, finish=item.source.offset, then=self._done))
+                self._repeat(command_id, task.digest)
                 return
             entry = None if a.recovered is None else a.recovered.open.get(command_id)
             if entry is not None and entry.offset == item.source.offset:
@@ -163,8 +163,19 @@ class _Turn:
         try:
             await self._conduct(task, past)
         finally:
-            if self._permit:
-                self._leave(None)
+            self._leave(None)
+
+    def _repeat(self, command_id: str, digest: bytes) -> None:
+        """End a repeat without an event. The end of its command is written down at its offset, the last at which the
+        id was seen: the mark must not pass it before the frontier has passed this offset.
+        """
+        a, offset = self._a, self._item.source.offset
+        if command_id in a.unfinished:
+            a.repeated[command_id] = offset
+            self._enter(Work(a, finish=offset, then=self._done))
+            return
+        entry = Entry(Kind.SETTLED, command_id, offset, digest, time.time())
+        self._enter(Work(a, (self._c.events.entry(entry, a.partition),), entry, finish=offset, then=self._done))
 
     async def _read(self) -> Task:
         attempt = 0
@@ -247,21 +258,21 @@ class _Turn:
         self._a.waiting[self._lane] = "gate"
         try:
             if not_after is None:
-                await self._c.gate.enter(self._lane)
+                self._permit = await self._c.gate.enter(self._lane)
             else:
                 async with asyncio.timeout(max(0.0, not_after - time.time())):
-                    await self._c.gate.enter(self._lane)
+                    self._permit = await self._c.gate.enter(self._lane)
         except TimeoutError:
             return False
         finally:
             self._a.waiting.pop(self._lane, None)
-        self._permit = True
         self._a.calling.add(self._lane)
         return True
 
     def _leave(self, verdict: Verdict | None) -> None:
-        self._permit = False
-        self._c.gate.leave(self._lane, verdict)
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self._c.gate.leave(permit, verdict)
 
     async def _intend(self, attempt: int) -> Action:
         """Write the intent and wait until it is committed: a successor must know of every call we may make."""
@@ -289,7 +300,7 @@ class _Turn:
 
     async def _post(self) -> Action:
         command, task = self._command, self._task
-        if not self._permit and not await self._enter_gate():
+        if self._permit is None and not await self._enter_gate():
             command.forgone()
             return command.resumed(time.time())
         before = self._a.outcomes.get(self._lane)
@@ -297,9 +308,12 @@ class _Turn:
             await before
         self._a.check(safe=task.subject.operation.repeat is Repeat.SAFE)
         if command.attempts > 1 or self._body is None:
-            self._write()
+            problems = self._write()
+            if problems:
+                self._leave(None)
+                return command.unsendable(problems)
         body, self._body = self._body, None
-        assert body is not None, "what can't be written is refused before the first call"
+        assert body is not None, "it was written"
         began = time.monotonic()
         verdict = await self._call(body)
         seconds = time.monotonic() - began
@@ -369,7 +383,9 @@ class _Turn:
         return Entry(
             kind=kind,
             command_id=self._task.subject.command_id,
-            offset=self._item.source.offset,
+            offset=self._a.repeated.get(self._task.subject.command_id, self._item.source.offset)
+            if kind is Kind.SETTLED
+            else self._item.source.offset,
             digest=self._task.digest,
             at=time.time() if at is None else at,
             attempt=command.attempts if attempt is None else attempt,
@@ -419,6 +435,7 @@ class _Turn:
             if entry.kind is Kind.SETTLED:
                 self._c.memory.settle(entry.command_id, entry.digest)
                 self._a.unfinished.pop(entry.command_id, None)
+                self._a.repeated.pop(entry.command_id, None)
             name, outcome = task.subject.operation.name, kind(event)
             seconds = time.monotonic() - item.received
             self._c.metrics.count(m.OUTCOMES, name, outcome)

@@ -14,10 +14,19 @@ from adapter.core.command import Accepted, Forbidden, Misdirected, Rejected, Una
 from adapter.core.retry import Breaker, BreakerState
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class Permit:
+    """Leave to make one call, given back with `Gate.leave`."""
+
+    key: bytes
+    probe: bool
+    """Whether this call finds out if the supplier is back."""
+
+
+@dataclass(slots=True, eq=False)
 class _Waiter:
     key: bytes
-    turn: "asyncio.Future[None]"
+    turn: "asyncio.Future[Permit]"
 
 
 class Gate:
@@ -37,49 +46,52 @@ class Gate:
     def waiting(self) -> int:
         return len(self._waiters)
 
-    async def enter(self, key: bytes) -> None:
+    async def enter(self, key: bytes) -> Permit:
         """Wait for a permit; every permit is given back with `leave`."""
         if not self._waiters and self.in_flight < self._permits and self.breaker.allow(self._loop.time()):
-            self.in_flight += 1
-            self._tell("probe")
-            return
+            return self._permit(key)
         waiter = _Waiter(key, self._loop.create_future())
         self._waiters.append(waiter)
         self._pump()
         try:
-            await waiter.turn
+            return await waiter.turn
         except asyncio.CancelledError:
             if waiter.turn.done() and not waiter.turn.cancelled():
-                self.leave(key, None)
-            else:
-                self._waiters.remove(waiter)
+                self.leave(waiter.turn.result(), None)
             raise
 
-    def leave(self, key: bytes, verdict: Verdict | None) -> None:
+    def leave(self, permit: Permit, verdict: Verdict | None) -> None:
         """The call of this permit came to `verdict`; None: it was not made."""
         self.in_flight -= 1
         now, share = self._loop.time(), random.random()  # noqa: S311 -- jitter
+        # While it probes, the breaker believes the probe alone: other calls began before it opened.
+        believed = permit.probe or self.breaker.state is BreakerState.CLOSED
         match verdict:
-            case None:
-                self.breaker.released(now)
             case Accepted() | Rejected():
                 self.breaker.succeeded()
+            case _ if not believed:
+                pass
+            case None:
+                self.breaker.released(now)
             case Unavailable(_, retry_after):
-                self.breaker.failed(key, now, share=share, at_least=retry_after)
+                self.breaker.failed(permit.key, now, share=share, at_least=retry_after)
             case Unclear():
-                self.breaker.failed(key, now, share=share)
+                self.breaker.failed(permit.key, now, share=share)
             case Forbidden() | Misdirected():
-                self.breaker.failed(key, now, share=share, at_once=True)
+                self.breaker.failed(permit.key, now, share=share, at_once=True)
         self._tell(getattr(verdict, "reason", "answered"))
         self._pump()
 
     def _pump(self) -> None:
         now = self._loop.time()
-        while self._waiters and self.in_flight < self._permits and self.breaker.allow(now):
-            waiter = self._next()
-            self.in_flight += 1
-            self._tell("probe")
-            waiter.turn.set_result(None)
+        while self._waiters and self.in_flight < self._permits:
+            if self._waiters[0].turn.done():  # cancelled while it waited
+                self._waiters.popleft()
+            elif self.breaker.allow(now):
+                waiter = self._next()
+                waiter.turn.set_result(self._permit(waiter.key))
+            else:
+                break
         if self._waiters and self.breaker.state is BreakerState.OPEN and self._alarm is None:
             self._alarm = self._loop.call_at(self.breaker.retry_at, self._ring)
 
@@ -87,13 +99,21 @@ class Gate:
         self._alarm = None
         self._pump()
 
+    def _permit(self, key: bytes) -> Permit:
+        self.in_flight += 1
+        self._tell("probe")
+        return Permit(key, self.breaker.state is BreakerState.PROBING)
+
     def _next(self) -> _Waiter:
+        """The first in the queue; for a probe the first with another key than the one that opened the breaker."""
+        waiting = self._waiters
+        place = 0
         if self.breaker.state is BreakerState.PROBING:
-            for index, waiter in enumerate(self._waiters):
-                if waiter.key != self.breaker.last_key:
-                    del self._waiters[index]
-                    return waiter
-        return self._waiters.popleft()
+            others = (n for n, w in enumerate(waiting) if w.key != self.breaker.last_key and not w.turn.done())
+            place = next(others, 0)
+        waiter = waiting[place]
+        del waiting[place]
+        return waiter
 
     def _tell(self, why: str) -> None:
         if self.breaker.state is not self._told:

@@ -466,3 +466,38 @@ def test_an_unclear_try_from_when_the_operation_was_keyed_is_in_doubt_now_that_i
     doubt = InDoubt("interrupted", NOW - 10, NOW - 10 + DOUBT_LIMIT)
     assert new(NEVER).begin(NOW, Untouched(2, NOW - 10)) == Publish(doubt)
     assert new(NEVER, not_after=NOW - 1).begin(NOW, Untouched(2, NOW - 10)) == Publish(doubt)
+
+
+@pytest.mark.parametrize(
+    ("repeat", "past", "event"),
+    [
+        (SAFE, Untouched(), Rejected(By.ADAPTER, "invalid", None, (Problem("", "too long"),))),
+        (KEYED, Untouched(), Rejected(By.ADAPTER, "invalid", None, (Problem("", "too long"),))),
+        (KEYED, Intended(1, NOW - CALL_LIMIT), UNDETERMINED),
+    ],
+)
+def test_a_command_that_can_no_longer_be_written_ends_without_a_call(repeat: Repeat, past: Past, event: Event) -> None:
+    command = new(repeat)
+    attempts = past.attempt if isinstance(past, Intended) else 0
+    proceed(command, command.begin(NOW, past), NOW)
+    assert command.unsendable((Problem("", "too long"),)) == Publish(event)
+    assert command.attempts == attempts
+
+
+def test_a_keyed_command_forbidden_after_an_unclear_try_is_undetermined_and_not_rejected() -> None:
+    command = calling(KEYED)
+    action = command.answered(NOW, Unclear("read-timeout"))
+    for successes in range(3):
+        assert isinstance(action, Wait)
+        assert proceed(command, command.resumed(action.until), action.until) == Post(successes + 2)
+        action = command.answered(NOW + 60, Forbidden("http-403"), successes)
+    assert action == Publish(UNDETERMINED)
+
+
+def test_an_unclear_keyed_command_waits_no_longer_than_its_doubt_lasts() -> None:
+    command = calling(KEYED)
+    command.answered(NOW, Unclear("read-timeout"))
+    proceed(command, command.resumed(NOW + 10), NOW + 10)
+    assert command.answered(NOW + 10, Unavailable("http-503", retry_after=86_400)) == Wait(
+        NOW + DOUBT_LIMIT, "http-503", cleared=True
+    )

@@ -253,3 +253,11 @@ def test_without_a_readable_mark_of_this_journal_all_of_it_is_read(metadata: str
 def test_marks_come_back_and_anything_else_does_not(metadata: str, offset: int, name: str, transaction: str) -> None:
     assert read_mark(Mark(offset, name, transaction).text(), name) == offset
     assert read_mark(metadata, name) is None
+
+
+def test_only_the_last_entry_of_a_command_holds_the_mark() -> None:
+    extent = Extent(100)
+    for attempt in range(1, 4):
+        extent.known(extent.end, Entry(Kind.INTENT, "A", 7, b"", 0.0, attempt=attempt))
+        extent.committed(1)
+    assert extent.mark(7) == 104

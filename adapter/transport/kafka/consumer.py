@@ -43,6 +43,8 @@ class CommandConsumer:
         self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._owned: dict[int, int] = {}
         self._epoch = 0
+        self._taken = threading.Event()
+        self._taken.set()
         self._busy = False
         self.joined = False
         """Whether the group has taken us in, with or without a partition."""
@@ -105,6 +107,8 @@ class CommandConsumer:
                 if not self.joined:
                     self.joined = bool(self._consumer.memberid())
                 served = self._serve()
+                if not self._taken.wait(_BUSY):  # the loop is behind: it must be able to pause before more comes
+                    continue
                 messages = self._poll(brief=self._busy or warm > 0)
                 warm = _WARM if messages or served else warm - 1
                 if messages:
@@ -144,7 +148,13 @@ class CommandConsumer:
                 )
                 records.append((epoch, source))
         if records:
-            self._tell(self._listener.delivered, records)
+            self._taken.clear()
+            self._tell(self._take, records)
+
+    def _take(self, records: Sequence[tuple[int, Source]]) -> None:
+        """On the loop."""
+        self._listener.delivered(records)
+        self._requests.put(self._taken.set)  # behind the requests this has led to
 
     def _judge(self, error: KafkaError, message: Message) -> None:
         """Errors librdkafka does not mend by itself; the others it retries, and its log says so."""

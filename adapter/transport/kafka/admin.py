@@ -1,6 +1,7 @@
 """Topics as the adapter wants them and as they are: what is missing, what differs, and making what is missing.
 
-Nothing here changes a topic that exists: a partition count that changes moves keys, a retention that shrinks deletes.
+Nothing here reconfigures a topic that exists: a partition count that changes moves keys, a retention that shrinks
+deletes.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -141,6 +142,10 @@ class Admin:
         """Raises Unavailable."""
         return self._metadata().cluster_id or ""
 
+    def brokers(self) -> int:
+        """How many there are. Raises Unavailable."""
+        return len(self._metadata().brokers)
+
     def partition_counts(self, names: Sequence[str]) -> dict[str, int]:
         """Partitions of those of the topics that exist. Raises Unavailable."""
         topics = self._metadata().topics
@@ -179,6 +184,18 @@ class Admin:
                 self._wait(done)
             except KafkaException as error:
                 if _code(error) != KafkaError.TOPIC_ALREADY_EXISTS:
+                    faults.append(f"{name}: {_text(error)}")
+        if faults:
+            raise Stop(*faults)
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete these topics with all they hold; one that is gone already is no fault. Raises Stop, Unavailable."""
+        faults: list[str] = []
+        for name, done in self._client.delete_topics(list(names), request_timeout=self._timeout).items():
+            try:
+                self._wait(done)
+            except KafkaException as error:
+                if _code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     faults.append(f"{name}: {_text(error)}")
         if faults:
             raise Stop(*faults)

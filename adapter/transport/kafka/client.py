@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -33,6 +33,7 @@ class Seen:
     offset: int
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 class Sender:
@@ -161,7 +162,8 @@ def _seen(message: Message) -> Seen:
     partition, offset = message.partition(), message.offset()
     assert partition is not None
     assert offset is not None
-    return Seen(partition, offset, message.key(), message.value())
+    headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
+    return Seen(partition, offset, message.key(), message.value(), tuple(headers or ()))
 
 
 def _refused(error: KafkaException) -> Stop:

@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient
 from adapter.core.errors import Unavailable
 from adapter.core.journal import read_mark
 from adapter.ports import JournalTail
+from adapter.transport.kafka.mock import is_mock
 
 _STEP: Final = 5.0
 """Seconds one question to a broker may take."""
@@ -61,7 +62,9 @@ class KafkaJournal:
     def _identify(self) -> str:
         admin = AdminClient({**self._client})
         try:
-            cluster = admin.list_topics(self._journal, timeout=_STEP).cluster_id
+            cluster = admin.list_topics(self._journal, timeout=_STEP).cluster_id or ""
+            if is_mock(cluster):  # serves no topic ids, but its topics live and die with the cluster
+                return f"{cluster}/{self._journal}"
             topics = admin.describe_topics(TopicCollection([self._journal]), request_timeout=_STEP)
             topic = topics[self._journal].result().topic_id
         except KafkaException as error:

@@ -1,0 +1,191 @@
+"""Shows the story and judges it."""
+
+import asyncio
+import inspect
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from adapter.demo.board import Board, Unexpected, problems
+from adapter.demo.display import Display, Ink
+from adapter.demo.play import Reader, Ticket
+from adapter.demo.stage import Stage, stage, wait_until
+from adapter.demo.story import STORY, Scene
+from adapter.transport.kafka.client import Sender
+
+_STORY_LIMIT: Final = 40.0
+"""Seconds for the whole story; it takes about three, and the brokers' first rebalance may add some."""
+
+_MISSING_LIMIT: Final = 10.0
+"""Seconds to wait for outcomes after the last scene has ended."""
+
+_QUIET: Final = 0.3
+"""Seconds in which an outcome too many would show, after the worker has finished everything."""
+
+_LOG: Final = "worker.log"
+
+
+async def run(
+    *, kafka: str | None = None, registry: str | None = None, keep: bool = False, story: Mapping[str, Scene] = STORY
+) -> int:
+    """Play `story`, scenes by ticket. 0 if every outcome was the expected one, 1 if not, 128 and the signal's number
+    if a signal ended it before that. `kafka` and `registry` are addresses of real ones; `keep` stays until a signal.
+
+    Raises Stop and Unavailable if something cannot be started.
+    """
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def ask(number: signal.Signals) -> None:
+        if asked.done():  # who asks twice does not want to wait
+            os._exit(128 + number)
+        asked.set_result(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ask, number)
+    folder = Path(tempfile.mkdtemp(prefix="fault-adapter-demo-"))
+    demo = _Demo(Display(sys.stdout), folder, asked)
+    show = asyncio.create_task(demo.show(kafka=kafka, registry=registry, keep=keep, story=story))
+    await asyncio.wait((show, asked), return_when=asyncio.FIRST_COMPLETED)
+    if not show.done() and not demo.staying:
+        demo.display.say("interrupted: stopping", Ink.FAINT)
+        show.cancel()
+    await asyncio.wait((show,))
+    good = show.cancelled() or (show.exception() is None and show.result() == 0)
+    if good:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        demo.display.say(f"the worker's log is {folder / _LOG}")
+    return 128 + asked.result() if show.cancelled() else show.result()
+
+
+class _Demo:
+    """One performance."""
+
+    def __init__(self, display: Display, folder: Path, asked: "asyncio.Future[signal.Signals]") -> None:
+        self.display = display
+        self.staying = False
+        """Whether the story is over and all is left running."""
+
+        self._folder = folder
+        self._asked = asked
+
+    async def show(self, *, kafka: str | None, registry: str | None, keep: bool, story: Mapping[str, Scene]) -> int:
+        say = self.display.say
+        say("fault-adapter demo", Ink.BOLD)
+        async with stage(kafka=kafka, registry=registry, keep=keep, folder=self._folder) as running:
+            self.display.facts(_surroundings(running, self._folder))
+            say()
+            for reference, scene in story.items():
+                say(f"  {reference:<11} {inspect.getdoc(scene)}")
+            say()
+            say("-> a command from the estate    <- an event from the adapter    ** at the supplier", Ink.FAINT)
+            board = Board()
+            failures = await self._play(running, board, story)
+            requests = Counter(call.message_id for call in running.twin.calls if call.message_id)
+            found = problems(board, requests, failures)
+            say()
+            self.display.summary(board, requests)
+            say()
+            outcomes = sum(len(sending.seen) for sending in board.sendings.values())
+            if found:
+                say(f"not as expected ({len(found)}):", Ink.BAD)
+                for problem in found:
+                    say(f"  {problem}")
+            else:
+                say(f"{len(board.sendings)} records sent, {outcomes} outcomes, every one as expected.", Ink.GOOD)
+            if keep:
+                await self._stay(running)
+            elif not found:
+                self.display.facts(_next(mock=running.mock))
+        return 1 if found else 0
+
+    async def _play(self, running: Stage, board: Board, story: Mapping[str, Scene]) -> list[str]:
+        """Plays all scenes side by side, to the last outcome. What broke a scene off."""
+        sender = await asyncio.to_thread(
+            Sender, running.settings.kafka.client(), max_message_bytes=running.settings.topics.max_message_bytes
+        )
+        failures: list[str] = []
+
+        async def play(reference: str, scene: Scene) -> None:
+            try:
+                await scene(Ticket(reference, stage=running, sender=sender, board=board, display=self.display))
+            except Unexpected as unexpected:
+                failures.append(f"{unexpected}; the rest of this ticket was not played")
+            except Exception as error:  # noqa: BLE001 -- one scene's trouble must not hide the others' outcomes
+                failures.append(f"{reference}: {type(error).__name__}: {error}")
+
+        async with Reader(stage=running, board=board, display=self.display).reading() as readers:
+            whole = asyncio.create_task(_whole([play(*each) for each in story.items()], board, running))
+            try:
+                watched = {whole, running.running, *readers}
+                ended, _ = await asyncio.wait(watched, timeout=_STORY_LIMIT, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                whole.cancel()
+                await asyncio.wait({whole})
+            for task in ended:
+                task.result()
+            if not ended:
+                failures.append(f"the story was not over after {_STORY_LIMIT:.0f} s")
+        return failures
+
+    async def _stay(self, running: Stage) -> None:
+        self.display.say()
+        self.display.say("Everything is left running until Ctrl-C.", Ink.BOLD)
+        self.display.facts(_addresses(running))
+        self.staying = True
+        await self._asked
+
+
+async def _whole(scenes: Sequence[Coroutine[Any, Any, None]], board: Board, running: Stage) -> None:
+    """All scenes, what of their outcomes they did not wait for, and the time in which one too many would come."""
+    await asyncio.gather(*scenes)
+
+    async def finished() -> bool:
+        return board.decided and not running.worker.window.records
+
+    await wait_until(finished, within=_MISSING_LIMIT)  # if not, the board says what is missing
+    await asyncio.sleep(_QUIET)
+
+
+def _surroundings(running: Stage, folder: Path) -> Iterator[tuple[str, str]]:
+    settings = running.settings
+    kafka = settings.kafka.bootstrap_servers
+    if running.mock:
+        yield "Kafka", f"{kafka}, a MOCK cluster inside this process (librdkafka's); KAFKA=host:port takes a real one"
+    else:
+        yield "Kafka", f"{kafka}, topics {settings.topics.prefix}fault.*"
+    yield "registry", f"{settings.registry.url}{', built in' if running.own_registry else ''}"
+    yield "supplier", f"{running.twin.url}, a twin behind mutual TLS"
+    yield "worker", f"{running.telemetry}/status, its log is {folder / _LOG}"
+
+
+def _addresses(running: Stage) -> Iterator[tuple[str, str]]:
+    """Where everything is, and commands to paste."""
+    settings = running.settings
+    topics, kafka, registry = settings.topics.names(), settings.kafka.bootstrap_servers, settings.registry.url
+    variables = f"ADAPTER_KAFKA__BOOTSTRAP_SERVERS={kafka} ADAPTER_REGISTRY__URL={registry}"
+    if settings.topics.prefix:
+        variables += f" ADAPTER_TOPICS__PREFIX={settings.topics.prefix}"
+    yield "metrics", f"{running.telemetry}/metrics"
+    yield "supplier", f"{running.twin.control_url}/twin/tickets, /twin/calls, /twin/faults"
+    yield "events", f"kcat -b {kafka} -t {topics.events} -s value=avro -r {registry} -C -u"
+    yield "", f"kcat -b {kafka} -t {topics.events} -f '%k %h\n' -C -u   (where kcat was built without Avro)"
+    yield "send", f"{sys.executable} -m adapter send --example AddFaultReport > command.json"
+    yield "", f"{variables} {sys.executable} -m adapter send command.json --wait"
+
+
+def _next(*, mock: bool) -> Iterator[tuple[str, str]]:
+    yield (
+        "next",
+        "make demo KEEP=1              leaves everything running, to look around and to send your own commands",
+    )
+    if mock:
+        yield "", "make demo KAFKA=host:port     the same on a real Kafka, with topics of its own"
+    yield "", ".venv/bin/adapter --help      what else there is; README.md says how to connect your service or supplier"

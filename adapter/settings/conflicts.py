@@ -4,7 +4,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 
-from adapter.settings.tree import PREFIX, Cluster, Kafka, Settings, Supplier, TopicNames, Topics, Tree, Vocabulary
+from adapter.settings.tree import (
+    PREFIX,
+    Cluster,
+    Kafka,
+    Receiving,
+    Server,
+    Settings,
+    Supplier,
+    TopicNames,
+    Topics,
+    Tree,
+    Vocabulary,
+)
 
 # Properties the adapter's guarantees rest on, and where to turn instead.
 _OURS = {
@@ -35,6 +47,8 @@ def conflicts(settings: Tree) -> Iterator[tuple[str, str]]:
         yield from _kafka_conflicts(settings.kafka)
     if isinstance(settings, Cluster | Vocabulary):
         yield from _topic_conflicts(settings.topics)
+    if isinstance(settings, Receiving):
+        yield from _server_conflicts(settings.server, settings.topics)
     if isinstance(settings, Settings):
         yield from _supplier_conflicts(settings.supplier)
         worker, supplier = settings.worker, settings.supplier
@@ -113,3 +127,18 @@ def _supplier_conflicts(supplier: Supplier) -> Iterator[tuple[str, str]]:
                 f"{PREFIX}SUPPLIER__{name.upper()}",
                 f"must not be longer than {PREFIX}SUPPLIER__TOTAL_TIMEOUT",
             )
+
+
+def _server_conflicts(server: Server, topics: Topics) -> Iterator[tuple[str, str]]:
+    certificate, key = f"{PREFIX}SERVER__TLS__CERTIFICATE", f"{PREFIX}SERVER__TLS__KEY"
+    if (server.tls.certificate is None) != (server.tls.key is None):
+        missing, other = (key, certificate) if server.tls.key is None else (certificate, key)
+        yield missing, f"is missing: {other} is set, and a certificate is of use only with its key"
+    # Latin-1 may double as UTF-8; the half is room enough for key and headers of anything that does not.
+    if 2 * server.max_body_bytes > topics.max_message_bytes:
+        yield (
+            f"{PREFIX}SERVER__MAX_BODY_BYTES",
+            f"must not be more than half of {PREFIX}TOPICS__MAX_MESSAGE_BYTES, or it could not be stored",
+        )
+    if server.max_bytes_in_flight < server.max_body_bytes:
+        yield f"{PREFIX}SERVER__MAX_BYTES_IN_FLIGHT", f"must not be less than {PREFIX}SERVER__MAX_BODY_BYTES"

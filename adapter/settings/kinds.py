@@ -4,6 +4,8 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -84,6 +86,24 @@ def _several(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
+def _subjects(value: object) -> object:
+    """A list separated by semicolons, since names have commas in them, or a JSON array, as a list."""
+    if not isinstance(value, str) or value.lstrip().startswith("["):
+        return _several(value)
+    return [part.strip() for part in value.split(";") if part.strip()]
+
+
+def _networks(value: object) -> object:
+    """A list of networks in CIDR form (a lone address is a network of one)."""
+    parts = _several(value)
+    if not isinstance(parts, list):
+        return parts
+    try:
+        return frozenset(ip_network(part) for part in parts)
+    except ValueError as error:
+        raise ValueError("is not a list of networks such as 192.0.2.0/24 without host bits") from error
+
+
 def _web_addresses(value: str) -> str:
     return ",".join(_web_address(part.strip()) for part in value.split(","))
 
@@ -106,3 +126,13 @@ Zone = Annotated[ZoneInfo, Kind("time zone", "Europe/London")]
 Texts = Annotated[dict[str, str], Kind("JSON object", '{"name": "value"}')]
 Files = Annotated[dict[str, File], Kind("JSON object", '{"sasl.password": "/run/secrets/kafka-password"}')]
 Durations = Annotated[dict[str, Duration], Kind("JSON object", '{"AddFaultReport": "24h"}')]
+Subjects = Annotated[
+    frozenset[str], BeforeValidator(_subjects), Kind("list separated by ;", "CN=gateway,O=Supplier; gateway.example")
+]
+Names = Annotated[frozenset[str], BeforeValidator(_several), Kind("list", "SPDEV1,SPDEV2")]
+Networks = Annotated[
+    frozenset[IPv4Network | IPv6Network],
+    BeforeValidator(_networks),
+    Kind("list of networks", "192.0.2.0/24,2001:db8::/32"),
+]
+NewFile = Annotated[Path, Kind("path", "/var/lib/adapter/spool.db")]

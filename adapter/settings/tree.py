@@ -22,8 +22,12 @@ from adapter.settings.kinds import (
     Files,
     Folder,
     Identifier,
+    Names,
+    Networks,
+    NewFile,
     Port,
     Size,
+    Subjects,
     Switch,
     Text,
     Texts,
@@ -326,6 +330,86 @@ class Worker(Section):
     )
 
 
+class ServerTls(Section):
+    """Mutual TLS of the notification listener; files are read again when they change."""
+
+    certificate: File | None = Field(default=None, description="PEM file of the listener's certificate with its chain.")
+    key: File | None = Field(default=None, description="PEM file of the certificate's private key.")
+    ca: File | None = Field(
+        default=None, description="PEM file of the authorities whose client certificates are accepted."
+    )
+
+
+class Spool(Section):
+    """Where notifications are kept while Kafka does not answer."""
+
+    path: NewFile | None = Field(
+        default=None,
+        description="File of the spool, on a disk that outlives the process; without it the supplier gets 503 while "
+        "Kafka does not answer.",
+    )
+    max_bytes: Size = Field(default=256 * 1024**2, description="Notifications kept there at most, in bytes of content.")
+
+
+class Server(Section):
+    """The listener for the supplier's notifications: who may call, and its limits."""
+
+    host: Text = Field(default="0.0.0.0", description="Address the listener binds to.")  # noqa: S104 -- called from outside the container
+    port: Port = Field(default=8443, description="Port of the listener; 0 takes a free one.")
+    tls: ServerTls = ServerTls()
+    allow_plaintext: Switch = Field(
+        default=False, description="Listen without TLS: behind a proxy that ends it, or for a test."
+    )
+    allowed_subjects: Subjects = Field(
+        default=frozenset(),
+        description="Client certificates that are let in, by a subject alternative name or the whole distinguished "
+        "name, separated by semicolons; without it every one the authorities have signed.",
+    )
+    allowed_networks: Networks = Field(
+        default=frozenset(), description="Networks callers may come from (IPv4, IPv6); without it any."
+    )
+    trusted_proxies: Networks = Field(
+        default=frozenset(),
+        description="Networks of proxies that end TLS for us; only from them are the two headers below believed.",
+    )
+    certificate_header: Text = Field(
+        default="Client-Cert",
+        description="Header in which such a proxy passes the client's certificate: RFC 9440, or URL-encoded PEM.",
+    )
+    address_header: Text = Field(
+        default="X-Forwarded-For", description="Header in which such a proxy passes the client's address."
+    )
+    accepted_buyers: Names = Field(
+        default=frozenset(),
+        description="Values of buyerIdentifier that are ours; without it ADAPTER_SUPPLIER__BUYER_IDENTIFIER alone.",
+    )
+    own_message_id: Switch = Field(
+        default=False, description="Answer with a messageId of our own instead of the notification's."
+    )
+    max_body_bytes: Size = Field(default=2 * 1024**2, description="Longest notification; a longer one is not read.")
+    max_bytes_in_flight: Size = Field(
+        default=64 * 1024**2, description="Bytes of all notifications under way at once; beyond it callers get 503."
+    )
+    max_connections: Count = Field(
+        default=2000, description="Connections at once; beyond it the one that was silent for longest is closed."
+    )
+    idle_timeout: Duration = Field(
+        default=timedelta(seconds=30), description="A connection without a whole request header for so long is closed."
+    )
+    body_timeout: Duration = Field(default=timedelta(seconds=20), description="Time limit for the body of a request.")
+    publish_timeout: Duration = Field(
+        default=timedelta(seconds=10),
+        description="Time limit for Kafka's acknowledgement; after it the notification is spooled or refused with 503.",
+    )
+    remembered_notifications: Count = Field(
+        default=100_000, description="Stored notifications remembered, by id, to recognise one that comes again."
+    )
+    stop_timeout: Duration = Field(
+        default=timedelta(seconds=20), description="Time limit to answer what is under way when asked to stop."
+    )
+    spool: Spool = Spool()
+
+
 class Telemetry(Section):
     """Logs, metrics and health."""
 
@@ -383,9 +467,15 @@ class Bus(Vocabulary, Cluster):
     """What a client of the bus needs."""
 
 
-class Settings(Bus):
-    """The whole tree: what a flow needs."""
+class Receiving(Bus):
+    """What the server needs: not where the supplier is, but who we are there."""
 
     supplier: Supplier
-    worker: Worker = Worker()
+    server: Server = Server()
     telemetry: Telemetry = Telemetry()
+
+
+class Settings(Receiving):
+    """The whole tree."""
+
+    worker: Worker = Worker()

@@ -1,7 +1,9 @@
 """What the flows ask of the outside world; the transports answer."""
 
+from asyncio import Future
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from adapter.core.journal import Source
@@ -185,4 +187,121 @@ class JournalReader(Protocol):
 
     async def identity(self) -> str:
         """Identity of the journal: a mark of another one means nothing."""
+        ...
+
+
+class TooLarge(Exception):  # noqa: N818 -- named for what it says
+    """A record beyond what its topic takes. It was not written and never can be."""
+
+
+class Publisher(Protocol):
+    """Writes records one by one, acknowledged by all in-sync replicas, in the order of the calls per key."""
+
+    def publish(self, record: Outgoing) -> "Future[None]":
+        """Done when the record is safe. Fails with TooLarge, or with Unavailable: then it may be there all the same."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a connection, as the connection itself says."""
+
+    address: str
+    certificate: bytes | None
+    """Verified client certificate (DER); None without TLS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request before its body. Header names are lower case, lines of one name joined with a comma."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, once admitted."""
+
+    address: str
+    subject: str | None
+    """Distinguished name of the client certificate (RFC 4514)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A notification as it came, whole."""
+
+    path: str
+    soap_action: str | None
+    content_type: str | None
+    traceparent: str | None
+    body: bytes
+    received_at: datetime
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the caller is told. With `close` the connection ends after it."""
+
+    status: int
+    body: bytes
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    close: bool = False
+
+
+class Receiver(Protocol):
+    """What the listener asks of the flow behind it."""
+
+    def admit(self, peer: Peer, head: Head) -> Caller | Answer:
+        """Whether the body may be read; if not, the answer."""
+        ...
+
+    def too_large(self) -> Answer:
+        """The body went beyond the limit while it was read."""
+        ...
+
+    def too_slow(self) -> Answer:
+        """The body did not come in time."""
+        ...
+
+    def too_busy(self) -> Answer:
+        """There is no room for the body among those under way."""
+        ...
+
+    async def receive(self, arrival: Arrival) -> Answer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A notification in the spool. Numbers grow in the order of arrival."""
+
+    number: int
+    key: bytes
+    arrival: Arrival
+
+
+class Spool(Protocol):
+    """Notifications kept on disk while they cannot be published, in order of arrival per key."""
+
+    @property
+    def depth(self) -> int: ...
+
+    def holds(self, key: bytes) -> bool:
+        """Whether anything of `key` is there."""
+        ...
+
+    async def put(self, key: bytes, arrival: Arrival) -> None:
+        """Safe on disk when this returns. Raises Unavailable, with nothing kept, when there is no room."""
+        ...
+
+    async def heads(self, limit: int) -> Sequence[Spooled]:
+        """The oldest of each key, for up to `limit` keys. Raises Unavailable."""
+        ...
+
+    async def drop(self, numbers: Sequence[int]) -> None:
+        """These are published. Raises Unavailable; they then come again."""
         ...

@@ -46,17 +46,17 @@ class ClientTls:
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
-        self._seen = _stamp(files)
+        self._seen = stamp(files)
         self.context, self.not_after = client_context(files)
         self.epoch = 1
 
     def refresh(self) -> Reload | None:
         """Take changed files into use if they are good. None if nothing has changed since the last look."""
         # Before reading: files that change meanwhile then differ from the stamp, and are read again.
-        stamp = _stamp(self._files)
-        if stamp == self._seen:
+        found = stamp(self._files)
+        if found == self._seen:
             return None
-        self._seen = stamp
+        self._seen = found
         try:
             self.context, self.not_after = client_context(self._files)
         except Stop as stop:
@@ -87,35 +87,37 @@ def client_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, dateti
     not_after: dict[str, datetime] = {}
     match files:
         case TlsFiles(certificate=Path() as certificate, key=Path() as key):
-            ends = _check(certificate, problems, own=True)
+            ends = check(certificate, problems, own=True)
             if ends is not None:
                 not_after["certificate"] = ends
-            if _readable(key, problems) and ends is not None:
-                _load_pair(context, certificate, key, problems)
+            if readable(key, problems) and ends is not None:
+                load_pair(context, certificate, key, problems)
         case TlsFiles(certificate=None, key=None):
             pass
         case _:
             problems.append("TLS: a client certificate and its key go together; give both files or neither")
     if files.ca is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    elif (ends := _check(files.ca, problems, own=False)) is not None:
+    elif (ends := check(files.ca, problems, own=False)) is not None:
         not_after["ca"] = ends
         try:
             context.load_verify_locations(cafile=files.ca)
         except (OSError, ssl.SSLError) as error:
-            problems.append(f"{files.ca}: cannot be used as authorities ({_reason(error)}); give CA certificates")
+            problems.append(f"{files.ca}: cannot be used as authorities ({reason(error)}); give CA certificates")
     if problems:
         raise Stop(*problems)
     return context, not_after
 
 
-def _check(path: Path, problems: list[str], *, own: bool) -> datetime | None:
-    # Earliest end of validity in the file; None, with a problem noted, if there is no certificate in it. An expired
-    # authority may stand beside its successor, so only a certificate of our own must be valid now.
+def check(path: Path, problems: list[str], *, own: bool) -> datetime | None:
+    """Earliest end of validity in the file; None, with a problem noted, if there is no certificate in it.
+
+    An expired authority may stand beside its successor, so only a certificate of our `own` must be valid now.
+    """
     try:
         found = x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as error:
-        problems.append(f"{path}: cannot be read ({_reason(error)}); check path and permissions")
+        problems.append(f"{path}: cannot be read ({reason(error)}); check path and permissions")
         return None
     except ValueError:
         problems.append(f"{path}: holds no PEM certificate; give a file with BEGIN CERTIFICATE blocks")
@@ -131,16 +133,18 @@ def _check(path: Path, problems: list[str], *, own: bool) -> datetime | None:
     return min(certificate.not_valid_after_utc for certificate in found)
 
 
-def _readable(path: Path, problems: list[str]) -> bool:
+def readable(path: Path, problems: list[str]) -> bool:
+    """Whether it is; a problem noted if not."""
     try:
         path.read_bytes()
     except OSError as error:
-        problems.append(f"{path}: cannot be read ({_reason(error)}); check path and permissions")
+        problems.append(f"{path}: cannot be read ({reason(error)}); check path and permissions")
         return False
     return True
 
 
-def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: list[str]) -> None:
+def load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: list[str]) -> None:
+    """Make them the context's own; a problem noted if they are no pair."""
     try:
         # With an encrypted key OpenSSL would ask for the password on the terminal, and wait.
         context.load_cert_chain(certificate, key, password=_no_password)
@@ -150,9 +154,9 @@ def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: 
         if error.reason == "KEY_VALUES_MISMATCH":
             problems.append(f"{key}: is not the key of {certificate}; give the two files of one pair")
         else:
-            problems.append(f"{key}: cannot be used with {certificate} ({_reason(error)}); give a PEM private key")
+            problems.append(f"{key}: cannot be used with {certificate} ({reason(error)}); give a PEM private key")
     except OSError as error:
-        problems.append(f"{key}: cannot be read ({_reason(error)}); check path and permissions")
+        problems.append(f"{key}: cannot be read ({reason(error)}); check path and permissions")
 
 
 class _Encrypted(Exception):  # noqa: N818 -- a signal, caught where it is provoked
@@ -163,14 +167,16 @@ def _no_password() -> str:
     raise _Encrypted
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """In words, without the path."""
     return (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or type(error).__name__
 
 
 Stamp = tuple[tuple[str, int, int, int] | None, ...]
 
 
-def _stamp(files: TlsFiles) -> Stamp:
+def stamp(files: TlsFiles) -> Stamp:
+    """What differs once the files have changed."""
     # The resolved path changes when Kubernetes swaps its `..data` link, the inode with an atomic replacement, time
     # and size with a write in place.
     return tuple(_identity(path) for path in (files.certificate, files.key, files.ca) if path is not None)

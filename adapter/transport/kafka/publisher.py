@@ -1,0 +1,161 @@
+"""A plain idempotent producer for what must be safe before somebody is answered.
+
+`produce` only queues, so the loop calls it itself; delivery reports come on a thread of their own, which hands them
+over to the loop in batches: one wake-up for whatever one `poll` brought.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from adapter.core.errors import Stop, Unavailable
+from adapter.ports import Outgoing, TooLarge
+
+_QUEUE_KIB: Final = 64 * 1024
+"""What may wait for the cluster; beyond it records fail at once."""
+_POLL: Final = 0.1
+
+
+class KafkaPublisher:
+    """`ports.Publisher`. `report` hears, on the loop, why records failed, as a short text without their contents."""
+
+    def __init__(
+        self,
+        *,
+        client: Mapping[str, str],
+        timeout: timedelta,
+        max_message_bytes: int,
+        report: Callable[[str], None],
+    ) -> None:
+        """A record that is not acknowledged within `timeout` fails. Raises Stop if librdkafka refuses a property."""
+        self._conf: dict[str, str | int | bool] = {
+            **client,
+            "acks": "all",
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "linger.ms": 1,
+            "message.timeout.ms": timeout // timedelta(milliseconds=1),
+            "message.max.bytes": max_message_bytes,
+            "queue.buffering.max.kbytes": _QUEUE_KIB,
+        }
+        self._timeout = timeout.total_seconds()
+        self._report = report
+        self._loop = asyncio.get_running_loop()
+        self._line = self._open()
+
+    def publish(self, record: Outgoing) -> "asyncio.Future[None]":
+        future: asyncio.Future[None] = self._loop.create_future()
+        future.add_done_callback(_seen)  # whoever gave up waiting does not ask why it failed
+        try:
+            self._line.produce(record, future)
+        except BufferError:
+            future.set_exception(Unavailable("the producer's queue is full"))
+        except KafkaException as failure:
+            error: KafkaError = failure.args[0]
+            if error.fatal():
+                self._replace(self._line)
+            future.set_exception(_reason(error))
+        return future
+
+    async def close(self) -> None:
+        """Wait for what is under way, as long as it may take."""
+        await asyncio.to_thread(self._line.close, self._timeout + 1)
+
+    def _open(self) -> "_Line":
+        try:
+            return _Line(Producer(self._conf, logger=logging.getLogger("librdkafka")), self._loop, self._settle)
+        except KafkaException as error:
+            raise Stop(f"ADAPTER_KAFKA__PROPERTIES: {error.args[0].str()}") from None
+
+    def _replace(self, line: "_Line") -> None:
+        # After a fatal error (the broker has lost what it knew of the sequence) a producer refuses everything.
+        if line is self._line:
+            self._line = self._open()
+            line.abandon()
+
+    def _settle(self, line: "_Line", reports: "list[_Report]") -> None:
+        failed: set[str] = set()
+        for future, error in reports:
+            if error is not None:
+                failed.add(error.str())
+                if error.fatal():
+                    self._replace(line)
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(_reason(error))
+        for why in failed:
+            self._report(why)
+
+
+_Report = tuple["asyncio.Future[None]", KafkaError | None]
+
+
+class _Line:
+    """One librdkafka producer and the thread that serves it."""
+
+    def __init__(
+        self,
+        producer: Producer,
+        loop: asyncio.AbstractEventLoop,
+        settle: "Callable[[_Line, list[_Report]], None]",
+    ) -> None:
+        self._producer = producer
+        self._loop = loop
+        self._settle = settle
+        self._reports: list[_Report] = []
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._thread.start()
+
+    def produce(self, record: Outgoing, future: "asyncio.Future[None]") -> None:
+        self._producer.produce(
+            record.topic,
+            record.value,
+            record.key,
+            headers=list(record.headers),
+            on_delivery=partial(self._delivered, future),
+        )
+
+    def abandon(self) -> None:
+        """Fail what is queued, and end."""
+        self._producer.purge()
+        self._closing.set()
+
+    def close(self, limit: float) -> None:
+        self._closing.set()
+        self._thread.join(limit)
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closing.is_set() or len(self._producer):
+            self._producer.poll(_POLL)
+            if self._reports:
+                reports, self._reports = self._reports, []
+                try:
+                    self._loop.call_soon_threadsafe(self._settle, self, reports)
+                except RuntimeError:  # the loop is closed: nobody waits any more
+                    return
+
+    def _delivered(self, future: "asyncio.Future[None]", error: KafkaError | None, _message: Message) -> None:
+        self._reports.append((future, error))
+
+
+def _reason(error: KafkaError) -> Exception:
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return TooLarge(error.str())
+    return Unavailable(error.str())
+
+
+def _seen(future: "asyncio.Future[None]") -> None:
+    if not future.cancelled():
+        future.exception()

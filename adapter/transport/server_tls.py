@@ -1,0 +1,70 @@
+"""The server's side of TLS: a context that asks every client for a certificate, and its replacement while the process
+runs. As on the client's side, changed files become a *new* context; a live one is never touched.
+"""
+
+import ssl
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from adapter.core.errors import Stop
+from adapter.transport.tls import Reload, TlsFiles, check, load_pair, readable, reason, stamp
+
+
+class ServerTls:
+    """The context for new connections, always from the newest set of files that was good.
+
+    Raises Stop when the first set is not good, with every problem.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._seen = stamp(files)
+        self.context, self.not_after = server_context(files)
+
+    def refresh(self) -> Reload | None:
+        """Take changed files into use if they are good. None if nothing has changed since the last look."""
+        # Before reading: files that change meanwhile then differ from the stamp, and are read again.
+        found = stamp(self._files)
+        if found == self._seen:
+            return None
+        self._seen = found
+        try:
+            self.context, self.not_after = server_context(self._files)
+        except Stop as stop:
+            return Reload(stop.problems, self.not_after)
+        return Reload((), self.not_after)
+
+
+def server_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, datetime]]:
+    """A context for TLS 1.2 or newer that demands a client certificate of the authorities in `files.ca`, and ends of
+    validity by kind of file. Raises Stop with every problem of the files; all three are needed.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # A resumed session would not be asked for its certificate again, also after its authority was taken off the list.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    context.set_alpn_protocols(["http/1.1"])
+    problems: list[str] = []
+    not_after: dict[str, datetime] = {}
+    match files:
+        case TlsFiles(certificate=Path() as certificate, key=Path() as key, ca=Path() as ca):
+            ends = check(certificate, problems, own=True)
+            if ends is not None:
+                not_after["certificate"] = ends
+            if readable(key, problems) and ends is not None:
+                load_pair(context, certificate, key, problems)
+            if (ends := check(ca, problems, own=False)) is not None:
+                not_after["ca"] = ends
+                try:
+                    context.load_verify_locations(cafile=ca)
+                except (OSError, ssl.SSLError) as error:
+                    problems.append(f"{ca}: cannot be used as authorities ({reason(error)}); give CA certificates")
+        case _:
+            problems.append("TLS: a listener needs certificate, key and the authorities of its clients")
+    if problems:
+        raise Stop(*problems)
+    return context, not_after

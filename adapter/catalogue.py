@@ -11,10 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from adapter.core.answer import AnswerWriter, compile_answer
 from adapter.core.avro import Schema
 from adapter.core.avro.schema import NONE, Array, Map, Primitive, Record, Type, Union, optional
 from adapter.core.errors import Stop
 from adapter.core.mapping import ReplyReader, RequestWriter, compile_reply, compile_request, record_of
+from adapter.core.notification import NotificationReader, compile_notification
 from adapter.core.operation import Operation, Supplier
 from adapter.core.xsd import Xsd, load_schema
 
@@ -42,10 +44,21 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Notices:
+    """The supplier's notification, ready to be read and answered."""
+
+    event: Schema
+    reader: NotificationReader
+    answers: AnswerWriter
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     supplier: Supplier
     operations: Mapping[str, Entry]
     """By the command's record name."""
+
+    notification: Notices
 
     commands: Mapping[str, Schema]
     events: Mapping[str, Schema]
@@ -109,9 +122,29 @@ def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = 
         faults += _contract_faults(operation, command, supplier)
         if writer and reader:
             entries[operation.name] = Entry(operation, command, accepted, writer, reader)
-    if faults or xsd is None:
+    notification = _notification(supplier, xsd, events, faults, zone)
+    if faults or xsd is None or notification is None:
         raise Stop(*faults)
-    return Catalogue(supplier, entries, commands, events, journal, xsd)
+    return Catalogue(supplier, entries, notification, commands, events, journal, xsd)
+
+
+def _notification(
+    supplier: Supplier, xsd: Xsd | None, events: Mapping[str, Schema], faults: list[str], zone: tzinfo | None
+) -> Notices | None:
+    declared = supplier.notification
+    event = _of(events, declared.event, "events", faults)
+    if xsd is None or event is None:
+        return None
+    reader, answers = None, None
+    try:
+        reader = compile_notification(xsd, declared, event, zone=zone)
+    except Stop as stop:
+        faults += stop.problems
+    try:
+        answers = compile_answer(xsd, declared.answer)
+    except Stop as stop:
+        faults += stop.problems
+    return Notices(event, reader, answers) if reader and answers else None
 
 
 def _xsds(supplier: Supplier, folder: Path, faults: list[str]) -> Xsd | None:

@@ -91,6 +91,55 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What the content of a notification says it is about."""
+
+    kind: str
+    """Symbol of the event's Kind: "APPOINTMENT_CANCELLED"."""
+
+    status: str | None
+    """Symbol of the event's Status; None if the report names no status."""
+
+    closure_code: str | None = None
+    closure_meaning: str | None = None
+    problems: tuple[Problem, ...] = ()
+    """Words that no table of the contract has; their paths are those of the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """The one message a supplier sends to the buyer, whatever it is about."""
+
+    element: str
+    """Body element in Clark notation, matched by local name."""
+
+    answer: str
+    """Element of our answer in Clark notation."""
+
+    event: str
+    """Record name of the event: "FaultReportUpdated"; its field `report` is mapped from the element."""
+
+    tell: Callable[[Record, tuple[str, ...]], Told]
+    """What a report is about; the texts are hints (URL path, SOAPAction) that count only where it leaves that open."""
+
+    reference: str
+    """Field of the report with the buyer's reference, the key of the event."""
+
+    supplier_reference: str
+    """Field with the supplier's reference."""
+
+    buyer: str
+    """Field with the buyer's identifier."""
+
+    message_id: str
+    sent_at: str
+    """Field with the time of sending, the only content in which a repeat may differ."""
+
+    placeholders: Mapping[str, frozenset[str]]
+    """Dotted paths of the report to texts (lower case) that stand for nothing; a path goes through lists."""
+
+
+@dataclass(frozen=True, slots=True)
 class Supplier:
     """Everything that is particular to one supplier; the one place per supplier."""
 
@@ -99,6 +148,7 @@ class Supplier:
     """Name of an environment to its base URL."""
 
     operations: tuple[Operation, ...]
+    notification: Notification
     schemas: tuple[str, ...]
     """XSD files (below schemas/xsd/) that declare the elements of the operations."""
 

@@ -1,4 +1,4 @@
-"""The SOAP 1.1 envelope: put around a request by concatenation, taken off a reply whatever its form.
+"""The SOAP envelope: put around what we send by concatenation, taken off what comes whatever its form.
 
 What suppliers send as an answer is an envelope of SOAP 1.1 or 1.2 under any prefix, or the bare body element;
 a refusal is a SOAP Fault of either version or a bare `fault` block with `faultcode` and `faultmessage`
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+from xml.sax.saxutils import escape
 
 from lxml import etree
 
@@ -69,11 +70,28 @@ class Message:
     """How many further elements the body held; `element` is the first. A proper body has none."""
 
 
-def wrap(body: bytes, *, headers: tuple[bytes, ...] = ()) -> bytes:
-    """`body`, a serialised element without XML declaration, in a SOAP 1.1 envelope with these header blocks."""
+def wrap(body: bytes, *, headers: tuple[bytes, ...] = (), version: Version = Version.SOAP_1_1) -> bytes:
+    """`body`, a serialised element without XML declaration, in an envelope with these header blocks.
+
+    The envelope is that of SOAP 1.1 but where `version` is 1.2.
+    """
+    opening = _OPEN_1_2 if version is Version.SOAP_1_2 else _OPEN
     if headers:
-        return b"".join((_OPEN, b"<soap:Header>", *headers, b"</soap:Header>", _BODY, body, _CLOSE))
-    return b"".join((_OPEN, _BODY, body, _CLOSE))
+        return b"".join((opening, b"<soap:Header>", *headers, b"</soap:Header>", _BODY, body, _CLOSE))
+    return b"".join((opening, _BODY, body, _CLOSE))
+
+
+def fault(text: str, *, version: Version = Version.SOAP_1_1) -> bytes:
+    """An envelope that says: refused. The code is Client in 1.1 (section 4.4.1), Sender in 1.2 (section 5.4.6)."""
+    said = escape(text)
+    if version is Version.SOAP_1_2:
+        words = (
+            "<soap:Fault><soap:Code><soap:Value>soap:Sender</soap:Value></soap:Code>"
+            f'<soap:Reason><soap:Text xml:lang="en">{said}</soap:Text></soap:Reason></soap:Fault>'
+        )
+    else:
+        words = f"<soap:Fault><faultcode>soap:Client</faultcode><faultstring>{said}</faultstring></soap:Fault>"
+    return wrap(words.encode(), version=version)
 
 
 def unwrap(root: etree._Element) -> Message:
@@ -91,6 +109,7 @@ def unwrap(root: etree._Element) -> Message:
 _OPEN: Final = (
     b'<?xml version="1.0" encoding="UTF-8"?><soap:Envelope xmlns:soap="http://schemas.xmlsoap.org/soap/envelope/">'
 )
+_OPEN_1_2: Final = _OPEN.replace(SOAP_1_1.encode(), SOAP_1_2.encode())
 _BODY: Final = b"<soap:Body>"
 _CLOSE: Final = b"</soap:Body></soap:Envelope>"
 _VERSIONS: Final = {SOAP_1_1: Version.SOAP_1_1, SOAP_1_2: Version.SOAP_1_2}

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from adapter.core.operation import Mode, Operation, Problem, Record, Repeat, Rule, Supplier
+from adapter.suppliers.cityfibre_notifications import NOTIFICATION
 
 ENVIRONMENTS = {
     "production": "https://api-gw.cityfibre.com:41223/prod/api2",
@@ -107,6 +108,7 @@ def supplier(*, reservation_key_rule: Mode = Mode.REFUSE, unique_references: boo
                 doubt_limit=timedelta(seconds=60),
             ),
         ),
+        notification=NOTIFICATION,
         schemas=("cityfibre/faultReport.xsd", "cityfibre/appointments.xsd"),
         protocol=PROTOCOL,
         envelope=frozenset({"commandId", "issuedAt", "notAfter", "correlationId"}),

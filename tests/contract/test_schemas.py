@@ -333,7 +333,9 @@ def test_records_of_one_kind_share_their_envelope(folder: str) -> None:
             "occurredAt",
         ],
     }[folder]
-    schemas = [json.loads(path.read_text()) for path in CURRENT if path.parent.name == folder]
+    # a notification is about no command
+    paths = [path for path in CURRENT if path.parent.name == folder and path.stem != "FaultReportUpdated"]
+    schemas = [json.loads(path.read_text()) for path in paths]
     heads = [schema["fields"][: len(shared)] for schema in schemas]
     assert [field["name"] for field in heads[0]] == shared
     assert all(head == heads[0] for head in heads)

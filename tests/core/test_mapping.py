@@ -14,7 +14,15 @@ from lxml import etree
 from adapter.core.avro import Schema
 from adapter.core.document import admit
 from adapter.core.errors import Refused, Stop
-from adapter.core.mapping import Deviation, ReplyReader, RequestWriter, compile_reply, compile_request, record_of
+from adapter.core.mapping import (
+    Deviation,
+    ReplyReader,
+    RequestWriter,
+    ValueClass,
+    compile_reply,
+    compile_request,
+    record_of,
+)
 from adapter.core.mapping.write import ITEM_LIMIT, TEXT_LIMIT
 from adapter.core.xsd import Xsd, load_schema
 
@@ -429,7 +437,7 @@ def test_lists_without_wrapper_are_gathered_from_where_they_stand() -> None:
 def test_a_flood_of_deviations_is_cut() -> None:
     found = reader(GROUPED, *GROUPED_FIELDS).read(admit(b"<message>" + b"<a/><x/>" * 5000 + b"</message>"))
     assert (len(found.unknown), len(found.deviations)) == (100, 100)
-    assert found.deviations[0] == Deviation("a", "more than once, the first is taken")
+    assert found.deviations[0] == Deviation("a", "more than once, the first is taken", ValueClass.EMPTY)
 
 
 def test_validity_is_the_validators_word() -> None:

@@ -2,7 +2,16 @@
 per message without looking at either schema again.
 """
 
-from adapter.core.mapping.read import Deviation, Read, ReplyReader, compile_reply, record_of
+from adapter.core.mapping.read import Deviation, Read, ReplyReader, ValueClass, compile_reply, record_of
 from adapter.core.mapping.write import RequestWriter, compile_request
 
-__all__ = ["Deviation", "Read", "ReplyReader", "RequestWriter", "compile_reply", "compile_request", "record_of"]
+__all__ = [
+    "Deviation",
+    "Read",
+    "ReplyReader",
+    "RequestWriter",
+    "ValueClass",
+    "compile_reply",
+    "compile_request",
+    "record_of",
+]

@@ -5,9 +5,10 @@ caller decides what that means (supplier contract, section 8: thirty-three ways 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from enum import StrEnum
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -22,6 +23,23 @@ from adapter.core.xsd import Kind, Leaf, Xsd
 NAMED_LIMIT: Final = 100
 """Unknown elements, and deviations, of one message that are told; those beyond are dropped."""
 
+ASIDE_LIMIT: Final = 1_000
+"""Texts of one message that are kept aside."""
+
+
+class ValueClass(StrEnum):
+    """What stood where a message strays, without saying it."""
+
+    ABSENT = "absent"
+    EMPTY = "empty"
+    BOOLEAN = "boolean"
+    NUMBER = "number"
+    DATE = "date"
+    TIME = "time"
+    TEXT = "text"
+    ELEMENTS = "elements"
+    PLACEHOLDER = "placeholder"
+
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
@@ -29,6 +47,7 @@ class Deviation:
 
     path: str
     what: str
+    value: ValueClass = ValueClass.ABSENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +57,9 @@ class Read:
     """Paths of elements the schemas do not know."""
 
     deviations: tuple[Deviation, ...]
+    aside: tuple[tuple[str, str], ...] = ()
+    """(path, text) of content that has no place in the record: in unknown elements, in repeated ones, in values that
+    could not be read. One entry per element that holds text, white space folded; at most ASIDE_LIMIT."""
 
 
 class ReplyReader:
@@ -52,12 +74,15 @@ class ReplyReader:
 
     def read(self, element: etree._Element) -> Read:
         """Never raises, whatever is in the element; its own name is the caller's to look at."""
-        notes = _Notes([], [])
+        notes = _Notes([], [], [])
         record = self._read(element, notes)
         return Read(
             record=record,
             unknown=tuple(notes.unknown[:NAMED_LIMIT]),
-            deviations=tuple(Deviation(path, what) for path, what in notes.deviations[:NAMED_LIMIT]),
+            deviations=tuple(
+                Deviation(path, what, value_class(strayed)) for path, what, strayed in notes.deviations[:NAMED_LIMIT]
+            ),
+            aside=tuple(_texts(notes.aside)) if notes.aside else (),
         )
 
     def valid(self, element: etree._Element) -> bool:
@@ -93,22 +118,85 @@ def record_of(schema: Schema, field: str) -> Record:
     return kind
 
 
+def value_class(element: etree._Element | None) -> ValueClass:
+    """What an element holds; of None, that it is absent."""
+    if element is None:
+        return ValueClass.ABSENT
+    if len(element):
+        return ValueClass.ELEMENTS
+    text = (element.text or "").strip(_WHITE)
+    if not text:
+        return ValueClass.EMPTY
+    if text.lower() in {"true", "false"}:
+        return ValueClass.BOOLEAN
+    if _NUMBER.fullmatch(text):
+        return ValueClass.NUMBER
+    if _DATE.fullmatch(text):
+        return ValueClass.TIME if _TIME.fullmatch(text) else ValueClass.DATE
+    return ValueClass.TEXT
+
+
+_Aside = etree._Element | str  # noqa: SLF001 -- lxml's name for the type of elements
+
+
 @dataclass(slots=True)
 class _Notes:
     unknown: list[str]
-    deviations: list[tuple[str, str]]
+    deviations: list[tuple[str, str, etree._Element | None]]
+    aside: list[tuple[str, _Aside]]
 
-    def stranger(self, name: str) -> None:
+    def stranger(self, element: etree._Element) -> None:
+        name = local_name(element)[:100]
         if len(self.unknown) < NAMED_LIMIT:
-            self.unknown.append(name[:100])
+            self.unknown.append(name)
+        self.keep(name, element)
 
-    def below(self, name: str, unknown: int, deviations: int) -> None:
+    def stray(self, what: str, element: etree._Element, *, kept: bool = False) -> None:
+        """The element being read strays; `kept` says that what it holds has found its place."""
+        self.deviations.append(("", what, element))
+        if not kept:
+            self.keep("", element)
+
+    def keep(self, path: str, content: _Aside) -> None:
+        if len(self.aside) < ASIDE_LIMIT:
+            self.aside.append((path, content))
+
+    def marks(self) -> tuple[int, int, int]:
+        return len(self.unknown), len(self.deviations), len(self.aside)
+
+    def below(self, name: str, marks: tuple[int, int, int]) -> None:
         """Puts the paths of what was noted since these marks under `name`."""
+        unknown, deviations, aside = marks
         for place in range(unknown, len(self.unknown)):
             self.unknown[place] = _joined(name, self.unknown[place])
         for place in range(deviations, len(self.deviations)):
-            path, what = self.deviations[place]
-            self.deviations[place] = (_joined(name, path), what)
+            path, what, element = self.deviations[place]
+            self.deviations[place] = (_joined(name, path), what, element)
+        for place in range(aside, len(self.aside)):
+            path, content = self.aside[place]
+            self.aside[place] = (_joined(name, path), content)
+
+
+_LONGEST_PATH: Final = 500
+
+
+def _texts(aside: list[tuple[str, _Aside]]) -> Iterator[tuple[str, str]]:
+    """One entry per text, unknown elements taken apart."""
+    left = ASIDE_LIMIT
+    pending = [(path, content) for path, content in reversed(aside)]
+    while pending and left:
+        path, content = pending.pop()
+        if isinstance(content, str):
+            text = fold(content)
+        else:
+            text = fold(content.text or "")
+            for child in reversed(content):
+                if child.tail and not child.tail.isspace():
+                    pending.append((path, child.tail))
+                pending.append((_joined(path, local_name(child)[:100]), child))
+        if text:
+            left -= 1
+            yield path[:_LONGEST_PATH], text
 
 
 def _joined(name: str, path: str) -> str:
@@ -123,12 +211,30 @@ _Value = Callable[[etree._Element, _Notes], Any]  # noqa: SLF001 -- lxml's name 
 class _Step:
     name: str
     read: _Value
-    collects: bool
+    collects: bool = False
     """Each occurrence adds an item."""
 
+    wraps: bool = False
+    """Each occurrence brings items."""
 
-def _step(pair: Scalar | Group | Many, zone: tzinfo) -> _Step:
-    return _Step(pair.name, _value(pair, zone), collects=isinstance(pair, Many) and not pair.wrapped)
+    homeless: bool = False
+    """An item outside its wrapper."""
+
+
+def _steps(pairs: Collection[Scalar | Group | Many], zone: tzinfo) -> dict[str, _Step]:
+    """By the name of the child. A wrapped item is also known where it stands without its wrapper, unless that name is
+    taken: the contract's tables and samples do not agree on wrappers (section 8, number 14).
+    """
+    steps: dict[str, _Step] = {}
+    for pair in pairs:
+        many = isinstance(pair, Many)
+        wrapped = isinstance(pair, Many) and pair.wrapped
+        steps[pair.name] = _Step(pair.name, _value(pair, zone), collects=many and not wrapped, wraps=wrapped)
+    for pair in pairs:
+        if isinstance(pair, Many) and pair.wrapped:
+            bare = _Step(pair.name, _value(pair.item, zone), collects=True, homeless=True)
+            steps.setdefault(pair.item.name, bare)
+    return steps
 
 
 def _value(pair: Pair, zone: tzinfo) -> _Value:
@@ -147,8 +253,8 @@ def _value(pair: Pair, zone: tzinfo) -> _Value:
 
 def _group(children: tuple[Pair, ...], zone: tzinfo) -> _Value:
     pairs = [pair for pair in children if isinstance(pair, Scalar | Group | Many)]  # nothing is filled by us
-    steps = {pair.name: _step(pair, zone) for pair in pairs}
-    blank: dict[str, Any] = dict.fromkeys(steps)
+    steps = _steps(pairs, zone)
+    blank: dict[str, Any] = dict.fromkeys(pair.name for pair in pairs)
     required = tuple(pair.name for pair in pairs if pair.element.least)
     lists = tuple(pair.name for pair in pairs if isinstance(pair, Many) and not pair.nullable)
 
@@ -156,20 +262,22 @@ def _group(children: tuple[Pair, ...], zone: tzinfo) -> _Value:
         record = blank.copy()
         start = len(notes.deviations)
         for child in element:
-            name = local_name(child)
-            step = steps.get(name)
+            step = steps.get(local_name(child))
             if step is None:
-                notes.stranger(name)
+                notes.stranger(child)
             else:
                 _take(record, step, child, notes)
+            if child.tail and not child.tail.isspace():
+                notes.keep("", child.tail)
         for name in required:
-            if record[name] is None and not any(path == name for path, _ in notes.deviations[start:]):
-                notes.deviations.append((name, "missing"))
+            if record[name] is None and not any(path == name for path, _, _ in notes.deviations[start:]):
+                notes.deviations.append((name, "missing", None))
         for name in lists:
             if record[name] is None:
                 record[name] = []
         if element.text and not element.text.isspace():
-            notes.deviations.append(("", "text where elements are expected"))
+            notes.stray("text where elements are expected", element, kept=True)
+            notes.keep("", element.text)
         return record
 
     return read
@@ -177,39 +285,54 @@ def _group(children: tuple[Pair, ...], zone: tzinfo) -> _Value:
 
 def _take(record: dict[str, Any], step: _Step, child: etree._Element, notes: _Notes) -> None:
     """Puts what `child` holds into its field."""
+    marks = notes.marks()
     where = step.name
-    unknown, deviations = len(notes.unknown), len(notes.deviations)
     value = record[step.name]
     if step.collects:
         items: list[Any] = [] if value is None else value
         record[step.name] = items
         where = f"{where}[{len(items)}]"
         item = step.read(child, notes)
+        if step.homeless:
+            notes.stray("outside its wrapper", child, kept=True)
         if item is not None:
             items.append(item)
     elif value is None:
         record[step.name] = step.read(child, notes)
+    elif step.wraps:
+        value.extend(step.read(child, notes))
+        notes.stray("more than once, all are taken", child, kept=True)
     else:
-        notes.deviations.append(("", "more than once, the first is taken"))
-    notes.below(where, unknown, deviations)
+        notes.stray("more than once, the first is taken", child)
+    if notes.marks() != marks:
+        notes.below(where, marks)
 
 
 def _wrapper(item: Scalar | Group, zone: tzinfo) -> _Value:
     read_item = _value(item, zone)
     wanted = item.name
+    children = item.children if isinstance(item, Group) else ()
+    fields = {child.name for child in children if isinstance(child, Scalar | Group | Many)}
 
     def read(element: etree._Element, notes: _Notes) -> Any:
         items: list[Any] = []
+        names = {local_name(child) for child in element}
+        if wanted not in names and not names.isdisjoint(fields):
+            notes.stray("an item where its wrapper is expected", element, kept=True)
+            return [read_item(element, notes)]
         for child in element:
-            name = local_name(child)
-            if name != wanted:
-                notes.stranger(name)
+            if local_name(child) != wanted:
+                notes.stranger(child)
                 continue
-            marks = len(notes.unknown), len(notes.deviations)
+            marks = notes.marks()
             value = read_item(child, notes)
-            notes.below(f"[{len(items)}]", *marks)
+            if notes.marks() != marks:
+                notes.below(f"[{len(items)}]", marks)
             if value is not None:
                 items.append(value)
+        if element.text and not element.text.isspace():
+            notes.stray("text where elements are expected", element, kept=True)
+            notes.keep("", element.text)
         return items
 
     return read
@@ -242,17 +365,17 @@ def _text(leaf: Leaf) -> _Value:
         text = element.text or ""
         if len(element):
             text = folded_text(element)
-            notes.deviations.append(("", "elements where text is expected"))
+            notes.stray("elements where text is expected", element, kept=True)
         elif not text and element.get(_NIL) in {"true", "1"}:
             return None
         if collapse:
             text = fold(text)
         if longest is not None and len(text) > longest:
-            notes.deviations.append(("", f"longer than {longest}"))
+            notes.stray(f"longer than {longest}", element, kept=True)
         if values and text not in values:
-            notes.deviations.append(("", "not a known value"))
+            notes.stray("not a known value", element, kept=True)
         if not_blank and not text:
-            notes.deviations.append(("", "is blank"))
+            notes.stray("is blank", element, kept=True)
         return text
 
     return read
@@ -267,7 +390,7 @@ def _parsed(parse: Callable[[str], Any], fault: str) -> _Value:
             return None
         value = parse(text.strip(_WHITE))
         if value is None:
-            notes.deviations.append(("", fault if text.strip(_WHITE) else "is empty"))
+            notes.stray(fault if text.strip(_WHITE) else "is empty", element)
         return value
 
     return read
@@ -276,6 +399,7 @@ def _parsed(parse: Callable[[str], Any], fault: str) -> _Value:
 _WHITE: Final = " \t\r\n"
 _BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 _INTEGER: Final = re.compile(r"[+-]?0*[0-9]{1,19}", re.ASCII)
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,40}(?:[.,][0-9]{1,40})?", re.ASCII)
 _DATE: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:Z|[+-][0-9]{2}:[0-9]{2}|T.*)?", re.DOTALL)
 _TIME: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,40}))?)?"
@@ -308,18 +432,18 @@ def _time(zone: tzinfo) -> _Value:
         text = (folded_text(element) if len(element) else element.text or "").strip(_WHITE)
         if not text:
             if element.get(_NIL) not in {"true", "1"}:
-                notes.deviations.append(("", "is empty"))
+                notes.stray("is empty", element)
             return None
         try:
             moment = _moment(text)
             if moment is not None and moment.tzinfo is None:
-                notes.deviations.append(("", f"no offset, taken for {zone}"))
+                notes.stray(f"no offset, taken for {zone}", element, kept=True)
                 moment = moment.replace(tzinfo=zone)
             moment = moment and moment.astimezone(UTC)
         except (ValueError, OverflowError):
             moment = None
         if moment is None:
-            notes.deviations.append(("", "not a time"))
+            notes.stray("not a time", element)
         return moment
 
     return read

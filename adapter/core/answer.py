@@ -1,0 +1,95 @@
+"""What the supplier gets for a notification: the answer that it is safe, or a fault that says what was wrong.
+
+Neither repeats anything of the content but the message id and the buyer identifier, and those only within the lengths
+the XSD gives them.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from uuid import uuid5
+
+from lxml import etree
+
+from adapter.core import soap
+from adapter.core.errors import Stop
+from adapter.core.notification import NAMESPACE, Readable, Refusal
+from adapter.core.soap import Version
+from adapter.core.xsd import Element, Leaf, Xsd
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    content_type: str
+    body: bytes
+
+
+class AnswerWriter:
+    """Writes the answers to notifications, each enveloped as its notification was."""
+
+    def __init__(self, tag: str, children: tuple[Element, ...]) -> None:
+        self._tag = tag
+        self._children = children
+
+    def accepted(self, notification: Readable, *, api_version: str, buyer: str, at: datetime, own_id: bool) -> Answer:
+        """That the notification is safe, valid against the XSD.
+
+        `buyer` stands in where the notification names none. The message id is the notification's own, or with
+        `own_id`, or where the notification has none that fits, one derived from the notification's.
+        """
+        message_id = notification.message_id
+        if own_id or not _fits(message_id):
+            message_id = str(uuid5(NAMESPACE, f"{notification.id}/answer"))
+        values = {
+            "apiVersion": api_version,
+            "buyerIdentifier": notification.buyer if _fits(notification.buyer) else buyer,
+            "sentAt": f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z",
+            "messageId": message_id,
+            "responseCode": "200",
+        }
+        root = etree.Element(self._tag)
+        for child in self._children:
+            etree.SubElement(root, child.tag).text = values[child.name]
+        return _enveloped(etree.tostring(root), notification.version)
+
+
+FIELDS: Final = frozenset({"apiVersion", "buyerIdentifier", "sentAt", "messageId", "responseCode"})
+"""The fields of an answer (contract section 3.3); the supplier's XSD says which it has and in what order."""
+
+
+def compile_answer(xsd: Xsd, element: str) -> AnswerWriter:
+    """The writer of `element` (Clark notation). Raises Stop for a required field that has no value here."""
+    root = xsd.element(element)
+    children = () if isinstance(root.content, Leaf) else root.content
+    written = tuple(child for child in children if child.name in FIELDS)
+    unfilled = [child for child in children if child.least and child not in written]
+    faults = [f"{root.name}.{child.name}: required, and nothing fills it" for child in unfilled]
+    if faults or not written:
+        raise Stop(*faults or (f"{root.name}: holds none of {', '.join(sorted(FIELDS))}",))
+    return AnswerWriter(root.tag, written)
+
+
+def refused(refusal: Refusal) -> Answer:
+    """A SOAP fault that says what was wrong; a bare message gets one of SOAP 1.1."""
+    version = Version.SOAP_1_2 if refusal.version is Version.SOAP_1_2 else Version.SOAP_1_1
+    return Answer(_CONTENT_TYPES[version], soap.fault(f"{refusal.reason}: {refusal.detail}", version=version))
+
+
+_CONTENT_TYPES: Final = {
+    Version.NONE: "application/xml; charset=utf-8",  # what the reference names for bare messages (section 1)
+    Version.SOAP_1_1: "text/xml; charset=utf-8",
+    Version.SOAP_1_2: "application/soap+xml; charset=utf-8",
+    Version.OTHER: "text/xml; charset=utf-8",
+}
+_LONGEST: Final = 36
+"""Characters of an id (section 3.3)."""
+
+
+def _fits(text: str | None) -> bool:
+    return text is not None and 0 < len(text) <= _LONGEST and not text.isspace()
+
+
+def _enveloped(element: bytes, version: Version) -> Answer:
+    if version is Version.NONE:
+        return Answer(_CONTENT_TYPES[version], b'<?xml version="1.0" encoding="UTF-8"?>' + element)
+    return Answer(_CONTENT_TYPES[version], soap.wrap(element, version=version))

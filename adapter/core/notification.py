@@ -1,0 +1,276 @@
+"""A supplier's notification: from what came over HTTP to an event, or to the reason why there is none. Pure.
+
+Told by its body element and content, whatever its envelope, version, prefixes, order and gaps: what can be keyed to a
+ticket of ours is Readable, and everything in it that strays is in the event, listed. All else is a Refusal, kept raw
+by the caller under its reason. Nothing raises, whatever the bytes.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from hashlib import sha256
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from lxml import etree
+
+from adapter.core import document, soap
+from adapter.core.avro import Schema
+from adapter.core.document import DEFAULT_LIMITS, Limits, fold, local_name
+from adapter.core.errors import Stop, Unreadable
+from adapter.core.mapping import Deviation, ReplyReader, ValueClass, compile_reply, record_of
+from adapter.core.mapping.read import ASIDE_LIMIT, NAMED_LIMIT
+from adapter.core.operation import Notification
+from adapter.core.outcome import charset
+from adapter.core.xsd import Xsd
+
+REASONS: Final = document.REASONS | {
+    "no-message",  # an envelope with nothing in it
+    "several-messages",  # one body with more than one element
+    "unknown-root",  # a body element that is not the notification, or a fault
+    "no-reference",  # no reference at all: no ticket to put it to
+    "maintainer-reference-only",  # only the supplier's reference
+    "reference-too-long",  # longer than a key may be
+    "foreign-buyer",  # meant for a buyer identifier that is not ours
+}
+"""What Refusal.reason may be."""
+
+NAMESPACE: Final = UUID("0b8c1a52-7f0d-5f5e-8a3f-6a2c1f0f7d19")
+"""Root of the ids of notifications: a repeat gets the id of the first, also in another process."""
+
+REFERENCE_LIMIT: Final = 65_536
+"""Characters of a reference, as many as a command's may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One POST of the supplier: what HTTP says about it, and its body."""
+
+    body: bytes
+    received_at: datetime
+    path: str = "/"
+    content_type: str | None = None
+    soap_action: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """A notification that can become an event."""
+
+    id: str
+    """Derived from what it says (36 characters): the same for a repeat, another for other content."""
+
+    kind: str
+    """Symbol of the event's Kind."""
+
+    reference: str
+    """The buyer's reference, trimmed: the key of the event."""
+
+    record: dict[str, Any]
+    """The event."""
+
+    deviations: tuple[Deviation, ...]
+    """As in the event; the paths have positions in lists."""
+
+    strayed: frozenset[str]
+    """The deviations' paths without positions: all of them from the schema, so fit for a label."""
+
+    unknown: int
+    """How many elements no field was found for."""
+
+    version: soap.Version
+    """Of the envelope it came in."""
+
+    message_id: str | None
+    buyer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Not a notification we can read. `detail` is for a person and repeats nothing of the content."""
+
+    reason: str
+    detail: str
+    version: soap.Version = soap.Version.NONE
+
+
+class NotificationReader:
+    """Reads a supplier's notifications."""
+
+    def __init__(self, declaration: Notification, reader: ReplyReader) -> None:
+        self._declared = declaration
+        self._reader = reader
+        self._element = declaration.element.rpartition("}")[2]
+        self._placeholders = {tuple(path.split(".")): texts for path, texts in declaration.placeholders.items()}
+
+    def read(
+        self, delivery: Delivery, *, buyers: frozenset[str], limits: Limits = DEFAULT_LIMITS
+    ) -> Readable | Refusal:
+        """What was delivered. `buyers` are the identifiers that are ours; a message that names none is taken."""
+        try:
+            root = document.admit(delivery.body, limits=limits, charset=charset(delivery.content_type))
+        except Unreadable as error:
+            return Refusal(error.reason, error.detail)
+        message = soap.unwrap(root)
+        element, version = message.element, message.version
+        if message.extra:
+            return Refusal("several-messages", f"{message.extra + 1} elements in one body", version)
+        if message.fault is not None:
+            return Refusal("unknown-root", "a fault is no notification", version)
+        if element is None:
+            return Refusal("no-message", "the envelope is empty", version)
+        if local_name(element) != self._element:
+            return Refusal("unknown-root", f"the body element is not {self._element}", version)
+        return self._judged(delivery, element, version, buyers)
+
+    def _judged(
+        self, delivery: Delivery, element: etree._Element, version: soap.Version, buyers: frozenset[str]
+    ) -> Readable | Refusal:
+        declared = self._declared
+        read = self._reader.read(element)
+        report = read.record
+        blanked = list(self._blank_placeholders(report))
+        buyer = (report[declared.buyer] or "").strip() or None
+        if buyer is not None and buyer not in buyers:
+            return Refusal("foreign-buyer", f"{declared.buyer} is not ours", version)
+        reference = fold(report[declared.reference] or "").strip()
+        theirs = fold(report[declared.supplier_reference] or "").strip() or None
+        if not reference:
+            if theirs is None:
+                return Refusal("no-reference", f"no {declared.reference}", version)
+            return Refusal("maintainer-reference-only", f"no {declared.reference}", version)
+        if len(reference) > REFERENCE_LIMIT:
+            return Refusal("reference-too-long", f"{declared.reference}: longer than {REFERENCE_LIMIT}", version)
+        told = declared.tell(report, hints(delivery))
+        deviations = tuple(
+            [
+                *_of_element(element, declared),
+                *read.deviations,
+                *blanked,
+                *(Deviation(problem.path, problem.text, ValueClass.TEXT) for problem in told.problems),
+                *([Deviation("", "more of unknown content than is told")] if len(read.aside) == ASIDE_LIMIT else []),
+            ][:NAMED_LIMIT]
+        )
+        message_id = report[declared.message_id]
+        content = content_hash(element, without=declared.sent_at)
+        record = {
+            "buyerFaultReference": reference,
+            "maintainerFaultReference": theirs,
+            "kind": told.kind,
+            "status": told.status,
+            "closureCode": told.closure_code,
+            "closureMeaning": told.closure_meaning,
+            "supplierSentAt": report[declared.sent_at],
+            "receivedAt": delivery.received_at,
+            "contentHash": content,
+            "report": report,
+            "deviations": [{"path": d.path, "what": d.what, "valueClass": d.value.value} for d in deviations],
+            "unknownElements": [{"path": path, "text": text} for path, text in read.aside],
+        }
+        return Readable(
+            id=notification_id(buyer or "", reference, message_id or "", content),
+            kind=told.kind,
+            reference=reference,
+            record=record,
+            deviations=deviations,
+            strayed=frozenset(without_positions(d.path) for d in deviations),
+            unknown=len(read.unknown),
+            version=version,
+            message_id=message_id,
+            buyer=buyer,
+        )
+
+    def _blank_placeholders(self, report: dict[str, Any]) -> Iterator[Deviation]:
+        for path, texts in self._placeholders.items():
+            for where, holder in _holders(report, path[:-1], ""):
+                text = holder[path[-1]]
+                if text and fold(text).strip().lower() in texts:
+                    holder[path[-1]] = None
+                    yield Deviation(where + path[-1], "a placeholder", ValueClass.PLACEHOLDER)
+
+
+def compile_notification(
+    xsd: Xsd, declaration: Notification, event: Schema, *, zone: tzinfo | None = None
+) -> NotificationReader:
+    """The reader of the declared notification. Times without an offset are in `zone`, Europe/London unless told.
+
+    Raises Stop with one line per path that does not fit.
+    """
+    record = record_of(event, "report")
+    reader = compile_reply(xsd, declaration.element, record, zone=zone)
+    fields = {each.name for each in record.fields}
+    used = (
+        declaration.reference,
+        declaration.supplier_reference,
+        declaration.buyer,
+        declaration.message_id,
+        declaration.sent_at,
+    )
+    if missing := [name for name in used if name not in fields]:
+        raise Stop(*(f"{reader.element}.{name}: the notification is told by it" for name in missing))
+    return NotificationReader(declaration, reader)
+
+
+def notification_id(buyer: str, reference: str, message_id: str, content: str) -> str:
+    """The id of a notification; no two sets of parts give the same, since XML text has no control characters."""
+    return str(uuid5(NAMESPACE, f"{buyer}\x1f{reference}\x1f{message_id}\x1f{content}"))
+
+
+def content_hash(element: etree._Element, *, without: str) -> str:
+    """SHA-256 in hex of an element's local names and texts in their order, without its children named `without`.
+
+    Envelope, prefixes, attributes, comments, encoding and the white space between elements make no difference.
+    """
+    parts: list[str] = []
+    for child in element:
+        if local_name(child) != without:
+            _canonical(child, parts)
+    return sha256("".join(parts).encode()).hexdigest()
+
+
+def hints(delivery: Delivery) -> tuple[str, ...]:
+    """What HTTP says a message is about: the URL path, the SOAPAction of SOAP 1.1, the action of SOAP 1.2."""
+    action = re.search(r'action\s*=\s*"?([^\s";]+)', delivery.content_type or "", re.IGNORECASE)
+    given = (delivery.path.partition("?")[0], delivery.soap_action, action and action[1])
+    return tuple(hint for hint in given if hint)
+
+
+def without_positions(path: str) -> str:
+    """The schema's path of one in a message: updates.description of updates[3].description."""
+    return re.sub(r"\[[0-9]+\]", "", path)
+
+
+def _canonical(element: etree._Element, parts: list[str]) -> None:
+    """Written with control characters XML cannot carry, so that no content can look like structure."""
+    text = element.text
+    if len(element) == 0:
+        parts.append(f"\x01{local_name(element)}\x02{text or ''}\x03")
+        return
+    parts.append(f"\x01{local_name(element)}\x02")
+    if text and not text.isspace():
+        parts.append(text)
+    for child in element:
+        _canonical(child, parts)
+        if child.tail and not child.tail.isspace():
+            parts.append(child.tail)
+    parts.append("\x03")
+
+
+def _of_element(element: etree._Element, declared: Notification) -> Iterator[Deviation]:
+    if element.tag != declared.element:
+        yield Deviation("", "in another namespace", ValueClass.ELEMENTS)
+
+
+def _holders(value: Any, path: tuple[str, ...], where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The records at a path, with their own path and a dot; a list stands for each of its items."""
+    match value:
+        case list():
+            for place, item in enumerate(value):
+                yield from _holders(item, path, f"{where[:-1]}[{place}].")
+        case dict() if path:
+            yield from _holders(value[path[0]], path[1:], f"{where}{path[0]}.")
+        case dict():
+            yield where, value
+        case _:
+            return

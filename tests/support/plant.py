@@ -1,0 +1,469 @@
+"""A worker's whole surroundings in memory: the bus, a registry with our schemas, a supplier that answers as told.
+
+Workers are made of the product's own parts, with time limits of milliseconds.
+"""
+
+import asyncio
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final
+
+import fastavro
+
+from adapter import catalogue
+from adapter.catalogue import Catalogue
+from adapter.core import journal
+from adapter.core.avro import Encoder, UnknownFields, unframe
+from adapter.core.command import Policy
+from adapter.core.document import Limits
+from adapter.core.journal import Entry, Kind
+from adapter.core.retry import Backoff, Breaker
+from adapter.ports import Calls, NotSent, Outgoing, Reply, Unclear
+from adapter.suppliers import cityfibre
+from adapter.telemetry import Metrics
+from adapter.worker.assignment import Memory
+from adapter.worker.conductor import Conductor, Deployment
+from adapter.worker.events import Events, message_id
+from adapter.worker.flow import Wiring, Worker
+from adapter.worker.gate import Gate
+from adapter.worker.ledger import Ledger
+from adapter.worker.reader import Decoders, Reader
+from adapter.worker.window import Bounds
+from tests.support import bus
+from tests.support.bus import Bus, Member, Schemas
+from tests.support.estate import Command
+from tests.support.wait import eventually
+
+PROVISIONAL: Final = "CommandOutcomeUnknown"
+LATE: Final = 5.0
+"""Seconds within which all that a test waits for has to come."""
+
+Answer = Reply | NotSent | Unclear | None
+
+
+@cache
+def known() -> Catalogue:
+    return catalogue.load(cityfibre.supplier())
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    type: str
+    record: Mapping[str, Any]
+    key: bytes | None
+
+    @property
+    def final(self) -> bool:
+        return self.type != PROVISIONAL
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A request as the supplier got it."""
+
+    operation: str
+    message_id: str
+    body: bytes
+    headers: Mapping[str, str]
+    seen: int
+    """Transactions that were committed when it came."""
+    answer: "asyncio.Future[Reply]"
+    taken: bool = False
+    """It was carried out, whatever was answered."""
+    ended: bool = False
+
+
+class Desk:
+    """The supplier. `answers` says what a call gets at once; None: the test answers it later."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.calls: list[Call] = []
+        self.answers: Callable[[Call], Answer] = accepted
+        self._bus = bus
+
+    def door(self, member: Member) -> Calls:
+        return _Door(self, member)
+
+    def of(self, command: Command) -> list[Call]:
+        return [call for call in self.calls if call.message_id == message_id(command.command_id)]
+
+    def running(self, command: Command) -> Call | None:
+        return next((call for call in self.of(command) if not call.ended), None)
+
+    def receive(self, path: str, body: bytes, headers: Mapping[str, str]) -> Call:
+        found = re.search(rb"messageId>([^<]+)<", body)
+        assert found is not None
+        operation = next(o.name for o in known().supplier.operations if o.path == path)
+        waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        call = Call(operation, found[1].decode(), body, headers, len(self._bus.transactions), waiting)
+        self.calls.append(call)
+        return call
+
+
+class _Door(Calls):
+    def __init__(self, desk: Desk, member: Member) -> None:
+        self._desk = desk
+        self._member = member
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        if self._member.dead:
+            await asyncio.get_running_loop().create_future()
+        call = self._desk.receive(path, body, headers)
+        try:
+            match self._desk.answers(call):
+                case NotSent() as failure:
+                    raise failure
+                case Unclear() as failure:
+                    call.taken = True
+                    await asyncio.sleep(0)
+                    raise failure
+                case Reply() as reply:
+                    call.taken = reply.status < 300
+                    await asyncio.sleep(0)
+                    return reply
+                case None:
+                    call.taken = True
+                    return await call.answer
+        finally:
+            call.ended = True
+
+    async def close(self) -> None: ...
+
+
+def accepted(call: Call) -> Reply:
+    element = known().supplier.operation(call.operation).reply.rpartition("}")[2]
+    return Reply(200, {}, f"<{element}><responseCode>201</responseCode></{element}>".encode())
+
+
+def refused(call: Call) -> Reply:
+    element = known().supplier.operation(call.operation).reply.rpartition("}")[2]
+    text = f"<{element}><responseCode>400</responseCode><errorMessage>no</errorMessage></{element}>"
+    return Reply(400, {}, text.encode())
+
+
+def busy(_call: Call) -> Reply:
+    return Reply(503, {}, b"")
+
+
+def silent(_call: Call) -> Unclear:
+    return Unclear("read-timeout", "no answer")
+
+
+def later(_call: Call) -> None:
+    """The test answers."""
+
+
+class Lines:
+    """A log that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, str, dict[str, Any]]] = []
+
+    def bind(self, **_fields: Any) -> "Lines":
+        return self
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self.all.append(("debug", event, fields))
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.all.append(("info", event, fields))
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self.all.append(("warning", event, fields))
+
+    def error(self, event: str, **fields: Any) -> None:
+        self.all.append(("error", event, fields))
+
+    def exception(self, event: str, **fields: Any) -> None:
+        self.all.append(("error", event, fields))
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        return [fields for _, name, fields in self.all if name == event]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounded:
+    """What a test may want otherwise; seconds."""
+
+    call_limit: float = 0.08
+    doubt: float = 30.0
+    retry: float = 0.005
+    parked_after: float = 30.0
+    parked: int = 100
+    permits: int = 64
+    threshold: int = 1000
+    probe: float = 0.03
+    window: Bounds = field(default_factory=lambda: Bounds(10_000, 10**8, 10_000))
+    remembered: int = 10_000
+    revoke: float = 2.0
+    largest: int = 10**7
+
+
+@dataclass(slots=True, kw_only=True)
+class Hand:
+    """One worker at work."""
+
+    flow: Worker
+    member: Member
+    gate: Gate
+    metrics: Metrics
+    lines: Lines
+    running: "asyncio.Task[None]"
+
+    async def settle(self) -> None:
+        """Let everything run that can run now."""
+        for _ in range(30):
+            await asyncio.sleep(0)
+
+    async def kill(self, *, committed: bool = False) -> None:
+        """As kill -9 does it."""
+        self.member.kill(committed=committed)
+        tasks = [self.running, *(t for a in self.flow.assignments.values() for t in a._tasks.values())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    async def stop(self) -> None:
+        """As SIGTERM does it."""
+        if not self.running.done():
+            await self.flow.close()
+            self.running.cancel()
+            await asyncio.wait([self.running])
+        if not self.running.cancelled() and not self.member.dead:
+            self.running.result()
+
+    def counted(self, name: str, **labels: str) -> float:
+        """The value of a metric (without the product's prefix); 0 if it was never counted."""
+        text, _ = self.metrics.exposition("text/plain")
+        for line in text.decode().splitlines():
+            found = re.fullmatch(rf"fault_adapter_{name}(?:\{{(.*)\}})? (\S+)", line)
+            if found and labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', found[1] or "")).items():
+                return float(found[2])
+        return 0.0
+
+
+class Plant:
+    """Make it on the loop that uses it."""
+
+    def __init__(self, *, partitions: int = 3) -> None:
+        self.bus = Bus(partitions)
+        self.desk = Desk(self.bus)
+        self.registry = Schemas()
+        self.hands: list[Hand] = []
+        self.catalogue = known()
+        everything = {**known().commands, **known().events, **known().journal}
+        self._ids = {name: self.registry.add(schema.text) for name, schema in everything.items()}
+        self._names = {number: name for name, number in self._ids.items()}
+        self._parsed = {name: schema.parsed for name, schema in everything.items()}
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def hire(self, *partitions: int, limits: Bounded | None = None) -> Hand:
+        """A worker that owns these partitions."""
+        at = limits or Bounded()
+        member, metrics, lines, memory = self.bus.member(), Metrics(), Lines(), Memory(at.remembered)
+        encoders = {
+            name: Encoder(schema, self._ids[name])
+            for name, schema in (*known().events.items(), *known().journal.items())
+        }
+        events = Events(
+            events_topic=bus.EVENTS,
+            dead_letters_topic=bus.DEAD_LETTERS,
+            journal_topic=bus.JOURNAL,
+            source="/test",
+            encoders=encoders,
+        )
+        gate = Gate(
+            permits=at.permits,
+            breaker=Breaker(threshold=at.threshold, backoff=Backoff(at.probe, at.probe)),
+            changed=lambda _state, _why: None,
+        )
+
+        def conductor(flow: Worker) -> Conductor:
+            return Conductor(
+                reader=Reader(self.catalogue, self.registry, UnknownFields.REJECT),
+                calls=self.desk.door(member),
+                gate=gate,
+                ledger=flow.ledger,
+                events=events,
+                policy=Policy(
+                    backoff=Backoff(at.retry, at.retry),
+                    call_limit=at.call_limit,
+                    doubt_limits={operation.name: at.doubt for operation in known().supplier.operations},
+                    share=lambda: 0.5,
+                ),
+                deployment=_deployment(at),
+                memory=memory,
+                assignments=flow.assignments.values,
+                finished=flow.finished,
+                log=lines,
+                metrics=metrics,
+            )
+
+        flow = Worker(
+            Wiring(
+                intake=member.listened,
+                ledger=lambda intake: Ledger(
+                    intake=intake, transactor=member, journal=bus.IDENTITY, observe=lambda _seconds, _count: None
+                ),
+                conductor=conductor,
+                journal=member,
+                entries=Decoders(self.registry, tuple(known().journal.values()), UnknownFields.IGNORE),
+                events=events,
+                bounds=at.window,
+                memory=memory,
+                partitions=len(self.bus.commands),
+                check=_unchanged,
+                revoke_limit=at.revoke,
+                log=lines,
+                metrics=metrics,
+            )
+        )
+        hand = Hand(
+            flow=flow,
+            member=member,
+            gate=gate,
+            metrics=metrics,
+            lines=lines,
+            running=asyncio.ensure_future(flow.run()),
+        )
+        self.hands.append(hand)
+        if partitions:
+            member.assign(*partitions)
+        return hand
+
+    async def close(self) -> None:
+        """Ends all; raises what a worker has died of."""
+        died = [
+            hand.running.exception()
+            for hand in self.hands
+            if not hand.member.dead and hand.running.done() and not hand.running.cancelled()
+        ]
+        for hand in self.hands:
+            await hand.kill()
+        for error in died:
+            if error is not None:
+                raise error
+
+    # -- the bus -----------------------------------------------------------------------------------------------------
+
+    def encode(self, command: Command) -> bytes:
+        common = {"commandId": command.command_id, "issuedAt": datetime.now(UTC)}
+        out = io.BytesIO()
+        out.write(b"\0" + self._ids[command.name].to_bytes(4, "big"))
+        fastavro.schemaless_writer(out, self._parsed[command.name], {**common, **command.record})
+        return out.getvalue()
+
+    def send(self, *commands: Command, partition: int = 0, gap: int = 0) -> int:
+        """Offset of the last one."""
+        offset = -1
+        for command in commands:
+            offset = self.bus.put(command.key.encode(), self.encode(command), partition=partition, gap=gap)
+        return offset
+
+    @property
+    def events(self) -> list[Event]:
+        return [self._event(record) for record in self.bus.to(bus.EVENTS)]
+
+    @property
+    def letters(self) -> list[str]:
+        """Reasons of the dead letters."""
+        letters = self.bus.to(bus.DEAD_LETTERS)
+        return [(dict(letter.headers)["dead-letter-reason"] or b"").decode() for letter in letters]
+
+    def of(self, command: Command) -> list[Event]:
+        return [event for event in self.events if event.record["commandId"] == command.command_id]
+
+    def types(self, command: Command) -> list[str]:
+        """Kinds of its events so far."""
+        return [event.type for event in self.of(command)]
+
+    def entries(self, command: Command | None = None, partition: int = 0) -> list[Entry]:
+        """Committed entries of the journal, of one command or of all."""
+        found = [self.entry(value) for _, value in self.bus.entries(partition, 0)]
+        return [entry for entry in found if command is None or entry.command_id == command.command_id]
+
+    def kinds(self, command: Command, partition: int = 0) -> list[Kind]:
+        return [entry.kind for entry in self.entries(command, partition)]
+
+    def entry(self, value: bytes) -> Entry:
+        number, payload = unframe(value)
+        record = fastavro.schemaless_reader(io.BytesIO(payload), self._parsed[self._names[number]], None)
+        assert isinstance(record, dict)
+        entry = journal.entry(record)
+        assert entry is not None
+        return entry
+
+    def position(self, partition: int = 0) -> int:
+        """The committed offset."""
+        found = self.bus.committed.get(partition)
+        return 0 if found is None else found.offset
+
+    def _event(self, record: Outgoing) -> Event:
+        number, payload = unframe(record.value)
+        content = fastavro.schemaless_reader(io.BytesIO(payload), self._parsed[self._names[number]], None)
+        assert isinstance(content, dict)
+        return Event(self._names[number], content, record.key)
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    async def until(self, condition: Callable[[], Any], what: str = "") -> None:
+        """Wait for a condition; a worker that has died meanwhile says why."""
+
+        def looked() -> bool:
+            for hand in self.hands:
+                if hand.running.done() and not hand.running.cancelled() and not hand.member.dead:
+                    hand.running.result()
+            return bool(condition())
+
+        await eventually(looked, within=LATE, what=what)
+
+    async def final(self, *commands: Command) -> Event:
+        """Final event of the last one, once all have one."""
+
+        def ended() -> bool:
+            finals = Counter(event.record["commandId"] for event in self.events if event.final)
+            return all(finals[command.command_id] for command in commands)
+
+        await self.until(ended, f"the outcomes of {len(commands)} commands")
+        return next(event for event in self.of(commands[-1]) if event.final)
+
+    async def called(self, command: Command, times: int = 1) -> Call:
+        """Its call number `times`, once it was made."""
+        await self.until(lambda: len(self.desk.of(command)) >= times, f"call {times} of a {command.name}")
+        return self.desk.of(command)[times - 1]
+
+    async def caught_up(self, partition: int = 0) -> None:
+        end = self.bus.commands[partition][-1].offset + 1
+        await self.until(lambda: self.position(partition) == end, f"the committed offset at {end}")
+
+
+def answer(call: Call, reply: Callable[[Call], Reply] = accepted) -> None:
+    call.answer.set_result(reply(call))
+
+
+def _deployment(at: Bounded) -> Deployment:
+    return Deployment(
+        protocol={
+            "api_version": "1",
+            "buyer_identifier": "SP",
+            "seller_identifier": "CF",
+            "reseller_id": None,
+        },
+        accepted_codes=frozenset({200, 201}),
+        soap_actions={},
+        commands_topic="commands",
+        reply_limits=Limits(size=10**6),
+        largest_record=at.largest,
+        parked_after=at.parked_after,
+        parked=at.parked,
+    )
+
+
+async def _unchanged() -> None:
+    """The topics are what they were."""

@@ -3,10 +3,10 @@
 from asyncio import Future
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Protocol
 
 from adapter.core.journal import Source
+from adapter.core.notification import Delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,15 +231,11 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A notification as it came, whole."""
+    """A notification as it came, whole, and from whom."""
 
-    path: str
-    soap_action: str | None
-    content_type: str | None
-    traceparent: str | None
-    body: bytes
-    received_at: datetime
+    delivery: Delivery
     caller: Caller
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

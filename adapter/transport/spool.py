@@ -1,0 +1,319 @@
+"""The spool: notifications on disk while Kafka does not answer, in one SQLite file.
+
+A thread of its own owns the file. What waits for it is written in one transaction, so a burst costs one fsync
+(WAL, synchronous=FULL: the commit has reached the disk when it returns). Which numbers a key has, and how many bytes
+all of them are, is kept in memory, read once at the start; the contents stay on disk.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from adapter.core.errors import Stop, Unavailable
+from adapter.core.notification import Delivery
+from adapter.ports import Arrival, Caller, Spooled
+
+_GROUP: Final = 500
+"""Notifications of one transaction at most."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS notification (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    key BLOB NOT NULL,
+    received_at REAL NOT NULL,
+    facts TEXT NOT NULL,
+    body BLOB NOT NULL
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    number: int
+    size: int
+    received_at: float
+
+
+class SqliteSpool:
+    """`ports.Spool`. Numbers are never used twice, so their order is that of arrival, also over a restart."""
+
+    def __init__(self, path: Path, *, max_bytes: int, damaged: Callable[[Path], None]) -> None:
+        """Opens or makes the file, for its owner alone. One that is damaged is set aside, and `damaged` told where.
+
+        Raises Stop if it can't be had, as when another process has it.
+        """
+        self._max_bytes = max_bytes
+        self._keys: dict[bytes, deque[_Entry]] = {}
+        self._depth = 0
+        self._size = 0
+        self._loop = asyncio.get_running_loop()
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        try:
+            self._database = _open(path, damaged)
+        except (OSError, sqlite3.Error) as error:
+            raise Stop(
+                f"ADAPTER_SERVER__SPOOL__PATH: {path} can't be used ({error}); give a file on a local disk that "
+                "this process alone may write"
+            ) from None
+        for number, key, received_at, size in self._database.execute(
+            "SELECT number, key, received_at, length(key) + length(facts) + length(body) FROM notification "
+            "ORDER BY number"
+        ):
+            self._enter(key, _Entry(number, size, received_at))
+        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
+        self._thread.start()
+
+    @property
+    def depth(self) -> int:
+        return self._depth
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it holds, without what SQLite adds."""
+        return self._size
+
+    def oldest(self) -> float:
+        """Seconds since the oldest entry arrived; 0 without one."""
+        first = min((entries[0].received_at for entries in self._keys.values()), default=None)
+        return 0.0 if first is None else max(0.0, time.time() - first)
+
+    def holds(self, key: bytes) -> bool:
+        return key in self._keys
+
+    async def put(self, key: bytes, arrival: Arrival) -> None:
+        received_at = arrival.delivery.received_at.timestamp()
+        row = (key, received_at, _facts(arrival), arrival.delivery.body)
+        size = len(key) + len(row[2]) + len(row[3])
+        if self._size + size > self._max_bytes:
+            raise Unavailable("the spool is full")
+        self._size += size  # taken now, for those that come before this one is written
+
+        def written(done: "asyncio.Future[Any]") -> None:  # also when nobody waits any more
+            self._size -= size
+            if done.exception() is None:
+                self._enter(key, _Entry(done.result(), size, received_at))
+
+        done = self._loop.create_future()
+        done.add_done_callback(written)
+        await self._ask(_Put(row, done))
+
+    async def heads(self, limit: int) -> Sequence[Spooled]:
+        numbers = [entries[0].number for entries in islice(self._keys.values(), limit)]
+        rows: list[Spooled] = await self._ask(_Do(partial(_rows, numbers=numbers), self._loop.create_future()))
+        return rows
+
+    async def drop(self, numbers: Sequence[int]) -> None:
+        def delete(database: sqlite3.Connection) -> None:
+            with _transaction(database):
+                database.executemany("DELETE FROM notification WHERE number = ?", [(number,) for number in numbers])
+
+        await self._ask(_Do(delete, self._loop.create_future()))
+        gone = set(numbers)
+        for key in [key for key, entries in self._keys.items() if entries[0].number in gone]:
+            self._leave(key)
+
+    async def close(self) -> None:
+        """What was put stays for the next start."""
+        self._requests.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _enter(self, key: bytes, entry: _Entry) -> None:
+        self._keys.setdefault(key, deque()).append(entry)
+        self._depth += 1
+        self._size += entry.size
+
+    def _leave(self, key: bytes) -> None:
+        entries = self._keys[key]
+        entry = entries.popleft()
+        if not entries:
+            del self._keys[key]
+        self._depth -= 1
+        self._size -= entry.size
+
+    async def _ask(self, request: "_Request") -> Any:
+        if not self._thread.is_alive():
+            raise Unavailable("the spool is closed")
+        self._requests.put(request)
+        return await asyncio.shield(request.done)
+
+    # -- the thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (request := self._requests.get()) is not None:
+            puts: list[_Put] = []
+            following: _Request | None = request
+            while isinstance(following, _Put):
+                puts.append(following)
+                following = None
+                if len(puts) < _GROUP:
+                    with contextlib.suppress(queue.Empty):
+                        following = self._requests.get_nowait()
+                        if following is None:
+                            self._requests.put(None)
+            if puts:
+                self._answer([put.done for put in puts], partial(_insert, self._database, puts))
+            if isinstance(following, _Do):
+                self._answer([following.done], partial(_act, following.action, self._database))
+        with contextlib.suppress(sqlite3.Error):
+            self._database.close()
+
+    def _answer(self, futures: "list[asyncio.Future[Any]]", act: Callable[[], list[Any]]) -> None:
+        failure: Exception | None = None
+        results: list[Any] = []
+        try:
+            results = act()
+        except (sqlite3.Error, ValueError) as error:
+            failure = Unavailable(f"the spool can't be used: {error}")
+
+        def settle() -> None:
+            for place, future in enumerate(futures):
+                if future.done():
+                    continue
+                if failure is None:
+                    future.set_result(results[place])
+                else:
+                    future.set_exception(failure)
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(settle)
+
+
+_Row = tuple[bytes, float, str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    row: _Row
+    done: "asyncio.Future[Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Do:
+    action: Callable[[sqlite3.Connection], Any]
+    done: "asyncio.Future[Any]"
+
+
+_Request = _Put | _Do
+
+
+def _open(path: Path, damaged: Callable[[Path], None]) -> sqlite3.Connection:
+    try:
+        return _connect(path)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):  # busy, unreadable: not the file's contents
+            raise
+    aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    for ending in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + ending)
+        if part.exists():
+            part.rename(aside.with_name(aside.name + ending))
+    damaged(aside)
+    return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Made here, for SQLite would make it readable for others; its side files take over the mode of the first. Never
+    # opened otherwise: to close a descriptor of a file gives up all locks that the process has on it (POSIX).
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
+    database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        # One process alone: two that drain the same file would publish everything twice.
+        for pragma in (
+            "locking_mode = EXCLUSIVE",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "secure_delete = ON",  # it holds names and telephone numbers
+            "journal_size_limit = 4194304",
+        ):
+            database.execute(f"PRAGMA {pragma}")
+        database.execute("BEGIN IMMEDIATE")
+        database.execute(_SCHEMA)
+        database.execute("COMMIT")
+        _check(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _check(database: sqlite3.Connection) -> None:
+    if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        raise sqlite3.DatabaseError("quick_check failed")
+
+
+@contextlib.contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
+            database.execute("ROLLBACK")
+        raise
+
+
+def _insert(database: sqlite3.Connection, puts: Sequence[_Put]) -> list[int]:
+    numbers = []
+    with _transaction(database):
+        for put in puts:
+            cursor = database.execute(
+                "INSERT INTO notification (key, received_at, facts, body) VALUES (?, ?, ?, ?)", put.row
+            )
+            assert cursor.lastrowid is not None
+            numbers.append(cursor.lastrowid)
+    return numbers
+
+
+def _act(action: Callable[[sqlite3.Connection], Any], database: sqlite3.Connection) -> list[Any]:
+    return [action(database)]
+
+
+def _rows(database: sqlite3.Connection, numbers: Sequence[int]) -> list[Spooled]:
+    found = []
+    for number in sorted(numbers):
+        row = database.execute("SELECT key, facts, body FROM notification WHERE number = ?", (number,)).fetchone()
+        found.append(Spooled(number, row[0], _arrival(row[1], row[2])))
+    return found
+
+
+def _facts(arrival: Arrival) -> str:
+    delivery, caller = arrival.delivery, arrival.caller
+    return json.dumps(
+        {
+            "path": delivery.path,
+            "content_type": delivery.content_type,
+            "soap_action": delivery.soap_action,
+            "received_at": delivery.received_at.isoformat(),
+            "address": caller.address,
+            "subject": caller.subject,
+            "traceparent": arrival.traceparent,
+        }
+    )
+
+
+def _arrival(text: str, body: bytes) -> Arrival:
+    facts = json.loads(text)
+    delivery = Delivery(
+        body=body,
+        received_at=datetime.fromisoformat(facts["received_at"]),
+        path=facts["path"],
+        content_type=facts["content_type"],
+        soap_action=facts["soap_action"],
+    )
+    return Arrival(delivery, Caller(facts["address"], facts["subject"]), facts["traceparent"])

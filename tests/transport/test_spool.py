@@ -1,0 +1,210 @@
+"""The spool, on a real disk."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from adapter.core.errors import Stop, Unavailable
+from adapter.core.notification import Delivery
+from adapter.ports import Arrival, Caller
+from adapter.transport.spool import SqliteSpool
+from tests.support.processes import Processes
+
+AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
+Opener = Callable[..., Awaitable[SqliteSpool]]
+
+
+def arrival(body: bytes = b"<a/>", *, at: datetime = AT) -> Arrival:
+    delivery = Delivery(body, at, path="/notifyAmended", content_type="text/xml", soap_action='"urn:x"')
+    return Arrival(delivery, Caller("192.0.2.7", "CN=gateway"), "00-trace")
+
+
+def modes(folder: Path) -> set[int]:
+    return {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
+    """Opens the spool of this test; the one before is closed first."""
+    spools: list[SqliteSpool] = []
+
+    async def open_spool(*, max_bytes: int = 1024**2, damaged: Callable[[Path], None] = lambda _: None) -> SqliteSpool:
+        if spools:
+            await spools[-1].close()
+        spools.append(SqliteSpool(tmp_path / "spool.db", max_bytes=max_bytes, damaged=damaged))
+        return spools[-1]
+
+    yield open_spool
+    for spool in spools:
+        await spool.close()
+
+
+async def test_what_was_put_comes_back_whole_and_in_order_per_key_after_a_restart(opened: Opener) -> None:
+    spool = await opened()
+    for number in range(6):
+        await spool.put(b"AB"[number % 2 : number % 2 + 1], arrival(b"%d" % number))
+    spool = await opened()
+    seen: dict[bytes, list[bytes]] = {b"A": [], b"B": []}
+    while heads := await spool.heads(10):
+        assert len({head.key for head in heads}) == len(heads)
+        for head in heads:
+            assert head.arrival == arrival(head.arrival.delivery.body)
+            seen[head.key].append(head.arrival.delivery.body)
+        await spool.drop([head.number for head in heads])
+    assert seen == {b"A": [b"0", b"2", b"4"], b"B": [b"1", b"3", b"5"]}
+    assert (spool.depth, spool.size, spool.holds(b"A")) == (0, 0, False)
+
+
+async def test_a_number_is_never_used_again(opened: Opener) -> None:
+    spool = await opened()
+    await spool.put(b"A", arrival())
+    (first,) = await spool.heads(1)
+    await spool.drop([first.number])
+    spool = await opened()
+    await spool.put(b"A", arrival())
+    (second,) = await spool.heads(1)
+    assert second.number > first.number
+
+
+async def test_a_burst_is_kept_whole_in_the_order_of_the_calls(opened: Opener) -> None:
+    spool = await opened()
+    await asyncio.gather(*(spool.put(b"A", arrival(b"%d" % number)) for number in range(1200)))
+    assert spool.depth == 1200
+    for number in range(3):
+        (head,) = await spool.heads(5)
+        assert head.arrival.delivery.body == b"%d" % number
+        await spool.drop([head.number])
+
+
+async def test_beyond_its_size_nothing_is_kept_and_what_is_there_stays(opened: Opener) -> None:
+    spool = await opened(max_bytes=2000)
+    results = await asyncio.gather(*(spool.put(b"A", arrival(b"x" * 500)) for _ in range(5)), return_exceptions=True)
+    refused = [result for result in results if result is not None]
+    assert len(refused) == 3
+    assert all(isinstance(result, Unavailable) for result in refused)
+    assert spool.depth == 2
+    (head,) = await spool.heads(1)
+    await spool.drop([head.number])
+    await spool.put(b"A", arrival(b"x" * 500))
+
+
+async def test_a_full_disk_refuses_and_harms_nothing(opened: Opener) -> None:
+    spool = await opened(max_bytes=10 * 1024**2)
+    await spool.put(b"A", arrival(b"kept"))
+    spool._database.execute("PRAGMA max_page_count = 40")  # SQLite then answers as on a full disk: SQLITE_FULL
+    with pytest.raises(Unavailable, match="full"):
+        await spool.put(b"B", arrival(b"x" * 1024**2))
+    assert (spool.depth, spool.holds(b"B")) == (1, False)
+    await spool.put(b"A", arrival(b"small"))
+    spool = await opened()
+    assert spool.depth == 2
+    assert [head.arrival.delivery.body for head in await spool.heads(5)] == [b"kept"]
+
+
+async def test_only_its_owner_may_read_it(opened: Opener, tmp_path: Path) -> None:
+    (tmp_path / "spool.db").touch(mode=0o644)
+    spool = await opened()
+    await spool.put(b"A", arrival())
+    assert modes(tmp_path) == {0o600}
+    assert spool.depth == 1
+
+
+async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(opened: Opener, tmp_path: Path) -> None:
+    (tmp_path / "spool.db").write_bytes(b"this was a database once " * 200)
+    aside: list[Path] = []
+    spool = await opened(damaged=aside.append)
+    assert aside[0].read_bytes().startswith(b"this was")
+    await spool.put(b"A", arrival())
+    assert spool.depth == 1
+
+
+async def test_damage_within_the_file_is_found_at_the_start(opened: Opener, tmp_path: Path) -> None:
+    spool = await opened()
+    for number in range(50):
+        await spool.put(b"%d" % number, arrival(b"x" * 2000))
+    await spool.close()
+    file = tmp_path / "spool.db"
+    content = bytearray(file.read_bytes())
+    content[4096:12288] = b"\xff" * 8192
+    file.write_bytes(content)
+    aside: list[Path] = []
+    spool = await opened(damaged=aside.append)
+    assert len(aside) == 1
+    assert spool.depth == 0
+
+
+async def test_a_second_process_cannot_have_it(opened: Opener, processes: Processes, tmp_path: Path) -> None:
+    spool = await opened()
+    await spool.put(b"A", arrival())
+    with pytest.raises(Stop, match="SPOOL__PATH"):
+        SqliteSpool(tmp_path / "spool.db", max_bytes=1, damaged=lambda _: None)
+    other = processes.start(
+        sys.executable,
+        "-c",
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('SELECT count(*) FROM notification')",
+        str(tmp_path / "spool.db"),
+    )
+    assert await other.ended() == 1
+    assert "locked" in other.output
+
+
+async def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(Stop, match="SPOOL__PATH"):
+        SqliteSpool(tmp_path / "nowhere" / "spool.db", max_bytes=1, damaged=lambda _: None)
+
+
+async def test_the_age_is_that_of_the_oldest_arrival(opened: Opener) -> None:
+    spool = await opened()
+    assert spool.oldest() == 0
+    now = datetime.now(UTC)
+    await spool.put(b"A", arrival(at=now))
+    await spool.put(b"B", arrival(at=now - timedelta(minutes=5)))
+    assert 300 <= spool.oldest() < 310
+
+
+async def test_every_put_survives_kill_9(processes: Processes, opened: Opener, tmp_path: Path) -> None:
+    """What the process had said was kept is there afterwards, in order."""
+    writer = processes.start(
+        sys.executable,
+        "-c",
+        """
+import asyncio, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from adapter.core.notification import Delivery
+from adapter.ports import Arrival, Caller
+from adapter.transport.spool import SqliteSpool
+
+async def main():
+    spool = SqliteSpool(Path(sys.argv[1]), max_bytes=10**9, damaged=print)
+    async def lane(key):
+        for number in range(10**9):
+            await spool.put(key, Arrival(Delivery(b"%d" % number, datetime.now(UTC)), Caller("", None)))
+            print(key.decode(), number, flush=True)
+    await asyncio.gather(*(lane(b"K%d" % n) for n in range(8)))
+
+asyncio.run(main())
+""",
+        str(tmp_path / "spool.db"),
+    )
+    await writer.ready(lambda writer: len(writer.output) > 4000)
+    writer.kill()
+    told: dict[bytes, int] = {}
+    for line in writer.output.splitlines():
+        key, _, number = line.partition(" ")
+        if number.isdigit():
+            told[key.encode()] = max(told.get(key.encode(), -1), int(number))
+    spool = await opened()
+    kept: dict[bytes, list[int]] = {}
+    while heads := await spool.heads(100):
+        for head in heads:
+            kept.setdefault(head.key, []).append(int(head.arrival.delivery.body))
+        await spool.drop([head.number for head in heads])
+    assert told
+    for key, last in told.items():
+        assert kept[key] == list(range(len(kept[key])))
+        assert len(kept[key]) > last

@@ -15,20 +15,18 @@ from typing import Any, Final
 from adapter.demo.board import Board, Unexpected, problems
 from adapter.demo.display import Display, Ink
 from adapter.demo.play import Reader, Ticket
-from adapter.demo.stage import Stage, stage, wait_until
+from adapter.demo.stage import LOG, Stage, stage, wait_until
 from adapter.demo.story import STORY, Scene
 from adapter.transport.kafka.client import Sender
 
-_STORY_LIMIT: Final = 40.0
-"""Seconds for the whole story; it takes about three, and the brokers' first rebalance may add some."""
+_STORY_LIMIT: Final = 20.0
+"""Seconds for the whole story; it takes about two."""
 
 _MISSING_LIMIT: Final = 10.0
 """Seconds to wait for outcomes after the last scene has ended."""
 
 _QUIET: Final = 0.3
 """Seconds in which an outcome too many would show, after the worker has finished everything."""
-
-_LOG: Final = "worker.log"
 
 
 async def run(
@@ -57,11 +55,11 @@ async def run(
         demo.display.say("interrupted: stopping", Ink.FAINT)
         show.cancel()
     await asyncio.wait((show,))
-    good = show.cancelled() or (show.exception() is None and show.result() == 0)
-    if good:
-        shutil.rmtree(folder, ignore_errors=True)
+    log = folder / LOG
+    if log.exists() and not show.cancelled() and (show.exception() is not None or show.result() != 0):
+        demo.display.say(f"the worker's log is {log}")
     else:
-        demo.display.say(f"the worker's log is {folder / _LOG}")
+        shutil.rmtree(folder, ignore_errors=True)
     return 128 + asked.result() if show.cancelled() else show.result()
 
 
@@ -83,7 +81,7 @@ class _Demo:
             self.display.facts(_surroundings(running, self._folder))
             say()
             for reference, scene in story.items():
-                say(f"  {reference:<11} {inspect.getdoc(scene)}")
+                say(f"  {reference:<11} {inspect.getdoc(scene) or ''}".rstrip())
             say()
             say("-> a command from the estate    <- an event from the adapter    ** at the supplier", Ink.FAINT)
             board = Board()
@@ -163,7 +161,7 @@ def _surroundings(running: Stage, folder: Path) -> Iterator[tuple[str, str]]:
         yield "Kafka", f"{kafka}, topics {settings.topics.prefix}fault.*"
     yield "registry", f"{settings.registry.url}{', built in' if running.own_registry else ''}"
     yield "supplier", f"{running.twin.url}, a twin behind mutual TLS"
-    yield "worker", f"{running.telemetry}/status, its log is {folder / _LOG}"
+    yield "worker", f"{running.telemetry}/status, its log is {folder / LOG}"
 
 
 def _addresses(running: Stage) -> Iterator[tuple[str, str]]:
@@ -176,16 +174,13 @@ def _addresses(running: Stage) -> Iterator[tuple[str, str]]:
     yield "metrics", f"{running.telemetry}/metrics"
     yield "supplier", f"{running.twin.control_url}/twin/tickets, /twin/calls, /twin/faults"
     yield "events", f"kcat -b {kafka} -t {topics.events} -s value=avro -r {registry} -C -u"
-    yield "", f"kcat -b {kafka} -t {topics.events} -f '%k %h\n' -C -u   (where kcat was built without Avro)"
+    yield "", f"kcat -b {kafka} -t {topics.events} -f '%k %h\\n' -C -u   (where kcat was built without Avro)"
     yield "send", f"{sys.executable} -m adapter send --example AddFaultReport > command.json"
     yield "", f"{variables} {sys.executable} -m adapter send command.json --wait"
 
 
 def _next(*, mock: bool) -> Iterator[tuple[str, str]]:
-    yield (
-        "next",
-        "make demo KEEP=1              leaves everything running, to look around and to send your own commands",
-    )
+    yield "next", "make demo KEEP=1             leaves everything running, to look around and send your own commands"
     if mock:
-        yield "", "make demo KAFKA=host:port     the same on a real Kafka, with topics of its own"
-    yield "", ".venv/bin/adapter --help      what else there is; README.md says how to connect your service or supplier"
+        yield "", "make demo KAFKA=host:port    the same on a real Kafka, with topics of its own"
+    yield "", "adapter --help               what else there is; README.md says how to connect a service or the supplier"

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from adapter.twin.certificates import make as make_certificates
 from adapter.worker.flow import Worker
 
 BUYER = "SPDEMO"
+LOG = "worker.log"
 
 _TOPICS_WITHIN = 10.0
 """Seconds until a cluster's brokers know of topics that were just made."""
@@ -54,7 +56,7 @@ class Stage:
 @asynccontextmanager
 async def stage(*, kafka: str | None, registry: str | None, keep: bool, folder: Path) -> AsyncIterator[Stage]:
     """Starts all of it and ends it in order; `keep` leaves the topics on a real cluster. `folder` takes certificates
-    and the worker's log, worker.log. Raises Stop, Unavailable.
+    and the worker's log (LOG). Raises Stop, Unavailable.
     """
     async with AsyncExitStack() as stack:
         certificates = make_certificates(folder / "certificates", client=BUYER)
@@ -91,7 +93,7 @@ async def stage(*, kafka: str | None, registry: str | None, keep: bool, folder: 
         stack.push_async_callback(client.close)
         known = app.load_catalogue(settings)
         encoders = await _register(known, settings, client)
-        log_file = stack.enter_context((folder / "worker.log").open("w", encoding="utf-8"))
+        log_file = stack.enter_context((folder / LOG).open("w", encoding="utf-8"))
         log = start_logging(level="info", form="console", stream=log_file, flow="worker")
         worker, endpoint = await stack.enter_async_context(app.worker(settings, log, Metrics()))
         running = asyncio.create_task(worker.run())
@@ -136,7 +138,7 @@ def _settings(*, bootstrap: str, registry: str, twin: str, certificates: Certifi
     if not mock:
         # Others work on a real cluster: topics, subjects and group of this run have names of their own.
         prefix = f"demo-{uuid4().hex[:8]}."
-        brokers = Admin({"bootstrap.servers": bootstrap}).brokers()
+        brokers = Admin({"bootstrap.servers": bootstrap}, timeout=timedelta(seconds=5)).brokers()
         variables |= {
             "KAFKA__GROUP_ID": f"{prefix}worker",
             "TOPICS__PREFIX": prefix,

@@ -1,0 +1,145 @@
+"""`adapter demo` as a person starts it."""
+
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from adapter.catalogue import load
+from adapter.suppliers import cityfibre
+from tests.support.processes import Process, Processes
+
+GOOD = "20 records sent, 21 outcomes, every one as expected."
+
+SABOTAGED = """
+import asyncio
+from adapter.demo import run
+
+def scene(*expected):
+    async def send(ticket):
+        fields = {
+            "buyerFaultReference": ticket.reference, "serviceAffected": "S1", "faultDetails": {"type": "SERVICE_OUTAGE"}
+        }
+        await ticket.send("AddFaultReport", fields, expect=expected, requests=0)
+    return send
+
+right, wrong, extra = scene("CommandRejected by adapter: invalid"), scene("FaultReportAdded: Pending"), scene()
+raise SystemExit(asyncio.run(run(story={"SP-1": right, "SP-2": wrong, "SP-3": extra})))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the demo may put files; empty again at its end."""
+    made = tmp_path / "temporary"
+    made.mkdir()
+    return made
+
+
+Starter = Callable[..., Process]
+
+
+@pytest.fixture
+def demo(processes: Processes, folder: Path) -> Starter:
+    return lambda *arguments: processes.adapter("demo", *arguments, env={"TMPDIR": str(folder)})
+
+
+async def test_on_the_mock_cluster_every_outcome_is_the_expected_one(demo: Starter, folder: Path) -> None:
+    began = time.monotonic()
+    process = demo()
+    assert await process.ended(within=40) == 0, process.tail()
+    output = process.output
+    assert time.monotonic() - began < 20
+    assert GOOD in output
+    assert "MOCK cluster" in output
+    for command in load(cityfibre.supplier()).commands:
+        assert f"-> {command}" in output
+    for outcome in (
+        "CommandRejected by adapter: invalid",
+        "CommandRejected by supplier: 409",
+        "FaultReportAdded: Pending, 3 tries",
+        "dead letter: unframed",
+        "CommandSettled: undetermined",
+    ):
+        assert f"<- {outcome}" in output
+    assert "\033" not in output
+    assert "|rdkafka#" not in output, "no client's log lines among the story's"
+    assert set(re.findall(r"\d+\.\d+\.\d+\.\d+", output)) == {"127.0.0.1"}
+    assert left_in(folder) == []
+
+
+@pytest.mark.parametrize("given_registry", [False, True], ids=["built-in registry", "Apicurio"])
+async def test_on_a_real_cluster_too_and_its_topics_are_gone_afterwards(
+    demo: Starter, kafka: str, request: pytest.FixtureRequest, *, given_registry: bool
+) -> None:
+    more = ("--registry", request.getfixturevalue("apicurio")) if given_registry else ()
+    process = demo("--kafka", kafka, *more)
+    assert await process.ended(within=60) == 0, process.tail()
+    assert GOOD in process.output
+    assert "MOCK" not in process.output
+    found = re.search(r"topics (demo-\w+\.)fault\.\*", process.output)
+    assert found is not None
+    topics = AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics
+    assert [name for name in topics if name.startswith(found[1])] == []
+
+
+async def test_an_outcome_that_is_not_the_expected_one_fails_it(processes: Processes, folder: Path) -> None:
+    process = processes.start(sys.executable, "-c", SABOTAGED, env={"TMPDIR": str(folder)})
+    assert await process.ended(within=40) == 1, process.tail()
+    output = process.output
+    rejected = "CommandRejected by adapter: invalid"
+    assert "every one as expected" not in output
+    assert f"SP-2: AddFaultReport: expected FaultReportAdded: Pending, seen {rejected}" in output
+    assert f"SP-3: AddFaultReport: expected nothing, seen {rejected}" in output
+    assert "not as expected (2):" in output
+    (left,) = left_in(folder)
+    assert f"the worker's log is {left / 'worker.log'}" in output
+    assert "worker starts" in (left / "worker.log").read_text()
+
+
+async def test_an_interrupt_stops_it_cleanly(demo: Starter, folder: Path) -> None:
+    process = demo()
+    await process.ready(lambda process: "-> AddFaultReport" in process.output)
+    process.send(signal.SIGINT)
+    assert await process.ended() == 130
+    assert "interrupted: stopping" in process.output
+    assert "Traceback" not in process.output
+    assert left_in(folder) == []
+
+
+async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, folder: Path) -> None:
+    process = demo("--keep")
+    await process.ready(lambda process: "--wait" in process.output, within=40)
+    assert GOOD in process.output
+    kcat = re.search(r"kcat -b (\S+) -t (\S+) -s value=avro -r (\S+)", process.output)
+    assert kcat is not None
+    kafka, topic, registry = kcat.groups()
+    assert topic in AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics
+    metrics = re.search(r"http://\S+/metrics", process.output)
+    assert metrics is not None
+    async with httpx.AsyncClient(trust_env=False) as client:
+        subjects = await client.get(f"{registry}/subjects")
+        figures = await client.get(metrics[0])
+    assert f"{topic}-fault.event.FaultReportAdded" in subjects.json()
+    assert "adapter_commands_received_total" in figures.text
+    assert process.exit_code is None
+    assert await process.stop() == 0
+    assert left_in(folder) == []
+
+
+async def test_a_cluster_that_is_not_there_is_said_in_one_line(demo: Starter, folder: Path) -> None:
+    process = demo("--kafka", "127.0.0.1:1")
+    assert await process.ended(within=30) == 1
+    assert "adapter: the cluster does not answer" in process.output
+    assert "Traceback" not in process.output
+    assert left_in(folder) == []
+
+
+def left_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())

@@ -24,7 +24,8 @@ from adapter.demo import run
 def scene(*expected):
     async def send(ticket):
         fields = {
-            "buyerFaultReference": ticket.reference, "serviceAffected": "S1", "faultDetails": {"type": "SERVICE_OUTAGE"}
+            "buyerFaultReference": ticket.reference, "serviceAffected": "S1",
+            "faultDetails": {"type": "SERVICE_OUTAGE"}, "reporterContactDetails": {}, "endUserContactDetails": {},
         }
         await ticket.send("AddFaultReport", fields, expect=expected, requests=0)
     return send

@@ -96,10 +96,12 @@ def fold(text: str) -> str:
     """White space collapsed as XSD does it (Part 2, section 4.3.6): space, tab, CR and LF only."""
     if text.isprintable() and "  " not in text and text[:1] != " " and text[-1:] != " ":
         return text  # quicker to see than to do
-    return _SPACES.sub(" ", text).strip(" ")
+    text = text.strip(" \t\r\n").replace("\t", " ").replace("\r", " ").replace("\n", " ")
+    while "  " in text:  # a few passes: each halves the longest run
+        text = text.replace("  ", " ")
+    return text
 
 
-_SPACES: Final = re.compile(r"[ \t\r\n]+")
 _PARSER: Final = etree.XMLParser(
     encoding="utf-8",  # decided before, whatever the declaration says
     resolve_entities=False,

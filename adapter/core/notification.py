@@ -17,10 +17,10 @@ from lxml import etree
 
 from adapter.core import document, soap
 from adapter.core.avro import Schema
-from adapter.core.document import DEFAULT_LIMITS, Limits, fold, local_name
+from adapter.core.document import Limits, fold, local_name
 from adapter.core.errors import Stop, Unreadable
 from adapter.core.mapping import Deviation, ReplyReader, ValueClass, compile_reply, record_of
-from adapter.core.mapping.read import ASIDE_LIMIT, NAMED_LIMIT
+from adapter.core.mapping.notes import ASIDE_LIMIT, NAMED_LIMIT
 from adapter.core.operation import Notification
 from adapter.core.outcome import charset
 from adapter.core.xsd import Xsd
@@ -38,6 +38,9 @@ REASONS: Final = document.REASONS | {
 
 NAMESPACE: Final = UUID("0b8c1a52-7f0d-5f5e-8a3f-6a2c1f0f7d19")
 """Root of the ids of notifications: a repeat gets the id of the first, also in another process."""
+
+LIMITS: Final = Limits(elements=5_000, depth=32)
+"""Caps on a notification: a ticket with a history of a thousand entries has about four thousand elements."""
 
 REFERENCE_LIMIT: Final = 65_536
 """Characters of a reference, as many as a command's may have."""
@@ -104,9 +107,7 @@ class NotificationReader:
         self._element = declaration.element.rpartition("}")[2]
         self._placeholders = {tuple(path.split(".")): texts for path, texts in declaration.placeholders.items()}
 
-    def read(
-        self, delivery: Delivery, *, buyers: frozenset[str], limits: Limits = DEFAULT_LIMITS
-    ) -> Readable | Refusal:
+    def read(self, delivery: Delivery, *, buyers: frozenset[str], limits: Limits = LIMITS) -> Readable | Refusal:
         """What was delivered. `buyers` are the identifiers that are ours; a message that names none is taken."""
         try:
             root = document.admit(delivery.body, limits=limits, charset=charset(delivery.content_type))

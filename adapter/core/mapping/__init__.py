@@ -2,7 +2,8 @@
 per message without looking at either schema again.
 """
 
-from adapter.core.mapping.read import Deviation, Read, ReplyReader, ValueClass, compile_reply, record_of
+from adapter.core.mapping.notes import Deviation, ValueClass
+from adapter.core.mapping.read import Read, ReplyReader, compile_reply, record_of
 from adapter.core.mapping.write import RequestWriter, compile_request
 
 __all__ = [

@@ -1,0 +1,139 @@
+"""What strays in a message that is read, and what of it has no place in its record: noted, bounded, told at the end."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from lxml import etree
+
+from adapter.core.document import fold, local_name
+
+NAMED_LIMIT: Final = 100
+"""Unknown elements, and deviations, of one message that are told; those beyond are dropped."""
+
+ASIDE_LIMIT: Final = 1_000
+"""Texts of one message that are kept aside."""
+
+
+class ValueClass(StrEnum):
+    """What stood where a message strays, without saying it."""
+
+    ABSENT = "absent"
+    EMPTY = "empty"
+    BOOLEAN = "boolean"
+    NUMBER = "number"
+    DATE = "date"
+    TIME = "time"
+    TEXT = "text"
+    ELEMENTS = "elements"
+    PLACEHOLDER = "placeholder"
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """Where a message is not what the XSD says. Carries no value."""
+
+    path: str
+    what: str
+    value: ValueClass = ValueClass.ABSENT
+
+
+def value_class(element: etree._Element | None) -> ValueClass:
+    """What an element holds; of None, that it is absent."""
+    if element is None:
+        return ValueClass.ABSENT
+    if len(element):
+        return ValueClass.ELEMENTS
+    text = (element.text or "").strip(WHITE)
+    if not text:
+        return ValueClass.EMPTY
+    if text.lower() in {"true", "false"}:
+        return ValueClass.BOOLEAN
+    if _NUMBER.fullmatch(text):
+        return ValueClass.NUMBER
+    if found := _DAY.fullmatch(text):
+        return ValueClass.TIME if found[1] else ValueClass.DATE
+    return ValueClass.TEXT
+
+
+Aside = etree._Element | str  # noqa: SLF001 -- lxml's name for the type of elements
+
+
+@dataclass(slots=True)
+class Notes:
+    """What strays while one message is read. Whoever reads an element notes paths below it, "" for itself; whoever
+    called puts them under its name.
+    """
+
+    unknown: list[str] = field(default_factory=list)
+    deviations: list[tuple[str, str, etree._Element | None]] = field(default_factory=list)
+    aside: list[tuple[str, Aside]] = field(default_factory=list)
+
+    def stranger(self, element: etree._Element) -> None:
+        name = local_name(element)[:100]
+        if len(self.unknown) < NAMED_LIMIT:
+            self.unknown.append(name)
+        self.keep(name, element)
+
+    def stray(self, what: str, element: etree._Element, *, kept: bool = False) -> None:
+        """The element being read strays; `kept` says that what it holds has found its place."""
+        if len(self.deviations) < NAMED_LIMIT:
+            self.deviations.append(("", what, element))
+        if not kept:
+            self.keep("", element)
+
+    def miss(self, name: str) -> None:
+        if len(self.deviations) < NAMED_LIMIT:
+            self.deviations.append((name, "missing", None))
+
+    def keep(self, path: str, content: Aside) -> None:
+        if len(self.aside) < ASIDE_LIMIT:
+            self.aside.append((path, content))
+
+    def marks(self) -> tuple[int, int, int]:
+        return len(self.unknown), len(self.deviations), len(self.aside)
+
+    def below(self, name: str, marks: tuple[int, int, int]) -> None:
+        """Puts the paths of what was noted since these marks under `name`."""
+        unknown, deviations, aside = marks
+        for place in range(unknown, len(self.unknown)):
+            self.unknown[place] = _joined(name, self.unknown[place])
+        for place in range(deviations, len(self.deviations)):
+            path, what, element = self.deviations[place]
+            self.deviations[place] = (_joined(name, path), what, element)
+        for place in range(aside, len(self.aside)):
+            path, content = self.aside[place]
+            self.aside[place] = (_joined(name, path), content)
+
+
+def texts(aside: list[tuple[str, Aside]]) -> Iterator[tuple[str, str]]:
+    """(path, text) of what was kept aside: one entry per text, unknown elements taken apart."""
+    left = ASIDE_LIMIT
+    pending = [(path, content) for path, content in reversed(aside)]
+    while pending and left:
+        path, content = pending.pop()
+        if isinstance(content, str):
+            text = fold(content)
+        else:
+            text = fold(content.text or "")
+            for child in reversed(content):
+                if child.tail and not child.tail.isspace():
+                    pending.append((path, child.tail))
+                pending.append((_joined(path, local_name(child)[:100]), child))
+        if text:
+            left -= 1
+            yield path[:_LONGEST_PATH], text
+
+
+WHITE: Final = " \t\r\n"
+"""XML's white space."""
+
+_LONGEST_PATH: Final = 500
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,40}(?:[.,][0-9]{1,40})?", re.ASCII)
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9:.,]{4,60}[ ]?(?:[Zz]|[+-][0-9:]{2,6})?)?", re.ASCII)
+
+
+def _joined(name: str, path: str) -> str:
+    return f"{name}.{path}" if path and path[0] != "[" else name + path

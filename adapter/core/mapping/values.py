@@ -1,0 +1,156 @@
+"""One text of a message as a value: times of any precision, numbers, booleans, in the forms real messages have.
+
+Nothing here refuses: what cannot be read is None and noted.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from typing import Any, Final
+
+from lxml import etree
+
+from adapter.core.document import fold, folded_text
+from adapter.core.mapping.notes import WHITE, Notes
+from adapter.core.xsd import Kind, Leaf
+
+Value = Callable[[etree._Element, Notes], Any]  # noqa: SLF001 -- lxml's name for the type of elements
+"""Reads one element; notes have paths below it, "" for itself."""
+
+
+_NIL: Final = "{http://www.w3.org/2001/XMLSchema-instance}nil"
+
+
+def scalar(leaf: Leaf, avro: str, zone: tzinfo) -> Value:
+    match leaf.kind:
+        case Kind.TEXT:
+            return _text(leaf)
+        case Kind.ANYTHING:
+            return lambda element, _: folded_text(element)
+        case Kind.BOOLEAN:
+            return _parsed(_boolean, "not true or false")
+        case Kind.DATE_TIME:
+            return _time(zone)
+        case Kind.DATE:
+            return _parsed(_date, "not a date")
+        case Kind.INTEGER:
+            bits = 32 if avro == "int" else 64
+            return _parsed(lambda text: _integer(text, bits), "not a whole number")
+
+
+def _text(leaf: Leaf) -> Value:
+    collapse, longest, values, not_blank = leaf.collapse, leaf.longest, leaf.values, leaf.not_blank
+
+    def read(element: etree._Element, notes: Notes) -> Any:
+        text = element.text or ""
+        if len(element):
+            text = folded_text(element)
+            notes.stray("elements where text is expected", element, kept=True)
+        elif not text and element.get(_NIL) in {"true", "1"}:
+            return None
+        if collapse:
+            text = fold(text)
+        if longest is not None and len(text) > longest:
+            notes.stray(f"longer than {longest}", element, kept=True)
+        if values and text not in values:
+            notes.stray("not a known value", element, kept=True)
+        if not_blank and not text:
+            notes.stray("is blank", element, kept=True)
+        return text
+
+    return read
+
+
+def _parsed(parse: Callable[[str], Any], fault: str) -> Value:
+    def read(element: etree._Element, notes: Notes) -> Any:
+        text = element.text or ""
+        if len(element):
+            text = folded_text(element)
+        elif not text and element.get(_NIL) in {"true", "1"}:
+            return None
+        value = parse(text.strip(WHITE))
+        if value is None:
+            notes.stray(fault if text.strip(WHITE) else "is empty", element)
+        return value
+
+    return read
+
+
+_BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
+_INTEGER: Final = re.compile(r"[+-]?0*[0-9]{1,19}", re.ASCII)
+_DATE: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:Z|[+-][0-9]{2}:[0-9]{2}|T.*)?", re.DOTALL)
+_TIME: Final = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,40}))?)?"
+    r"[ ]?([Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?"
+)
+
+
+def _boolean(text: str) -> bool | None:
+    return _BOOLEANS.get(text.lower())
+
+
+def _integer(text: str, bits: int) -> int | None:
+    if not _INTEGER.fullmatch(text):
+        return None
+    value = int(text)
+    return value if -(1 << bits - 1) <= value < 1 << bits - 1 else None
+
+
+def _date(text: str) -> date | None:
+    """A date; of a time the date in it, as written."""
+    found = _DATE.fullmatch(text)
+    try:
+        return date.fromisoformat(found[1]) if found else None
+    except ValueError:
+        return None
+
+
+def _time(zone: tzinfo) -> Value:
+    def read(element: etree._Element, notes: Notes) -> Any:
+        text = (folded_text(element) if len(element) else element.text or "").strip(WHITE)
+        if not text:
+            if element.get(_NIL) not in {"true", "1"}:
+                notes.stray("is empty", element)
+            return None
+        try:
+            moment = _moment(text)
+            if moment is not None and moment.tzinfo is None:
+                notes.stray(f"no offset, taken for {zone}", element, kept=True)
+                moment = moment.replace(tzinfo=zone)
+            moment = moment and moment.astimezone(UTC)
+        except (ValueError, OverflowError):
+            moment = None
+        if moment is None:
+            notes.stray("not a time", element)
+        return moment
+
+    return read
+
+
+def _moment(text: str) -> datetime | None:
+    """A time to the millisecond, finer digits cut off; naive if it has no offset. Raises ValueError, OverflowError."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return None
+    day, hour, minute, second, fraction, offset = found.groups()
+    moment = datetime.fromisoformat(day).replace(
+        hour=int(hour) % 24,
+        minute=int(minute),
+        second=int(second or 0),
+        microsecond=int(f"{fraction or ''}000"[:3]) * 1000,
+    )
+    if hour == "24":  # midnight at the end of a day (XSD Part 2, section 3.2.7.1)
+        if (minute, int(second or 0), int(fraction or 0)) != ("00", 0, 0):
+            return None
+        moment += timedelta(days=1)
+    elif int(hour) > 23:
+        return None
+    if offset is None:
+        return moment
+    return moment.replace(tzinfo=UTC if offset in "Zz" else _offset(offset))
+
+
+def _offset(text: str) -> timezone:
+    digits = text[1:].replace(":", "").ljust(4, "0")
+    ahead = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return timezone(-ahead if text[0] == "-" else ahead)

@@ -50,6 +50,8 @@ class Assignment:
         id."""
         self.repeated: dict[str, int] = {}
         """Offsets of the last repeats of those, by command id."""
+        self.ending: set[str] = set()
+        """Ids of commands whose end is entered and not committed."""
         self.residents: dict[str, Entry] = {}
         """Commands that are held or parked: the journal is the only place where they are."""
         self.calling: set[bytes] = set()
@@ -65,6 +67,13 @@ class Assignment:
         if self.recovered is None:
             return False
         return any(e.offset == source.offset and e.source == source for e in self.recovered.residents)
+
+    def seen(self, command_id: str) -> bytes | None:
+        """Digest of a command of that id that is under way here, or whose end lies in the journal we have read."""
+        digest = self.unfinished.get(command_id)
+        if digest is None and self.recovered is not None:
+            digest = self.recovered.settled.get(command_id)
+        return digest
 
     def check(self, *, safe: bool) -> None:
         """Raises Abandoned if no call may be started: the partition is gone, or it is about to go and the call is

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ from adapter.core.command import (
 from adapter.core.document import Limits
 from adapter.core.errors import Abandoned, Refused, Undecodable
 from adapter.core.errors import Unavailable as RegistryUnavailable
-from adapter.core.journal import Entry, Kind
+from adapter.core.journal import Entry, Kind, Source
 from adapter.core.operation import Problem, Repeat
 from adapter.core.outcome import judge
 from adapter.core.retry import Backoff
@@ -112,9 +112,19 @@ class Conductor:
         digest = self.memory.digest(command_id)
         if digest is None:
             for assignment in self.assignments():
-                if (digest := assignment.unfinished.get(command_id)) is not None:
+                if (digest := assignment.seen(command_id)) is not None:
                     break
         return digest
+
+    def ended(self, assignment: Assignment, command_id: str) -> bool:
+        """Whether that command has an outcome that is committed, or that is entered before what `assignment` enters
+        now.
+        """
+        return (
+            self.memory.digest(command_id) is not None
+            or command_id in assignment.ending
+            or any(a.recovered is not None and command_id in a.recovered.settled for a in self.assignments())
+        )
 
 
 class _Turn:
@@ -131,51 +141,61 @@ class _Turn:
         self._body: bytes | None = None
 
     async def take(self) -> None:
-        a, item, resident = self._a, self._item, self._item.resident
+        a, item = self._a, self._item
         if item.ended:
             return
         try:
-            task = await self._read()
+            task = self._task = await self._read()
+            past = self._past()
         except Undecodable as why:
             await self._dead_letter(why)
             return
-        command_id = task.subject.command_id
-        past: Past = Untouched()
-        if resident is not None:
-            past = resident.past()
-        else:
-            seen = self._c.seen(command_id)
-            if seen is not None and seen != task.digest:
-                await self._dead_letter(
-                    Undecodable("command-id-reused", "a command with other content had this commandId before")
-                )
-                return
-            if seen is not None:
-                if a.recovered is None or item.source.offset not in a.recovered.finished:
-                    self._c.metrics.operation(task.subject.operation.name).repeated.inc()
-                self._repeat(command_id, task.digest)
-                return
-            entry = None if a.recovered is None else a.recovered.open.get(command_id)
-            if entry is not None and entry.offset == item.source.offset:
-                past = entry.past()
+        if past is None:
+            self._repeat()
+            return
+        if item.resident is None:
             self._c.metrics.operation(task.subject.operation.name).received.inc()
-        a.unfinished[command_id] = task.digest
+        a.unfinished[task.subject.command_id] = task.digest
         try:
-            await self._conduct(task, past)
+            await self._conduct(past)
         finally:
             self._leave(None)
 
-    def _repeat(self, command_id: str, digest: bytes) -> None:
+    def _past(self) -> Past | None:
+        """What is known of the command; None: it has ended or is under way, and this is a repeat.
+
+        Raises Undecodable if another content has the id.
+        """
+        a, item, task = self._a, self._item, self._task
+        if item.resident is not None:
+            return item.resident.past()
+        command_id = task.subject.command_id
+        entry = None if a.recovered is None else a.recovered.open.get(command_id)
+        own = entry is not None and entry.offset == item.source.offset
+        seen = self._c.seen(command_id)
+        if seen is None and entry is not None and not own:  # a call of it was made under another record
+            seen = entry.digest
+        if seen is None:
+            return entry.past() if entry is not None else Untouched()
+        if seen != task.digest:
+            raise Undecodable("command-id-reused", "a command with other content had this commandId before")
+        return None
+
+    def _repeat(self) -> None:
         """End a repeat without an event. The end of its command is written down at its offset, the last at which the
         id was seen: the mark must not pass it before the frontier has passed this offset.
         """
-        a, offset = self._a, self._item.source.offset
-        if command_id in a.unfinished:
-            a.repeated[command_id] = offset
-            self._enter(Work(a, finish=offset, then=self._done))
-            return
-        entry = Entry(Kind.SETTLED, command_id, offset, digest, time.time())
-        self._enter(Work(a, (self._c.events.entry(entry, a.partition),), entry, finish=offset, then=self._done))
+        a, task, offset = self._a, self._task, self._item.source.offset
+        command_id = task.subject.command_id
+        work = Work(a, finish=offset, then=self._done)
+        if a.recovered is None or offset not in a.recovered.finished:  # else its end lies in the journal already
+            self._c.metrics.operation(task.subject.operation.name).repeated.inc()
+            if self._c.ended(a, command_id):
+                work.entry = Entry(Kind.SETTLED, command_id, offset, task.digest, time.time())
+                work.records = (self._c.events.entry(work.entry, a.partition),)
+            elif command_id in a.unfinished:
+                a.repeated[command_id] = offset
+        self._enter(work)
 
     async def _read(self) -> Task:
         attempt = 0
@@ -192,10 +212,10 @@ class _Turn:
                 self._c.log.exception("record not readable", **self._place())
                 raise Undecodable("internal-error", "reading it failed; the worker's log says how") from None
 
-    async def _conduct(self, task: Task, past: Past) -> None:
+    async def _conduct(self, past: Past) -> None:
         """Carry out one action after the other until the command has ended."""
+        task = self._task
         operation = task.subject.operation
-        self._task = task
         command = self._command = Command(operation, self._c.policy, not_after=task.not_after)
         action = self._begin(past)
         while True:
@@ -224,12 +244,24 @@ class _Turn:
     def _begin(self, past: Past) -> Action:
         """Refuse what breaks a rule, unless a call may have been made already."""
         if isinstance(past, Untouched) and past.attempts == 0:
-            problems = self._task.problems or self._write()
+            problems = self._task.problems or self._unstorable() or self._write()
             if problems:
                 return self._command.refuse(problems, "invalid")
             for warning in self._task.warnings:
                 self._c.log.warning("rule broken", problem=str(warning), **self._about())
         return self._command.begin(time.time(), past)
+
+    def _unstorable(self) -> tuple[Problem, ...]:
+        """What forbids to take on a command that the journal could not keep, should its outcome be in doubt."""
+        operation = self._task.subject.operation
+        return self._too_large(Kind.HELD) if operation.repeat is Repeat.NEVER else ()
+
+    def _too_large(self, kind: Kind) -> tuple[Problem, ...]:
+        limit, source = self._c.deployment.largest_record, self._item.source
+        if 3 * _size(source) < limit:  # an entry repeats the id at most twice, and that is part of the value
+            return ()
+        entry = self._c.events.entry(self._entry(kind), source.partition)
+        return (Problem("", "too large to be kept while it waits"),) if _size(entry) > limit else ()
 
     def _write(self) -> tuple[Problem, ...]:
         """The request, stamped with this moment; or what forbids to write it."""
@@ -253,7 +285,9 @@ class _Turn:
     # -- calls ---------------------------------------------------------------------------------------------------------
 
     async def _enter_gate(self) -> bool:
-        """Wait for a permit, at most until the deadline. False: the deadline came first."""
+        """Wait for a permit, at most until the deadline. False: the deadline came first. Raises Abandoned."""
+        self._a.calling.discard(self._lane)
+        self._a.check(safe=True)
         not_after = self._task.not_after
         self._a.waiting[self._lane] = "gate"
         try:
@@ -415,6 +449,7 @@ class _Turn:
             self._reside(entry)
         else:
             a.residents.pop(entry.command_id, None)
+            a.ending.add(entry.command_id)
         self._enter(work)
 
     def _reside(self, entry: Entry) -> None:
@@ -436,6 +471,7 @@ class _Turn:
                 self._c.memory.settle(entry.command_id, entry.digest)
                 self._a.unfinished.pop(entry.command_id, None)
                 self._a.repeated.pop(entry.command_id, None)
+                self._a.ending.discard(entry.command_id)
             name, outcome = task.subject.operation.name, kind(event)
             seconds = time.monotonic() - item.received
             self._c.metrics.count(m.OUTCOMES, name, outcome)
@@ -455,7 +491,7 @@ class _Turn:
         self._c.finished(self._a, self._item)
 
     async def _dead_letter(self, why: Undecodable) -> None:
-        item = self._item
+        a, item, resident = self._a, self._item, self._item.resident
         letter = self._c.events.dead_letter(item.source, self._c.deployment.commands_topic, why, at=datetime.now(UTC))
         if _size(letter) > self._c.deployment.largest_record:
             await self._halt("dead-letter-too-large")
@@ -465,11 +501,19 @@ class _Turn:
             self._c.log.warning("dead letter", reason=why.reason, detail=why.detail, **self._place())
             self._done()
 
-        self._enter(Work(self._a, (letter,), finish=item.source.offset, then=then))
+        work = Work(a, (letter,), finish=item.source.offset, then=then)
+        if resident is not None:  # it could be read once, or it would not be one
+            work.entry = replace(resident, kind=Kind.SETTLED, at=time.time(), source=None)
+            work.records += (self._c.events.entry(work.entry, a.partition),)
+            work.finish = None
+            a.residents.pop(resident.command_id, None)
+        self._enter(work)
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
     async def _sleep(self, seconds: float, why: str) -> None:
+        """Raises Abandoned instead where the partition is going: nobody waits for who only waits."""
+        self._a.check(safe=True)
         self._a.waiting[self._lane] = why
         try:
             await asyncio.sleep(max(0.0, seconds))
@@ -486,39 +530,50 @@ class _Turn:
                 parks_at = time.time() + min(1.0, self._c.deployment.parked_after)
 
     async def _park_behind(self) -> None:
-        for place, item in enumerate(self._a.lanes.behind(self._lane)):
-            if item.resident is None:
-                await _Turn(self._c, self._a, self._lane, item).park(blocked=place >= self._c.deployment.parked)
+        parked = 0
+        for item in self._a.lanes.behind(self._lane):
+            if item.resident is None and not item.ended:
+                await _Turn(self._c, self._a, self._lane, item).park(blocked=parked >= self._c.deployment.parked)
+            parked += item.resident is not None
 
     async def park(self, *, blocked: bool) -> None:
         """Keep this command, which waits behind a held lane, in the journal, so that the frontier may pass it.
 
-        `blocked`: too many are parked already, and this one is rejected. What is unreadable or repeated is left for
-        its turn.
+        `blocked`: too many are parked already, and this one is rejected. What is unreadable or repeated ends at once.
         """
         a, item = self._a, self._item
         try:
             task = self._task = await self._read()
-        except Undecodable:
+            past = self._past()
+        except Undecodable as why:
+            await self._dead_letter(why)
+            item.ended = True
             return
-        command_id = task.subject.command_id
-        if self._c.seen(command_id) is not None:
+        if past is None:
+            self._repeat()
+            item.ended = True
             return
         self._command = Command(task.subject.operation, self._c.policy, not_after=task.not_after)
+        a.unfinished[task.subject.command_id] = task.digest
+        rejected = None
         if blocked:
             problem = Problem("", "too many commands wait behind one whose outcome is in doubt")
-            await self._publish(Rejected(By.ADAPTER, "ticket-blocked", None, (problem,)))
+            rejected = Rejected(By.ADAPTER, "ticket-blocked", None, (problem,))
+        elif problems := self._too_large(Kind.PARKED):
+            rejected = Rejected(By.ADAPTER, "invalid", None, problems)
+        if rejected is not None:
+            await self._publish(rejected)
             item.ended = True
             return
         entry = self._entry(Kind.PARKED)
         work = Work(a, (self._c.events.entry(entry, a.partition),), entry, finish=item.source.offset, then=self._done)
         self._reside(entry)
-        a.unfinished[command_id] = task.digest
         self._enter(work)
 
     async def _halt(self, reason: str) -> None:
         """Something is ours to mend; this lane stops here and loses nothing. Ends with the assignment."""
         self._a.calling.discard(self._lane)
+        self._a.check(safe=True)
         self._c.log.error("lane halted", reason=reason, **self._place())
         self._a.waiting[self._lane] = reason
         await asyncio.get_running_loop().create_future()
@@ -540,6 +595,7 @@ class _Turn:
         }
 
 
-def _size(record: Outgoing) -> int:
+def _size(record: Outgoing | Source) -> int:
+    """Bytes it takes up in a topic, at most."""
     headers = sum(len(name) + len(value or b"") + 10 for name, value in record.headers)
     return len(record.value or b"") + len(record.key or b"") + headers + 100

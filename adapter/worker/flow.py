@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from adapter.core import journal
@@ -101,8 +102,7 @@ class Worker(IntakeListener):
         """A record is done and committed."""
         if assignment.items.pop(item.source.offset, None) is not None:
             self.window.remove(item)
-            if assignment.paused:
-                self.window.throttle(self.assignments.values())
+            self._ease(assignment)
             if not self.window.records:
                 self.intake.hurry(busy=False)
 
@@ -145,7 +145,7 @@ class Worker(IntakeListener):
             if not assignment.frontier.deliver(source.offset):
                 continue
             if assignment.passed(source):
-                self.ledger.enter(Work(assignment, finish=source.offset))
+                self.ledger.enter(Work(assignment, finish=source.offset, then=partial(self._ease, assignment)))
                 continue
             item = Item(source, now)
             assignment.items[source.offset] = item
@@ -210,6 +210,10 @@ class Worker(IntakeListener):
             if lane and partition_of(lane, self._w.partitions) != assignment.partition:
                 self._w.metrics.count(m.KEYS_MISPLACED)
             self._supervise(assignment.start(lane, self.conductor.run(assignment, lane)))
+
+    def _ease(self, assignment: Assignment) -> None:
+        if assignment.paused:
+            self.window.throttle(self.assignments.values())
 
     def _supervise(self, task: "asyncio.Task[None]") -> None:
         task.add_done_callback(self._ended)

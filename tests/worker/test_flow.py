@@ -1,0 +1,235 @@
+"""A worker over buses in memory: what it promises while partitions come, go and are lost."""
+
+import asyncio
+
+from adapter.core.journal import Kind
+from adapter.worker.window import Bounds
+from tests.support.estate import add, query
+from tests.support.plant import Bounded, Plant, accepted, answer, busy, later, silent
+
+OLD = 30.0
+
+
+async def test_a_command_ends_in_its_accepted_event_and_its_offset_is_committed(plant: Plant) -> None:
+    plant.hire(0)
+    command = add("T-1")
+    plant.send(command)
+    event = await plant.final(command)
+    assert event.type == "FaultReportAdded"
+    assert event.key == b"T-1"
+    await plant.caught_up()
+    assert plant.kinds(command) == [Kind.INTENT, Kind.SETTLED]
+    assert len(plant.desk.calls) == 1
+
+
+# -- revoke ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_revoke_waits_for_running_calls_and_commits_their_outcomes(plant: Plant) -> None:
+    hand = plant.hire(0, 1)
+    plant.desk.answers = later
+    command = add("T-1")
+    plant.send(command)
+    call = await plant.called(command)
+    leaving = asyncio.ensure_future(hand.member.revoke(0))
+    await hand.settle()
+    assert not leaving.done()
+    answer(call)
+    await leaving
+    assert plant.types(command) == ["FaultReportAdded"]
+    assert plant.position() == 1
+
+
+async def test_a_revoke_leaves_waiting_commands_untouched_and_starts_nothing(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(permits=1))
+    plant.desk.answers = later
+    running, behind, other = add("T-1"), query("T-1"), add("T-2")
+    plant.send(running, behind, other)
+    call = await plant.called(running)
+    leaving = asyncio.ensure_future(hand.member.revoke(0))
+    await hand.settle()
+    answer(call)
+    await leaving
+    await hand.settle()
+    assert len(plant.desk.calls) == 1
+    assert plant.types(behind) == plant.types(other) == []
+    assert plant.kinds(other) == []
+    assert plant.position() == 1
+    plant.desk.answers = accepted
+    hand.member.assign(0)
+    await plant.final(behind, other)
+    assert len(plant.desk.calls) == 3
+
+
+async def test_an_intent_committed_during_a_revoke_is_cleared_and_not_called(plant: Plant) -> None:
+    hand = plant.hire(0)
+    hand.member.hold()
+    command = add("T-1")
+    plant.send(command)
+    await plant.until(lambda: hand.member.open_transaction)
+    leaving = asyncio.ensure_future(hand.member.revoke(0))
+    await hand.settle()
+    hand.member.release()
+    await leaving
+    assert plant.desk.calls == []
+    assert plant.kinds(command) == [Kind.INTENT, Kind.CLEARED]
+    assert plant.types(command) == []
+    hand.member.assign(0)
+    assert (await plant.final(command)).type == "FaultReportAdded"
+
+
+async def test_a_revoke_does_not_wait_for_the_retry_of_a_call_that_ended(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(retry=OLD))
+    plant.desk.answers = later
+    command = add("T-1")
+    plant.send(command)
+    call = await plant.called(command)
+    leaving = asyncio.ensure_future(hand.member.revoke(0))
+    await hand.settle()
+    answer(call, busy)
+    await asyncio.wait_for(leaving, 1.0)
+    assert plant.kinds(command) == [Kind.INTENT, Kind.CLEARED]
+
+
+async def test_a_revoke_does_not_wait_for_the_doubt_of_a_call_that_ended(plant: Plant) -> None:
+    hand = plant.hire(0)
+    plant.desk.answers = later
+    command = add("T-1")
+    plant.send(command)
+    call = await plant.called(command)
+    leaving = asyncio.ensure_future(hand.member.revoke(0))
+    await hand.settle()
+    call.answer.set_exception(silent(call))
+    await asyncio.wait_for(leaving, 1.0)
+    assert plant.types(command) == ["CommandOutcomeUnknown"]
+    assert plant.kinds(command)[-1] is Kind.HELD
+
+
+# -- lost --------------------------------------------------------------------------------------------------------------
+
+
+async def test_results_of_a_lost_partition_are_dropped(plant: Plant) -> None:
+    hand = plant.hire(0)
+    plant.desk.answers = later
+    command = query("T-1")
+    plant.send(command)
+    call = await plant.called(command)
+    hand.member.lose(0)
+    answer(call)
+    await hand.settle()
+    assert plant.types(command) == []
+    assert plant.position() == 0
+
+
+async def test_an_outcome_that_was_not_committed_when_the_partition_was_lost_is_not_remembered(plant: Plant) -> None:
+    hand = plant.hire(0)
+    command = query("T-1")
+    hand.member.hold()
+    plant.send(command)
+    await plant.until(lambda: hand.member.open_transaction)
+    hand.member.lose(0)  # the broker refuses what was sent under the old generation
+    hand.member.release()
+    await hand.settle()
+    assert plant.types(command) == []
+    hand.member.assign(0)
+    await plant.final(command)
+    assert len(plant.desk.of(command)) == 2
+    await plant.caught_up()
+
+
+async def test_a_member_that_was_expelled_commits_nothing(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = later
+    command = query("T-1")
+    plant.send(command)
+    call = await plant.called(command)
+    first.member.expel()
+    plant.desk.answers = accepted
+    plant.hire(0)
+    await plant.final(command)
+    answer(call)
+    await plant.until(lambda: len(first.member.attempts) > 1, "it tries")
+    first.member.lose(0)
+    assert len([event for event in plant.of(command) if event.final]) == 1
+
+
+async def test_other_partitions_go_on_while_one_is_revoked(plant: Plant) -> None:
+    hand = plant.hire(0, 1)
+    plant.desk.answers = later
+    command, other = add("T-1"), add("T-2")
+    plant.send(command)
+    call = await plant.called(command)
+    leaving = asyncio.ensure_future(hand.member.revoke(0))
+    plant.desk.answers = accepted
+    plant.send(other, partition=1)
+    await plant.final(other)
+    assert not leaving.done()
+    answer(call)
+    await leaving
+
+
+# -- take-over ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_settled_is_passed_over(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = lambda call: None if call.operation == "QueryAppointmentAvailability" else accepted(call)
+    slow, done = query("T-1"), add("T-2")
+    plant.send(slow, done)
+    await plant.final(done)
+    assert plant.position() == 0
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.hire(0)
+    await plant.final(slow)
+    await plant.caught_up()
+    assert plant.types(done) == ["FaultReportAdded"]
+    assert len(plant.desk.of(done)) == 1
+
+
+async def test_what_was_settled_is_passed_over_though_memory_is_too_small_for_it(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = lambda call: None if call.operation == "QueryAppointmentAvailability" else accepted(call)
+    slow, done = query("T-0"), [add(f"T-{n}") for n in range(1, 5)]
+    plant.send(slow, *done)
+    await plant.final(*done)
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.hire(0, limits=Bounded(remembered=1))
+    await plant.caught_up()
+    assert [len(plant.desk.of(command)) for command in done] == [1, 1, 1, 1]
+    assert [plant.types(command) for command in done] == [["FaultReportAdded"]] * 4
+
+
+async def test_a_successor_waits_for_the_transaction_of_its_predecessor(plant: Plant) -> None:
+    first = plant.hire(0)
+    first.member.hold()
+    command = add("T-1")
+    plant.send(command)
+    await plant.until(lambda: first.member.open_transaction)
+    first.member.expel()
+    second = plant.hire(0)
+    await second.settle()
+    assert not plant.desk.calls
+    await first.kill(committed=True)
+    await plant.until(lambda: plant.types(command))
+    assert plant.types(command) == ["CommandOutcomeUnknown"]
+    assert plant.desk.calls == []
+
+
+# -- window ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_partition_pauses_at_the_span_and_flows_again(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(window=Bounds(10_000, 10**8, 8)))
+    hand.member.batch = 4
+    plant.desk.answers = later
+    commands = [query(f"T-{n}") for n in range(20)]
+    plant.send(*commands)
+    await plant.until(lambda: 0 in hand.member.paused)
+    assert len(hand.flow.assignments[0].items) == 8
+    plant.desk.answers = accepted
+    for call in plant.desk.calls:
+        answer(call)
+    await plant.final(*commands)
+    await plant.caught_up()

@@ -1,0 +1,265 @@
+"""Any order of commands, answers, aborted transactions, rebalances and deaths keeps the laws of the command path."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapter.core import journal
+from adapter.core.journal import read_mark
+from adapter.core.operation import Repeat
+from adapter.ports import NotSent
+from adapter.worker.events import message_id
+from tests.support.bus import IDENTITY
+from tests.support.estate import Command, add, amend, ask_update, resolve
+from tests.support.plant import (
+    Bounded,
+    Call,
+    Hand,
+    Plant,
+    accepted,
+    answer,
+    busy,
+    known,
+    later,
+    refused,
+    silent,
+)
+
+PARTITIONS: Final = {"A": 0, "B": 0, "C": 1}
+ANSWERS: Final[Mapping[str, Any]] = {
+    "accepts": accepted,
+    "refuses": refused,
+    "is busy": busy,
+    "is silent": silent,
+    "takes its time": later,
+    "is not there": lambda _call: NotSent("connect", "nobody listens"),
+}
+LIMITS: Final = Bounded(call_limit=0.03, doubt=0.06, retry=0.002, parked_after=0.01, parked=2, permits=8, probe=0.005)
+
+steps = st.one_of(
+    st.tuples(
+        st.just("send"), st.sampled_from(sorted(PARTITIONS)), st.sampled_from(["add", "amend", "ask", "resolve"])
+    ),
+    st.tuples(st.just("send"), st.just("A"), st.sampled_from(["add", "amend", "ask", "resolve"])),
+    st.tuples(st.just("repeat"), st.integers(0, 9)),
+    st.tuples(st.just("reuse"), st.integers(0, 9)),
+    st.tuples(st.just("garbage"), st.sampled_from(sorted(PARTITIONS))),
+    st.tuples(st.just("supplier"), st.sampled_from(sorted(ANSWERS))),
+    st.tuples(st.just("answer"), st.sampled_from(["accepts", "refuses", "is busy"])),
+    st.tuples(st.just("turns"), st.integers(1, 25)),
+    st.tuples(st.just("nap"), st.integers(1, 15)),
+    st.tuples(st.just("hold")),
+    st.tuples(st.just("release")),
+    st.tuples(st.just("abort"), st.integers(1, 3)),
+    st.tuples(st.just("kill"), st.booleans()),
+    st.tuples(st.just("revoke")),
+    st.tuples(st.just("lose")),
+    st.tuples(st.just("expel")),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(story=st.lists(steps, max_size=40), remembered=st.sampled_from([1, 1000]), batch=st.sampled_from([1, 500]))
+def test_every_story_keeps_the_laws(story: list[tuple[Any, ...]], remembered: int, batch: int) -> None:
+    asyncio.run(_tell(story, replace(LIMITS, remembered=remembered), batch))
+
+
+async def _tell(story: list[tuple[Any, ...]], limits: Bounded, batch: int) -> None:
+    teller = _Teller(limits, batch)
+    try:
+        for step, *what in story:
+            await getattr(teller, f"_{step}")(*what)
+            teller.marks_hold()
+        await teller.end()
+        teller.laws_hold()
+    finally:
+        await teller.plant.close()
+
+
+class _Teller:
+    def __init__(self, limits: Bounded, batch: int) -> None:
+        self.plant = Plant(partitions=2)
+        self.limits = limits
+        self.batch = batch
+        self.sent: list[Command] = []
+        """In the order of their first records."""
+        self.reused: set[str] = set()
+        self.garbage = 0
+        self.hand = self.hire()
+
+    def hire(self) -> Hand:
+        hand = self.plant.hire(limits=self.limits)
+        hand.member.batch = self.batch
+        hand.member.assign(0, 1)
+        return hand
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    async def _send(self, key: str, kind: str) -> None:
+        command = {
+            "add": lambda: add(key),
+            "amend": lambda: amend(key),
+            "ask": lambda: ask_update(key, maintainerFaultReference="M-1"),
+            "resolve": lambda: resolve(key),
+        }[kind]()
+        self.sent.append(command)
+        self.plant.send(command, partition=PARTITIONS[key])
+
+    async def _repeat(self, number: int) -> None:
+        if self.sent:
+            command = self.sent[number % len(self.sent)]
+            self.plant.send(command, partition=PARTITIONS[command.key])
+
+    async def _reuse(self, number: int) -> None:
+        if self.sent:
+            command = self.sent[number % len(self.sent)]
+            other = replace(amend(command.key, serviceAffected="S-2"), command_id=command.command_id)
+            self.reused.add(command.command_id)
+            self.plant.send(other, partition=PARTITIONS[command.key])
+
+    async def _garbage(self, key: str) -> None:
+        self.garbage += 1
+        self.plant.bus.put(key.encode(), b"\1", partition=PARTITIONS[key], gap=1)
+
+    async def _supplier(self, kind: str) -> None:
+        self.plant.desk.answers = ANSWERS[kind]
+
+    async def _answer(self, kind: str) -> None:
+        for call in self.plant.desk.calls:
+            if not call.ended and not call.answer.done():
+                call.taken = kind == "accepts"
+                answer(call, ANSWERS[kind])
+
+    async def _turns(self, number: int) -> None:
+        for _ in range(number):
+            await asyncio.sleep(0)
+
+    async def _nap(self, milliseconds: int) -> None:
+        await asyncio.sleep(milliseconds / 1000)
+
+    async def _hold(self) -> None:
+        self.hand.member.hold()
+
+    async def _release(self) -> None:
+        self.hand.member.release()
+
+    async def _abort(self, number: int) -> None:
+        self.hand.member.refusals = number
+
+    async def _kill(self, committed: bool) -> None:  # noqa: FBT001 -- drawn
+        await self.hand.kill(committed=committed)
+        self.hand = self.hire()
+
+    async def _revoke(self) -> None:
+        self.hand.member.release()
+        leaving = asyncio.ensure_future(self.hand.member.revoke(0, 1))
+        while not leaving.done():
+            await self._answer("accepts")
+            await asyncio.sleep(0.001)
+        await leaving
+        self.hand.member.assign(0, 1)
+
+    async def _lose(self) -> None:
+        self.hand.member.lose(0, 1)
+        self.hand.member.release()
+        self.hand.member.assign(0, 1)
+
+    async def _expel(self) -> None:
+        """It works on for a while beside its successor; calls end within their limit."""
+        old = self.hand
+        old.member.expel()
+        if self.plant.desk.answers is later:
+            self.plant.desk.answers = accepted
+        self.hand = self.hire()
+        await self._answer("accepts")
+        await self._turns(10)
+        old.member.lose(0, 1)
+        old.member.release()
+
+    async def end(self) -> None:
+        """Everything recovers."""
+        self.plant.desk.answers = accepted
+        self.hand.member.release()
+        await self._answer("accepts")
+        for partition in (0, 1):
+            if self.plant.bus.commands[partition]:
+                await self.plant.caught_up(partition)
+        if self.sent:
+            await self.plant.final(*self.sent)
+        self.marks_hold()
+
+    # -- laws --------------------------------------------------------------------------------------------------------
+
+    def marks_hold(self) -> None:
+        """A successor that reads from the mark knows all it needs."""
+        for partition, position in self.plant.bus.committed.items():
+            mark = read_mark(position.metadata, IDENTITY)
+            assert mark is not None
+            whole, found = (
+                journal.recover(
+                    (self.plant.entry(value) for _, value in self.plant.bus.entries(partition, start)), position.offset
+                )
+                for start in (0, mark)
+            )
+            assert (found.open, found.residents) == (whole.open, whole.residents)
+            again = {s.value for s in self.plant.bus.commands[partition] if s.offset >= position.offset}
+            ids = {c.command_id for c in self.sent if any(c.command_id.encode() in (value or b"") for value in again)}
+            assert ids & whole.settled.keys() == ids & found.settled.keys()
+
+    def laws_hold(self) -> None:
+        finals = Counter(event.record["commandId"] for event in self.plant.events if event.final)
+        assert finals == Counter(command.command_id for command in self.sent), "one final event each"
+        doubts = Counter(event.record["commandId"] for event in self.plant.events if not event.final)
+        assert all(count == 1 for count in doubts.values()), "one doubt each"
+        letters = Counter(self.plant.letters)
+        assert letters["malformed"] + letters["unframed"] >= self.garbage
+        assert set(letters) <= {"unframed", "command-id-reused"}
+        for command in self.sent:
+            calls = self.plant.desk.of(command)
+            repeat = known().supplier.operation(command.name).repeat
+            if repeat is Repeat.NEVER and command.command_id not in self.reused:
+                assert not any(call.taken for call in calls[:-1]), "no blind repeat"
+            if command.command_id in doubts and command.command_id not in self.reused:
+                assert repeat is Repeat.NEVER
+            self._agrees(command, calls)
+        self._in_order()
+
+    def _agrees(self, command: Command, calls: list[Call]) -> None:
+        (final,) = (event for event in self.plant.of(command) if event.final)
+        match final.type:
+            case "CommandSettled":
+                assert any(call.taken for call in calls) or final.record["commandId"] in self._intended()
+            case "CommandRejected" if final.record["code"] == "ticket-blocked":
+                assert not calls
+            case "CommandRejected":
+                assert any(call.ended and not call.taken for call in calls)
+            case _:
+                assert any(call.taken for call in calls)
+
+    def _intended(self) -> set[str]:
+        return {
+            entry.command_id
+            for partition in (0, 1)
+            for entry in self.plant.entries(partition=partition)
+            if entry.kind is journal.Kind.INTENT
+        }
+
+    def _in_order(self) -> None:
+        numbers = {message_id(c.command_id): n for n, c in enumerate(self.sent) if c.command_id not in self.reused}
+        keys = {message_id(c.command_id): c.key for c in self.sent}
+        called: defaultdict[str, list[int]] = defaultdict(list)
+        for call in self.plant.desk.calls:
+            if call.message_id in numbers:
+                called[keys[call.message_id]].append(numbers[call.message_id])
+        ended: defaultdict[str, list[int]] = defaultdict(list)
+        for event in self.plant.events:
+            number = numbers.get(message_id(event.record["commandId"]))
+            if event.final and number is not None and event.record.get("code") != "ticket-blocked":
+                ended[keys[message_id(event.record["commandId"])]].append(number)
+        assert all(found == sorted(found) for found in called.values()), "calls of a key in order"
+        assert all(found == sorted(found) for found in ended.values()), "outcomes of a key in order"

@@ -60,7 +60,11 @@ HINTS: Final = {
 
 def plain(text: str) -> str:
     """A word as it is compared: spellings differ in case, hyphens and spaces (section 8, number 4)."""
-    return re.sub(r"[\W_]+", "", text).lower()
+    return re.sub(r"[\W_]+", "", text[:_LONGEST_WORD]).lower()
+
+
+_LONGEST_WORD: Final = 200
+"""Characters of a text that is looked at as a word; none in a table comes near."""
 
 
 def tell(report: Record, hints: tuple[str, ...]) -> Told:
@@ -85,10 +89,9 @@ class Facts:
     status: str | None
     """Symbol, UNKNOWN for a word that is not documented, None for no word."""
 
-    appointment: bool
-    """There is an appointment; what follows is about the latest one, the last of the list."""
-
     cancelled: bool
+    """As all about an appointment: of the latest one, the last of the list."""
+
     closure_code: str
     confirmation: str
     """As `plain` writes it."""
@@ -154,7 +157,7 @@ def _hinted(hint: str) -> str | None:
     """The kind a hint names: of "/notifyInProgress", "urn:x#notifyFaultReportUpdateInProgress.yaml" the last word."""
     words = re.split(r"[/#:?]", hint.strip("\"' /"))
     last = plain(words[-1].partition(".")[0]) if words else ""
-    return HINTS.get(_FIRST_WORDS.sub("", last[:100]))
+    return HINTS.get(_FIRST_WORDS.sub("", last))
 
 
 def _facts(report: Record) -> Facts:
@@ -164,7 +167,6 @@ def _facts(report: Record) -> Facts:
     latest = appointments[-1] if appointments else {}
     return Facts(
         status=STATUSES.get(status, "UNKNOWN") if status else None,
-        appointment=bool(appointments),
         cancelled=bool(latest.get("appointmentCancelled")),
         closure_code=(latest.get("appointmentClosureCode") or "").strip().upper(),
         confirmation=plain(latest.get("appointmentConfirmationStatus") or ""),

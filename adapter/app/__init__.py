@@ -1,5 +1,6 @@
 """The composition root: from settings to a running role. Nothing else wires."""
 
-from adapter.app.worker import load_catalogue, run_worker, worker
+from adapter.app.start import load_catalogue
+from adapter.app.worker import run_worker, worker
 
 __all__ = ["load_catalogue", "run_worker", "worker"]

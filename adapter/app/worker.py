@@ -1,26 +1,22 @@
 """The composition of the worker: from settings to a running one."""
 
 import asyncio
-import os
 import random
-import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
-from typing import Final, TypeVar
 from uuid import uuid4
 
-from adapter import catalogue
+from adapter.app.start import encoders, load_catalogue, open_registry, stop_on_signals, until_available
 from adapter.catalogue import Catalogue
-from adapter.core.avro import Encoder, Schema, UnknownFields
+from adapter.core.avro import UnknownFields
 from adapter.core.command import Policy
 from adapter.core.document import Limits
-from adapter.core.errors import Stop, Unavailable
+from adapter.core.errors import Stop
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.ports import Intake, IntakeListener
 from adapter.settings import GroupProtocol, Settings
-from adapter.suppliers import cityfibre
 from adapter.telemetry import Log, Metrics, start_logging
 from adapter.telemetry import metrics as m
 from adapter.transport import web
@@ -29,38 +25,22 @@ from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.consumer import CommandConsumer
 from adapter.transport.kafka.journal import KafkaJournal
 from adapter.transport.kafka.producer import TransactionalProducer
-from adapter.transport.registry import HttpRegistry
 from adapter.transport.tls import Reload, TlsFiles
 from adapter.worker import report
 from adapter.worker.assignment import Memory
 from adapter.worker.conductor import INTENT_LIFE, Conductor, Deployment
-from adapter.worker.events import Events
+from adapter.worker.events import Events, written
 from adapter.worker.flow import Wiring, Worker
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger
 from adapter.worker.reader import Decoders, Reader
 from adapter.worker.window import Bounds
 
-_Answer = TypeVar("_Answer")
-
-_START_AGAIN: Final = Backoff(first=0.5, longest=10.0)
-
 
 async def run_worker(settings: Settings) -> int:
     """The worker until SIGTERM or SIGINT; a second one ends the process at once. Raises Stop."""
     log = start_logging(level=settings.telemetry.log_level, form=settings.telemetry.log_format, flow="worker")
-    stop = asyncio.Event()
-
-    def asked(signal_name: str) -> None:
-        if stop.is_set():  # what is unfinished is in the topics and the journal
-            log.warning("leaving at once", signal=signal_name)
-            os._exit(0)
-        log.info("stopping", signal=signal_name)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked, number.name)
+    stop = stop_on_signals(log)
     async with worker(settings, log, Metrics()) as (flow, _):
         running = asyncio.ensure_future(flow.run())
         stopping = asyncio.ensure_future(stop.wait())
@@ -86,19 +66,14 @@ async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterato
         stack.push_async_callback(calls.close)
         if (tls := calls.tls) is not None:
             metrics.watch(m.CERTIFICATE_NOT_AFTER, lambda: {k: v.timestamp() for k, v in tls.not_after.items()})
-        registry = HttpRegistry(
-            settings.registry.url,
-            timeout=settings.registry.timeout,
-            credentials=settings.registry.credentials,
-            ca=settings.registry.ca,
-        )
+        registry = open_registry(settings)
         stack.push_async_callback(registry.close)
         admin = Admin(client)
 
         async def count() -> int:
             return await asyncio.to_thread(_partitions, settings, admin)
 
-        partitions = await _until_available("Kafka", count, log)
+        partitions = await until_available("Kafka", count, log)
 
         async def check() -> None:
             if (now := await count()) != partitions:
@@ -107,7 +82,9 @@ async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterato
                     "Let every command of the old partitions end, then start all workers anew"
                 )
 
-        encoders = await _encoders(settings, known, registry, log)
+        encoding = await encoders(
+            settings, registry, log, {names.events: written(known), names.journal: known.journal.values()}
+        )
         group = settings.kafka.group_id
         journal = KafkaJournal(
             client=client,
@@ -117,7 +94,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterato
             look_back=settings.worker.remembered_commands // partitions,
         )
         stack.push_async_callback(journal.close)
-        identity = await _until_available("Kafka", journal.identity, log)
+        identity = await until_available("Kafka", journal.identity, log)
         transactor = TransactionalProducer(
             client=client,
             commands=names.commands,
@@ -137,7 +114,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterato
             dead_letters_topic=names.dead_letters,
             journal_topic=names.journal,
             source=f"/fault-adapter/{known.supplier.name}/{settings.supplier.buyer_identifier}",
-            encoders=encoders,
+            encoders=encoding,
         )
         memory = Memory(settings.worker.remembered_commands)
         committed = metrics.counter(m.TRANSACTIONS, "committed")
@@ -203,15 +180,6 @@ async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterato
         yield flow, endpoint
 
 
-def load_catalogue(settings: Settings) -> Catalogue:
-    """The supplier's operations, compiled from the schemas. Raises Stop with everything that does not fit."""
-    supplier = cityfibre.supplier(
-        reservation_key_rule=settings.supplier.reservation_key_rule,
-        unique_references=settings.supplier.unique_references,
-    )
-    return catalogue.load(supplier, settings.schemas, zone=settings.supplier.time_zone)
-
-
 async def _leave(flow: Worker, running: "asyncio.Future[None]", limit: timedelta, log: Log) -> None:
     """Give the partitions back and commit what that finishes, within the limit."""
     try:
@@ -237,41 +205,6 @@ def _partitions(settings: Settings, admin: Admin) -> int:
         found = ", ".join(f"{name} has {counts[name]}" for name in keyed)
         raise Stop(f"topics of one key must have the same number of partitions: {found}")
     return counts[names.commands]
-
-
-async def _encoders(settings: Settings, known: Catalogue, registry: HttpRegistry, log: Log) -> dict[str, Encoder]:
-    """Encoders of all events and of the journal, under the ids the registry has for their schemas."""
-    names = settings.topics.names()
-    strategy = catalogue.SubjectStrategy(settings.registry.subject_strategy.value)
-    encoders: dict[str, Encoder] = {}
-    missing: list[str] = []
-    for topic, schemas in ((names.events, known.events), (names.journal, known.journal)):
-        for name, schema in schemas.items():
-            subject = catalogue.subject(strategy, topic, schema)
-
-            async def look_up(subject: str = subject, schema: Schema = schema) -> int | None:
-                return await registry.identifier(subject, schema.text)
-
-            identifier = await _until_available("the schema registry", look_up, log)
-            if identifier is None:
-                missing.append(f"{subject}: this schema is not registered; adapter schemas register does it")
-            else:
-                encoders[name] = Encoder(schema, identifier)
-    if missing:
-        raise Stop(*missing)
-    return encoders
-
-
-async def _until_available(what: str, ask: Callable[[], Awaitable[_Answer]], log: Log) -> _Answer:
-    """Ask again until there is an answer: what is down at the start comes up some time."""
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            return await ask()
-        except Unavailable as error:
-            log.warning("waiting", for_=what, reason=str(error), attempt=attempt)
-            await asyncio.sleep(_START_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
 
 
 def _call_settings(settings: Settings, known: Catalogue) -> CallSettings:

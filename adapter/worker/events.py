@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-from adapter.core.avro import Encoder
+from adapter.catalogue import Catalogue
+from adapter.core.avro import Encoder, Schema
 from adapter.core.command import Accepted, Event, InDoubt, Rejected, Settled
 from adapter.core.errors import Undecodable
 from adapter.core.journal import Entry, Source
@@ -18,6 +19,12 @@ NAMESPACE: Final = UUID("5d7e0f5e-6a0f-5c0e-9d6b-1f1a7c0d2b43")
 
 TEXT_LIMIT: Final = 4000
 """Characters of a supplier's text that an event carries."""
+
+
+def written(catalogue: Catalogue) -> list[Schema]:
+    """The schemas of all outcome events."""
+    shared = ("CommandRejected", "CommandOutcomeUnknown", "CommandSettled")
+    return [entry.accepted for entry in catalogue.operations.values()] + [catalogue.events[name] for name in shared]
 
 
 def message_id(command_id: str) -> str:

@@ -1,0 +1,96 @@
+"""What every role does when it starts, and how it ends: schemas, registry, waiting for what is down, signals."""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final, TypeVar
+
+from adapter import catalogue
+from adapter.catalogue import Catalogue
+from adapter.core.avro import Encoder, Schema
+from adapter.core.errors import Stop, Unavailable
+from adapter.core.retry import Backoff
+from adapter.settings import Settings
+from adapter.suppliers import cityfibre
+from adapter.telemetry import Log
+from adapter.transport.registry import HttpRegistry
+
+_Answer = TypeVar("_Answer")
+
+_START_AGAIN: Final = Backoff(first=0.5, longest=10.0)
+
+
+def load_catalogue(settings: Settings) -> Catalogue:
+    """The supplier's operations, compiled from the schemas. Raises Stop with everything that does not fit."""
+    supplier = cityfibre.supplier(
+        reservation_key_rule=settings.supplier.reservation_key_rule,
+        unique_references=settings.supplier.unique_references,
+    )
+    return catalogue.load(supplier, settings.schemas, zone=settings.supplier.time_zone)
+
+
+def open_registry(settings: Settings) -> HttpRegistry:
+    return HttpRegistry(
+        settings.registry.url,
+        timeout=settings.registry.timeout,
+        credentials=settings.registry.credentials,
+        ca=settings.registry.ca,
+    )
+
+
+async def encoders(
+    settings: Settings, registry: HttpRegistry, log: Log, written: Mapping[str, Iterable[Schema]]
+) -> dict[str, Encoder]:
+    """Encoders by record name, under the ids the registry has; `written` has a topic's schemas that a role writes.
+
+    Looks up and never registers. Raises Stop with every schema the registry does not have.
+    """
+    strategy = catalogue.SubjectStrategy(settings.registry.subject_strategy.value)
+    found: dict[str, Encoder] = {}
+    missing: list[str] = []
+    for topic, schemas in written.items():
+        for schema in schemas:
+            subject = catalogue.subject(strategy, topic, schema)
+
+            async def look_up(subject: str = subject, schema: Schema = schema) -> int | None:
+                return await registry.identifier(subject, schema.text)
+
+            identifier = await until_available("the schema registry", look_up, log)
+            if identifier is None:
+                missing.append(f"{subject}: this schema is not registered; adapter schemas register does it")
+            else:
+                found[schema.name] = Encoder(schema, identifier)
+    if missing:
+        raise Stop(*missing)
+    return found
+
+
+async def until_available(what: str, ask: Callable[[], Awaitable[_Answer]], log: Log) -> _Answer:
+    """Ask again until there is an answer: what is down at the start comes up some time."""
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await ask()
+        except Unavailable as error:
+            log.warning("waiting", for_=what, reason=str(error), attempt=attempt)
+            await asyncio.sleep(_START_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+
+
+def stop_on_signals(log: Log) -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    stop = asyncio.Event()
+
+    def asked(name: str) -> None:
+        if stop.is_set():  # what is unfinished is in the topics and the journal
+            log.warning("leaving at once", signal=name)
+            os._exit(0)
+        log.info("stopping", signal=name)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked, number.name)
+    return stop

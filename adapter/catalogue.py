@@ -1,6 +1,6 @@
 """Everything a supplier's declaration and the schema folders amount to, compiled and checked once at start.
 
-The folders are schemas/xsd/ and schemas/avro/{commands,events,journal}; schemas/avro/released/ holds frozen
+The folders are schemas/xsd/ and schemas/avro/{commands,events,tickets,journal}; schemas/avro/released/ holds frozen
 copies and is not read here.
 """
 
@@ -20,7 +20,7 @@ from adapter.core.notification import NotificationReader, compile_notification
 from adapter.core.operation import Operation, Supplier
 from adapter.core.xsd import Xsd, load_schema
 
-GROUPS: Final = ("commands", "events", "journal")
+GROUPS: Final = ("commands", "events", "tickets", "journal")
 """The folders of Avro schemas, and what their topics are called in the settings."""
 
 
@@ -62,16 +62,22 @@ class Catalogue:
 
     commands: Mapping[str, Schema]
     events: Mapping[str, Schema]
+    tickets: Mapping[str, Schema]
     journal: Mapping[str, Schema]
     """Schemas by record name without namespace."""
 
     xsd: Xsd
 
+    @property
+    def groups(self) -> Mapping[str, Mapping[str, Schema]]:
+        """All schemas, by GROUPS."""
+        return dict(zip(GROUPS, (self.commands, self.events, self.tickets, self.journal), strict=True))
+
     def subjects(self, strategy: SubjectStrategy, topics: Mapping[str, str]) -> tuple[tuple[str, Schema], ...]:
         """Every subject with its schema. `topics` has a topic's name for each of GROUPS."""
         return tuple(
             (subject(strategy, topics[group], schema), schema)
-            for group, schemas in zip(GROUPS, (self.commands, self.events, self.journal), strict=True)
+            for group, schemas in self.groups.items()
             for schema in schemas.values()
         )
 
@@ -101,7 +107,7 @@ def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = 
     root = root or schema_root()
     faults: list[str] = []
     xsd = _xsds(supplier, root / "xsd", faults)
-    commands, events, journal = (_records(root / "avro" / group, faults) for group in GROUPS)
+    commands, events, tickets, journal = (_records(root / "avro" / group, faults) for group in GROUPS)
     entries = {}
     for operation in supplier.operations:
         command = _of(commands, operation.name, "commands", faults)
@@ -125,7 +131,7 @@ def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = 
     notification = _notification(supplier, xsd, events, faults, zone)
     if faults or xsd is None or notification is None:
         raise Stop(*faults)
-    return Catalogue(supplier, entries, notification, commands, events, journal, xsd)
+    return Catalogue(supplier, entries, notification, commands, events, tickets, journal, xsd)
 
 
 def _notification(

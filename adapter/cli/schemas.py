@@ -54,7 +54,7 @@ def _check(arguments: argparse.Namespace) -> Exit:
     if problems:
         sys.stdout.writelines(f"{problem}\n" for problem in problems)
         return Exit.DIFFERENT
-    records = len(compiled.commands) + len(compiled.events) + len(compiled.journal)
+    records = sum(map(len, compiled.groups.values()))
     sys.stdout.write(f"{len(compiled.operations)} operations and {records} records fit\n")
     return Exit.DONE
 
@@ -68,7 +68,7 @@ def _register(_arguments: argparse.Namespace) -> Exit:
 
 def _show(arguments: argparse.Namespace) -> Exit:
     compiled = catalogue.load(cityfibre.supplier(), load(Offline).schemas)
-    groups = dict(zip(GROUPS, (compiled.commands, compiled.events, compiled.journal), strict=True))
+    groups = compiled.groups
     if arguments.record is None:
         for group, schemas in groups.items():
             sys.stdout.writelines(f"{group:<9} {s.fullname:<44} {s.record.doc}\n" for s in schemas.values())
@@ -82,9 +82,8 @@ def _show(arguments: argparse.Namespace) -> Exit:
 
 def _breaches(compiled: Catalogue, released: Path) -> Iterator[str]:
     """What today's schemas break of FULL_TRANSITIVE with the released ones, and records that are gone."""
-    groups = zip(GROUPS, (compiled.commands, compiled.events, compiled.journal), strict=True)
     releases = sorted((folder for folder in released.glob("*") if folder.is_dir()), key=_version)
-    for group, schemas in groups:
+    for group, schemas in compiled.groups.items():
         history: dict[str, list[Schema]] = {}
         for release in releases:
             for path in sorted((release / group).glob("*.avsc")):

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from adapter import catalogue
-from adapter.catalogue import Catalogue, SubjectStrategy
+from adapter.catalogue import GROUPS, Catalogue, SubjectStrategy
 from adapter.core.errors import Stop
 from adapter.suppliers import cityfibre
 
-TOPICS = {"commands": "fault.commands", "events": "fault.events", "journal": "fault.journal"}
+TOPICS = {group: f"fault.{group}" for group in GROUPS}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_every_command_belongs_to_an_operation(loaded: Catalogue) -> None:
     assert loaded.commands.keys() == loaded.operations.keys()
 
 
-@pytest.mark.parametrize("group", ["commands", "events", "journal"])
+@pytest.mark.parametrize("group", GROUPS)
 def test_subjects_follow_the_strategy(loaded: Catalogue, group: str) -> None:
     schemas = {schema.fullname for schema in getattr(loaded, group).values()}
     expected = {

@@ -28,7 +28,7 @@ SOAP = "{http://schemas.xmlsoap.org/soap/envelope/}"
 MARKS = ("seen", "inferred", "assumed")
 
 MESSAGES = sorted(GOLDEN.rglob("*.xml"))
-CURRENT = sorted([*(AVRO / "commands").glob("*.avsc"), *(AVRO / "events").glob("*.avsc")])
+CURRENT = sorted(path for group in ("commands", "events", "tickets") for path in (AVRO / group).glob("*.avsc"))
 RELEASED = sorted((AVRO / "released").glob("*/*/*.avsc"))
 
 
@@ -288,7 +288,7 @@ def test_the_documented_checklist_is_that_of_the_xsds() -> None:
 def test_a_record_is_documented_and_open_to_change(path: Path) -> None:
     document = json.loads(path.read_text())
     assert document["name"] == path.stem
-    assert document["namespace"] == {"commands": "fault.command", "events": "fault.event"}[path.parent.name]
+    assert document["namespace"] == f"fault.{path.parent.name.removesuffix('s')}"
     for kind in named_types(document):
         assert kind["doc"], kind["name"]
         if kind["type"] == "enum":
@@ -333,8 +333,8 @@ def test_records_of_one_kind_share_their_envelope(folder: str) -> None:
             "occurredAt",
         ],
     }[folder]
-    # a notification is about no command
-    paths = [path for path in CURRENT if path.parent.name == folder and path.stem != "FaultReportUpdated"]
+    of_no_command = {"FaultReportUpdated", "ResolveDeadlineApproaching"}
+    paths = [path for path in CURRENT if path.parent.name == folder and path.stem not in of_no_command]
     schemas = [json.loads(path.read_text()) for path in paths]
     heads = [schema["fields"][: len(shared)] for schema in schemas]
     assert [field["name"] for field in heads[0]] == shared
@@ -362,3 +362,17 @@ def test_a_released_record_is_never_edited(release: Path) -> None:
 def test_every_record_of_a_release_still_exists() -> None:
     today = {(path.parent.name, path.name) for path in CURRENT}
     assert today >= {(path.parent.name, path.name) for path in RELEASED}
+
+
+def test_a_ticket_keeps_the_report_as_the_event_has_it() -> None:
+    def report(path: str, namespace: str) -> Any:
+        fields = json.loads((AVRO / path).read_text().replace(namespace, "here"))["fields"]
+        kind = next(field["type"] for field in fields if field["name"] == "report")
+        return kind[1] if isinstance(kind, list) else kind
+
+    event = report("events/FaultReportUpdated.avsc", "fault.event.fault_report_updated")
+    assert report("tickets/Ticket.avsc", "fault.ticket.ticket") == event
+    visit = next(field for field in event["fields"] if field["name"] == "appointments")["type"]["items"]
+    ticket = json.loads((AVRO / "tickets" / "Ticket.avsc").read_text())["fields"]
+    known = next(field for field in ticket if field["name"] == "appointments")["type"]["items"]
+    assert known["fields"][:-1] == visit["fields"]

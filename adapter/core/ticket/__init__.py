@@ -1,0 +1,30 @@
+"""A ticket: what its events, each of them once, amount to.
+
+Events of one ticket come in the order of the events topic, which is not always the order of things: a notification can
+overtake the outcome of the command that caused it, come late, or come twice. The fold is a pure function of state and
+event; `due` and `fire` are what time alone does to a ticket.
+"""
+
+from adapter.core.ticket.fold import Event, Folded, Policy, Verdict, fold
+from adapter.core.ticket.state import Clock, Command, Origin, Outcome, Status, Ticket, Transition, ticket
+from adapter.core.ticket.timer import Drop, Warn, due, fire
+
+__all__ = [
+    "Clock",
+    "Command",
+    "Drop",
+    "Event",
+    "Folded",
+    "Origin",
+    "Outcome",
+    "Policy",
+    "Status",
+    "Ticket",
+    "Transition",
+    "Verdict",
+    "Warn",
+    "due",
+    "fire",
+    "fold",
+    "ticket",
+]

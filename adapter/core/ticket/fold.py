@@ -1,0 +1,266 @@
+"""The fold: a ticket's state and one more event to its next state.
+
+Notifications are ordered by the supplier's time of sending, those of equal time (or without one) by their arrival. One
+that is older than what the state was taken from is counted and changes nothing else. A change of status that the
+contract does not have is carried out all the same, counted and kept visible.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any, Final
+
+from adapter.core.ticket.state import SEEN, Clock, Command, Origin, Outcome, Status, Ticket, Transition, status
+
+NOTIFICATION: Final = "FaultReportUpdated"
+WARNING: Final = "ResolveDeadlineApproaching"
+OPENING: Final = "AddFaultReport"
+"""The operation that makes a ticket the buyer's."""
+
+REMEMBERED: Final = 512
+"""Ids of its latest events that a ticket remembers, so that each counts once."""
+COMMANDS: Final = 200
+APPOINTMENTS: Final = 50
+"""How many of each a ticket keeps: the latest."""
+AHEAD: Final = timedelta(minutes=10)
+"""How far the supplier's clock may be ahead of ours. A time of sending beyond it is not believed: one message from the
+future would make all that follow it late."""
+
+TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = {
+    Status.PENDING: frozenset({Status.ACCEPTED, Status.REJECTED}),
+    Status.REJECTED: frozenset({Status.PENDING}),
+    Status.ACCEPTED: frozenset({Status.IN_PROGRESS, Status.ON_HOLD, Status.RESOLVED}),
+    Status.IN_PROGRESS: frozenset({Status.ON_HOLD, Status.RESOLVED}),
+    Status.ON_HOLD: frozenset({Status.IN_PROGRESS, Status.RESOLVED}),
+    Status.RESOLVED: frozenset({Status.RE_OPENED, Status.CLOSED}),
+    Status.RE_OPENED: frozenset({Status.IN_PROGRESS, Status.ON_HOLD, Status.RESOLVED}),
+    Status.CLOSED: frozenset(),
+}
+"""Contract, section 4.1; a refused report may be sent in again under its reference. Any status may be the first."""
+
+CLOCKS: Final[Mapping[Status, Clock]] = {
+    Status.PENDING: Clock.NOT_STARTED,
+    Status.REJECTED: Clock.STOPPED,
+    Status.ACCEPTED: Clock.RUNNING,
+    Status.IN_PROGRESS: Clock.RUNNING,
+    Status.ON_HOLD: Clock.PAUSED,
+    Status.RESOLVED: Clock.STOPPED,
+    Status.RE_OPENED: Clock.RUNNING,
+    Status.CLOSED: Clock.STOPPED,
+}
+"""The clock pauses on hold and restarts after it (contract, section 4.1). That it starts when the supplier accepts, and
+stands still from Resolved on, is our reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    resolve_deadline: timedelta
+    """From Resolved on: after it the supplier takes silence for acceptance (contract, section 4.2)."""
+    warn_before: timedelta
+    tombstone_after: timedelta
+    """How long an ended ticket is kept after its last event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    name: str
+    """Of its record."""
+    id: str
+    record: Mapping[str, Any]
+    arrived: datetime
+    """When it was written to the topic."""
+
+
+class Verdict(StrEnum):
+    FOLDED = "folded"
+    LATE = "late"
+    """A notification older than the one the state is from: counted."""
+    REPEATED = "repeated"
+    """Its id was seen before: nothing changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    ticket: Ticket
+    verdict: Verdict
+    illegal: Transition | None = None
+
+
+def fold(ticket: Ticket | None, reference: str, event: Event, policy: Policy) -> Folded:
+    """The ticket after one more event. None is a ticket nobody has heard of; `reference` is its name."""
+    digest = blake2b(event.id.encode("utf-8", "replace"), digest_size=SEEN).digest()
+    if ticket is None:
+        origin = Origin.BUYER if "commandId" in event.record else Origin.SUPPLIER
+        ticket = Ticket(reference, origin, opened_at=event.arrived, updated_at=event.arrived)
+    elif _has(ticket.seen, digest):
+        return Folded(ticket, Verdict.REPEATED)
+    counted = replace(
+        ticket,
+        events=ticket.events + 1,
+        updated_at=max(ticket.updated_at, event.arrived),
+        seen=(ticket.seen + digest)[-REMEMBERED * SEEN :],
+    )
+    if event.name == NOTIFICATION:
+        return _notified(counted, event.record, policy)
+    if event.name == WARNING:
+        warned = counted.warned or (counted.deadline is not None and counted.deadline == event.record["deadline"])
+        return Folded(replace(counted, warned=warned), Verdict.FOLDED)
+    if "commandId" in event.record:
+        return _answered(counted, event, policy)
+    return Folded(counted, Verdict.FOLDED)
+
+
+def _has(seen: bytes, digest: bytes) -> bool:
+    at = seen.find(digest)
+    while at >= 0 and at % SEEN:
+        at = seen.find(digest, at + 1)
+    return at >= 0
+
+
+# -- notifications -----------------------------------------------------------------------------------------------------
+
+
+def _notified(ticket: Ticket, record: Mapping[str, Any], policy: Policy) -> Folded:
+    kind: str = record["kind"]
+    received: datetime = record["receivedAt"]
+    sent: datetime | None = record["supplierSentAt"]
+    if sent is not None and sent - received > AHEAD:
+        sent = None
+    known = ticket.heard.get(kind)
+    heard = {**ticket.heard, kind: received if known is None else max(known, received)}
+    if _is_late(ticket, sent, received):
+        return Folded(replace(ticket, heard=heard, late=ticket.late + 1), Verdict.LATE)
+    report = record["report"]
+    at = sent or received
+    ticket = replace(
+        ticket,
+        heard=heard,
+        kind=kind,
+        sent_at=sent,
+        received_at=received,
+        report=report,
+        maintainer_reference=record["maintainerFaultReference"] or ticket.maintainer_reference,
+        appointments=_appointments(ticket.appointments, report or {}, at),
+    )
+    # The kind tells where a report without a status (or with a word nobody knows) was said to be about one.
+    return _moved(ticket, status(record["status"]) or status(kind), at, policy)
+
+
+def _is_late(ticket: Ticket, sent: datetime | None, received: datetime) -> bool:
+    if ticket.received_at is None:
+        return False
+    if sent is not None and ticket.sent_at is not None and sent != ticket.sent_at:
+        return sent < ticket.sent_at
+    return received < ticket.received_at
+
+
+def _appointments(
+    known: tuple[Mapping[str, Any], ...], report: Mapping[str, Any], at: datetime
+) -> tuple[Mapping[str, Any], ...]:
+    """Those of the report over those known. One that a report leaves out stays: reports name the present ones."""
+    merged = {_reservation(each): each for each in known}
+    for each in report.get("appointments", ()):
+        key = _reservation(each)
+        before = merged.get(key)
+        if before is None or any(before.get(name) != value for name, value in each.items()):
+            merged.pop(key, None)
+            merged[key] = {**each, "changedAt": at}
+    return tuple(merged.values())[-APPOINTMENTS:]
+
+
+def _reservation(appointment: Mapping[str, Any]) -> str:
+    """The reservation key; one without is told by its time."""
+    key = (appointment["appointmentReservationKey"] or "").strip()
+    return key or f"{appointment['appointmentDate']} {appointment['appointmentStartTime']}"
+
+
+# -- outcomes of commands ----------------------------------------------------------------------------------------------
+
+
+def _answered(ticket: Ticket, event: Event, policy: Policy) -> Folded:
+    record = event.record
+    outcome = _outcome(event)
+    at: datetime = record["occurredAt"]
+    command = Command(
+        record["commandId"], record["operation"], outcome, at, record.get("code"), record.get("doubtUntil")
+    )
+    ticket = replace(ticket, commands=_commands(ticket.commands, command))
+    if command.operation != OPENING:
+        return Folded(ticket, Verdict.FOLDED)
+    if outcome is not Outcome.REJECTED:
+        ticket = replace(ticket, origin=Origin.BUYER)
+    if ticket.received_at is not None:  # the supplier has spoken: its word counts, and this one it overtook
+        return Folded(ticket, Verdict.FOLDED)
+    if outcome is Outcome.ACCEPTED:
+        reply = record.get("reply") or {}
+        return _moved(ticket, _word(reply.get("status")) or Status.PENDING, at, policy)
+    if outcome is Outcome.REJECTED and ticket.status is None:
+        return _moved(ticket, Status.REJECTED, at, policy)
+    return Folded(ticket, Verdict.FOLDED)
+
+
+def _outcome(event: Event) -> Outcome:
+    match event.name:
+        case "CommandRejected":
+            return Outcome.REJECTED
+        case "CommandOutcomeUnknown":
+            return Outcome.IN_DOUBT
+        case "CommandSettled":
+            return Outcome(event.record["outcome"])
+        case _:
+            return Outcome.ACCEPTED  # each operation has a record of its own that says so
+
+
+def _commands(known: tuple[Command, ...], command: Command) -> tuple[Command, ...]:
+    """The first final outcome of a command stays."""
+    merged = {each.command_id: each for each in known}
+    before = merged.get(command.command_id)
+    if before is None or before.outcome is Outcome.IN_DOUBT:
+        merged[command.command_id] = command
+    return tuple(merged.values())[-COMMANDS:]
+
+
+def _word(text: str | None) -> Status | None:
+    """A status as a reply spells it: without regard to case, hyphens and spaces (contract, section 8, number 4)."""
+    plain = re.sub(r"[\W_]+", "", text or "").upper()
+    return next((each for each in Status if each.value.replace("_", "") == plain), None)
+
+
+# -- status ------------------------------------------------------------------------------------------------------------
+
+
+def _moved(ticket: Ticket, after: Status | None, at: datetime, policy: Policy) -> Folded:
+    before = ticket.status
+    if after is None or after is before:
+        return Folded(ticket, Verdict.FOLDED)
+    # Times of different clocks may cross; durations never become negative.
+    at = max(at, ticket.status_since or at)
+    illegal = None
+    if before is not None and after not in TRANSITIONS[before]:
+        illegal = Transition(before, after, at)
+        ticket = replace(ticket, illegal=ticket.illegal + 1, last_illegal=illegal)
+    resolved = after is Status.RESOLVED
+    ticket = replace(
+        _clocked(ticket, CLOCKS[after], at),
+        status=after,
+        status_since=at,
+        deadline=at + policy.resolve_deadline if resolved else None,
+        warned=False,
+    )
+    return Folded(ticket, Verdict.FOLDED, illegal)
+
+
+def _clocked(ticket: Ticket, clock: Clock, at: datetime) -> Ticket:
+    if clock is ticket.clock:
+        return ticket
+    gone = at - (ticket.clock_since or at)
+    return replace(
+        ticket,
+        clock=clock,
+        clock_since=at,
+        ran=ticket.ran + (gone if ticket.clock is Clock.RUNNING else timedelta(0)),
+        paused=ticket.paused + (gone if ticket.clock is Clock.PAUSED else timedelta(0)),
+    )

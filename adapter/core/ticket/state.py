@@ -1,0 +1,209 @@
+"""What is known of a ticket, and its form as a record of the Avro schema `fault.ticket.Ticket`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+
+class Origin(StrEnum):
+    BUYER = "BUYER"
+    """A command named it."""
+    SUPPLIER = "SUPPLIER"
+    """No command named it: the supplier spoke of it first, and no report of ours turned up since."""
+    UNKNOWN = "UNKNOWN"
+
+
+class Status(StrEnum):
+    """Contract, section 4.1."""
+
+    PENDING = "PENDING"
+    REJECTED = "REJECTED"
+    ACCEPTED = "ACCEPTED"
+    IN_PROGRESS = "IN_PROGRESS"
+    ON_HOLD = "ON_HOLD"
+    RESOLVED = "RESOLVED"
+    RE_OPENED = "RE_OPENED"
+    CLOSED = "CLOSED"
+
+
+class Clock(StrEnum):
+    """The supplier's service level clock."""
+
+    NOT_STARTED = "NOT_STARTED"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    STOPPED = "STOPPED"
+    UNKNOWN = "UNKNOWN"
+
+
+class Outcome(StrEnum):
+    """Of a command."""
+
+    ACCEPTED = "ACCEPTED"
+    REJECTED = "REJECTED"
+    IN_DOUBT = "IN_DOUBT"
+    """Provisional: another follows."""
+    UNDETERMINED = "UNDETERMINED"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command about the ticket and what became of it."""
+
+    command_id: str
+    operation: str
+    outcome: Outcome
+    at: datetime
+    code: str | None = None
+    """Of a rejection."""
+    doubt_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of status that the contract does not have."""
+
+    before: Status
+    after: Status
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    reference: str
+    origin: Origin
+    opened_at: datetime
+    """When its first event arrived."""
+    updated_at: datetime
+    """When its latest event arrived."""
+    maintainer_reference: str | None = None
+    status: Status | None = None
+    """None while nobody has told one."""
+    status_since: datetime | None = None
+    clock: Clock = Clock.NOT_STARTED
+    clock_since: datetime | None = None
+    """When the clock came into this state."""
+    ran: timedelta = timedelta(0)
+    """How long it ran up to `clock_since`."""
+    paused: timedelta = timedelta(0)
+    """How long it was paused up to `clock_since`."""
+    deadline: datetime | None = None
+    """While Resolved: when the supplier takes silence for acceptance."""
+    warned: bool = False
+    """That this deadline approaches was published."""
+    kind: str | None = None
+    """Of the notification the report is from."""
+    sent_at: datetime | None = None
+    received_at: datetime | None = None
+    """When the supplier sent that notification, as far as it is believed, and when we received it."""
+    report: Mapping[str, Any] | None = None
+    appointments: tuple[Mapping[str, Any], ...] = ()
+    """One for each reservation key, the one that changed last at the end."""
+    commands: tuple[Command, ...] = ()
+    heard: Mapping[str, datetime] = field(default_factory=dict)
+    """When a notification of each kind was received last."""
+    events: int = 0
+    late: int = 0
+    """Notifications among them that came after a newer one."""
+    illegal: int = 0
+    last_illegal: Transition | None = None
+    seen: bytes = b""
+    """Digests of the ids of the latest events, SEEN bytes each."""
+
+    def record(self) -> dict[str, Any]:
+        illegal = self.last_illegal
+        return {
+            "buyerFaultReference": self.reference,
+            "maintainerFaultReference": self.maintainer_reference,
+            "origin": self.origin.value,
+            "status": None if self.status is None else self.status.value,
+            "statusSince": self.status_since,
+            "openedAt": self.opened_at,
+            "updatedAt": self.updated_at,
+            "slaClock": self.clock.value,
+            "slaClockSince": self.clock_since,
+            "slaRunMillis": self.ran // _MILLISECOND,
+            "slaPausedMillis": self.paused // _MILLISECOND,
+            "resolveDeadline": self.deadline,
+            "resolveDeadlineWarned": self.warned,
+            "lastKind": self.kind,
+            "reportSentAt": self.sent_at,
+            "reportReceivedAt": self.received_at,
+            "report": self.report,
+            "appointments": list(self.appointments),
+            "commands": [
+                {
+                    "commandId": c.command_id,
+                    "operation": c.operation,
+                    "outcome": c.outcome.value,
+                    "at": c.at,
+                    "code": c.code,
+                    "doubtUntil": c.doubt_until,
+                }
+                for c in self.commands
+            ],
+            "notifiedAt": dict(self.heard),
+            "events": self.events,
+            "lateEvents": self.late,
+            "illegalTransitions": self.illegal,
+            "lastIllegalTransition": None
+            if illegal is None
+            else {"from": illegal.before.value, "to": illegal.after.value, "at": illegal.at},
+            "seen": self.seen,
+        }
+
+
+SEEN: Final = 8
+"""Bytes of a digest: among the few hundred events of one ticket two never share one."""
+
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+def ticket(record: Mapping[str, Any]) -> Ticket:
+    """The ticket of a `Ticket` record. A word of a newer release reads as UNKNOWN, a status as none."""
+    illegal = record["lastIllegalTransition"]
+    return Ticket(
+        reference=record["buyerFaultReference"],
+        origin=Origin(record["origin"]),
+        opened_at=record["openedAt"],
+        updated_at=record["updatedAt"],
+        maintainer_reference=record["maintainerFaultReference"],
+        status=status(record["status"]),
+        status_since=record["statusSince"],
+        clock=Clock(record["slaClock"]),
+        clock_since=record["slaClockSince"],
+        ran=record["slaRunMillis"] * _MILLISECOND,
+        paused=record["slaPausedMillis"] * _MILLISECOND,
+        deadline=record["resolveDeadline"],
+        warned=record["resolveDeadlineWarned"],
+        kind=record["lastKind"],
+        sent_at=record["reportSentAt"],
+        received_at=record["reportReceivedAt"],
+        report=record["report"],
+        appointments=tuple(record["appointments"]),
+        commands=tuple(
+            Command(c["commandId"], c["operation"], Outcome(c["outcome"]), c["at"], c["code"], c["doubtUntil"])
+            for c in record["commands"]
+        ),
+        heard=record["notifiedAt"],
+        events=record["events"],
+        late=record["lateEvents"],
+        illegal=record["illegalTransitions"],
+        last_illegal=_transition(illegal),
+        seen=record["seen"],
+    )
+
+
+def status(symbol: str | None) -> Status | None:
+    """The status of that symbol; None for none, and for one that says nothing (UNKNOWN)."""
+    return Status(symbol) if symbol is not None and symbol in Status.__members__ else None
+
+
+def _transition(record: Mapping[str, Any] | None) -> Transition | None:
+    if record is None:
+        return None
+    before, after = status(record["from"]), status(record["to"])
+    return None if before is None or after is None else Transition(before, after, record["at"])

@@ -268,6 +268,10 @@ class Receiver(Protocol):
         """There is no room for the body among those under way."""
         ...
 
+    def garbled(self) -> Answer:
+        """What came is not HTTP."""
+        ...
+
     async def receive(self, arrival: Arrival) -> Answer: ...
 
 

@@ -48,6 +48,7 @@ class Metric:
 _CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _COMMAND_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
 _TRANSACTION_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_NOTIFICATION_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
 _TRANSACTION_RECORDS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
@@ -225,6 +226,107 @@ REPLY_DEVIATIONS: Final = Metric(
     "Replies that were understood but stray from the contract (unknown elements, unreadable values), by operation.",
     "Starts to grow: the supplier has changed its API; compare with docs/contract.md.",
     labels=("operation",),
+)
+NOTIFICATIONS: Final = Metric(
+    "notifications_total",
+    Kind.COUNTER,
+    "Notifications read to their end, by result: published, spooled, repeated (seen before, not published again), "
+    "quarantined (answered 400), unavailable (answered 503, not kept).",
+    "quarantined: the supplier sends what we can't read; unavailable, spooled: Kafka does not acknowledge.",
+    labels=("result",),
+)
+NOTIFICATION_KINDS: Final = Metric(
+    "notification_kinds_total",
+    Kind.COUNTER,
+    "Notifications published or spooled, by kind.",
+    "UNKNOWN grows: the supplier tells something no rule knows; the events have the whole report.",
+    labels=("kind",),
+)
+NOTIFICATION_SECONDS: Final = Metric(
+    "notification_seconds",
+    Kind.HISTOGRAM,
+    "Time from a notification's last byte to its answer.",
+    "Near ADAPTER_SERVER__PUBLISH_TIMEOUT: Kafka is slow, and the supplier will send again.",
+    unit="seconds",
+    buckets=_NOTIFICATION_SECONDS,
+)
+NOTIFICATION_DEVIATIONS: Final = Metric(
+    "notification_deviations_total",
+    Kind.COUNTER,
+    "Notifications that stray from the contract, by path in the report; empty for the message itself.",
+    "Starts to grow: the supplier has changed its messages; compare with docs/contract.md.",
+    labels=("path",),
+)
+NOTIFICATION_UNKNOWN: Final = Metric(
+    "notification_unknown_elements_total",
+    Kind.COUNTER,
+    "Elements of notifications for which there is no field; the events have their text.",
+    "Starts to grow: as above.",
+)
+QUARANTINED: Final = Metric(
+    "quarantined_total",
+    Kind.COUNTER,
+    "Bodies put into the quarantine topic, by reason.",
+    "Above zero: look at the topic; its headers say why and from whom.",
+    labels=("reason",),
+)
+CALLERS_REFUSED: Final = Metric(
+    "callers_refused_total",
+    Kind.COUNTER,
+    "Requests answered 403, by reason: network, certificate, subject.",
+    "Grows: a stranger calls, or the supplier has a new certificate or address; the log names it.",
+    labels=("reason",),
+)
+REQUESTS_REFUSED: Final = Metric(
+    "requests_refused_total",
+    Kind.COUNTER,
+    "Requests of admitted callers answered without reading a whole body, by status: 400 (no HTTP), 405, 408, 413, 415, "
+    "503.",
+    "413: raise ADAPTER_SERVER__MAX_BODY_BYTES. 503: too much at once. The others: the caller is misconfigured.",
+    labels=("status",),
+)
+CONNECTIONS: Final = Metric(
+    "connections",
+    Kind.GAUGE,
+    "Open connections to the listener.",
+    "At ADAPTER_SERVER__MAX_CONNECTIONS: those silent for longest are closed.",
+)
+BYTES_IN_FLIGHT: Final = Metric(
+    "bytes_in_flight",
+    Kind.GAUGE,
+    "Bytes of notifications under way.",
+    "At ADAPTER_SERVER__MAX_BYTES_IN_FLIGHT: callers get 503.",
+    unit="bytes",
+)
+KAFKA_DOWN: Final = Metric(
+    "kafka_down",
+    Kind.GAUGE,
+    "1 while Kafka does not acknowledge notifications.",
+    "1: notifications are spooled, or refused with 503 where there is no spool.",
+)
+SPOOL_DEPTH: Final = Metric(
+    "spool_depth", Kind.GAUGE, "Notifications in the spool.", "Does not fall while Kafka is well: see the log."
+)
+SPOOL_BYTES: Final = Metric(
+    "spool_bytes",
+    Kind.GAUGE,
+    "The same in bytes.",
+    "Near ADAPTER_SERVER__SPOOL__MAX_BYTES: then the supplier gets 503.",
+    unit="bytes",
+)
+SPOOL_OLDEST: Final = Metric(
+    "spool_oldest_seconds",
+    Kind.GAUGE,
+    "Age of the oldest notification in the spool; 0 without one.",
+    "Grows: Kafka does not acknowledge; readers of the events are behind by so much.",
+    unit="seconds",
+)
+SPOOL_DRAINED: Final = Metric("spool_drained_total", Kind.COUNTER, "Notifications published from the spool.", "")
+SPOOL_DAMAGED: Final = Metric(
+    "spool_damaged",
+    Kind.GAUGE,
+    "1 if the spool's file was damaged at the start and has been set aside.",
+    "1: what it held must be saved by hand (the log names the file), or sent again by the supplier.",
 )
 CERTIFICATE_NOT_AFTER: Final = Metric(
     "certificate_not_after_timestamp_seconds",

@@ -205,6 +205,6 @@ asyncio.run(main())
             kept.setdefault(head.key, []).append(int(head.arrival.delivery.body))
         await spool.drop([head.number for head in heads])
     assert told
-    for key, last in told.items():
-        assert kept[key] == list(range(len(kept[key])))
-        assert len(kept[key]) > last
+    for lane, last in told.items():
+        assert kept[lane] == list(range(len(kept[lane])))
+        assert len(kept[lane]) > last

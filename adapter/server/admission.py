@@ -1,0 +1,170 @@
+"""Who may call, decided before a byte of the body is read. Pure.
+
+Certificates were verified by whoever ended TLS: our listener, or a proxy from one of the trusted networks, whose two
+headers then stand for the connection's own facts. From anywhere else those headers mean nothing.
+"""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from adapter.ports import Caller, Head, Peer
+
+Network = IPv4Network | IPv6Network
+
+SUBJECT_LIMIT: Final = 200
+"""Characters of a subject that a log line or a header carries."""
+
+_HEADER_LIMIT: Final = 8192
+_SPACED: Final = re.compile(r",\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """`reason` is one of network, certificate, subject (a metric label)."""
+
+    reason: str
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A certificate's names: the distinguished name (RFC 4514), and all by which it may be on the list."""
+
+    subject: str
+    names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The rules of one deployment. An empty list of subjects or networks lets everybody pass that check."""
+
+    subjects: frozenset[str]
+    networks: frozenset[Network]
+    proxies: frozenset[Network]
+    certificate_header: str
+    """In lower case, as `address_header`."""
+    address_header: str
+
+    def judge(self, peer: Peer, head: Head) -> Caller | Refused:
+        address, certificate = _address(peer.address), peer.certificate
+        if address is not None and _within(address, self.proxies):
+            address = _forwarded_address(head.headers.get(self.address_header), address, self.proxies)
+            try:
+                certificate = _forwarded_certificate(head.headers.get(self.certificate_header))
+            except ValueError:
+                return Refused("certificate", Caller(_shown(address, peer), None))
+        try:
+            identity = None if certificate is None else identity_of(certificate)
+        except ValueError:
+            return Refused("certificate", Caller(_shown(address, peer), None))
+        caller = Caller(_shown(address, peer), None if identity is None else identity.subject[:SUBJECT_LIMIT])
+        if self.networks and (address is None or not _within(address, self.networks)):
+            return Refused("network", caller)
+        if self.subjects:
+            if identity is None:
+                return Refused("certificate", caller)
+            if identity.names.isdisjoint(_listed(self.subjects)):
+                return Refused("subject", caller)
+        return caller
+
+
+@lru_cache(maxsize=256)
+def identity_of(certificate: bytes) -> Identity:
+    """The names of a certificate (DER). ValueError if it is none."""
+    found = x509.load_der_x509_certificate(certificate)
+    names = {_distinguished(found.subject)}
+    try:
+        alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension):
+        alternatives = None
+    for name in alternatives or ():
+        match name:
+            case x509.DNSName(value=value):
+                names.add(value.lower())
+            case x509.UniformResourceIdentifier(value=value) | x509.RFC822Name(value=value):
+                names.add(value)
+            case x509.IPAddress(value=value):
+                names.add(str(value))
+            case _:
+                pass
+    names.discard("")
+    return Identity(found.subject.rfc4514_string() or min(names, default=""), frozenset(names))
+
+
+@lru_cache(maxsize=8)
+def _listed(subjects: frozenset[str]) -> frozenset[str]:
+    """The list as names of certificates are compared: distinguished names in one order, host names in lower case."""
+    listed: set[str] = set()
+    for subject in subjects:
+        try:
+            listed.add(_distinguished(x509.Name.from_rfc4514_string(_SPACED.sub(",", subject))))
+        except ValueError:
+            listed |= {subject, subject.lower()} if ":" not in subject and "@" not in subject else {subject}
+    return frozenset(listed)
+
+
+def _distinguished(name: x509.Name) -> str:
+    # Tools print the parts of a name in either order; sorted, both are the same. An attribute's type is compared by
+    # its number, its value whatever the case (X.520 caseIgnoreMatch). Control characters keep the parts apart.
+    parts = sorted(f"{part.oid.dotted_string}\x01{str(part.value).casefold()}" for part in name)
+    return "\x02".join(parts)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        found = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
+
+
+def _within(address: IPv4Address | IPv6Address, networks: frozenset[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _shown(address: IPv4Address | IPv6Address | None, peer: Peer) -> str:
+    return peer.address if address is None else str(address)
+
+
+def _forwarded_address(
+    header: str | None, proxy: IPv4Address | IPv6Address, proxies: frozenset[Network]
+) -> IPv4Address | IPv6Address | None:
+    """The last address in the chain that is not a proxy of ours; what is before it a caller may have made up."""
+    if header is None:
+        return proxy
+    for part in reversed(header.split(",")):
+        found = _address(_bare(part.strip()))
+        if found is None or not _within(found, proxies):
+            return found
+    return proxy
+
+
+def _bare(text: str) -> str:
+    """Without port and brackets, which some proxies add."""
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0] if text.count(":") == 1 else text
+
+
+def _forwarded_certificate(header: str | None) -> bytes | None:
+    """DER of what a proxy passes: `:base64:` (RFC 9440 section 2.1) or URL-encoded PEM (nginx). Else ValueError."""
+    if header is None or not header.strip():
+        return None
+    if len(header) > _HEADER_LIMIT:
+        raise ValueError("too long")
+    text = header.strip()
+    if text.startswith(":") and text.endswith(":") and len(text) > 2:
+        try:
+            return base64.b64decode(text[1:-1], validate=True)
+        except binascii.Error as error:
+            raise ValueError("not base64") from error
+    return x509.load_pem_x509_certificate(unquote_to_bytes(text)).public_bytes(Encoding.DER)

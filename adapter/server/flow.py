@@ -1,0 +1,239 @@
+"""One notification from its head to its answer. 200 leaves only when the event is safe."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+
+from adapter.core.answer import Answer as Written
+from adapter.core.answer import AnswerWriter, refused
+from adapter.core.document import Limits
+from adapter.core.errors import Unavailable
+from adapter.core.notification import NotificationReader, Readable, Refusal
+from adapter.ports import Answer, Arrival, Caller, Head, Outgoing, Peer, Publisher, Spool
+from adapter.server.admission import Admission, Refused
+from adapter.server.keeper import Keeper, Kept
+from adapter.server.records import Records
+from adapter.telemetry import Log, Metrics
+from adapter.telemetry import metrics as m
+
+_Result = TypeVar("_Result")
+
+_LONG: Final = 32 * 1024
+"""Bytes of a body that is read on another thread, so that the loop goes on."""
+
+_RETRY_AFTER: Final = {"Retry-After": "5"}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Who we are, and our limits."""
+
+    api_version: str
+    buyer: str
+    """Stands in where a notification names none."""
+    buyers: frozenset[str]
+    own_message_id: bool
+    max_body_bytes: int
+    publish_limit: float
+    """Seconds."""
+    remembered: int
+    """Ids of stored notifications."""
+
+
+class Server:
+    """`ports.Receiver`."""
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        reader: NotificationReader,
+        answers: AnswerWriter,
+        records: Records,
+        publisher: Publisher,
+        spool: Spool | None,
+        deployment: Deployment,
+        log: Log,
+        metrics: Metrics,
+    ) -> None:
+        self._admission = admission
+        self._reader = reader
+        self._answers = answers
+        self._records = records
+        self._deployment = deployment
+        self._limits = Limits(size=deployment.max_body_bytes)
+        self._log = log
+        self._metrics = metrics
+        self._seconds = metrics.histogram(m.NOTIFICATION_SECONDS)
+        self._stored: OrderedDict[str, None] = OrderedDict()
+        self._pending: dict[str, asyncio.Future[bool]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self.keeper = Keeper(
+            publisher=publisher,
+            spool=spool,
+            limit=deployment.publish_limit,
+            record=self._again,
+            drained=lambda: metrics.count(m.SPOOL_DRAINED),
+            log=log,
+        )
+
+    # -- before the body ---------------------------------------------------------------------------------------------
+
+    def admit(self, peer: Peer, head: Head) -> Caller | Answer:
+        judged = self._admission.judge(peer, head)
+        if isinstance(judged, Refused):
+            caller = judged.caller
+            self._metrics.count(m.CALLERS_REFUSED, judged.reason)
+            self._log.warning("caller refused", reason=judged.reason, subject=caller.subject, address=caller.address)
+            return Answer(403, b"You are not on the list of callers.\n", close=True)
+        return self._judge_head(head) or judged
+
+    def too_large(self) -> Answer:
+        return self._turned_away(413, f"At most {self._deployment.max_body_bytes} bytes are taken.")
+
+    def too_slow(self) -> Answer:
+        return self._turned_away(408, "The body did not come in time.")
+
+    def too_busy(self) -> Answer:
+        return self._turned_away(503, "Too much at once; send it again.")
+
+    def garbled(self) -> Answer:
+        return self._turned_away(400, "This is not HTTP as we read it.")
+
+    def _judge_head(self, head: Head) -> Answer | None:
+        if head.method in {"GET", "HEAD"} and head.path == "/health":
+            return Answer(200, b"The listener is up. POST notifications to any path.\n")
+        if head.method != "POST":
+            return self._turned_away(405, "POST a notification, to any path; GET /health to try the connection.")
+        if head.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+            return self._turned_away(415, "Send the body without Content-Encoding.")
+        if head.headers.get("content-type", "").lstrip().lower().startswith("multipart/"):
+            return self._turned_away(415, "Send one XML document, not several parts.")
+        announced = head.headers.get("content-length", "0")
+        if not announced.isdecimal() or len(announced) > 18:
+            return self.garbled()
+        return self.too_large() if int(announced) > self._deployment.max_body_bytes else None
+
+    def _turned_away(self, status: int, text: str) -> Answer:
+        self._metrics.count(m.REQUESTS_REFUSED, str(status))
+        headers = {405: {"Allow": "POST"}, 503: _RETRY_AFTER}.get(status, {})
+        return Answer(status, f"{text}\n".encode(), headers=headers, close=True)
+
+    # -- with the body -----------------------------------------------------------------------------------------------
+
+    async def receive(self, arrival: Arrival) -> Answer:
+        began = time.monotonic()
+        read = await self._aside(len(arrival.delivery.body), lambda: self._read(arrival))
+        answer = await (self._refuse(read, arrival) if isinstance(read, Refusal) else self._store(read, arrival))
+        self._seconds.observe(time.monotonic() - began)
+        return answer
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False)
+
+    def _read(self, arrival: Arrival) -> Readable | Refusal:
+        return self._reader.read(arrival.delivery, buyers=self._deployment.buyers, limits=self._limits)
+
+    async def _store(self, readable: Readable, arrival: Arrival) -> Answer:
+        identifier = readable.id
+        if (pending := self._pending.get(identifier)) is not None:
+            repeated = await asyncio.shield(pending)
+            return self._repeated(readable) if repeated else self._unavailable()
+        if identifier in self._stored:
+            self._stored.move_to_end(identifier)
+            return self._repeated(readable)
+        ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._pending[identifier] = ended
+        kept = None
+        try:
+            event = await self._aside(len(arrival.delivery.body), lambda: self._records.event(readable, arrival))
+            if isinstance(event, Refusal):
+                return await self._refuse(event, arrival)
+            assert event.key is not None
+            kept = await self._keep(event.key, event, arrival, late=lambda: self._remember(identifier))
+        finally:
+            del self._pending[identifier]
+            ended.set_result(kept is not None)
+        if kept is None:
+            return self._unavailable()
+        self._remember(identifier)
+        self._told(readable, kept)
+        return self._accepted(readable)
+
+    async def _refuse(self, refusal: Refusal, arrival: Arrival) -> Answer:
+        record = self._records.quarantined(refusal, arrival, at=datetime.now(UTC))
+        if await self._keep(None, record, arrival) is None:
+            return self._unavailable()
+        caller = arrival.caller
+        self._metrics.count(m.NOTIFICATIONS, "quarantined")
+        self._metrics.count(m.QUARANTINED, refusal.reason)
+        self._log.warning("notification not readable", reason=refusal.reason, subject=caller.subject)
+        return _written(refused(refusal), 400)
+
+    async def _keep(
+        self, key: bytes | None, record: Outgoing, arrival: Arrival, *, late: Callable[[], None] = lambda: None
+    ) -> Kept | None:
+        try:
+            return await self.keeper.keep(key, record, arrival, late=late)
+        except Unavailable as error:
+            self._log.debug("notification not kept", reason=str(error))
+            return None
+
+    async def _again(self, arrival: Arrival) -> Outgoing:
+        """The record of a notification from the spool: read as the settings and schemas are now."""
+        size = len(arrival.delivery.body)
+        read = await self._aside(size, lambda: self._read(arrival))
+        record = read if isinstance(read, Refusal) else self._records.event(read, arrival)
+        if isinstance(record, Refusal):
+            record = self._records.quarantined(record, arrival, at=datetime.now(UTC))
+        return record
+
+    async def _aside(self, size: int, act: Callable[[], _Result]) -> _Result:
+        """At once if it is short work, else on another thread."""
+        if size <= _LONG:
+            return act()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, act)
+
+    def _remember(self, identifier: str) -> None:
+        self._stored[identifier] = None
+        if len(self._stored) > self._deployment.remembered:
+            self._stored.popitem(last=False)
+
+    def _told(self, readable: Readable, kept: Kept) -> None:
+        count = self._metrics.count
+        count(m.NOTIFICATIONS, kept.value)
+        count(m.NOTIFICATION_KINDS, readable.kind)
+        for path in readable.strayed:
+            count(m.NOTIFICATION_DEVIATIONS, path)
+        if readable.unknown:
+            count(m.NOTIFICATION_UNKNOWN, by=readable.unknown)
+        fields: dict[str, Any] = {"reference": readable.reference, "kind": readable.kind, "id": readable.id}
+        self._log.info("notification", result=kept.value, deviations=len(readable.deviations), **fields)
+
+    def _repeated(self, readable: Readable) -> Answer:
+        self._metrics.count(m.NOTIFICATIONS, "repeated")
+        return self._accepted(readable)
+
+    def _accepted(self, readable: Readable) -> Answer:
+        deployment = self._deployment
+        written = self._answers.accepted(
+            readable,
+            api_version=deployment.api_version,
+            buyer=deployment.buyer,
+            at=datetime.now(UTC),
+            own_id=deployment.own_message_id,
+        )
+        return _written(written, 200)
+
+    def _unavailable(self) -> Answer:
+        self._metrics.count(m.NOTIFICATIONS, "unavailable")
+        return Answer(503, b"It could not be stored; send it again.\n", headers=_RETRY_AFTER)
+
+
+def _written(written: Written, status: int) -> Answer:
+    return Answer(status, written.body, written.content_type)

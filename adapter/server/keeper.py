@@ -1,0 +1,164 @@
+"""Where notifications become safe: in Kafka, acknowledged by all in-sync replicas, or in the spool.
+
+Of one ticket one after the other, so that none gets ahead of another that has to go to the spool; tickets side by
+side. Once a write has failed, Kafka counts as down: with a spool everything goes there at once until what it holds is
+published; without one a single notification at a time tries, and the others are refused without waiting.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import Final
+
+from adapter.core.errors import Unavailable
+from adapter.core.retry import Backoff
+from adapter.ports import Arrival, Outgoing, Publisher, Spool, TooLarge
+from adapter.telemetry import Log
+
+_BATCH: Final = 500
+"""Tickets whose oldest spooled notification is published at once."""
+_UNORDERED: Final = b""
+"""Key in the spool of what has none; no reference is empty."""
+_AGAIN: Final = Backoff(first=0.2, longest=5.0)
+
+
+class Kept(StrEnum):
+    PUBLISHED = "published"
+    SPOOLED = "spooled"
+
+
+class Keeper:
+    """`record` makes the record of a spooled notification anew, `drained` is told of each that was published."""
+
+    def __init__(
+        self,
+        *,
+        publisher: Publisher,
+        spool: Spool | None,
+        limit: float,
+        record: Callable[[Arrival], Awaitable[Outgoing]],
+        drained: Callable[[], None],
+        log: Log,
+    ) -> None:
+        self._publisher = publisher
+        self._spool = spool
+        self._limit = limit
+        self._record = record
+        self._drained = drained
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._turns: dict[bytes, asyncio.Future[None]] = {}
+        self._trying = 0
+        self._wake = asyncio.Event()
+        self.down = False
+
+    async def keep(
+        self, key: bytes | None, record: Outgoing, arrival: Arrival, *, late: Callable[[], None] = lambda: None
+    ) -> Kept:
+        """Safe when this returns. Raises Unavailable if it could not be made safe in time.
+
+        Without a key there is no order to keep. `late` is called should the record turn out to have been written
+        after all.
+        """
+        deadline = self._loop.time() + self._limit
+        if key is None:
+            return await self._keep(_UNORDERED, record, arrival, deadline, late)
+        turn: asyncio.Future[None] = self._loop.create_future()
+        before = self._turns.get(key)
+        self._turns[key] = turn
+        try:
+            if before is not None:  # its deadline is before ours, so ours holds
+                await asyncio.wait((before,))
+            return await self._keep(key, record, arrival, deadline, late)
+        finally:
+            turn.set_result(None)
+            if self._turns.get(key) is turn:
+                del self._turns[key]
+
+    async def drain(self) -> None:
+        """Publish what the spool holds, whenever it holds something, until cancelled."""
+        assert self._spool is not None
+        failures = 0
+        while True:
+            if not self._spool.depth:
+                self._wake.clear()
+                await self._wake.wait()
+            try:
+                whole = await self._round(self._spool)
+            except Unavailable as error:
+                self._log.error("spool not readable", reason=str(error))
+                whole = False
+            failures = 0 if whole else failures + 1
+            if failures:
+                await asyncio.sleep(_AGAIN.delay(failures, random.random()))  # noqa: S311 -- jitter
+
+    async def _keep(
+        self, key: bytes, record: Outgoing, arrival: Arrival, deadline: float, late: Callable[[], None]
+    ) -> Kept:
+        if self._spool is None:
+            if self.down and self._trying:
+                raise Unavailable("Kafka does not answer, and one is trying already")
+            if why := await self._publish(record, deadline, late):
+                raise Unavailable(why)
+            return Kept.PUBLISHED
+        behind = (key and self._spool.holds(key)) or (self.down and (self._trying or self._spool.depth))
+        if not behind and not await self._publish(record, deadline, late):
+            return Kept.PUBLISHED
+        await self._spool.put(key, arrival)
+        self._wake.set()
+        return Kept.SPOOLED
+
+    async def _publish(self, record: Outgoing, deadline: float, late: Callable[[], None]) -> str:
+        """Why it is not known to be written; empty if it is."""
+        left = deadline - self._loop.time()
+        if left <= 0:
+            return "no time is left"
+        self._trying += 1
+        try:
+            written = self._publisher.publish(record)
+            await asyncio.wait((written,), timeout=left)
+        finally:
+            self._trying -= 1
+        if not written.done():
+            written.add_done_callback(lambda done: None if done.exception() else late())
+            self._fell("no acknowledgement in time")
+            return "no acknowledgement in time"
+        match written.exception():
+            case None:
+                self._rose()
+                return ""
+            case TooLarge() as error:
+                raise Unavailable(str(error))
+            case error:
+                self._fell(str(error))
+                return str(error)
+
+    async def _round(self, spool: Spool) -> bool:
+        """Publish the oldest of each ticket; whether all of them are."""
+        heads = await spool.heads(_BATCH)
+        writes = [self._publisher.publish(await self._record(head.arrival)) for head in heads]
+        await asyncio.wait(writes)
+        errors = [write.exception() for write in writes]
+        done = [head.number for head, error in zip(heads, errors, strict=True) if error is None]
+        if done:
+            self._rose()
+            await spool.drop(done)
+            for _ in done:
+                self._drained()
+        for error in errors:
+            if isinstance(error, TooLarge):
+                self._log.error("spooled notification too large for its topic", reason=str(error))
+            elif error is not None:
+                self._fell(str(error))
+        return len(done) == len(heads)
+
+    def _fell(self, why: str) -> None:
+        if not self.down:
+            self.down = True
+            self._log.warning("Kafka does not acknowledge", reason=why, spool=self._spool is not None)
+
+    def _rose(self) -> None:
+        if self.down:
+            self.down = False
+            self._log.info("Kafka acknowledges again")

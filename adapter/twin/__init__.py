@@ -1,17 +1,23 @@
 """A stateful stand-in for the supplier: for the demo, the tests, measurements and integrators. See docs/twin.md."""
 
 from adapter.twin.calls import Call
+from adapter.twin.deliveries import Delivery
+from adapter.twin.dialects import Dialect
 from adapter.twin.faults import Fault, Kind
 from adapter.twin.lean import Lean
+from adapter.twin.life import Happening, Status, Ticket
 from adapter.twin.server import Twin, run
-from adapter.twin.settings import TlsFiles, TwinSettings, add_arguments, from_arguments
-from adapter.twin.tickets import Status, Ticket
+from adapter.twin.settings import Notify, TlsFiles, TwinSettings, add_arguments, from_arguments
 
 __all__ = [
     "Call",
+    "Delivery",
+    "Dialect",
     "Fault",
+    "Happening",
     "Kind",
     "Lean",
+    "Notify",
     "Status",
     "Ticket",
     "TlsFiles",

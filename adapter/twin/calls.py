@@ -104,7 +104,9 @@ class CallLog:
     def finish(self, call: Call, *, answered: int | None) -> None:
         """Enters that the twin is done with it; only the first time counts."""
         current = self._calls.get(call.sequence)
-        if current is None or current.finished is None:
+        if current is None:  # too long ago to be kept in memory
+            return
+        if current.finished is None:
             self._enter(replace(call, answered=answered, finished=time.monotonic()))
 
     def close(self) -> None:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from adapter.core.errors import Stop
-from adapter.twin import calls, faults
-from adapter.twin.tickets import Books, Refusal, Status, Ticket
+from adapter.twin import calls, deliveries, faults
+from adapter.twin.life import Happening, Status, Ticket
+from adapter.twin.tickets import Books, Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Control:
     log: calls.CallLog
     plan: faults.Plan
     books: Books
+    notifications: deliveries.DeliveryLog
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[explained])
@@ -30,6 +32,8 @@ class Control:
         app.router.add_get("/twin/tickets", self._get_tickets)
         app.router.add_post("/twin/tickets/{reference}", self._post_ticket)
         app.router.add_get("/twin/changes", self._get_changes)
+        app.router.add_get("/twin/notifications", self._get_notifications)
+        app.router.add_post("/twin/notify", self._post_notify)
         return app
 
     async def _get_calls(self, request: web.Request) -> web.Response:
@@ -60,6 +64,26 @@ class Control:
             raise Stop(f'an object {{"status": …}} is needed with one of {", ".join(Status)}')
         reference, status = request.match_info["reference"], Status(given["status"])
         found = self.books.put(reference, status, now=datetime.now(UTC))
+        if isinstance(found, Refusal):
+            return web.json_response({"problems": [found.text]}, status=404)
+        return web.json_response(_shown(found))
+
+    async def _get_notifications(self, request: web.Request) -> web.Response:
+        return _lines(deliveries.line(entry) for entry in self.notifications.since(since(request)))
+
+    async def _post_notify(self, request: web.Request) -> web.Response:
+        given = await _json(request)
+        wanted = {"reference", "kind"}
+        if (
+            not isinstance(given, dict)
+            or not wanted <= set(given) <= wanted | {"code"}
+            or not all(isinstance(value, str) for value in given.values())
+            or given["kind"] not in list(Happening)
+        ):
+            kinds = ", ".join(Happening)
+            raise Stop(f'an object {{"reference": …, "kind": …, "code": …}} is needed, code if you like, kind: {kinds}')
+        what, code = Happening(given["kind"]), given.get("code", "FR")
+        found = self.books.happen(given["reference"], what, now=datetime.now(UTC), code=code)
         if isinstance(found, Refusal):
             return web.json_response({"problems": [found.text]}, status=404)
         return web.json_response(_shown(found))
@@ -104,4 +128,7 @@ async def _json(request: web.Request) -> object:
 
 
 def _shown(ticket: Ticket) -> dict[str, object]:
-    return {**asdict(ticket), "since": ticket.since.isoformat()}
+    """For a look at it: without what the buyer told about people and places."""
+    shown = {name: value for name, value in asdict(ticket).items() if name != "report"}
+    history = [{"at": update.at.isoformat(), "by": update.by, "text": update.text} for update in ticket.updates]
+    return {**shown, "since": ticket.since.isoformat(), "updates": history}

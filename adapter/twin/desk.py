@@ -5,7 +5,7 @@ that a mistake there is not made twice.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -17,7 +17,8 @@ from adapter.core import document, soap
 from adapter.core.errors import Unreadable
 from adapter.twin import answers
 from adapter.twin.faults import Fault, Kind
-from adapter.twin.tickets import Books, Refusal, Slot, Ticket
+from adapter.twin.life import Ticket
+from adapter.twin.tickets import Books, Refusal, Slot
 
 TICKETS: Final = ("addFaultReport", "amendFaultReport", "requestFaultReportUpdate", "resolveResponse")
 APPOINTMENTS: Final = ("queryAppointmentAvailability", "reserveAppointment")
@@ -44,6 +45,10 @@ class Request:
     @property
     def buyer(self) -> str:
         return self.text("buyer", "buyerIdentifier") or self.text("buyerIdentifier") or ""
+
+    def report(self) -> dict[str, str]:
+        """All texts by dotted path, as they are written."""
+        return {} if self.element is None else dict(_texts(self.element))
 
     def text(self, *path: str) -> str | None:
         """Folded text at that path of local names; None if it is absent or empty."""
@@ -149,6 +154,7 @@ class Desk:
                     incident=request.text("faultDetails", "type") or "",
                     reservation_key=request.text("appointment", "appointmentReservationKey"),
                     now=now,
+                    report=request.report(),
                 )
                 return decided if isinstance(decided, Refusal) else answers.pending(reference)
             case "amendFaultReport":
@@ -158,6 +164,7 @@ class Desk:
                     incident=request.text("faultDetails", "type"),
                     reservation_key=request.text("appointment", "appointmentReservationKey"),
                     now=now,
+                    report=request.report(),
                 )
                 return decided if isinstance(decided, Refusal) else answers.confirmed(reference)
             case "requestFaultReportUpdate":
@@ -216,6 +223,15 @@ class Desk:
             now=now,
             correlation_id=(request.text("message", "correlationId") or "") if nicc else None,
         )
+
+
+def _texts(element: etree._Element, above: str = "") -> Iterator[tuple[str, str]]:
+    for child in element:
+        path = above + document.local_name(child)
+        if len(child):
+            yield from _texts(child, f"{path}.")
+        else:
+            yield path, child.text or ""
 
 
 def _day(text: str | None) -> date | None:

@@ -15,10 +15,14 @@ from aiohttp import web
 from adapter.catalogue import schema_root
 from adapter.twin import control, desk, listen, wire
 from adapter.twin.calls import Call, CallLog
+from adapter.twin.deliveries import Delivery, DeliveryLog
 from adapter.twin.faults import Fault, Plan
+from adapter.twin.judge import Judge
 from adapter.twin.lean import Lean
+from adapter.twin.life import Happening, Rules, Status, Ticket
+from adapter.twin.notifier import Notifier
 from adapter.twin.settings import TwinSettings
-from adapter.twin.tickets import Books, Refusal, Rules, Status, Ticket
+from adapter.twin.tickets import Books, Refusal
 
 _MAX_BODY = 16 * 1024 * 1024
 
@@ -36,19 +40,24 @@ class Twin:
 
         self.control_url = ""
         self.log = CallLog(self.settings.calls)
+        notify = self.settings.notify
+        self.delivery_log = DeliveryLog(notify.log if notify else None)
         self.plan = Plan()
         self.books = Books(
             Rules(
                 speed=self.settings.speed,
                 resolve_after=self.settings.resolve_after,
+                full_life=self.settings.full_life,
                 reserved_keys_only=self.settings.reserved_keys_only,
             )
         )
         for fault in self.settings.faults:
             self.plan.add(fault)
+        schemas = desk.load(schema_root() / "xsd" / "cityfibre")
+        self._judge = Judge(schemas["addFaultReport"])
         self._desk = desk.Desk(
             self.books,
-            desk.load(schema_root() / "xsd" / "cityfibre"),
+            schemas,
             base_path=self.settings.base_path,
             buyer=self.settings.buyer,
             echo_message_id=self.settings.echo_message_id,
@@ -59,6 +68,11 @@ class Twin:
     def calls(self) -> list[Call]:
         """Every request so far, oldest first."""
         return list(self.log)
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        """Every notification so far and what became of it, oldest first."""
+        return list(self.delivery_log)
 
     @property
     def tickets(self) -> dict[str, Ticket]:
@@ -82,12 +96,26 @@ class Twin:
             raise KeyError(reference)
         return found
 
+    def happen(self, reference: str, what: Happening, *, code: str = "FR") -> Ticket:
+        """Makes that happen to a ticket, and with it the notification; `code` closes an appointment. KeyError if there
+        is no such ticket.
+        """
+        found = self.books.happen(reference, what, now=datetime.now(UTC), code=code)
+        if isinstance(found, Refusal):
+            raise KeyError(reference)
+        return found
+
     async def __aenter__(self) -> Self:
         settings = self.settings
         app = web.Application(client_max_size=_MAX_BODY)
         app.router.add_route("*", "/{path:.*}", self._serve)
-        controls = control.Control(self.log, self.plan, self.books).application()
+        controls = control.Control(self.log, self.plan, self.books, self.delivery_log).application()
         async with contextlib.AsyncExitStack() as stack:
+            if settings.notify:
+                echo = settings.echo_message_id
+                await stack.enter_async_context(
+                    Notifier(settings.notify, self.books, self._judge, echo=echo, log=self.delivery_log)
+                )
             self.url = await listen.serve(
                 stack, app, settings.host, settings.port, tls=settings.tls, idle=settings.keep_alive
             )
@@ -101,6 +129,7 @@ class Twin:
     ) -> None:
         await self._running.aclose()
         self.log.close()
+        self.delivery_log.close()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         received = time.monotonic()
@@ -178,4 +207,6 @@ async def run(settings: TwinSettings) -> int:
 
 def _greeting(running: Running, settings: TwinSettings) -> Iterable[str]:
     yield f"twin: {running.url}" + (" (mutual TLS)" if settings.tls else "") + (" (lean)" if settings.lean else "")
+    if settings.notify:
+        yield f"notifying: {settings.notify.url}" + (" (mutual TLS)" if settings.notify.tls else "")
     yield f"control: {running.control_url}/twin/"

@@ -5,18 +5,62 @@ import json
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from adapter.core.errors import Stop
+from adapter.twin.dialects import Dialect
 from adapter.twin.faults import Fault, from_json
 
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files of a mutual TLS server: its certificate and key, and the CA that client certificates must have."""
+    """PEM files for mutual TLS: certificate and key of one's own, and the CA that the other side's must come from."""
 
     certificate: Path
     key: Path
     ca: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Where and how the buyer is notified."""
+
+    url: str
+    """What the contract names a path for comes to url/notifyAmended and url/notifyInProgress, the rest to the URL."""
+
+    tls: TlsFiles | None = None
+    """Client certificate and key, and the CA of the receiver; None: no certificate is shown."""
+
+    repeats: float = 0.0
+    """Chance that a notification comes once more after it was acknowledged."""
+
+    disorder: float = 0.0
+    """Chance that a notification comes after the next one of its ticket."""
+
+    hold: float = 5.0
+    """Seconds that a late one waits at most for a next one."""
+
+    dialects: frozenset[Dialect] = frozenset()
+    dialect_chance: float = 1.0
+    """Chance of each of the dialects to be spoken in a message."""
+
+    seed: int = 0
+    """Of all that is left to chance here."""
+
+    attempts: int | None = None
+    """A notification is given up after so many; None: never."""
+
+    retry: float = 1.0
+    """Seconds before the second attempt; doubled each time, 60 at most."""
+
+    at_once: int = 64
+    """Attempts under way at the same time."""
+
+    timeout: float = 30.0
+    """Seconds for one attempt."""
+
+    log: Path | None = None
+    """JSON lines of every notification are appended here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +87,10 @@ class TwinSettings:
     resolve_after: timedelta | None = None
     """Tickets in progress become Resolved by themselves after this time (divided by `speed`)."""
 
+    full_life: bool = False
+    """Work comes by itself: appointments, on hold and back, Resolved."""
+
+    notify: Notify | None = None
     reserved_keys_only: bool = False
     """Refuse a reservation key that this twin did not give out."""
 
@@ -50,7 +98,8 @@ class TwinSettings:
     """Only this buyerIdentifier is served, others get 403."""
 
     echo_message_id: bool = True
-    """Answers carry the request's messageId; else one of the twin's own (the samples show both)."""
+    """Answers carry the messageId of what they answer, in both directions; else those of the twin are its own, and
+    those it gets may have any (the samples show both)."""
 
     keep_alive: float = 60.0
     """Seconds after which an idle connection is closed."""
@@ -79,12 +128,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fault", action="append", default=[], metavar="JSON", help="one fault on demand; may be repeated")
     add("--speed", type=float, default=1.0, help="how much faster than life tickets move on (%(default)s)")
     add("--resolve-after", type=float, metavar="SECONDS", help="resolve tickets by themselves after this time")
+    add("--full-life", action="store_true", help="work on tickets by itself: appointments, on hold and back, resolved")
     add("--reserved-keys-only", action="store_true", help="refuse reservation keys not given out here")
     add("--buyer", metavar="ID", help="serve only this buyerIdentifier")
     add("--own-message-ids", action="store_true", help="answer with own message ids instead of the request's")
     add("--keep-alive", type=float, default=default.keep_alive, metavar="SECONDS", help="idle limit (%(default)s)")
     add("--lean", action="store_true", help="fixed replies, no validation, no state: for measurements")
     add("--latency", type=float, default=0.0, metavar="SECONDS", help="with --lean: time before each answer")
+    _add_notify_arguments(parser)
 
 
 def from_arguments(given: argparse.Namespace) -> TwinSettings:
@@ -97,10 +148,13 @@ def from_arguments(given: argparse.Namespace) -> TwinSettings:
         problems.append(
             '--latency goes with --lean; else use --fault \'{"kind": "delay", "seconds": 0.1, "times": null}\''
         )
-    if given.lean and (given.faults or given.fault or given.calls):
-        problems.append("--lean gives fixed replies and counts in memory: no --faults, --fault or --calls with it")
+    if given.lean and (given.faults or given.fault or given.calls or given.notify_url):
+        problems.append(
+            "--lean gives fixed replies and counts in memory: no --faults, --fault, --calls or --notify-url with it"
+        )
     if given.speed <= 0:
         problems.append("--speed: above 0")
+    notify = _notify(given, problems)
     faults = _faults(given, problems)
     if problems:
         raise Stop(*problems)
@@ -115,6 +169,8 @@ def from_arguments(given: argparse.Namespace) -> TwinSettings:
         faults=tuple(faults),
         speed=given.speed,
         resolve_after=timedelta(seconds=given.resolve_after) if given.resolve_after is not None else None,
+        full_life=given.full_life,
+        notify=notify,
         reserved_keys_only=given.reserved_keys_only,
         buyer=given.buyer,
         echo_message_id=not given.own_message_ids,
@@ -122,6 +178,83 @@ def from_arguments(given: argparse.Namespace) -> TwinSettings:
         lean=given.lean,
         latency=given.latency,
     )
+
+
+def _add_notify_arguments(parser: argparse.ArgumentParser) -> None:
+    default = Notify(url="")
+    group = parser.add_argument_group("notifications")
+    add = group.add_argument
+    add("--notify-url", metavar="URL", help="tell what happens to tickets there")
+    add("--notify-certificate", type=Path, metavar="FILE", help="client certificate (PEM) for it")
+    add("--notify-key", type=Path, metavar="FILE", help="its private key (PEM)")
+    add("--notify-ca", type=Path, metavar="FILE", help="CA that the receiver's certificate must come from (PEM)")
+    add("--notifications", type=Path, metavar="FILE", help="append JSON lines of what became of each notification")
+    add("--repeats", type=float, default=default.repeats, metavar="P", help="chance of a repeat (%(default)s)")
+    add("--disorder", type=float, default=default.disorder, metavar="P", help="chance of being overtaken (%(default)s)")
+    add(
+        "--dialect",
+        action="append",
+        default=[],
+        choices=["all", *Dialect],
+        metavar="NAME",
+        help=f"stray from the plain form; may be repeated: all, {', '.join(Dialect)}",
+    )
+    add(
+        "--dialect-chance",
+        type=float,
+        metavar="P",
+        help=f"chance of each dialect in a message ({default.dialect_chance}; with --dialect all {_CHANCE_OF_ALL})",
+    )
+    add("--seed", type=int, default=default.seed, help="of all that is left to chance there (%(default)s)")
+    add("--notify-attempts", type=int, metavar="N", help="give a notification up after so many (never)")
+    add("--notify-retry", type=float, default=default.retry, metavar="SECONDS", help="first pause (%(default)s)")
+
+
+_CHANCE_OF_ALL = 0.3
+
+
+def _notify(given: argparse.Namespace, problems: list[str]) -> Notify | None:
+    """How to notify, by the command line; None without an address. What is wrong with it goes to `problems`."""
+    tls = (given.notify_certificate, given.notify_key, given.notify_ca)
+    if any(tls) and not all(tls):
+        problems.append("--notify-certificate, --notify-key and --notify-ca go together: all three or none")
+    chances = {"--repeats": given.repeats, "--disorder": given.disorder, "--dialect-chance": given.dialect_chance}
+    problems += [
+        f"{name}: from 0 to 1" for name, chance in chances.items() if chance is not None and not 0 <= chance <= 1
+    ]
+    if given.notify_attempts is not None and given.notify_attempts < 1:
+        problems.append("--notify-attempts: at least 1")
+    if given.notify_retry <= 0:
+        problems.append("--notify-retry: above 0")
+    if given.notify_url is None:
+        if any(tls) or given.notifications or given.repeats or given.disorder or given.dialect:
+            problems.append("--notify-url is needed for the other settings of notifications")
+        return None
+    problems += [f"--notify-url: {problem}" for problem in address_problems(given.notify_url)]
+    everything = "all" in given.dialect
+    chance = given.dialect_chance if given.dialect_chance is not None else _CHANCE_OF_ALL if everything else 1.0
+    return Notify(
+        url=given.notify_url,
+        tls=TlsFiles(*tls) if all(tls) else None,
+        repeats=given.repeats,
+        disorder=given.disorder,
+        dialects=frozenset(Dialect if everything else map(Dialect, given.dialect)),
+        dialect_chance=chance,
+        seed=given.seed,
+        attempts=given.notify_attempts,
+        retry=given.notify_retry,
+        log=given.notifications,
+    )
+
+
+def address_problems(url: str) -> list[str]:
+    """What keeps that from being an address to post to."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    return [] if good else ["an http or https URL is needed"]
 
 
 def _faults(given: argparse.Namespace, problems: list[str]) -> list[Fault]:

@@ -8,41 +8,12 @@ way that refuses more, since a stand-in that is stricter than the supplier finds
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from enum import StrEnum
 
-
-class Status(StrEnum):
-    """Spelled as the contract's narrative does (section 4.1)."""
-
-    PENDING = "Pending"
-    REJECTED = "Rejected"
-    ACCEPTED = "Accepted"
-    IN_PROGRESS = "In Progress"
-    ON_HOLD = "on-hold"
-    RESOLVED = "Resolved"
-    RE_OPENED = "Re-Opened"
-    CLOSED = "Closed"
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the supplier does with tickets. Durations are real ones; `speed` divides them."""
-
-    speed: float = 1.0
-    accept_after: timedelta = timedelta(seconds=2)
-    start_after: timedelta = timedelta(minutes=15)
-    resolve_after: timedelta | None = None
-    """None: a ticket is Resolved only when somebody says so."""
-
-    close_after: timedelta = timedelta(hours=48)
-    reserved_keys_only: bool = False
-    """A reservation key must be one that this supplier gave out."""
-
-    unknown_service: str = "UNKNOWN"
-    """A serviceAffected that begins so is no service of ours."""
+from adapter.twin import life
+from adapter.twin.life import HAPPENING_OF, Appointment, Happening, Rules, Status, Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +25,6 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    reference: str
-    service: str
-    type: str
-    status: Status
-    since: datetime
-    maintainer_reference: str | None = None
-    reservation_key: str | None = None
-    amendments: int = 0
-
-    @property
-    def open(self) -> bool:
-        return self.status not in (Status.REJECTED, Status.CLOSED)
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """One step in the life of a ticket; `ticket` is its state after the step."""
 
@@ -77,6 +32,8 @@ class Change:
     at: datetime
     cause: str
     ticket: Ticket
+    happening: Happening | None
+    """What there is to notify; None for a new ticket, whose status is in the reply."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -98,13 +55,23 @@ class Books:
     taken: dict[tuple[str, Slot], str] = field(default_factory=dict)
     """Address key and slot to the reservation key."""
 
-    reservations: set[str] = field(default_factory=set)
-    due: list[tuple[datetime, int, str, Status]] = field(default_factory=list)
-    """Heap of what time alone will bring: when, number of the change that planned it, reference, next status.
+    reservations: dict[str, Slot] = field(default_factory=dict)
+    due: list[tuple[datetime, int, str, Happening]] = field(default_factory=list)
+    """Heap of what time alone will bring: when, number of the change that planned it, reference, what.
     An entry holds only if it is still the ticket's next step when its time comes."""
 
+    listener: Callable[[Change], None] = field(default=lambda _: None)
+    """Is told every change as it is entered."""
+
     def add(
-        self, *, reference: str, service: str, incident: str, reservation_key: str | None, now: datetime
+        self,
+        *,
+        reference: str,
+        service: str,
+        incident: str,
+        reservation_key: str | None,
+        now: datetime,
+        report: Mapping[str, str] | None = None,
     ) -> Ticket | Refusal:
         """A new fault report. It starts Pending; its maintainer reference comes with Accepted."""
         self.advance(now)
@@ -114,7 +81,17 @@ class Books:
             return Refusal(404, "serviceAffected is not a known service")
         if refusal := self._reservation(incident, reservation_key):
             return refusal
-        ticket = Ticket(reference, service, incident, Status.PENDING, now, reservation_key=reservation_key)
+        told = report or {}
+        ticket = Ticket(
+            reference,
+            service,
+            incident,
+            Status.PENDING,
+            now,
+            reservation_key=reservation_key,
+            report=told,
+            appointments=(self._appointment(reservation_key, told),) if reservation_key else (),
+        )
         return self._record(ticket, cause="added", now=now)
 
     def amend(
@@ -125,6 +102,7 @@ class Books:
         incident: str | None,
         reservation_key: str | None,
         now: datetime,
+        report: Mapping[str, str] | None = None,
     ) -> Ticket | Refusal:
         """New information on an open ticket; a new reservation key replaces the old one (re-appointment)."""
         found = self._find(reference, maintainer_reference, now)
@@ -136,13 +114,27 @@ class Books:
         key = reservation_key or (found.reservation_key if incident == "Service Outage" else None)
         if refusal := self._reservation(incident, key):
             return refusal
-        after = replace(found, type=incident, reservation_key=key, amendments=found.amendments + 1)
-        return self._record(after, cause="amended", now=now)
+        told = report or {}
+        visits = found.appointments
+        if reservation_key and not (visits and visits[-1].key == reservation_key):
+            visits = (*visits, self._appointment(reservation_key, told))
+        ticket = replace(
+            found,
+            service=told.get("serviceAffected") or found.service,
+            type=incident,
+            reservation_key=key,
+            amendments=found.amendments + 1,
+            report={**found.report, **told},
+            appointments=visits,
+        )
+        return self._happen(ticket, Happening.AMENDED, cause="amended", now=now)
 
     def request_update(self, *, reference: str, maintainer_reference: str | None, now: datetime) -> Ticket | Refusal:
         """The buyer asks how things stand. Changes nothing but is followed by a notification."""
         found = self._find(reference, maintainer_reference, now)
-        return found if isinstance(found, Refusal) else self._record(found, cause="update requested", now=now)
+        if isinstance(found, Refusal):
+            return found
+        return self._happen(found, Happening.UPDATE_REQUESTED, cause="update requested", now=now)
 
     def resolve(
         self, *, reference: str, maintainer_reference: str | None, accepted: bool, now: datetime
@@ -153,9 +145,9 @@ class Books:
             case Refusal():
                 return found
             case Ticket(status=Status.RESOLVED):
-                status = Status.CLOSED if accepted else Status.RE_OPENED
+                what = Happening.CLOSED if accepted else Happening.RE_OPENED
                 cause = "resolution accepted" if accepted else "resolution rejected"
-                return self._record(replace(found, status=status, since=now), cause=cause, now=now)
+                return self._happen(found, what, cause=cause, now=now)
             case Ticket(status=Status.CLOSED | Status.RE_OPENED):
                 return Refusal(409, f"the fault report is not Resolved any more: {found.status}")
             case Ticket():
@@ -173,45 +165,48 @@ class Books:
             return Refusal(409, "the appointment slot is already taken")
         key = str(1_000_001 + len(self.taken))
         self.taken[address, slot] = key
-        self.reservations.add(key)
+        self.reservations[key] = slot
         return key
 
     def put(self, reference: str, status: Status, *, now: datetime) -> Ticket | Refusal:
         """Sets the status by hand, as an engineer of the supplier would."""
+        return self.happen(reference, HAPPENING_OF[status], now=now)
+
+    def happen(self, reference: str, what: Happening, *, now: datetime, code: str = "FR") -> Ticket | Refusal:
+        """Makes that happen to a ticket by hand, also what would not come next; `code` closes an appointment."""
         self.advance(now)
         ticket = self.tickets.get(reference)
         if ticket is None:
             return Refusal(404, "no fault report with this buyerFaultReference")
-        return self._record(self._in_status(ticket, status, now), cause="set by hand", now=now)
+        return self._happen(ticket, what, cause="set by hand", now=now, code=code)
 
     def advance(self, now: datetime) -> None:
         """Carries out every transition that time alone has brought up to `now`, each at its own moment."""
         while self.due and self.due[0][0] <= now:
-            at, _, reference, status = heapq.heappop(self.due)
+            at, _, reference, what = heapq.heappop(self.due)
             ticket = self.tickets[reference]
-            step = self._next(ticket)
-            if step == (status, at):  # else something else happened to the ticket first
-                self._record(self._in_status(ticket, status, at), cause="time", now=at)
+            if life.next_step(ticket, self.rules) != (what, at):
+                continue  # something else happened to the ticket first
+            # What was due before the latest change (a new appointment of a status that began long ago) comes now.
+            moment = max(at, self.changes[-1].at)
+            self._happen(ticket, what, cause="time", now=moment, code=life.closure_code(reference))
 
-    def _next(self, ticket: Ticket) -> tuple[Status, datetime] | None:
-        match ticket.status:
-            case Status.PENDING:
-                status, after = Status.ACCEPTED, self.rules.accept_after
-            case Status.ACCEPTED | Status.RE_OPENED:
-                status, after = Status.IN_PROGRESS, self.rules.start_after
-            case Status.IN_PROGRESS if self.rules.resolve_after is not None:
-                status, after = Status.RESOLVED, self.rules.resolve_after
-            case Status.RESOLVED:
-                status, after = Status.CLOSED, self.rules.close_after
-            case _:
-                return None
-        return status, ticket.since + after / self.rules.speed
+    def _happen(self, ticket: Ticket, what: Happening, *, cause: str, now: datetime, code: str = "FR") -> Ticket:
+        after = life.after(ticket, what, now, code=code)
+        if after.maintainer_reference is None and after.status not in (Status.PENDING, Status.REJECTED):
+            after = replace(after, maintainer_reference=f"CF-{100_000 + len(self.changes)}")
+        return self._record(after, cause=cause, now=now, happening=what)
 
-    def _in_status(self, ticket: Ticket, status: Status, at: datetime) -> Ticket:
-        reference = ticket.maintainer_reference
-        if reference is None and status not in (Status.PENDING, Status.REJECTED):
-            reference = f"CF-{100_000 + len(self.changes)}"
-        return replace(ticket, status=status, since=at, maintainer_reference=reference)
+    def _appointment(self, key: str, report: Mapping[str, str]) -> Appointment:
+        """The appointment of that key, at the time the report tells or else the one that was reserved."""
+        slot = self.reservations.get(key)
+        day, start, end = (slot.day.isoformat(), slot.start, slot.end) if slot else ("", "", "")
+        return Appointment(
+            key=key,
+            date=report.get("appointment.appointmentDate") or day,
+            start=report.get("appointment.appointmentStartTime") or start,
+            end=report.get("appointment.appointmentEndTime") or end,
+        )
 
     def _find(self, reference: str, maintainer_reference: str | None, now: datetime) -> Ticket | Refusal:
         self.advance(now)
@@ -232,13 +227,15 @@ class Books:
             return Refusal(404, "appointmentReservationKey is not a known reservation")
         return None
 
-    def _record(self, ticket: Ticket, *, cause: str, now: datetime) -> Ticket:
+    def _record(self, ticket: Ticket, *, cause: str, now: datetime, happening: Happening | None = None) -> Ticket:
         before = self.tickets.get(ticket.reference)
         self.tickets[ticket.reference] = ticket
-        self.changes.append(Change(len(self.changes) + 1, now, cause, ticket))
-        moved = before is None or (before.status, before.since) != (ticket.status, ticket.since)
-        if moved and (step := self._next(ticket)):
-            heapq.heappush(self.due, (step[1], len(self.changes), ticket.reference, step[0]))
+        change = Change(len(self.changes) + 1, now, cause, ticket, happening)
+        self.changes.append(change)
+        step = life.next_step(ticket, self.rules)
+        if step and (before is None or life.next_step(before, self.rules) != step):
+            heapq.heappush(self.due, (step[1], change.sequence, ticket.reference, step[0]))
+        self.listener(change)
         return ticket
 
 

@@ -4,7 +4,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from adapter.twin.tickets import Books, Refusal, Rules, Slot, Status, Ticket
+from adapter.twin.life import Rules, Status, Ticket
+from adapter.twin.tickets import Books, Refusal, Slot
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 MONDAY = date(2026, 3, 2)
@@ -67,11 +68,12 @@ def test_time_takes_a_ticket_through_all_its_statuses_each_at_its_own_moment() -
     assert steps == [
         (Status.PENDING, timedelta()),
         (Status.ACCEPTED, timedelta(seconds=2)),
+        (Status.ACCEPTED, timedelta(minutes=5, seconds=2)),
         (Status.IN_PROGRESS, start),
         (Status.RESOLVED, start + timedelta(hours=4)),
         (Status.CLOSED, start + timedelta(hours=52)),
     ]
-    assert [c.sequence for c in books.changes] == [1, 2, 3, 4, 5]
+    assert [c.sequence for c in books.changes] == [1, 2, 3, 4, 5, 6]
 
 
 def test_speed_divides_every_duration() -> None:

@@ -1,0 +1,201 @@
+"""Tells the buyer what happens to tickets: a notification for every change, in order per ticket, tickets side by side,
+each until it is acknowledged with a valid answer. Repeats, late ones and dialects come by chance, and the same seed
+gives every notification the same chance, whatever happens beside it.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+
+from adapter.twin import dialects, notices
+from adapter.twin.deliveries import NAMED, Delivery, DeliveryLog, End
+from adapter.twin.dialects import Dialect, Written
+from adapter.twin.judge import Judge, asked_by
+from adapter.twin.notices import Notice
+from adapter.twin.post import Answered, post, session
+from adapter.twin.settings import Notify
+from adapter.twin.tickets import Books, Change
+
+_LONGEST_PAUSE: Final = 60.0
+_TICK: Final = timedelta(microseconds=100)
+"""Resolution of the times in a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A notification that waits to be delivered."""
+
+    notice: Notice
+    entry: Delivery
+    dialects: frozenset[Dialect]
+    seed: str
+    """Of everything that is left to chance in it."""
+
+
+class Notifier:
+    """Notifies for as long as the `async with` lasts; also lets the books move on by the clock. Raises Stop if the
+    certificate files do not fit.
+    """
+
+    def __init__(self, settings: Notify, books: Books, judge: Judge, *, echo: bool, log: DeliveryLog) -> None:
+        self._settings = settings
+        self._books = books
+        self._judge = judge
+        self._echo = echo
+        self._log = log
+        self._lanes: dict[str, deque[_Letter]] = {}
+        self._arrived: dict[str, asyncio.Event] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._at_once = asyncio.Semaphore(settings.at_once)
+        self._changed = asyncio.Event()
+        self._latest = datetime.min.replace(tzinfo=UTC)
+        self._running = contextlib.AsyncExitStack()
+        self._http: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        self._http = session(settings.tls, at_once=settings.at_once, timeout=settings.timeout)
+        await self._running.enter_async_context(self._http)
+        self._running.push_async_callback(self._cancel)
+        self._books.listener = self._announce
+        self._start(self._keep_time())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._books.listener = lambda _: None
+        await self._running.aclose()
+
+    def _announce(self, change: Change) -> None:
+        """Takes a change of the books as it is entered."""
+        self._changed.set()
+        if change.happening is None:
+            return
+        self._latest = max(datetime.now(UTC), self._latest + _TICK)  # no two at the same time
+        sequence = self._log.number()
+        notice = Notice(change.happening, change.ticket, f"CF-{sequence:05d}", self._latest)
+        self._enqueue(sequence, notice)
+
+    def _enqueue(self, sequence: int, notice: Notice, *, repeat_of: _Letter | None = None) -> None:
+        settings = self._settings
+        ticket = notice.ticket
+        seed = repeat_of.seed if repeat_of else f"{settings.seed}:{ticket.reference}:{len(ticket.updates)}"
+        generator = random.Random(seed)  # noqa: S311 -- chance, not secrecy
+        late = generator.random() < settings.disorder and repeat_of is None
+        chosen = dialects.choose(settings.dialects, chance=settings.dialect_chance, generator=generator)
+        if Dialect.SAME_MESSAGE_ID in chosen:
+            notice = replace(notice, message_id=dialects.SHARED_MESSAGE_ID)
+        entry = Delivery(
+            sequence=sequence,
+            id=notice.message_id,
+            reference=ticket.reference,
+            kind=notice.happening.value,
+            status=ticket.status.value,
+            sent_at=notice.sent_at.isoformat(timespec="microseconds"),
+            dialects=tuple(sorted(chosen)),
+            repeat_of=repeat_of.entry.sequence if repeat_of else None,
+            late=late,
+        )
+        self._log.enter(entry)
+        reference = ticket.reference
+        self._lanes.setdefault(reference, deque()).append(_Letter(notice, entry, chosen, seed))
+        if reference in self._arrived:
+            self._arrived[reference].set()
+        else:
+            self._arrived[reference] = asyncio.Event()
+            self._start(self._walk(reference))
+
+    async def _walk(self, reference: str) -> None:
+        """Delivers what waits for one ticket, oldest first, but what is to be late after the one that follows it."""
+        lane, arrived = self._lanes[reference], self._arrived[reference]
+        while lane:
+            letter = lane.popleft()
+            if letter.entry.late:
+                arrived.clear()
+                if not lane:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(arrived.wait(), self._settings.hold)
+                if lane:
+                    await self._deliver(lane.popleft())
+            await self._deliver(letter)
+        del self._lanes[reference], self._arrived[reference]
+
+    async def _deliver(self, letter: _Letter) -> None:
+        """Posts it until it is acknowledged, or often enough; then perhaps once more."""
+        settings = self._settings
+        generator = random.Random(f"{letter.seed}:written")  # noqa: S311 -- as above
+        repeated = letter.entry.repeat_of is None and generator.random() < settings.repeats
+        written = dialects.write(notices.element(letter.notice), letter.dialects, generator)
+        hint = "" if Dialect.NO_HINTS in letter.dialects else notices.PATHS.get(letter.notice.happening, "")
+        headers = {"Content-Type": written.content_type, "SOAPAction": f'"{hint}"'}
+        entry = letter.entry
+        while entry.end is None:
+            async with self._at_once:
+                entry, wished = await self._attempt(entry, written, f"{settings.url.rstrip('/')}{hint}", headers)
+            if entry.end is None and settings.attempts is not None and entry.attempts >= settings.attempts:
+                entry = replace(entry, end=End.GIVEN_UP)
+            self._log.enter(entry)
+            if entry.end is None:
+                backoff = settings.retry * 2 ** min(entry.attempts - 1, 10)
+                await asyncio.sleep(min(max(backoff, wished), _LONGEST_PAUSE))
+        if repeated:
+            # With a time of its own: the same message in all but when it was sent.
+            self._latest = max(datetime.now(UTC), self._latest + _TICK)
+            self._enqueue(self._log.number(), replace(letter.notice, sent_at=self._latest), repeat_of=letter)
+
+    async def _attempt(
+        self, entry: Delivery, written: Written, url: str, headers: Mapping[str, str]
+    ) -> tuple[Delivery, float]:
+        """One try, and how many seconds the receiver wishes not to be asked again."""
+        began, clock = datetime.now(UTC), asyncio.get_running_loop().time()
+        entry = replace(
+            entry,
+            attempts=entry.attempts + 1,
+            times=(*entry.times, began.isoformat(timespec="microseconds"))[-NAMED:],
+        )
+        self._log.enter(entry)
+        answer = await post(self._http, url, written.body, headers)
+        entry = replace(entry, seconds=round(asyncio.get_running_loop().time() - clock, 6))
+        if not isinstance(answer, Answered):
+            return replace(entry, answered=None, failure=answer.why), 0.0
+        asked = asked_by(written.body, written.content_type)
+        if not self._echo:
+            asked = replace(asked, message_id=None)
+        problems = self._judge.problems(answer.status, answer.content_type, answer.body, asked)
+        known = entry.problems
+        if answer.status == 200:  # another status is no acknowledgement, and the contract has no word on it
+            known = (*known, *(problem for problem in problems if problem not in known))
+        end = None if problems else End.ACKNOWLEDGED
+        entry = replace(entry, answered=answer.status, failure=None, problems=known, end=end)
+        return entry, answer.retry_after or 0.0
+
+    async def _keep_time(self) -> None:
+        """Carries out what time brings when it is due, not only when somebody looks."""
+        while True:
+            now = datetime.now(UTC)
+            self._books.advance(now)
+            self._changed.clear()
+            due = self._books.due[0][0] if self._books.due else None
+            with contextlib.suppress(TimeoutError):
+                wait = None if due is None else min((due - now).total_seconds(), 3600.0)
+                await asyncio.wait_for(self._changed.wait(), wait)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _cancel(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,6 +1,7 @@
 """The composition root: from settings to a running role. Nothing else wires."""
 
+from adapter.app.server import run_server, server
 from adapter.app.start import load_catalogue
 from adapter.app.worker import run_worker, worker
 
-__all__ = ["load_catalogue", "run_worker", "worker"]
+__all__ = ["load_catalogue", "run_server", "run_worker", "server", "worker"]

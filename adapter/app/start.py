@@ -12,7 +12,7 @@ from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
-from adapter.settings import Settings
+from adapter.settings import Receiving, Vocabulary
 from adapter.suppliers import cityfibre
 from adapter.telemetry import Log
 from adapter.transport.registry import HttpRegistry
@@ -22,7 +22,7 @@ _Answer = TypeVar("_Answer")
 _START_AGAIN: Final = Backoff(first=0.5, longest=10.0)
 
 
-def load_catalogue(settings: Settings) -> Catalogue:
+def load_catalogue(settings: Receiving) -> Catalogue:
     """The supplier's operations, compiled from the schemas. Raises Stop with everything that does not fit."""
     supplier = cityfibre.supplier(
         reservation_key_rule=settings.supplier.reservation_key_rule,
@@ -31,7 +31,7 @@ def load_catalogue(settings: Settings) -> Catalogue:
     return catalogue.load(supplier, settings.schemas, zone=settings.supplier.time_zone)
 
 
-def open_registry(settings: Settings) -> HttpRegistry:
+def open_registry(settings: Vocabulary) -> HttpRegistry:
     return HttpRegistry(
         settings.registry.url,
         timeout=settings.registry.timeout,
@@ -41,7 +41,7 @@ def open_registry(settings: Settings) -> HttpRegistry:
 
 
 async def encoders(
-    settings: Settings, registry: HttpRegistry, log: Log, written: Mapping[str, Iterable[Schema]]
+    settings: Vocabulary, registry: HttpRegistry, log: Log, written: Mapping[str, Iterable[Schema]]
 ) -> dict[str, Encoder]:
     """Encoders by record name, under the ids the registry has; `written` has a topic's schemas that a role writes.
 

@@ -15,6 +15,7 @@ from adapter.core.errors import Stop, Unavailable
 # libraries along that a look at the settings has no use for.
 _COMMANDS: Final = (
     ("worker", "flows", "take commands from Kafka to the supplier, and outcomes back"),
+    ("server", "flows", "take the supplier's notifications to Kafka"),
     ("run", "flows", "all flows in one process"),
     ("twin", "flows", "a stand-in for the supplier"),
     ("demo", "flows", "the whole product against a twin, on this machine"),
@@ -30,7 +31,8 @@ first steps:
   adapter settings                           what can be set, all through variables ADAPTER_…
   adapter topics plan                        what the cluster lacks
   adapter schemas register                   hand the schemas to the registry
-  adapter worker                             start
+  adapter worker                             start, commands to the supplier
+  adapter server                             start, notifications to Kafka
   adapter send --example AddFaultReport      a command to fill in
 
 exit codes:

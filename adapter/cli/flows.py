@@ -1,4 +1,4 @@
-"""`adapter worker`, `run`, `twin` and `demo`: the commands that stay until they are told to stop."""
+"""`adapter worker`, `server`, `run`, `twin` and `demo`: the commands that stay until they are told to stop."""
 
 import argparse
 import asyncio
@@ -19,6 +19,18 @@ ADAPTER_SUPPLIER__BASE_URL or ADAPTER_SUPPLIER__ENVIRONMENT. Metrics and health 
 examples:
   adapter topics plan && adapter schemas check --registry && adapter worker
   curl -s localhost:9464/health/ready
+"""
+_SERVER = """\
+Listens for the supplier's notifications and publishes an event for each: 200 is answered when all in-sync replicas have
+it. Unreadable ones go to the quarantine topic. Stops in order on SIGTERM: answers what is under way within
+ADAPTER_SERVER__STOP_TIMEOUT. Start several behind one address; each with a spool needs a file of its own.
+
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS, ADAPTER_REGISTRY__URL, ADAPTER_SUPPLIER__BUYER_IDENTIFIER and the three files
+ADAPTER_SERVER__TLS__CERTIFICATE, __KEY and __CA, or ADAPTER_SERVER__ALLOW_PLAINTEXT=true.
+
+examples:
+  ADAPTER_SERVER__ALLOWED_SUBJECTS=CN=gateway,O=Supplier ADAPTER_SERVER__ALLOWED_NETWORKS=192.0.2.0/24 adapter server
+  curl --cert client.pem --key client.key --cacert ca.pem https://localhost:8443/health
 """
 _TWIN = """\
 A stateful stand-in for the supplier: it validates requests, keeps tickets, answers like the contract, and fails on
@@ -53,6 +65,9 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
             parser.add_argument("--registry", metavar="URL", help="a real schema registry instead of the built-in one")
             parser.add_argument("--keep", action="store_true", help="leave everything running and print the addresses")
             parser.set_defaults(run=_demo)
+        case "server":
+            parser.epilog = _SERVER
+            parser.set_defaults(run=_server)
         case _:
             parser.epilog = _WORKER
             parser.set_defaults(run=_worker)
@@ -63,6 +78,13 @@ def _worker(_arguments: argparse.Namespace) -> int:
     from adapter.settings import Settings, load  # noqa: PLC0415 -- see adapter.cli
 
     return _looped(app.run_worker(load(Settings)))
+
+
+def _server(_arguments: argparse.Namespace) -> int:
+    from adapter import app  # noqa: PLC0415 -- see adapter.cli
+    from adapter.settings import Receiving, load  # noqa: PLC0415 -- see adapter.cli
+
+    return _looped(app.run_server(load(Receiving)))
 
 
 def _twin(arguments: argparse.Namespace) -> int:

@@ -253,7 +253,7 @@ NOTIFICATION_SECONDS: Final = Metric(
 NOTIFICATION_DEVIATIONS: Final = Metric(
     "notification_deviations_total",
     Kind.COUNTER,
-    "Notifications that stray from the contract, by path in the report; empty for the message itself.",
+    "Notifications that stray from the contract, by path in the report; no path means the message itself.",
     "Starts to grow: the supplier has changed its messages; compare with docs/contract.md.",
     labels=("path",),
 )
@@ -292,7 +292,7 @@ CONNECTIONS: Final = Metric(
     "At ADAPTER_SERVER__MAX_CONNECTIONS: those silent for longest are closed.",
 )
 BYTES_IN_FLIGHT: Final = Metric(
-    "bytes_in_flight",
+    "in_flight_bytes",
     Kind.GAUGE,
     "Bytes of notifications under way.",
     "At ADAPTER_SERVER__MAX_BYTES_IN_FLIGHT: callers get 503.",

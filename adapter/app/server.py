@@ -1,0 +1,218 @@
+"""The composition of the server: from settings to a running listener for notifications."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapter.app.start import encoders, load_catalogue, open_registry, stop_on_signals, until_available
+from adapter.core.errors import Stop
+from adapter.server.admission import Admission
+from adapter.server.flow import Deployment, Server
+from adapter.server.records import Records
+from adapter.settings import Receiving
+from adapter.telemetry import Log, Metrics, start_logging
+from adapter.telemetry import metrics as m
+from adapter.transport import web
+from adapter.transport.kafka.admin import Admin
+from adapter.transport.kafka.publisher import KafkaPublisher
+from adapter.transport.listener import Limits, Listener
+from adapter.transport.server_tls import ServerTls
+from adapter.transport.spool import SqliteSpool
+from adapter.transport.tls import Reload, TlsFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A running server."""
+
+    flow: Server
+    listener: Listener
+    telemetry: web.Endpoint | None
+
+
+async def run_server(settings: Receiving) -> int:
+    """The server until SIGTERM or SIGINT; a second one ends the process at once. Raises Stop."""
+    log = start_logging(level=settings.telemetry.log_level, form=settings.telemetry.log_format, flow="server")
+    stop = stop_on_signals(log)
+    async with server(settings, log, Metrics()):
+        await stop.wait()
+    log.info("stopped")
+    return 0
+
+
+@asynccontextmanager
+async def server(
+    settings: Receiving, log: Log, metrics: Metrics, *, telemetry: bool = True
+) -> AsyncIterator[Listening]:
+    """A server that listens, until the context is left: then it answers what is under way. Raises Stop.
+
+    Without `telemetry` somebody else in this process serves the metrics.
+    """
+    tls = _tls(settings)
+    known = load_catalogue(settings)
+    names = settings.topics.names()
+    client = settings.kafka.client()
+    limits = settings.server
+    async with AsyncExitStack() as stack:
+        registry = open_registry(settings)
+        stack.push_async_callback(registry.close)
+        await _check_topics(client, (names.events, names.quarantine), log)
+        event = known.notification.event
+        encoder = (await encoders(settings, registry, log, {names.events: [event]}))[event.name]
+        publisher = KafkaPublisher(
+            client=client,
+            timeout=limits.publish_timeout,
+            max_message_bytes=settings.topics.max_message_bytes,
+            report=lambda why: log.debug("record not acknowledged", reason=why),
+        )
+        stack.push_async_callback(publisher.close)
+        spool = _spool(settings, log, metrics)
+        if spool is not None:
+            stack.push_async_callback(spool.close)
+        buyer = settings.supplier.buyer_identifier
+        flow = Server(
+            admission=Admission(
+                subjects=limits.allowed_subjects,
+                networks=limits.allowed_networks,
+                proxies=limits.trusted_proxies,
+                certificate_header=limits.certificate_header.lower(),
+                address_header=limits.address_header.lower(),
+            ),
+            reader=known.notification.reader,
+            answers=known.notification.answers,
+            records=Records(
+                events_topic=names.events,
+                quarantine_topic=names.quarantine,
+                source=f"/fault-adapter/{known.supplier.name}/{buyer}",
+                encoder=encoder,
+                largest=settings.topics.max_message_bytes,
+            ),
+            publisher=publisher,
+            spool=spool,
+            deployment=Deployment(
+                api_version=settings.supplier.api_version,
+                buyer=buyer,
+                buyers=limits.accepted_buyers or frozenset({buyer}),
+                own_message_id=limits.own_message_id,
+                max_body_bytes=limits.max_body_bytes,
+                publish_limit=limits.publish_timeout.total_seconds(),
+                remembered=limits.remembered_notifications,
+            ),
+            log=log,
+            metrics=metrics,
+        )
+        stack.callback(flow.close)
+        if spool is not None:
+            stack.push_async_callback(_cancelled, asyncio.ensure_future(flow.keeper.drain()))
+        listener = Listener(
+            flow,
+            limits=Limits(
+                body_bytes=limits.max_body_bytes,
+                bytes_in_flight=limits.max_bytes_in_flight,
+                connections=limits.max_connections,
+                idle=limits.idle_timeout.total_seconds(),
+                body=limits.body_timeout.total_seconds(),
+            ),
+            tls=tls,
+            on_reload=lambda reload: _told(reload, log),
+            log=log,
+        )
+        _watch(flow, listener, spool, metrics)
+        endpoint = await _telemetry(settings, metrics, log, flow, listener) if telemetry else None
+        if endpoint is not None:
+            stack.push_async_callback(endpoint.close)
+        await listener.open(limits.host, limits.port)
+        stack.push_async_callback(listener.close, limits.stop_timeout.total_seconds())
+        log.info(
+            "server starts",
+            port=listener.port,
+            plaintext=tls is None,
+            telemetry=None if endpoint is None else endpoint.url,
+            spool=spool is not None,
+        )
+        if tls is None:
+            log.warning("listening without TLS", proxies=len(limits.trusted_proxies))
+        if not (limits.allowed_subjects or limits.allowed_networks):
+            log.warning("no list of callers")
+        yield Listening(flow, listener, endpoint)
+
+
+def _tls(settings: Receiving) -> ServerTls | None:
+    files = settings.server.tls
+    if settings.server.allow_plaintext:
+        if files.certificate is not None:
+            raise Stop("ADAPTER_SERVER__ALLOW_PLAINTEXT: is set together with a certificate; keep one of the two")
+        return None
+    missing = [
+        f"ADAPTER_SERVER__TLS__{name.upper()}: is missing: the listener needs it for mutual TLS; for a plain one, "
+        "behind a proxy or in a test, set ADAPTER_SERVER__ALLOW_PLAINTEXT=true"
+        for name in ("certificate", "key", "ca")
+        if getattr(files, name) is None
+    ]
+    if missing:
+        raise Stop(*missing)
+    return ServerTls(TlsFiles(files.certificate, files.key, files.ca))
+
+
+async def _check_topics(client: dict[str, str], needed: tuple[str, ...], log: Log) -> None:
+    admin = Admin(client)
+
+    async def count() -> dict[str, int]:
+        return await asyncio.to_thread(admin.partition_counts, needed)
+
+    counts = await until_available("Kafka", count, log)
+    missing = [f"{name}: the topic is missing; adapter topics create makes it" for name in needed if name not in counts]
+    if missing:
+        raise Stop(*missing)
+
+
+def _spool(settings: Receiving, log: Log, metrics: Metrics) -> SqliteSpool | None:
+    asked = settings.server.spool
+    if asked.path is None:
+        return None
+    aside: list[Path] = []
+
+    def damaged(path: Path) -> None:
+        aside.append(path)
+        log.error("spool damaged", set_aside=str(path))
+
+    spool = SqliteSpool(asked.path, max_bytes=asked.max_bytes, damaged=damaged)
+    metrics.watch(m.SPOOL_DAMAGED, lambda: float(bool(aside)))
+    return spool
+
+
+def _watch(flow: Server, listener: Listener, spool: SqliteSpool | None, metrics: Metrics) -> None:
+    metrics.watch(m.CONNECTIONS, lambda: float(listener.connections))
+    metrics.watch(m.BYTES_IN_FLIGHT, lambda: float(listener.bytes_in_flight))
+    metrics.watch(m.KAFKA_DOWN, lambda: float(flow.keeper.down))
+    if spool is not None:
+        metrics.watch(m.SPOOL_DEPTH, lambda: float(spool.depth))
+        metrics.watch(m.SPOOL_BYTES, lambda: float(spool.size))
+        metrics.watch(m.SPOOL_OLDEST, spool.oldest)
+
+
+async def _telemetry(settings: Receiving, metrics: Metrics, log: Log, flow: Server, listener: Listener) -> web.Endpoint:
+    return await web.serve(
+        settings.telemetry.host,
+        settings.telemetry.port,
+        metrics=metrics,
+        log=log,
+        unready=list,  # a server without Kafka still answers: from the spool, or with 503
+        status=lambda: {"connections": listener.connections, "kafka_down": flow.keeper.down},
+    )
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _told(reload: Reload, log: Log) -> None:
+    if reload.problems:
+        log.error("new certificates are not used", problems=list(reload.problems))
+    else:
+        log.info("new certificates in use", not_after={k: v.isoformat() for k, v in reload.not_after.items()})

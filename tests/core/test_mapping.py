@@ -434,6 +434,60 @@ def test_lists_without_wrapper_are_gathered_from_where_they_stand() -> None:
     )
 
 
+def aside(made: ReplyReader, text: str) -> list[tuple[str, str]]:
+    return list(made.read(admit(text.encode())).aside)
+
+
+def test_what_has_no_place_in_the_record_is_kept_aside() -> None:
+    text = "<message>x<b>1</b><g><x/>y<b>z</b><g>2</g></g><g><b>3</b>t</g><x>4<y>5</y>6</x></message>"
+    assert sorted(aside(reader(GROUPED, *GROUPED_FIELDS), text)) == [
+        ("", "x"),
+        ("b", "1"),
+        ("g", "t"),
+        ("g", "y"),
+        ("g.b", "3"),
+        ("g.b", "z"),
+        ("g.g", "2"),
+        ("x", "4"),
+        ("x", "6"),
+        ("x.y", "5"),
+    ]
+    assert aside(reader(GROUPED, *GROUPED_FIELDS), "<message><a>1</a><g><b>1</b></g></message>") == []
+
+
+def test_items_without_their_wrapper_and_wrappers_that_are_items() -> None:
+    made = reader(WRAPPED, listed("many", ITEM))
+    assert read(made, "<message><one><b>1</b></one><one><b>2</b></one></message>") == (
+        {"many": [{"b": 1}, {"b": 2}]},
+        (),
+        ["many[0]: outside its wrapper", "many[1]: outside its wrapper"],
+    )
+    assert read(made, "<message><many><b>1</b></many><many><b>2</b></many></message>") == (
+        {"many": [{"b": 1}, {"b": 2}]},
+        (),
+        [
+            "many: an item where its wrapper is expected",
+            "many: an item where its wrapper is expected",
+            "many: more than once, all are taken",
+        ],
+    )
+    assert aside(made, "<message><many>lost?</many></message>") == [("many", "lost?")]
+
+
+def test_an_item_whose_name_is_a_field_of_its_own_stays_that_field() -> None:
+    made = reader(WRAPPED + element("one", least=0), listed("many", ITEM), maybe("one"))
+    assert read(made, "<message><one>1</one><many><one><b>2</b></one></many></message>") == (
+        {"many": [{"b": 2}], "one": "1"},
+        (),
+        [],
+    )
+
+
+def test_a_flood_of_strange_content_is_cut() -> None:
+    found = reader(GROUPED, *GROUPED_FIELDS).read(admit(b"<message><x>" + b"<y>1</y>" * 5000 + b"</x></message>"))
+    assert (found.unknown, len(found.aside)) == (("x",), 1000)
+
+
 def test_a_flood_of_deviations_is_cut() -> None:
     found = reader(GROUPED, *GROUPED_FIELDS).read(admit(b"<message>" + b"<a/><x/>" * 5000 + b"</message>"))
     assert (len(found.unknown), len(found.deviations)) == (100, 100)

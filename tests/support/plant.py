@@ -73,6 +73,8 @@ class Call:
     seen: int
     """Transactions that were committed when it came."""
     answer: "asyncio.Future[Reply]"
+    waits: bool = False
+    """For the test's answer."""
     taken: bool = False
     """It was carried out, whatever was answered."""
     ended: bool = False
@@ -127,7 +129,7 @@ class _Door(Calls):
                     await asyncio.sleep(0)
                     return reply
                 case None:
-                    call.taken = True
+                    call.waits = call.taken = True
                     return await call.answer
         finally:
             call.ended = True

@@ -22,7 +22,7 @@ from adapter.telemetry import metrics as m
 from adapter.transport import web
 from adapter.transport.https import CallSettings, HttpsCalls
 from adapter.transport.kafka.admin import Admin
-from adapter.transport.kafka.consumer import CommandConsumer
+from adapter.transport.kafka.consumer import CommandConsumer, introduce
 from adapter.transport.kafka.journal import KafkaJournal
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.tls import Reload, TlsFiles
@@ -95,6 +95,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterato
         )
         stack.push_async_callback(journal.close)
         identity = await until_available("Kafka", journal.identity, log)
+        await until_available("Kafka", lambda: asyncio.to_thread(introduce, client, names.commands, group), log)
         transactor = TransactionalProducer(
             client=client,
             commands=names.commands,

@@ -3,6 +3,7 @@
 librdkafka serves its rebalance callbacks inside `poll`, and its group metadata fits what those callbacks said only when
 taken on the same thread after them. So this thread owns the consumer; the event loop asks it through a queue and is
 told through `call_soon_threadsafe`. An assigned partition is paused at once and delivers nothing before `start`.
+A group must have a committed offset for every partition (`introduce`).
 """
 
 import asyncio
@@ -13,9 +14,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, cast
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from adapter.core.errors import Stop
+from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
 from adapter.ports import IntakeListener, Ownership
 
@@ -23,6 +24,8 @@ _BATCH: Final = 500
 _BUSY: Final = 0.002
 """Seconds a poll may last while work is under way: a transaction waits that long for its ownership."""
 _IDLE: Final = 0.1
+_STEP: Final = 5.0
+"""Seconds one question to a broker may take."""
 _WARM: Final = 25
 """Short polls after the last record or request before the thread idles again."""
 
@@ -42,6 +45,7 @@ class CommandConsumer:
         self._loop = loop
         self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._owned: dict[int, int] = {}
+        self._started: set[int] = set()
         self._epoch = 0
         self._taken = threading.Event()
         self._taken.set()
@@ -73,6 +77,7 @@ class CommandConsumer:
     def start(self, partition: int, epoch: int, offset: int) -> None:
         def begin() -> None:
             position = TopicPartition(self._topic, partition, offset)
+            self._started.add(partition)
             try:
                 self._consumer.seek(position)
             except KafkaException as error:
@@ -136,7 +141,7 @@ class CommandConsumer:
             partition, offset = message.partition(), message.offset()
             assert partition is not None and offset is not None, "a record without an error has a place"  # noqa: PT018
             epoch = self._owned.get(partition)
-            if epoch is not None:
+            if epoch is not None and partition in self._started:
                 headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
                 source = Source(
                     partition,
@@ -194,10 +199,11 @@ class CommandConsumer:
         for at in partitions:
             self._epoch += 1
             self._owned[at.partition] = new[at.partition] = self._epoch
-        # At its end and paused: nothing is fetched until `start` says from where, whatever was committed.
-        silent = [TopicPartition(at.topic, at.partition, OFFSET_END) for at in partitions]
-        consumer.incremental_assign(silent)
-        consumer.pause(silent)
+        # Silent until `start`. librdkafka asks for the committed offset meanwhile, and its answer moves the partition
+        # there, also if it comes after `start`: that is where it starts anyway, and what is delivered twice by it lies
+        # below what the worker has had. (Assigned at the end instead, a late answer would skip all that lies before.)
+        consumer.incremental_assign(partitions)
+        consumer.pause(partitions)
         if new:
             self._tell(self._listener.assigned, new)
 
@@ -219,10 +225,38 @@ class CommandConsumer:
     def _forget(self, partitions: Sequence[int]) -> None:
         for partition in partitions:
             self._owned.pop(partition, None)
+            self._started.discard(partition)
 
     def _tell(self, listen: Callable[..., None], *what: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(listen, *what)
+
+
+def introduce(client: Mapping[str, str], topic: str, group: str) -> None:
+    """Let a new group start at the beginning of every partition, by committing that; a group that has committed is left
+    alone. With this `auto.offset.reset` is never asked, and an offset that is out of range is an error.
+
+    Blocks. Raises Unavailable.
+    """
+    consumer = Consumer({**client, "group.id": group, "enable.auto.commit": False})
+    try:
+        partitions = [
+            TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=_STEP).topics[topic].partitions
+        ]
+        new = [at for at in consumer.committed(partitions, _STEP) if at.offset < 0]
+        for at in new:
+            bounds = consumer.get_watermark_offsets(at, _STEP)
+            if bounds is None:
+                raise Unavailable(f"{topic}: no answer")
+            at.offset = bounds[0]
+        if new:
+            consumer.commit(offsets=new, asynchronous=False)
+    except KafkaException as error:
+        # Another worker has joined in between: then it has done this.
+        if error.args[0].code() not in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION):
+            raise Unavailable(f"{topic}: {error.args[0].str()}") from error
+    finally:
+        consumer.close()
 
 
 def _answer(future: "asyncio.Future[Ownership | None]", ownership: Ownership | None) -> None:

@@ -121,8 +121,9 @@ class Worker(IntakeListener):
         if ending:
             await asyncio.wait(ending, timeout=self._w.revoke_limit)
         for assignment in leaving:
-            with suppress(asyncio.CancelledError, TimeoutError):
-                await asyncio.wait_for(self.ledger.flush(assignment), self._w.revoke_limit)
+            if assignment.recovered is not None:  # else nothing was begun, and what it would commit is not known
+                with suppress(asyncio.CancelledError, TimeoutError):
+                    await asyncio.wait_for(self.ledger.flush(assignment), self._w.revoke_limit)
             self._drop(assignment)
         self._log.info(
             "partitions given back", partitions=sorted(partitions), seconds=round(time.monotonic() - began, 3)

@@ -105,6 +105,25 @@ async def test_a_revoke_does_not_wait_for_the_doubt_of_a_call_that_ended(plant: 
     assert plant.kinds(command)[-1] is Kind.HELD
 
 
+async def test_a_partition_that_goes_before_its_journal_was_read_commits_nothing(plant: Plant) -> None:
+    first = plant.hire(0)
+    command = add("T-1")
+    plant.send(command)
+    await plant.caught_up()
+    behind = add("T-2")
+    first.member.hold()
+    plant.send(behind)
+    await plant.until(lambda: first.member.open_transaction)
+    first.member.expel()
+    second = plant.hire(0)  # its reading waits for the open transaction
+    await second.settle()
+    leaving = asyncio.ensure_future(second.member.revoke(0))
+    await second.settle()
+    assert leaving.done()
+    assert second.member.attempts == []
+    assert plant.position() == 1
+
+
 # -- lost --------------------------------------------------------------------------------------------------------------
 
 

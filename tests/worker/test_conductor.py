@@ -1,0 +1,537 @@
+"""What becomes of one command: repeats, intents, doubt, deadlines, and whatever was overlooked."""
+
+import asyncio
+import time
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from lxml import etree
+
+from adapter.core.journal import Kind
+from adapter.core.mapping import ReplyReader
+from adapter.core.retry import BreakerState
+from adapter.ports import NotSent, Reply
+from tests.support.estate import Command, add, amend, query, reserve, resolve
+from tests.support.plant import Bounded, Call, Plant, accepted, answer, busy, known, later, refused, silent
+
+SLOT = {"appointmentDate": date(2026, 3, 2), "appointmentStartTime": "08:00", "appointmentEndTime": "13:00"}
+
+
+def with_deadline(command: Command, seconds: float) -> Command:
+    return replace(command, record={**command.record, "notAfter": datetime.fromtimestamp(time.time() + seconds, UTC)})
+
+
+def content(command: Command, **fields: Any) -> Command:
+    """The same id with other content."""
+    return replace(command, record={**command.record, **fields})
+
+
+# -- repeats -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_repeat_of_an_unfinished_command_gets_no_call_and_no_second_outcome(plant: Plant) -> None:
+    hand = plant.hire(0)
+    plant.desk.answers = later
+    command = add("T-1")
+    plant.send(command, command)
+    answer(await plant.called(command))
+    await plant.caught_up()
+    assert plant.types(command) == ["FaultReportAdded"]
+    assert len(plant.desk.calls) == 1
+    assert hand.counted("commands_repeated_total", operation="AddFaultReport") == 1
+
+
+async def test_a_repeat_before_the_outcome_is_committed_gets_no_second_one(plant: Plant) -> None:
+    hand = plant.hire(0)
+    command = query("K-1")
+    hand.member.hold()
+    plant.send(command)
+    await plant.until(lambda: hand.member.open_transaction)
+    plant.send(command)
+    await hand.settle()
+    hand.member.release()
+    await plant.caught_up()
+    assert plant.types(command) == ["AppointmentAvailabilityFound"]
+    assert len(plant.desk.calls) == 1
+
+
+async def test_a_repeat_of_an_ended_command_gets_no_second_outcome(plant: Plant) -> None:
+    plant.hire(0)
+    command = add("T-1")
+    plant.send(command)
+    await plant.caught_up()
+    plant.send(command)
+    await plant.caught_up()
+    assert plant.types(command) == ["FaultReportAdded"]
+    assert len(plant.desk.calls) == 1
+
+
+async def test_a_repeat_that_a_successor_gets_again_finds_the_end_of_its_command_behind_the_mark(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = lambda call: None if call.operation == "QueryAppointmentAvailability" else accepted(call)
+    command, slow = add("T-1"), query("K-1")
+    plant.send(command)
+    await plant.final(command)
+    plant.send(slow)
+    plant.send(command)
+    await plant.until(lambda: len(plant.kinds(command)) == 3, "the repeat's end")
+    assert plant.position() == 1
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.hire(0)
+    await plant.caught_up()
+    assert len(plant.desk.of(command)) == 1
+    assert plant.types(command) == ["FaultReportAdded"]
+
+
+async def test_a_repeat_right_behind_an_end_that_is_not_committed_yet_is_known_to_a_successor(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = later
+    command, slow, behind = add("T-1"), query("K-1"), add("T-2")
+    plant.send(command, slow, command, behind)
+    call = await plant.called(command)
+    await plant.called(behind)
+    first.member.hold()
+    answer(call)  # its end and the repeat's are entered before either is committed
+    await plant.until(lambda: first.member.open_transaction)
+    first.member.release()
+    await plant.until(lambda: plant.position() == 1)
+    for running in (slow, behind):
+        assert plant.desk.running(running)
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.hire(0)
+    await plant.final(command, slow)
+    await first.settle()
+    assert len(plant.desk.of(command)) == 1
+
+
+async def test_a_repeat_in_another_partition_does_not_end_the_command_it_repeats(plant: Plant) -> None:
+    first = plant.hire(0, 1)
+    plant.desk.answers = later
+    command = query("K-1")
+    plant.send(command)
+    await plant.called(command)
+    plant.send(command, partition=1)
+    await plant.caught_up(1)
+    await first.kill()
+    plant.desk.answers = accepted
+    second = plant.hire(1)
+    await plant.until(lambda: 1 in second.flow.assignments and second.flow.assignments[1].recovered)
+    second.member.assign(0)
+    assert (await plant.final(command)).type == "AppointmentAvailabilityFound"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_other_content_under_a_known_id_is_a_dead_letter(plant: Plant, ended: bool) -> None:  # noqa: FBT001
+    plant.hire(0)
+    plant.desk.answers = accepted if ended else later
+    command = add("T-1")
+    plant.send(command)
+    call = await plant.called(command)
+    if ended:
+        await plant.caught_up()
+    plant.send(content(command, serviceAffected="S2"))
+    if not ended:
+        answer(call)
+    await plant.caught_up()
+    assert plant.letters == ["command-id-reused"]
+    assert plant.types(command) == ["FaultReportAdded"]
+    assert len(plant.desk.calls) == 1
+
+
+async def test_an_open_intent_keeps_its_id_from_another_record_after_a_crash(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = later
+    blocker, other = query("T-1"), add("T-2")
+    reused = replace(add("T-1"), command_id=other.command_id)
+    plant.send(blocker, reused, other)  # the second waits in its lane while the third is called
+    await plant.called(other)
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.hire(0)
+    await plant.until(lambda: plant.letters)
+    await plant.until(lambda: plant.of(other))
+    assert plant.letters == ["command-id-reused"]
+    assert plant.types(other) == ["CommandOutcomeUnknown"]
+    assert len(plant.desk.of(other)) == 1
+
+
+# -- intents and commits -----------------------------------------------------------------------------------------------
+
+
+async def test_the_intent_is_committed_before_the_first_byte(plant: Plant) -> None:
+    seen: list[list[Kind]] = []
+    command = add("T-1")
+
+    def look(call: Call) -> Reply:
+        seen.append(plant.kinds(command))
+        return accepted(call)
+
+    plant.desk.answers = look
+    hand = plant.hire(0)
+    hand.member.hold()
+    plant.send(command)
+    await plant.until(lambda: hand.member.open_transaction)
+    await hand.settle()
+    assert plant.desk.calls == []
+    hand.member.release()
+    await plant.final(command)
+    assert seen == [[Kind.INTENT]]
+
+
+async def test_an_aborted_intent_is_sent_again_and_only_then_called(plant: Plant) -> None:
+    hand = plant.hire(0)
+    hand.member.refusals = 2
+    command = add("T-1")
+    plant.send(command)
+    await plant.final(command)
+    assert hand.member.attempts[0].records == hand.member.attempts[2].records
+    assert plant.kinds(command) == [Kind.INTENT, Kind.SETTLED]
+    assert len(plant.desk.calls) == 1
+
+
+@pytest.mark.parametrize("behind", [query("T-1"), resolve("T-1"), add("T-1")], ids=["safe", "keyed", "never"])
+async def test_no_call_starts_before_the_last_outcome_of_its_lane_is_committed(plant: Plant, behind: Command) -> None:
+    hand = plant.hire(0)
+    plant.desk.answers = later
+    command = query("T-1")
+    plant.send(command, behind)
+    call = await plant.called(command)
+    hand.member.hold()
+    answer(call)
+    await plant.until(lambda: hand.member.open_transaction)
+    await hand.settle()
+    assert plant.desk.of(behind) == []
+    hand.member.release()
+    await plant.called(behind)
+    assert plant.types(command) == ["AppointmentAvailabilityFound"]
+
+
+async def test_commands_of_a_key_run_one_after_the_other_and_keys_side_by_side(plant: Plant) -> None:
+    hand = plant.hire(0)
+    plant.desk.answers = later
+    first, second, other = add("T-1"), amend("T-1"), add("T-2")
+    plant.send(first, second, other)
+    call = await plant.called(first)
+    await plant.called(other)
+    await hand.settle()
+    assert plant.desk.of(second) == []
+    answer(call)
+    await plant.called(second)
+
+
+# -- take-over ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_crash_during_a_call_that_must_not_be_repeated_is_a_doubt(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = later
+    command = add("T-1")
+    plant.send(command)
+    await plant.called(command)
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.hire(0)
+    await plant.until(lambda: plant.types(command) == ["CommandOutcomeUnknown"])
+    assert plant.of(command)[0].record["reason"] == "interrupted"
+    await plant.caught_up()
+    assert len(plant.desk.calls) == 1
+
+
+async def test_a_crash_during_a_keyed_call_is_repeated_once_that_call_must_be_over(plant: Plant) -> None:
+    limits = Bounded(call_limit=0.15)
+    first = plant.hire(0, limits=limits)
+    plant.desk.answers = later
+    command = resolve("T-1")
+    plant.send(command)
+    await plant.called(command)
+    (intent,) = plant.entries(command)
+    await first.kill()
+    again: list[float] = []
+
+    def late(call: Call) -> Reply:
+        again.append(time.time())
+        return accepted(call)
+
+    plant.desk.answers = late
+    plant.hire(0, limits=limits)
+    assert (await plant.final(command)).type == "ResolveResponseDelivered"
+    assert again[0] >= intent.at + limits.call_limit
+    assert plant.desk.calls[0].message_id == plant.desk.calls[1].message_id
+
+
+async def test_what_provably_did_nothing_is_called_again_by_a_successor(plant: Plant) -> None:
+    first = plant.hire(0, limits=Bounded(retry=30))
+    plant.desk.answers = busy
+    command = add("T-1")
+    plant.send(command)
+    await plant.until(lambda: plant.kinds(command) == [Kind.INTENT, Kind.CLEARED])
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.hire(0)
+    event = await plant.final(command)
+    assert (event.type, event.record["attempts"]) == ("FaultReportAdded", 2)
+
+
+async def test_residents_are_taken_up_in_order_before_new_records_of_their_lane(plant: Plant) -> None:
+    first = plant.hire(0, limits=Bounded(doubt=0.4, parked_after=0.01))
+    plant.desk.answers = silent
+    held, parked, new = add("T-1"), [amend("T-1", serviceAffected=f"S{n}") for n in range(3)], amend("T-1")
+    plant.send(held, *parked)
+    await plant.until(lambda: plant.kinds(parked[-1]) == [Kind.PARKED])
+    await plant.caught_up()
+    await first.kill()
+    plant.send(new)
+    plant.desk.answers = accepted
+    plant.hire(0, limits=Bounded(doubt=0.4))
+    await plant.final(held, *parked, new)
+    order = [call.message_id for call in plant.desk.calls[1:]]
+    assert order == [plant.desk.of(command)[0].message_id for command in (*parked, new)]
+    assert plant.types(held) == ["CommandOutcomeUnknown", "CommandSettled"]
+
+
+async def test_a_resident_that_is_delivered_again_is_finished_at_once(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = lambda call: silent(call) if call.operation == "AddFaultReport" else None
+    slow, held = query("K-1"), add("T-1")
+    plant.send(slow, held)
+    await plant.until(lambda: plant.types(held) == ["CommandOutcomeUnknown"])
+    assert plant.position() == 0
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.hire(0)
+    await plant.caught_up()
+    assert plant.types(held) == ["CommandOutcomeUnknown"]
+    assert len(plant.desk.of(held)) == 1
+
+
+async def test_a_resident_that_cannot_be_read_any_more_is_a_dead_letter(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = silent
+    held = add("T-1")
+    plant.send(held)
+    await plant.caught_up()
+    await first.kill()
+    texts = dict(plant.registry.texts)
+    number = next(n for n, text in texts.items() if text == known().commands["AddFaultReport"].text)
+    del plant.registry.texts[number]
+    plant.desk.answers = accepted
+    second = plant.hire(0)
+    await plant.until(lambda: plant.letters == ["unknown-schema"])
+    assert plant.kinds(held)[-1] is Kind.SETTLED
+    await second.kill()
+    plant.registry.texts = texts
+    third, after = plant.hire(0), add("T-1")
+    plant.send(after)
+    await plant.final(after)
+    assert third.flow.assignments[0].residents == {}
+    assert plant.letters == ["unknown-schema"]
+
+
+# -- doubt -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_doubt_holds_its_lane_alone_and_is_settled_at_the_limit(plant: Plant) -> None:
+    plant.hire(0, limits=Bounded(doubt=0.2))
+    plant.desk.answers = lambda call: silent(call) if call.operation == "AddFaultReport" else accepted(call)
+    held, behind, other = add("T-1"), amend("T-1"), amend("T-2")
+    plant.send(held, behind, other)
+    await plant.final(other)
+    assert plant.types(held) == ["CommandOutcomeUnknown"]
+    assert plant.desk.of(behind) == []
+    assert plant.position() == 1
+    settled = await plant.final(held)
+    assert (settled.type, settled.record["outcome"], settled.record["settledBy"]) == (
+        "CommandSettled",
+        "UNDETERMINED",
+        "TIME_LIMIT",
+    )
+    assert (await plant.final(behind)).type == "FaultReportAmended"
+    assert len(plant.desk.of(held)) == 1
+
+
+async def test_what_waits_behind_a_doubt_is_parked_and_above_the_cap_rejected(plant: Plant) -> None:
+    plant.hire(0, limits=Bounded(doubt=0.4, parked_after=0.01, parked=2))
+    plant.desk.answers = lambda call: silent(call) if call.operation == "AddFaultReport" else accepted(call)
+    held, behind = add("T-1"), [amend("T-1", serviceAffected=f"S{n}") for n in range(4)]
+    plant.send(held, *behind, behind[3])
+    await plant.caught_up()
+    blocked = [event.record["code"] for command in behind[2:] for event in plant.of(command)]
+    assert blocked == ["ticket-blocked"] * 2
+    assert [plant.kinds(command) for command in behind[:2]] == [[Kind.PARKED]] * 2
+    await plant.final(held, *behind)
+    assert [len(plant.desk.of(command)) for command in behind] == [1, 1, 0, 0]
+
+
+async def test_what_is_unreadable_or_repeated_behind_a_doubt_does_not_hold_the_frontier(plant: Plant) -> None:
+    plant.hire(0, limits=Bounded(parked_after=0.01))
+    plant.desk.answers = silent
+    held = add("T-1")
+    plant.send(held, held, content(held, serviceAffected="S2"))
+    plant.bus.put(b"T-1", b"\1")
+    await plant.caught_up()
+    assert sorted(plant.letters) == ["command-id-reused", "unframed"]
+    assert plant.types(held) == ["CommandOutcomeUnknown"]
+
+
+async def test_a_command_the_journal_could_not_keep_is_rejected_before_it_is_called_or_parked(plant: Plant) -> None:
+    plant.bus.largest = 1500
+    plant.hire(0, limits=Bounded(parked_after=0.01, largest=1500))
+    plant.desk.answers = silent
+    held, huge = add("T-1"), [amend(key, serviceAffected="S" * 1450) for key in ("T-1", "T-2")]
+    plant.send(held, *huge)
+    await plant.caught_up()
+    for command in huge:
+        (event,) = plant.of(command)
+        assert event.type == "CommandRejected"
+        assert event.record["problems"] == [{"path": "", "text": "too large to be kept while it waits"}]
+    assert plant.types(held) == ["CommandOutcomeUnknown"]
+
+
+async def test_a_reservation_in_doubt_is_never_called_again(plant: Plant) -> None:
+    plant.hire(0, limits=Bounded(doubt=0.1))
+    plant.desk.answers = silent
+    command = reserve("K-1", SLOT)
+    plant.send(command)
+    await plant.final(command)
+    assert plant.types(command) == ["CommandOutcomeUnknown", "CommandSettled"]
+    assert len(plant.desk.calls) == 1
+
+
+# -- the supplier is away ----------------------------------------------------------------------------------------------
+
+
+async def test_an_open_breaker_holds_calls_and_finishes_nothing(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(threshold=1, probe=30))
+    plant.desk.answers = busy
+    first, others = query("K-0"), [query(f"K-{n}") for n in range(1, 6)]
+    plant.send(first)
+    await plant.until(lambda: hand.gate.breaker.state is BreakerState.OPEN)
+    plant.send(*others)
+    await plant.until(lambda: hand.gate.waiting >= 5)
+    assert len(plant.desk.calls) == 1
+    assert plant.events == []
+
+
+async def test_a_deadline_that_passes_at_the_gate_is_a_rejection_and_leaks_no_permit(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(permits=1))
+    plant.desk.answers = later
+    first, hurried = query("K-1"), [with_deadline(make("K-2"), 0.1) for make in (query, query)]
+    plant.send(first)
+    call = await plant.called(first)
+    plant.send(*hurried)
+    event = await plant.final(*hurried)
+    assert (event.type, event.record["code"]) == ("CommandRejected", "expired")
+    assert plant.kinds(hurried[0]) == [Kind.SETTLED]
+    answer(call)
+    last = query("K-3")
+    plant.send(last)
+    answer(await plant.called(last))
+    await plant.caught_up()
+    assert hand.gate.in_flight == 0
+    assert len(plant.desk.calls) == 2
+
+
+async def test_a_deadline_that_passes_while_the_supplier_is_busy_is_a_rejection(plant: Plant) -> None:
+    plant.hire(0)
+    plant.desk.answers = busy
+    command = with_deadline(add("T-1"), 0.1)
+    plant.send(command)
+    event = await plant.final(command)
+    assert event.record["code"] == "expired"
+    assert event.record["attempts"] > 1
+
+
+async def test_not_sent_is_tried_again_under_the_same_message_id(plant: Plant) -> None:
+    hand = plant.hire(0)
+    plant.desk.answers = lambda call: (
+        accepted(call) if len(plant.desk.calls) > 2 else NotSent("connect", "nobody listens")
+    )
+    command = add("T-1")
+    plant.send(command)
+    assert (await plant.final(command)).record["attempts"] == 3
+    assert len({call.message_id for call in plant.desk.calls}) == 1
+    assert plant.kinds(command) == [Kind.INTENT, Kind.CLEARED] * 2 + [Kind.INTENT, Kind.SETTLED]
+    assert hand.counted("retries_total", operation="AddFaultReport") == 2
+
+
+async def test_a_refusal_is_a_rejection_by_the_supplier(plant: Plant) -> None:
+    plant.hire(0)
+    plant.desk.answers = refused
+    command = add("T-1")
+    plant.send(command)
+    event = await plant.final(command)
+    assert (event.type, event.record["rejectedBy"], event.record["text"]) == ("CommandRejected", "SUPPLIER", "no")
+
+
+# -- whatever was overlooked -------------------------------------------------------------------------------------------
+
+
+async def test_an_unexpected_error_in_reading_a_record_is_a_dead_letter(plant: Plant) -> None:
+    def broken(_record: Any) -> Any:
+        raise ZeroDivisionError
+
+    entry = known().operations["AddFaultReport"]
+    wrong = replace(entry, operation=replace(entry.operation, rules=(broken,)))
+    plant.catalogue = replace(known(), operations={**known().operations, "AddFaultReport": wrong})
+    hand = plant.hire(0)
+    command, after = add("T-1"), amend("T-1")
+    plant.send(command, after)
+    await plant.final(after)
+    await plant.caught_up()
+    assert plant.letters == ["internal-error"]
+    assert hand.lines.named("record not readable") == [{"partition": 0, "offset": 0}]
+
+
+async def test_an_unexpected_error_in_judging_a_reply_is_unclear(plant: Plant) -> None:
+    class Broken(ReplyReader):
+        def read(self, element: etree._Element) -> Any:
+            raise ZeroDivisionError(element.tag)
+
+    entry = known().operations["AddFaultReport"]
+    broken = Broken.__new__(Broken)
+    broken.__dict__.update(entry.reader.__dict__)
+    plant.catalogue = replace(
+        known(), operations={**known().operations, "AddFaultReport": replace(entry, reader=broken)}
+    )
+    plant.hire(0)
+    command, other = add("T-1"), amend("T-2")
+    plant.send(command, other)
+    await plant.final(other)
+    await plant.until(lambda: plant.types(command) == ["CommandOutcomeUnknown"])
+    assert plant.of(command)[0].record["reason"] == "unreadable-reply"
+
+
+async def test_unreadable_records_are_dead_letters_and_the_lane_goes_on(plant: Plant) -> None:
+    plant.hire(0)
+    for value in (None, b"", b"\1\2\3\4\5\6", b"\0\0\0\xff\xff\0"):
+        plant.bus.put(b"T-1", value)
+    command = add("T-1")
+    plant.send(command)
+    await plant.final(command)
+    await plant.caught_up()
+    assert plant.letters == ["null-value", "empty", "unframed", "unknown-schema"]
+
+
+async def test_while_the_registry_is_away_commands_wait(plant: Plant) -> None:
+    hand = plant.hire(0)
+    plant.registry.away = True
+    command = add("T-1")
+    plant.send(command)
+    await plant.until(lambda: hand.lines.named("registry not available"))
+    assert plant.letters == []
+    plant.registry.away = False
+    await plant.final(command)
+
+
+async def test_a_record_too_large_for_any_outcome_halts_its_lane_alone_and_lets_the_partition_go(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(largest=1200))
+    plant.bus.put(b"T-1", b"\1" * 1500)
+    other = query("T-2")
+    plant.send(other)
+    await plant.final(other)
+    assert hand.flow.assignments[0].waiting == {b"T-1": "dead-letter-too-large"}
+    await asyncio.wait_for(hand.member.revoke(0), 1.0)

@@ -1,6 +1,8 @@
 """What a report is about: the table of kinds, case by case, and what hints may do to it."""
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +12,12 @@ from hypothesis import strategies as st
 from adapter import catalogue
 from adapter.core.avro.schema import Enum, Record, optional
 from adapter.core.mapping import record_of
+from adapter.core.notification import REASONS
 from adapter.suppliers import cityfibre
 from adapter.suppliers.cityfibre_notifications import CLOSURE_CODES, HINTS, RULES, STATUSES, Facts, tell
 from tests.strategies import values
 
+DOCS = Path(__file__).parents[2] / "docs"
 EVENT = catalogue.load(cityfibre.supplier()).notification.event
 REPORT = record_of(EVENT, "report")
 
@@ -228,3 +232,16 @@ def test_the_rules_end_with_one_that_always_holds() -> None:
     )
     for status in (*symbols("status"), None):
         assert RULES[-1].holds(dataclasses.replace(nothing, status=status))
+
+
+def test_the_documentation_lists_every_kind_and_the_rules_in_their_order() -> None:
+    listed = re.findall(r"^\| `([A-Z_]+)` \|", (DOCS / "events.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(listed) == symbols("kind")
+    assert [kind for kind in listed if kind != "AMENDED"] == [rule.kind for rule in RULES]
+
+
+def test_the_documentation_lists_every_reason_of_the_quarantine() -> None:
+    table = (DOCS / "events.md").read_text(encoding="utf-8").partition("| reason | meaning |")[2]
+    rows = [line.partition(" | ")[0] for line in table.splitlines() if line.startswith("|")]
+    named = {reason for row in rows for reason in re.findall(r"`([a-z-]+)`", row)}
+    assert named == REASONS

@@ -1,0 +1,125 @@
+"""Order and outages, step by step: a real spool, and a publisher whose acknowledgements the test gives."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from adapter.core.errors import Unavailable
+from adapter.core.notification import Delivery
+from adapter.ports import Arrival, Caller, Outgoing
+from adapter.server.keeper import Keeper, Kept
+from adapter.telemetry import start_logging
+from adapter.transport.spool import SqliteSpool
+from tests.support.wait import eventually
+
+
+class Bus:
+    """`ports.Publisher`; `broken` fails writes at once, else they wait for `acknowledge`."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.writes: list[tuple[bytes, asyncio.Future[None]]] = []
+
+    def publish(self, record: Outgoing) -> "asyncio.Future[None]":
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        assert record.value is not None
+        if self.broken:
+            future.set_exception(Unavailable("down"))
+        else:
+            self.writes.append((record.value, future))
+        return future
+
+    def acknowledge(self) -> None:
+        for _, future in self.writes:
+            if not future.done():
+                future.set_result(None)
+
+    @property
+    def written(self) -> list[bytes]:
+        return [value for value, _ in self.writes]
+
+
+def arrival(body: bytes) -> Arrival:
+    return Arrival(Delivery(body, datetime.now(UTC)), Caller("192.0.2.7", None))
+
+
+def record(body: bytes) -> Outgoing:
+    return Outgoing("events", b"T", body)
+
+
+async def remade(spooled: Arrival) -> Outgoing:
+    return record(spooled.delivery.body)
+
+
+@pytest.fixture
+async def spool(tmp_path: Path) -> AsyncIterator[SqliteSpool]:
+    opened = SqliteSpool(tmp_path / "spool.db", max_bytes=1024**2, damaged=lambda _: None)
+    yield opened
+    await opened.close()
+
+
+def keeper(bus: Bus, spool: SqliteSpool | None, *, limit: float = 5.0) -> Keeper:
+    log = start_logging(stream=io.StringIO())
+    return Keeper(publisher=bus, spool=spool, limit=limit, record=remade, drained=lambda: None, log=log)
+
+
+async def test_while_one_of_a_ticket_is_spooled_the_next_goes_behind_it_even_if_kafka_is_back(
+    spool: SqliteSpool,
+) -> None:
+    bus = Bus()
+    keeping = keeper(bus, spool)
+    bus.broken = True
+    assert await keeping.keep(b"T", record(b"1"), arrival(b"1")) is Kept.SPOOLED
+    bus.broken, keeping.down = False, False
+    assert await keeping.keep(b"T", record(b"2"), arrival(b"2")) is Kept.SPOOLED
+    assert bus.written == []
+    drain = asyncio.ensure_future(keeping.drain())
+    await eventually(lambda: bus.written == [b"1"])
+    bus.acknowledge()
+    await eventually(lambda: bus.written == [b"1", b"2"])
+    bus.acknowledge()
+    await eventually(lambda: spool.depth == 0)
+    drain.cancel()
+
+
+async def test_the_second_of_a_ticket_waits_for_the_first_other_tickets_do_not() -> None:
+    bus = Bus()
+    keeping = keeper(bus, None)
+    first = asyncio.ensure_future(keeping.keep(b"T", record(b"1"), arrival(b"1")))
+    second = asyncio.ensure_future(keeping.keep(b"T", record(b"2"), arrival(b"2")))
+    other = asyncio.ensure_future(keeping.keep(b"U", record(b"u"), arrival(b"u")))
+    await eventually(lambda: bus.written == [b"1", b"u"])
+    bus.acknowledge()
+    await eventually(lambda: bus.written == [b"1", b"u", b"2"])
+    bus.acknowledge()
+    assert {*await asyncio.gather(first, second, other)} == {Kept.PUBLISHED}
+
+
+async def test_down_without_a_spool_one_tries_and_the_others_are_refused_at_once() -> None:
+    bus = Bus()
+    keeping = keeper(bus, None)
+    bus.broken = True
+    with pytest.raises(Unavailable):
+        await keeping.keep(b"A", record(b"a"), arrival(b"a"))
+    bus.broken = False
+    trying = asyncio.ensure_future(keeping.keep(b"B", record(b"b"), arrival(b"b")))
+    await eventually(lambda: bus.written == [b"b"])
+    with pytest.raises(Unavailable):
+        await keeping.keep(b"C", record(b"c"), arrival(b"c"))
+    bus.acknowledge()
+    assert await trying is Kept.PUBLISHED
+    assert not keeping.down
+
+
+async def test_a_write_that_succeeds_after_its_time_is_told() -> None:
+    bus = Bus()
+    late: list[bool] = []
+    with pytest.raises(Unavailable, match="in time"):
+        await keeper(bus, None, limit=0.05).keep(b"T", record(b"1"), arrival(b"1"), late=lambda: late.append(True))
+    assert not late
+    bus.acknowledge()
+    await eventually(lambda: late)

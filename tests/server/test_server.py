@@ -1,0 +1,209 @@
+"""The listener over real sockets, before a real broker."""
+
+import asyncio
+import gzip
+import subprocess
+
+import aiohttp
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.server.conftest import SAMPLE, SAMPLES, Serve, Serving, notification
+from tests.support.certificates import Trials
+from tests.support.wait import eventually
+
+HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\n"
+
+
+async def raw(port: int, request: bytes) -> bytes:
+    """The answer to these bytes, until the server closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        async with asyncio.timeout(15):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+async def test_200_means_that_the_event_is_there_keyed_by_the_ticket(serve: Serve) -> None:
+    async with serve() as server:
+        status, text = await server.post(SAMPLE, traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+        assert (status, "receivedNotifyFaultReportUpdate" in text) == (200, True)
+        (event,) = server.events()
+    assert event.key == b"SP-123ABC"
+    assert event.headers["ce_type"] == "fault.event.FaultReportUpdated.APPOINTMENT_CANCELLED"
+    assert event.headers["traceparent"].startswith("00-aaaa")
+
+
+async def test_the_three_samples_are_three_events_and_a_repeat_is_none(serve: Serve) -> None:
+    async with serve() as server:
+        for sample in sorted(SAMPLES.glob("*/notification.xml")):
+            for _ in range(2):
+                assert (await server.post(sample.read_bytes()))[0] == 200
+        assert len({event.id for event in server.events()}) == len(server.events()) == 3
+        assert 'notifications_total{result="repeated"} 3.0' in exposed(server)
+
+
+async def test_repeats_at_the_same_time_are_one_event(serve: Serve) -> None:
+    async with serve() as server:
+        answers = await asyncio.gather(*(server.post(SAMPLE) for _ in range(20)))
+        assert {status for status, _ in answers} == {200}
+        assert len(server.events()) == 1
+
+
+async def test_what_cannot_be_read_is_in_the_quarantine_before_400_and_is_not_echoed(serve: Serve) -> None:
+    async with serve() as server:
+        status, text = await server.post(b"<secret>007</secret>", **{"Content-Type": "text/xml"})
+        assert (status, "Fault" in text, "007" in text) == (400, True, False)
+        (kept,) = server.quarantine()
+        assert "007" not in server.lines.getvalue()
+    assert kept.value == b"<secret>007</secret>"
+    assert kept.headers["quarantine-reason"] == "unknown-root"
+    assert kept.headers["content-type"] == "text/xml"
+
+
+async def test_other_methods_encodings_and_parts_are_told_what_to_do(serve: Serve) -> None:
+    async with serve() as server, aiohttp.ClientSession() as client:
+        async with client.get(server.url) as reply:
+            assert (reply.status, reply.headers["Allow"]) == (405, "POST")
+        async with client.get(f"http://127.0.0.1:{server.port}/health") as reply:
+            assert reply.status == 200
+        assert (await server.post(gzip.compress(SAMPLE), **{"Content-Encoding": "gzip"}))[0] == 415
+        assert (await server.post(SAMPLE, **{"Content-Type": "multipart/related; boundary=x"}))[0] == 415
+
+
+async def test_a_long_body_is_refused_unread_whether_announced_or_in_chunks(serve: Serve) -> None:
+    async with serve(SERVER__MAX_BODY_BYTES="64KiB") as server:
+        assert b" 413 " in await raw(server.port, HEAD + b"Content-Length: 100000000\r\n\r\n")
+        chunks = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
+        assert b" 413 " in await raw(server.port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks * 3)
+        await eventually(lambda: server.running.listener.bytes_in_flight == 0)
+
+
+async def test_slow_heads_and_bodies_end_in_time_and_harm_nobody_else(serve: Serve) -> None:
+    async with serve(SERVER__IDLE_TIMEOUT="500ms", SERVER__BODY_TIMEOUT="500ms") as server:
+        slow = [
+            asyncio.ensure_future(raw(server.port, HEAD)),
+            asyncio.ensure_future(raw(server.port, HEAD + b"Content-Length: 9\r\n\r\nabc")),
+        ]
+        assert (await server.post(SAMPLE))[0] == 200
+        head, body = await asyncio.gather(*slow)
+        assert head == b""
+        assert b" 408 " in body
+
+
+async def test_a_flood_of_headers_is_refused_without_its_content(serve: Serve) -> None:
+    async with serve() as server:
+        answer = await raw(server.port, HEAD + b"".join(b"H%d: secret\r\n" % n for n in range(1000)) + b"\r\n")
+        assert b" 400 " in answer
+        assert b"secret" not in answer
+        assert "secret" not in server.lines.getvalue()
+
+
+async def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
+    async with serve() as server:
+        one = HEAD + b"Content-Length: %d\r\n\r\n" % len(SAMPLE) + SAMPLE
+        last = HEAD + b"Connection: close\r\nContent-Length: 1\r\n\r\nx"
+        answer = await raw(server.port, one * 30 + last)
+        assert (answer.count(b"HTTP/1.1 200 "), answer.count(b"HTTP/1.1 400 ")) == (30, 1)
+
+
+async def test_beyond_the_limit_the_most_silent_connection_gives_way(serve: Serve) -> None:
+    async with serve(SERVER__MAX_CONNECTIONS="20") as server:
+        idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(100)]
+        await eventually(lambda: server.running.listener.connections <= 20)
+        assert (await server.post(SAMPLE))[0] == 200
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_too_many_bytes_at_once_are_503(serve: Serve) -> None:
+    async with serve(SERVER__MAX_BODY_BYTES="64KiB", SERVER__MAX_BYTES_IN_FLIGHT="64KiB") as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(HEAD + b"Content-Length: 65000\r\n\r\n" + b"x" * 64_900)
+        await eventually(lambda: server.running.listener.bytes_in_flight >= 64_000)
+        answer = await raw(server.port, HEAD + b"Content-Length: %d\r\n\r\n" % len(SAMPLE) + SAMPLE)
+        assert b" 503 " in answer
+        assert b"Retry-After" in answer
+        writer.close()
+        await reader.read()
+        await eventually(lambda: server.running.listener.bytes_in_flight == 0)
+        assert (await server.post(SAMPLE))[0] == 200
+
+
+@pytest.mark.parametrize("network", ["192.0.2.0/24", "2001:db8::/32"])
+async def test_a_stranger_is_403_before_the_body_and_counted(serve: Serve, network: str) -> None:
+    async with serve(SERVER__ALLOWED_NETWORKS=network) as server:
+        assert b" 403 " in await raw(server.port, HEAD + b"Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n")
+        assert 'callers_refused_total{reason="network"} 1.0' in exposed(server)
+
+
+async def test_mutual_tls_with_curl_and_openssl(serve: Serve, trials: Trials) -> None:
+    good = trials.good
+    tls = {
+        "SERVER__ALLOW_PLAINTEXT": "false",
+        "SERVER__TLS__CERTIFICATE": str(good.server_certificate),
+        "SERVER__TLS__KEY": str(good.server_key),
+        "SERVER__TLS__CA": str(good.ca),
+    }
+    file = str(SAMPLES / "appointment-cancelled/notification.xml")
+
+    def curl(url: str, *more: str) -> str:
+        call = ["curl", "-s", "--cacert", str(good.ca), "-o", "/dev/null", "-w", "%{http_code}", *more, url]
+        return subprocess.run(call, capture_output=True, text=True, timeout=20, check=False).stdout
+
+    pair = ("--cert", str(good.client_certificate), "--key", str(good.client_key))
+    stranger = ("--cert", str(trials.unknown_client.certificate), "--key", str(trials.unknown_client.key))
+    async with serve(**tls, SERVER__ALLOWED_SUBJECTS="CN=buyer") as server:
+        url = f"https://127.0.0.1:{server.port}/any"
+        assert await asyncio.to_thread(curl, url, *pair, "--data-binary", f"@{file}") == "200"
+        assert await asyncio.to_thread(curl, url, "--data-binary", f"@{file}") == "000"
+        assert await asyncio.to_thread(curl, url, *stranger, "--data-binary", f"@{file}") == "000"
+        old = await asyncio.to_thread(
+            subprocess.run,
+            ["openssl", "s_client", "-connect", f"127.0.0.1:{server.port}", "-tls1_1"],
+            input=b"",
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+        assert b"Cipher is (NONE)" in old.stdout
+    async with serve(**tls, SERVER__ALLOWED_SUBJECTS="CN=somebody else") as server:
+        url = f"https://127.0.0.1:{server.port}/any"
+        assert await asyncio.to_thread(curl, url, *pair, "--data-binary", f"@{file}") == "403"
+        assert '"subject":"CN=buyer"' in server.lines.getvalue()
+
+
+async def test_any_bytes_get_one_of_four_answers(serve: Serve) -> None:
+    async with serve(SERVER__MAX_BODY_BYTES="4KiB") as server, aiohttp.ClientSession() as client:
+        answers: set[int] = set()
+        bodies: list[bytes] = []
+
+        @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(
+            st.binary(max_size=6000)
+            | st.builds(lambda cut, put: SAMPLE[:cut] + put + SAMPLE[cut:], st.integers(0, 2000), st.binary(max_size=9))
+        )
+        def collect(body: bytes) -> None:
+            bodies.append(body)
+
+        collect()
+        for body in bodies:
+            async with client.post(server.url, data=body) as reply:
+                answers.add(reply.status)
+        assert answers <= {200, 400, 413, 415}
+        assert {200, 400} <= answers
+
+
+async def test_order_of_one_ticket_is_that_of_arrival(serve: Serve) -> None:
+    async with serve() as server:
+        for number in range(30):
+            assert (await server.post(notification("T-1", message=f"M-{number}")))[0] == 200
+        values = [event.value for event in server.events() if event.key == b"T-1"]
+        assert [f"M-{n}".encode() in value for n, value in enumerate(values)] == [True] * 30
+
+
+def exposed(server: Serving) -> str:
+    return server.metrics.exposition("text/plain")[0].decode()

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Any
 
 from adapter.core.command import Held, Intended, Past, Untouched
@@ -49,15 +50,21 @@ class Source:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
 
+    def digest(self) -> bytes:
+        """Of the bytes, readable or not."""
+        return blake2b(repr((self.key, self.value, self.timestamp)).encode(), digest_size=12).digest()
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     kind: Kind
     command_id: str
+    """Empty: a dead letter, which is SETTLED."""
     offset: int
     """Of the command, in its partition of the commands topic."""
     digest: bytes
-    """Of the command's content: the same id with another content is an error of its producer."""
+    """Of the command's content: the same id with another content is an error of its producer. Of a dead letter
+    `Source.digest`."""
     at: float
     attempt: int = 0
     unclear_since: float | None = None
@@ -145,7 +152,9 @@ class Recovered:
     residents: tuple[Entry, ...]
     """Commands that were held or parked, in the order of their offsets."""
     finished: frozenset[int]
-    """Offsets at or after the committed one that are finished: they are delivered again and passed over."""
+    """Offsets at or after the committed one whose commands have ended: they are delivered again and passed over."""
+    letters: Mapping[int, bytes]
+    """The same of dead letters, with their digests."""
 
     def counts(self) -> dict[str, int]:
         """How many commands there are of each state."""
@@ -161,8 +170,12 @@ def recover(entries: Iterable[Entry], position: int) -> Recovered:
 
     A resident whose offset lies at or after `position` is delivered once more and must then be passed over.
     """
+    letters: dict[int, bytes] = {}
     last: dict[str, Entry] = {}
     for item in entries:
+        if not item.command_id:
+            letters[item.offset] = item.digest
+            continue
         last.pop(item.command_id, None)  # so that the order is that of the last entries
         last[item.command_id] = item
     residents = sorted((e for e in last.values() if e.resident), key=lambda e: e.offset)
@@ -171,6 +184,7 @@ def recover(entries: Iterable[Entry], position: int) -> Recovered:
         open={i: e for i, e in last.items() if not e.resident and e.kind in _OPEN and e.offset >= position},
         residents=tuple(residents),
         finished=frozenset(e.offset for e in last.values() if e.kind is Kind.SETTLED and e.offset >= position),
+        letters={offset: digest for offset, digest in letters.items() if offset >= position},
     )
 
 

@@ -63,9 +63,12 @@ class Assignment:
         self._tasks: dict[bytes | None, asyncio.Task[None]] = {}
 
     def passed(self, source: Source) -> bool:
-        """Whether this record, delivered again, lies in the journal as a resident."""
+        """Whether this record, delivered again, lies in the journal as a resident or is a dead letter already."""
         if self.recovered is None:
             return False
+        letter = self.recovered.letters.get(source.offset)
+        if letter is not None and letter == source.digest():
+            return True
         return any(e.offset == source.offset and e.source == source for e in self.recovered.residents)
 
     def seen(self, command_id: str) -> bytes | None:

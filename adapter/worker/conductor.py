@@ -501,13 +501,13 @@ class _Turn:
             self._c.log.warning("dead letter", reason=why.reason, detail=why.detail, **self._place())
             self._done()
 
-        work = Work(a, (letter,), finish=item.source.offset, then=then)
         if resident is not None:  # it could be read once, or it would not be one
-            work.entry = replace(resident, kind=Kind.SETTLED, at=time.time(), source=None)
-            work.records += (self._c.events.entry(work.entry, a.partition),)
-            work.finish = None
+            entry = replace(resident, kind=Kind.SETTLED, at=time.time(), source=None)
             a.residents.pop(resident.command_id, None)
-        self._enter(work)
+        else:
+            entry = Entry(Kind.SETTLED, "", item.source.offset, item.source.digest(), time.time())
+        finish = item.source.offset if resident is None else None
+        self._enter(Work(a, (letter, self._c.events.entry(entry, a.partition)), entry, finish=finish, then=then))
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 

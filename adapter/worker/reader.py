@@ -1,6 +1,6 @@
 """From a delivered record to a command that can be judged: schema look-up, decoding, identity, rules."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -8,13 +8,16 @@ from typing import Any
 
 from adapter.catalogue import Catalogue
 from adapter.catalogue import Entry as Compiled
-from adapter.core.avro import Decoded, Decoder, Schema, UnknownFields, unframe
+from adapter.core.avro import UnknownFields
+from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Undecodable
 from adapter.core.journal import Source
 from adapter.core.operation import Problem
 from adapter.ports import Registry
 from adapter.telemetry import Trace, parse_traceparent
 from adapter.worker.events import Subject
+
+__all__ = ["Decoders", "Reader", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +34,6 @@ class Task:
     warnings: tuple[Problem, ...]
     """What the supplier may refuse, and we were told to send all the same."""
     trace: Trace | None
-
-
-class Decoders:
-    """Decoders by schema id. Schemas never change under their id, so they are kept for ever."""
-
-    def __init__(self, registry: Registry, schemas: Sequence[Schema], unknown_fields: UnknownFields) -> None:
-        self._registry = registry
-        self._schemas = schemas
-        self._unknown_fields = unknown_fields
-        self._decoders: dict[int, Decoder] = {}
-
-    async def decode(self, value: bytes | None) -> Decoded:
-        """Raises Undecodable, or Unavailable while the registry does not answer."""
-        schema_id, payload = unframe(value)
-        decoder = self._decoders.get(schema_id)
-        if decoder is None:
-            text = await self._registry.schema(schema_id)
-            if text is None:
-                raise Undecodable("unknown-schema", f"the registry has no schema {schema_id}")
-            decoder = Decoder(text, self._schemas, unknown_fields=self._unknown_fields)
-            self._decoders[schema_id] = decoder
-        return decoder.decode(payload)
 
 
 class Reader:

@@ -104,8 +104,15 @@ def _read(data: bytes, writer: Any = SCHEMA) -> dict[str, Any]:
 # -- recover -----------------------------------------------------------------------------------------------------------
 
 
+def test_dead_letters_are_known_by_offset_from_the_committed_one_on() -> None:
+    letters = [Entry(Kind.SETTLED, "", offset, bytes([offset]), 0.0) for offset in (3, 7, 9)]
+    recovered = recover(letters, 7)
+    assert recovered.letters == {7: b"\x07", 9: b"\x09"}
+    assert (recovered.settled, recovered.finished) == ({}, frozenset())
+
+
 def test_an_empty_journal_knows_nothing() -> None:
-    assert recover([], 0) == Recovered(settled={}, open={}, residents=(), finished=frozenset())
+    assert recover([], 0) == Recovered(settled={}, open={}, residents=(), finished=frozenset(), letters={})
 
 
 def test_the_last_entry_of_a_command_is_its_state() -> None:

@@ -46,7 +46,7 @@ async def worker(rig: Rig, registry_door: Door) -> AsyncIterator[Member]:
     async with rig.worker(
         REGISTRY__URL=registry_door.url,
         TOPICS__MAX_MESSAGE_BYTES=str(32 * 1024**2),
-        SUPPLIER__DOUBT_LIMITS='{"AddFaultReport": "1s"}',
+        SUPPLIER__DOUBT_LIMITS='{"AddFaultReport": "300ms"}',
         WORKER__BREAKER_FAILURES="1000",
     ) as member:
         yield member
@@ -243,11 +243,11 @@ async def test_after_an_unreadable_reply_an_add_is_in_doubt_and_not_repeated(
     command = say.add(unique())
     rig.twin.inject(Fault(kind, key=command.key))
     rig.estate.send(command)
-    doubt = await rig.estate.doubt(command)
-    assert doubt.record["reason"]
-    assert not rig.estate.finals(command)
     await goes_on(rig)
-    event = await rig.estate.final(command)
+    await rig.estate.final(command)
+    doubt, event = rig.estate.of(command)
+    assert doubt.type == "CommandOutcomeUnknown"
+    assert doubt.record["reason"]
     assert event.type == "CommandSettled"
     assert (event.record["outcome"], event.record["settledBy"]) == ("UNDETERMINED", "TIME_LIMIT")
     assert len([call for call in rig.twin.calls if call.key == command.key]) == 1

@@ -32,6 +32,7 @@ QUICK: Mapping[str, object] = {
     "group.min.session.timeout.ms": 1000,
     "group.consumer.min.session.timeout.ms": 1000,
     "group.consumer.min.heartbeat.interval.ms": 200,
+    "group.consumer.heartbeat.interval.ms": 300,
     "broker.session.timeout.ms": 2000,  # a killed node may not register again before this is over
     "broker.heartbeat.interval.ms": 300,
     "offsets.topic.num.partitions": 4,

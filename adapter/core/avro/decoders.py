@@ -1,0 +1,38 @@
+"""Decoders by schema id, made when an id is met first."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from adapter.core.avro.codec import Decoded, Decoder, UnknownFields, unframe
+from adapter.core.avro.schema import Schema
+from adapter.core.errors import Undecodable
+
+
+class Lookup(Protocol):
+    """Where the schema of an id is asked for."""
+
+    async def schema(self, identifier: int) -> str | None:
+        """Its JSON text, None if there is none. Raises Unavailable."""
+        ...
+
+
+class Decoders:
+    """Schemas never change under their id, so decoders are kept for ever."""
+
+    def __init__(self, registry: Lookup, schemas: Sequence[Schema], unknown_fields: UnknownFields) -> None:
+        self._registry = registry
+        self._schemas = schemas
+        self._unknown_fields = unknown_fields
+        self._decoders: dict[int, Decoder] = {}
+
+    async def decode(self, value: bytes | None) -> Decoded:
+        """Raises Undecodable, or Unavailable while the registry does not answer."""
+        schema_id, payload = unframe(value)
+        decoder = self._decoders.get(schema_id)
+        if decoder is None:
+            text = await self._registry.schema(schema_id)
+            if text is None:
+                raise Undecodable("unknown-schema", f"the registry has no schema {schema_id}")
+            decoder = Decoder(text, self._schemas, unknown_fields=self._unknown_fields)
+            self._decoders[schema_id] = decoder
+        return decoder.decode(payload)

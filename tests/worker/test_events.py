@@ -1,0 +1,114 @@
+"""Records for the bus: derived ids, CloudEvents headers, dead letters with their origin."""
+
+import io
+import uuid
+from datetime import UTC, datetime
+
+import fastavro
+import pytest
+
+from adapter.core.avro import Encoder
+from adapter.core.command import Accepted, By, Event, InDoubt, Rejected, Settled, Settlement, Settler
+from adapter.core.errors import Undecodable
+from adapter.core.journal import Entry, Kind, Source
+from adapter.core.operation import Problem
+from adapter.ports import Outgoing
+from adapter.worker.events import TEXT_LIMIT, Events, Subject, kind, message_id
+from tests.support.plant import known
+
+NOW = datetime(2026, 3, 2, 9, 30, 0, 412_000, tzinfo=UTC)
+SCHEMAS = {**known().events, **known().journal}
+SUBJECT = Subject(
+    operation=known().supplier.operation("AddFaultReport"),
+    command_id="c-1",
+    correlation_id="corr",
+    reference="T-1",
+    key=b"T-1",
+    traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+)
+
+
+@pytest.fixture
+def events() -> Events:
+    return Events(
+        events_topic="events",
+        dead_letters_topic="dead",
+        journal_topic="journal",
+        source="/us",
+        encoders={name: Encoder(schema, 7) for name, schema in SCHEMAS.items()},
+    )
+
+
+def read(record: Outgoing, name: str) -> dict[str, object]:
+    assert record.value is not None
+    found = fastavro.schemaless_reader(io.BytesIO(record.value[5:]), SCHEMAS[name].parsed, None)
+    assert isinstance(found, dict)
+    return found
+
+
+OUTCOMES: list[tuple[Event, str, str]] = [
+    (Accepted({}), "FaultReportAdded", "accepted"),
+    (Accepted(None, already_done=True), "FaultReportAdded", "accepted"),
+    (Rejected(By.SUPPLIER, "400"), "CommandRejected", "rejected_by_supplier"),
+    (Rejected(By.ADAPTER, "invalid"), "CommandRejected", "rejected_by_adapter"),
+    (Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT), "CommandSettled", "settled_undetermined"),
+    (InDoubt("reset", 1.0, 2.0), "CommandOutcomeUnknown", "in_doubt"),
+]
+
+
+@pytest.mark.parametrize(("event", "name", "label"), OUTCOMES, ids=[label for *_, label in OUTCOMES])
+def test_every_outcome_is_a_cloud_event_of_its_type(events: Events, event: Event, name: str, label: str) -> None:
+    record = events.outcome(SUBJECT, event, attempts=2, at=NOW)
+    assert (record.topic, record.key, record.partition) == ("events", b"T-1", None)
+    headers = dict(record.headers)
+    assert headers["ce_type"] == f"fault.event.{name}".encode()
+    assert headers["ce_time"] == b"2026-03-02T09:30:00.412Z"
+    assert headers["traceparent"] == (SUBJECT.traceparent or "").encode()
+    content = read(record, name)
+    assert (content["commandId"], content["correlationId"], content["attempts"]) == ("c-1", "corr", 2)
+    assert content["messageId"] == message_id("c-1")
+    assert kind(event) == label
+
+
+def test_ids_are_derived_so_that_another_process_gives_the_same(events: Events) -> None:
+    def identifier(event: Event) -> str:
+        return (dict(events.outcome(SUBJECT, event, attempts=1, at=datetime.now(UTC)).headers)["ce_id"] or b"").decode()
+
+    assert identifier(Accepted(None)) == identifier(Accepted({}))
+    assert identifier(Accepted(None)) != identifier(InDoubt("reset", None, 2.0))
+    assert uuid.UUID(identifier(Accepted(None))).version == 5
+    assert len(message_id("c-1")) == 36
+
+
+def test_what_was_never_sent_has_no_message_id_and_tells_its_problems(events: Events) -> None:
+    rejected = Rejected(By.ADAPTER, "invalid", None, (Problem("faultDetails.type", "not a known value"),))
+    content = read(events.outcome(SUBJECT, rejected, attempts=0, at=NOW), "CommandRejected")
+    assert content["messageId"] is None
+    assert content["problems"] == [{"path": "faultDetails.type", "text": "not a known value"}]
+
+
+def test_a_supplier_s_long_text_is_cut(events: Events) -> None:
+    rejected = Rejected(By.SUPPLIER, "400", "x" * 10 * TEXT_LIMIT)
+    content = read(events.outcome(SUBJECT, rejected, attempts=1, at=NOW), "CommandRejected")
+    assert content["text"] == "x" * TEXT_LIMIT
+
+
+def test_a_dead_letter_is_the_record_as_it_came_and_where_it_came_from(events: Events) -> None:
+    source = Source(3, 41, 1.5, b"\xff", b"\0raw", (("traceparent", b"t"), ("odd", None)))
+    letter = events.dead_letter(source, "commands", Undecodable("malformed", "too short"), at=NOW)
+    assert (letter.topic, letter.key, letter.value) == ("dead", b"\xff", b"\0raw")
+    assert list(letter.headers[:2]) == [("traceparent", b"t"), ("odd", None)]
+    assert dict(letter.headers[2:]) == {
+        "dead-letter-reason": b"malformed",
+        "dead-letter-detail": b"too short",
+        "dead-letter-topic": b"commands",
+        "dead-letter-partition": b"3",
+        "dead-letter-offset": b"41",
+        "dead-letter-timestamp": b"1500",
+        "dead-letter-at": b"2026-03-02T09:30:00.412+00:00",
+    }
+
+
+def test_a_journal_entry_lies_beside_its_command(events: Events) -> None:
+    record = events.entry(Entry(Kind.INTENT, "c-1", 5, b"d", 1.0, attempt=1), 3)
+    assert (record.topic, record.key, record.partition) == ("journal", b"c-1", 3)

@@ -1,9 +1,9 @@
 """What the flows ask of the outside world; the transports answer."""
 
 from asyncio import Future
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from adapter.core.journal import Source
 from adapter.core.notification import Delivery
@@ -304,4 +304,93 @@ class Spool(Protocol):
 
     async def drop(self, numbers: Sequence[int]) -> None:
         """These are published. Raises Unavailable; they then come again."""
+        ...
+
+
+DUE: Final = "due"
+"""Header of a ticket's record: when time alone changes it, in milliseconds since the epoch. Without it nothing does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A ticket as it lies in its topic; no value: it is forgotten."""
+
+    key: bytes
+    value: bytes | None
+    due: int | None = None
+    """As in the header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the tickets of a partition have come, once every transaction of an earlier owner is decided."""
+
+    position: int
+    """Committed offset of the events; the topic's first one if there is none."""
+    end: int
+    """The end of the events."""
+    first: int
+    last: int
+    """The tickets' partition begins at the one and ends before the other."""
+
+
+class TicketLog(Protocol):
+    """The tickets topic, as a new owner of a partition reads it."""
+
+    async def identity(self) -> str:
+        """Identity of both topics and the group: tickets kept under another one mean nothing. Raises Unavailable."""
+        ...
+
+    async def standing(self, partition: int) -> Standing:
+        """Raises Unavailable."""
+        ...
+
+    async def read(self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None]) -> None:
+        """Hand everything committed from `start` on and before `end` to `take`, in order, on another thread.
+
+        Raises Unavailable, and what `take` raises.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What is in a store: the events before `events`, and all in the tickets topic before `tickets`, maybe more."""
+
+    events: int
+    tickets: int
+
+
+class TicketStore(Protocol):
+    """The tickets of one partition on the local disk. One call at a time."""
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """None: what is in it is not complete."""
+        ...
+
+    def load(self, tickets: Sequence[Kept]) -> None:
+        """Take in what was read from the topic; on the calling thread."""
+        ...
+
+    async def clear(self) -> None: ...
+
+    async def count(self) -> int: ...
+
+    async def find(self, keys: Collection[bytes]) -> Mapping[bytes, bytes]: ...
+
+    async def due(self, until: int, limit: int) -> Sequence[Kept]:
+        """Those that are due then, the first ones first."""
+        ...
+
+    async def save(self, tickets: Sequence[Kept], checkpoint: Checkpoint) -> None:
+        """What was committed to the topic. Raises Stop if the disk does not take it."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class TicketStores(Protocol):
+    async def open(self, partition: int, identity: str) -> TicketStore:
+        """The store of that partition, empty if it is of another identity or damaged. Raises Stop."""
         ...

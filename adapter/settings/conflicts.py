@@ -8,6 +8,8 @@ from adapter.settings.tree import (
     PREFIX,
     Cluster,
     Kafka,
+    Projecting,
+    Projector,
     Receiving,
     Server,
     Settings,
@@ -49,6 +51,8 @@ def conflicts(settings: Tree) -> Iterator[tuple[str, str]]:
         yield from _topic_conflicts(settings.topics)
     if isinstance(settings, Receiving):
         yield from _server_conflicts(settings.server, settings.topics)
+    if isinstance(settings, Projecting):
+        yield from _projector_conflicts(settings.projector, settings.kafka)
     if isinstance(settings, Settings):
         yield from _supplier_conflicts(settings.supplier)
         worker, supplier = settings.worker, settings.supplier
@@ -142,3 +146,10 @@ def _server_conflicts(server: Server, topics: Topics) -> Iterator[tuple[str, str
         )
     if server.max_bytes_in_flight < server.max_body_bytes:
         yield f"{PREFIX}SERVER__MAX_BYTES_IN_FLIGHT", f"must not be less than {PREFIX}SERVER__MAX_BODY_BYTES"
+
+
+def _projector_conflicts(projector: Projector, kafka: Kafka) -> Iterator[tuple[str, str]]:
+    if projector.warn_before >= projector.resolve_deadline:
+        yield f"{PREFIX}PROJECTOR__WARN_BEFORE", f"must be shorter than {PREFIX}PROJECTOR__RESOLVE_DEADLINE"
+    if projector.group_id == kafka.group_id:
+        yield f"{PREFIX}PROJECTOR__GROUP_ID", f"must differ from {PREFIX}KAFKA__GROUP_ID, the workers' group"

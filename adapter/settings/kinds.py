@@ -136,3 +136,4 @@ Networks = Annotated[
     Kind("list of networks", "192.0.2.0/24,2001:db8::/32"),
 ]
 NewFile = Annotated[Path, Kind("path", "/var/lib/adapter/spool.db")]
+NewFolder = Annotated[Path, Kind("folder", "/var/lib/adapter/tickets")]

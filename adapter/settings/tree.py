@@ -25,6 +25,7 @@ from adapter.settings.kinds import (
     Names,
     Networks,
     NewFile,
+    NewFolder,
     Port,
     Size,
     Subjects,
@@ -410,6 +411,28 @@ class Server(Section):
     spool: Spool = Spool()
 
 
+class Projector(Section):
+    """The flow that folds the events of each ticket into its current state."""
+
+    group_id: Text = Field(default="fault-adapter-projector", description="Consumer group of the projectors.")
+    store: NewFolder | None = Field(
+        default=None,
+        description="Folder for a copy of the tickets, on a disk that outlives the process; each projector needs its "
+        "own. Without it the copy is read from the tickets topic at every start.",
+    )
+    resolve_deadline: Duration = Field(
+        default=timedelta(hours=48),
+        description="From Resolved on: after it the supplier takes silence for acceptance.",
+    )
+    warn_before: Duration = Field(
+        default=timedelta(hours=6), description="ResolveDeadlineApproaching is published so long before that."
+    )
+    tombstone_after: Duration = Field(
+        default=timedelta(days=90),
+        description="A ticket that is Closed or Rejected is forgotten so long after its last event.",
+    )
+
+
 class Telemetry(Section):
     """Logs, metrics and health."""
 
@@ -475,7 +498,14 @@ class Receiving(Bus):
     telemetry: Telemetry = Telemetry()
 
 
-class Settings(Receiving):
+class Projecting(Bus):
+    """What the projector needs: nothing of the supplier."""
+
+    projector: Projector = Projector()
+    telemetry: Telemetry = Telemetry()
+
+
+class Settings(Receiving, Projecting):
     """The whole tree."""
 
     worker: Worker = Worker()

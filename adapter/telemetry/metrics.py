@@ -328,6 +328,46 @@ SPOOL_DAMAGED: Final = Metric(
     "1 if the spool's file was damaged at the start and has been set aside.",
     "1: what it held must be saved by hand (the log names the file), or sent again by the supplier.",
 )
+TICKET_EVENTS: Final = Metric(
+    "ticket_events_total",
+    Kind.COUNTER,
+    "Events read by the projector, by what became of them: folded, late (an older notification after a newer one), "
+    "repeated (seen before), unrelated (about no ticket), misplaced (key, content and partition do not agree), "
+    "unreadable.",
+    "misplaced or unreadable: something else writes to the events topic. Many late: the supplier sends out of order.",
+    labels=("result",),
+)
+TICKET_TRANSITIONS_ILLEGAL: Final = Metric(
+    "ticket_illegal_transitions_total",
+    Kind.COUNTER,
+    "Changes of a ticket's status that the contract does not have; they were carried out.",
+    "Grows: notifications are lost or come out of order, or the supplier has changed its lifecycle.",
+    labels=("before", "after"),
+)
+TICKET_WARNINGS: Final = Metric(
+    "ticket_deadline_warnings_total",
+    Kind.COUNTER,
+    "ResolveDeadlineApproaching events published.",
+    "Grows: Resolved tickets stay unanswered; the supplier closes them.",
+)
+TICKETS_FORGOTTEN: Final = Metric(
+    "tickets_forgotten_total", Kind.COUNTER, "Ended tickets forgotten after ADAPTER_PROJECTOR__TOMBSTONE_AFTER.", ""
+)
+TICKETS_TRIMMED: Final = Metric(
+    "tickets_trimmed_total",
+    Kind.COUNTER,
+    "Tickets stored without their report, which is too long to be stored again; the event still has it.",
+    "Above zero: raise ADAPTER_TOPICS__MAX_MESSAGE_BYTES.",
+)
+TICKETS: Final = Metric("tickets", Kind.GAUGE, "Tickets kept, by partition.", "", labels=("partition",))
+TICKETS_BEHIND: Final = Metric(
+    "tickets_behind_seconds",
+    Kind.GAUGE,
+    "Age of the oldest event of a partition that was delivered and is not folded yet; 0 without one.",
+    "Minutes: the projector is too slow, or the cluster or the registry does not answer.",
+    labels=("partition",),
+    unit="seconds",
+)
 CERTIFICATE_NOT_AFTER: Final = Metric(
     "certificate_not_after_timestamp_seconds",
     Kind.GAUGE,

@@ -1,4 +1,4 @@
-"""The consumer of the commands topic, on a thread of its own.
+"""The consumer of a topic, as a member of a group, on a thread of its own.
 
 librdkafka serves its rebalance callbacks inside `poll`, and its group metadata fits what those callbacks said only when
 taken on the same thread after them. So this thread owns the consumer; the event loop asks it through a queue and is
@@ -34,13 +34,27 @@ class CommandConsumer:
     """`ports.Intake` over one consumer-group member."""
 
     def __init__(
-        self, *, client: Mapping[str, str], topic: str, listener: IntakeListener, loop: asyncio.AbstractEventLoop
+        self,
+        *,
+        client: Mapping[str, str],
+        topic: str,
+        listener: IntakeListener,
+        loop: asyncio.AbstractEventLoop,
+        at_end: Callable[[int, int, int], None] | None = None,
     ) -> None:
+        """`at_end` is told (partition, epoch, offset), on the loop, when there is nothing to deliver before it."""
         self._consumer = Consumer(
-            {**client, "enable.auto.commit": False, "auto.offset.reset": "error"},
+            {
+                **client,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "enable.partition.eof": at_end is not None,
+            },
             logger=logging.getLogger("librdkafka"),
         )
         self._topic = topic
+        self._group = client["group.id"]
+        self._at_end = at_end
         self._listener = listener
         self._loop = loop
         self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -133,10 +147,14 @@ class CommandConsumer:
 
     def _deliver(self, messages: Sequence[Message]) -> None:
         records: list[tuple[int, Source]] = []
+        ends: list[Message] = []
         for message in messages:
             error = message.error()
             if error is not None:
-                self._judge(error, message)
+                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- its public name
+                    ends.append(message)
+                else:
+                    self._judge(error, message)
                 continue
             partition, offset = message.partition(), message.offset()
             assert partition is not None and offset is not None, "a record without an error has a place"  # noqa: PT018
@@ -155,6 +173,10 @@ class CommandConsumer:
         if records:
             self._taken.clear()
             self._tell(self._take, records)
+        for message in ends:
+            partition = message.partition()
+            if self._at_end is not None and partition in self._started:
+                self._tell(self._at_end, partition, self._owned.get(partition), message.offset())
 
     def _take(self, records: Sequence[tuple[int, Source]]) -> None:
         """On the loop."""
@@ -167,8 +189,8 @@ class CommandConsumer:
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 -- their public names
             raise Stop(
                 f"{self._topic} partition {message.partition()}: the committed offset is not in the topic any more "
-                f"({error.str()}); commands between it and the topic's start are gone. Decide where to go on, then: "
-                "kafka-consumer-groups --reset-offsets --group <ADAPTER_KAFKA__GROUP_ID> --topic "
+                f"({error.str()}); records between it and the topic's start are gone. Decide where to go on, then: "
+                f"kafka-consumer-groups --reset-offsets --group {self._group} --topic "
                 f"{self._topic}:{message.partition()} --to-earliest --execute"
             )
         if error.fatal() or code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):

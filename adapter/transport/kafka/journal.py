@@ -9,11 +9,9 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
 
 from confluent_kafka import (
     Consumer,
-    KafkaError,
     KafkaException,
     TopicCollection,
     TopicPartition,
@@ -24,9 +22,7 @@ from adapter.core.errors import Unavailable
 from adapter.core.journal import read_mark
 from adapter.ports import JournalTail
 from adapter.transport.kafka.mock import is_mock
-
-_STEP: Final = 5.0
-"""Seconds one question to a broker may take."""
+from adapter.transport.kafka.span import STEP, bounds, read, reader_properties
 
 
 class KafkaJournal:
@@ -62,37 +58,28 @@ class KafkaJournal:
     def _identify(self) -> str:
         admin = AdminClient({**self._client})
         try:
-            cluster = admin.list_topics(self._journal, timeout=_STEP).cluster_id or ""
+            cluster = admin.list_topics(self._journal, timeout=STEP).cluster_id or ""
             if is_mock(cluster):  # serves no topic ids, but its topics live and die with the cluster
                 return f"{cluster}/{self._journal}"
-            topics = admin.describe_topics(TopicCollection([self._journal]), request_timeout=_STEP)
+            topics = admin.describe_topics(TopicCollection([self._journal]), request_timeout=STEP)
             topic = topics[self._journal].result().topic_id
         except KafkaException as error:
             raise Unavailable(f"{self._journal}: {error.args[0].str()}") from error
         return f"{cluster}/{topic}"
 
     def _tail(self, partition: int, identity: str) -> JournalTail:
-        common = {**self._client, "group.id": self._group, "enable.auto.commit": False}
-        newest = Consumer({**common, "isolation.level": "read_uncommitted"})
-        reader = Consumer(
-            {
-                **common,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 50,
-            }
-        )
+        reader = Consumer(reader_properties(self._client, self._group))
+        newest = Consumer({**reader_properties(self._client, self._group), "isolation.level": "read_uncommitted"})
         try:
             commands = TopicPartition(self._commands, partition)
-            committed = reader.committed([commands], _STEP)[0]
+            committed = reader.committed([commands], STEP)[0]
             journal = TopicPartition(self._journal, partition)
-            low, high = _bounds(newest, journal)
+            low, high = bounds(newest, journal)
             mark = read_mark(committed.metadata, identity)
             start = low if mark is None else max(low, min(mark, high) - self._look_back)
             entries = self._read(reader, partition, start, high) if start < high else []
             # A group that never committed starts at the beginning of what the topic still has.
-            position = committed.offset if committed.offset >= 0 else _bounds(newest, commands)[0]
+            position = committed.offset if committed.offset >= 0 else bounds(newest, commands)[0]
             return JournalTail(position, entries, high)
         except KafkaException as error:
             raise Unavailable(f"journal partition {partition}: {error.args[0].str()}") from error
@@ -102,26 +89,10 @@ class KafkaJournal:
 
     def _read(self, reader: Consumer, partition: int, start: int, end: int) -> list[tuple[int, bytes]]:
         entries: list[tuple[int, bytes]] = []
-        reader.assign([TopicPartition(self._journal, partition, start)])
-        while not self._closing.is_set():
-            for message in reader.consume(1000, 0.1):
-                error, offset = message.error(), message.offset()
-                if error is None:
-                    value = message.value()
-                    assert offset is not None
-                    if value is not None:
-                        entries.append((offset, value))
-                    if offset + 1 >= end:
-                        return entries
-                elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 -- its public name
-                    raise KafkaException(error)
-                elif offset is not None and offset >= end:
-                    return entries  # nothing but markers and aborted records behind the last entry
-        raise Unavailable("stopping")
-
-
-def _bounds(consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
-    found = consumer.get_watermark_offsets(at, _STEP)
-    if found is None:
-        raise Unavailable(f"{at.topic} partition {at.partition}: no answer")
-    return found
+        at = TopicPartition(self._journal, partition, start)
+        for batch in read(reader, at, end, lambda: not self._closing.is_set()):
+            for message in batch:
+                offset, value = message.offset(), message.value()
+                if offset is not None and value is not None:
+                    entries.append((offset, value))
+        return entries

@@ -1,0 +1,94 @@
+"""Reads the tickets topic when a partition is taken over, to an end that no open transaction hides.
+
+The committed offset is fetched first (which waits for pending transactions), then the ends as a read_uncommitted reader
+sees them: what lies before them is all there is of an earlier owner.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from adapter.core.errors import Unavailable
+from adapter.ports import DUE, Kept, Standing
+from adapter.transport.kafka.mock import is_mock
+from adapter.transport.kafka.span import STEP, bounds, read, reader_properties
+
+
+class KafkaTickets:
+    """`ports.TicketLog`; several partitions are read side by side."""
+
+    def __init__(self, *, client: Mapping[str, str], events: str, tickets: str, group: str) -> None:
+        self._client = client
+        self._events = events
+        self._tickets = tickets
+        self._group = group
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="ticket-log")
+        self._closing = threading.Event()
+        self._identity: str | None = None
+
+    async def identity(self) -> str:
+        if self._identity is None:
+            self._identity = await asyncio.get_running_loop().run_in_executor(self._threads, self._identify)
+        return self._identity
+
+    async def standing(self, partition: int) -> Standing:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._stand, partition)
+
+    async def read(self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._read, partition, start, end, take)
+
+    async def close(self) -> None:
+        self._closing.set()
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+
+    def _identify(self) -> str:
+        names = (self._events, self._tickets)
+        admin = AdminClient({**self._client})
+        try:
+            cluster = admin.list_topics(timeout=STEP).cluster_id or ""
+            if is_mock(cluster):  # serves no topic ids, but its topics live and die with the cluster
+                return "/".join((cluster, *names, self._group))
+            asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=STEP)
+            return "/".join((cluster, *(str(asked[name].result().topic_id) for name in names), self._group))
+        except KafkaException as error:
+            raise Unavailable(f"{self._tickets}: {error.args[0].str()}") from error
+
+    def _stand(self, partition: int) -> Standing:
+        reader = Consumer(reader_properties(self._client, self._group))
+        newest = Consumer({**reader_properties(self._client, self._group), "isolation.level": "read_uncommitted"})
+        try:
+            events = TopicPartition(self._events, partition)
+            committed = reader.committed([events], STEP)[0].offset
+            first, last = bounds(newest, TopicPartition(self._tickets, partition))
+            start, end = bounds(newest, events)
+            # A group that never committed starts at the beginning of what the topic still has.
+            return Standing(committed if committed >= 0 else start, end, first, last)
+        except KafkaException as error:
+            raise Unavailable(f"tickets of partition {partition}: {error.args[0].str()}") from error
+        finally:
+            reader.close()
+            newest.close()
+
+    def _read(self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None]) -> None:
+        if start >= end:
+            return
+        reader = Consumer(reader_properties(self._client, self._group))
+        try:
+            at = TopicPartition(self._tickets, partition, start)
+            for batch in read(reader, at, end, lambda: not self._closing.is_set()):
+                take([_kept(message) for message in batch])
+        except KafkaException as error:
+            raise Unavailable(f"tickets of partition {partition}: {error.args[0].str()}") from error
+        finally:
+            reader.close()
+
+
+def _kept(message: Message) -> Kept:
+    headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
+    due = next((value for name, value in headers or () if name == DUE), None)
+    return Kept(message.key() or b"", message.value(), int(due) if due else None)

@@ -1,0 +1,202 @@
+"""Tickets on the local disk: one SQLite file for each partition, a copy of what the tickets topic holds.
+
+The copy is written after the transaction that made it true, so it lags behind the topic by one transaction at most and
+is never ahead of it; its checkpoint says how far it is. It may be lost at any time: the topic has all of it. So commits
+do not wait for the disk (WAL, synchronous=NORMAL: a power failure loses the latest ones and nothing else).
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, TypeVar
+
+from adapter.core.errors import Stop
+from adapter.ports import Checkpoint, Kept
+
+_T = TypeVar("_T")
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS ticket
+    (number INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, value BLOB NOT NULL, due INTEGER);
+CREATE INDEX IF NOT EXISTS ticket_due ON ticket (due) WHERE due IS NOT NULL;
+CREATE TABLE IF NOT EXISTS mark (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+"""
+_WRITE: Final = (
+    "INSERT INTO ticket (key, value, due) VALUES (?, ?, ?) "
+    "ON CONFLICT (key) DO UPDATE SET value = excluded.value, due = excluded.due"
+)
+_AT_ONCE: Final = 500
+"""Keys of one question."""
+
+
+class SqliteStores:
+    """`ports.TicketStores` below one folder, which belongs to this process alone; without one, a temporary folder.
+
+    `damaged` hears of each file that had to be made anew. Raises Stop if the folder can't be had.
+    """
+
+    def __init__(self, folder: Path | None, *, damaged: Callable[[Path], None]) -> None:
+        self._damaged = damaged
+        self._temporary = TemporaryDirectory(prefix="fault-adapter-") if folder is None else None
+        self._folder = Path(self._temporary.name) if self._temporary else folder or Path()
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unusable(self._folder, error) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise Stop(
+                f"ADAPTER_PROJECTOR__STORE: {self._folder} is in use by another process; each needs a folder of its own"
+            ) from None
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="tickets")
+
+    async def open(self, partition: int, identity: str) -> "SqliteStore":
+        """The store of that partition, empty if it is of another identity or damaged. Raises Stop."""
+        name = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
+        path = self._folder / f"tickets-{partition}-{name}.db"
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._open, path, partition)
+
+    def close(self) -> None:
+        """After every store was closed."""
+        self._threads.shutdown()
+        os.close(self._lock)
+        if self._temporary is not None:
+            self._temporary.cleanup()
+
+    def _open(self, path: Path, partition: int) -> "SqliteStore":
+        try:
+            for foreign in self._folder.glob(f"tickets-{partition}-*.db*"):
+                if not foreign.name.startswith(path.name):
+                    foreign.unlink(missing_ok=True)
+            try:
+                return SqliteStore(_connect(path), self._threads, path)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):  # not the file: the disk or its permissions
+                    raise
+                self._damaged(path)
+                for leftover in (path, *path.parent.glob(f"{path.name}-*")):
+                    leftover.unlink(missing_ok=True)
+                return SqliteStore(_connect(path), self._threads, path)
+        except (OSError, sqlite3.Error) as error:
+            raise _unusable(path, error) from None
+
+
+class SqliteStore:
+    """`ports.TicketStore`."""
+
+    def __init__(self, database: sqlite3.Connection, threads: ThreadPoolExecutor, path: Path) -> None:
+        self._database = database
+        self._threads = threads
+        self._path = path
+        marks = dict(database.execute("SELECT name, value FROM mark"))
+        self.checkpoint = (
+            Checkpoint(marks["events"], marks["tickets"]) if marks.keys() >= {"events", "tickets"} else None
+        )
+        self._whole = self.checkpoint is not None
+
+    def load(self, tickets: Sequence[Kept]) -> None:
+        with self._writing():
+            if not self._whole:  # a fresh copy that a power failure damages has no checkpoint
+                self._database.execute("PRAGMA synchronous = OFF")
+            with self._transaction():
+                self._write(tickets)
+
+    async def clear(self) -> None:
+        await self._do(self._clear)
+
+    async def count(self) -> int:
+        return await self._do(lambda: int(self._database.execute("SELECT count(*) FROM ticket").fetchone()[0]))
+
+    async def find(self, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
+        return await self._do(lambda: dict(self._find(list(keys))))
+
+    async def due(self, until: int, limit: int) -> Sequence[Kept]:
+        question = "SELECT key, value, due FROM ticket WHERE due <= ? ORDER BY due LIMIT ?"
+        return await self._do(lambda: [Kept(*row) for row in self._database.execute(question, (until, limit))])
+
+    async def save(self, tickets: Sequence[Kept], checkpoint: Checkpoint) -> None:
+        await self._do(lambda: self._save(tickets, checkpoint))
+
+    async def close(self) -> None:
+        await self._do(self._database.close)
+
+    # -- on a thread -------------------------------------------------------------------------------------------------
+
+    async def _do(self, what: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, what)
+
+    def _clear(self) -> None:
+        with self._writing():
+            self._database.executescript("DELETE FROM mark; DROP TABLE ticket;" + _SCHEMA)  # noqa: S608 -- constants
+        self.checkpoint, self._whole = None, False
+
+    def _find(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        for start in range(0, len(keys), _AT_ONCE):
+            some = keys[start : start + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            yield from self._database.execute(f"SELECT key, value FROM ticket WHERE key IN ({marks})", some)  # noqa: S608 -- marks alone
+
+    def _save(self, tickets: Sequence[Kept], checkpoint: Checkpoint) -> None:
+        with self._writing():
+            if not self._whole:  # what was loaded unsynced reaches the disk before anything says it is complete
+                self._database.execute("PRAGMA synchronous = NORMAL")
+                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with self._transaction():
+                self._write(tickets)
+                self._database.executemany(
+                    "INSERT OR REPLACE INTO mark (name, value) VALUES (?, ?)",
+                    [("events", checkpoint.events), ("tickets", checkpoint.tickets)],
+                )
+        self.checkpoint, self._whole = checkpoint, True
+
+    def _write(self, tickets: Sequence[Kept]) -> None:
+        last = {t.key: t for t in tickets}.values()
+        self._database.executemany(_WRITE, [(t.key, t.value, t.due) for t in last if t.value is not None])
+        self._database.executemany("DELETE FROM ticket WHERE key = ?", [(t.key,) for t in last if t.value is None])
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _unusable(self._path, error) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    try:
+        path.chmod(0o600)
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA cache_size = -16384")
+        database.executescript(_SCHEMA)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _unusable(path: Path, error: Exception) -> Stop:
+    return Stop(f"ADAPTER_PROJECTOR__STORE: {path} can't be used ({error}); give a folder on a local disk with room")

@@ -297,7 +297,8 @@ class Worker(Section):
     """Limits of the worker."""
 
     window_records: Count = Field(
-        default=10_000, description="Unfinished commands held in memory before partitions are paused."
+        default=10_000,
+        description="Unfinished commands held in memory before partitions are paused; up to 500 may come on top.",
     )
     window_bytes: Size = Field(default=64 * 1024**2, description="The same in bytes.")
     partition_span: Count = Field(

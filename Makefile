@@ -2,9 +2,16 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+SHIP   := .venv-ship
+ENGINE ?= $(shell command -v podman || echo docker)
+BASE   ?= python:3.13-slim
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' adapter/__init__.py)
+REVISION = $(shell git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
+
+RESOLVE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lock clean
+.PHONY: help install demo test check image ship-tools lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,9 +37,25 @@ check: install ## format, lint, types, import rules, schemas
 	$(BIN)/lint-imports
 	$(BIN)/adapter schemas check
 
+image: install ship-tools ## build the image as fault-adapter:VERSION (and :latest), lint its file, try it in containers; BASE=image
+	$(SHIP)/bin/hadolint Dockerfile
+	$(ENGINE) build --build-arg BASE=$(BASE) \
+	  --label org.opencontainers.image.version=$(VERSION) --label org.opencontainers.image.revision=$(REVISION) \
+	  -t fault-adapter:$(VERSION) -t fault-adapter:latest .
+	FAULT_ADAPTER_IMAGE=fault-adapter:$(VERSION) FAULT_ADAPTER_BASE=$(BASE) $(BIN)/python -m pytest tests/image
+
+ship-tools: $(SHIP)/.installed # what image, chart, sbom, licences and audit need
+
+$(SHIP)/.installed: requirements-ship.lock
+	$(PYTHON) -m venv $(SHIP)
+	$(SHIP)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-ship.lock
+	@touch $@
+
 lock: ## resolve the dependencies anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header pyproject.toml -o requirements.lock
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(RESOLVE) --extra tracing pyproject.toml -o requirements.lock
+	$(RESOLVE) -c requirements.lock --group build -o requirements-build.lock
+	$(RESOLVE) -c requirements.lock --extra tracing --group dev pyproject.toml -o requirements-dev.lock
+	$(RESOLVE) -c requirements-dev.lock --group ship -o requirements-ship.lock
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(SHIP) .mypy_cache .ruff_cache .pytest_cache .hypothesis

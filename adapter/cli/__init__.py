@@ -23,6 +23,8 @@ _COMMANDS: Final = (
     ("schemas", "schemas", "check, register and show the schemas"),
     ("settings", "settings", "every setting with its default and meaning"),
     ("send", "send", "send commands written as JSON, and follow their outcomes"),
+    ("watch", "watch", "show the events as they come"),
+    ("tickets", "tickets", "how the tickets stand; one ticket's state and timeline"),
 )
 
 _EPILOG: Final = f"""\
@@ -34,6 +36,8 @@ first steps:
   adapter worker                             start, commands to the supplier
   adapter server                             start, notifications to Kafka
   adapter send --example AddFaultReport      a command to fill in
+  adapter watch                              what happens
+  adapter tickets                            how things stand
 
 exit codes:
 {Exit.table()}

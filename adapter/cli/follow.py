@@ -1,11 +1,9 @@
 """Following commands on the events topic until each has its final outcome."""
 
-import json
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from adapter.catalogue import Catalogue
-from adapter.core.avro import Decoded, Decoder, to_json, unframe
+from adapter.cli import show
+from adapter.cli.bus import Client
 from adapter.core.errors import Undecodable
 from adapter.transport.kafka.client import Seen
 
@@ -15,12 +13,9 @@ _PROVISIONAL = frozenset({"CommandOutcomeUnknown"})
 class Outcomes:
     """The commands waited for. Prints their events as JSON lines as they come."""
 
-    def __init__(self, compiled: Catalogue, schema: Callable[[int], str | None], pending: Iterable[str]) -> None:
-        """`schema` gives the registry's schema of an id as text."""
-        self._schemas = compiled.events
-        self._accepted = {entry.accepted.name for entry in compiled.operations.values()}
-        self._schema = schema
-        self._decoders: dict[int, Decoder | None] = {}
+    def __init__(self, bus: Client, pending: Iterable[str]) -> None:
+        self._bus = bus
+        self._accepted = {entry.accepted.name for entry in bus.known.operations.values()}
         self.pending = set(pending)
         self.not_accepted = False
 
@@ -28,13 +23,14 @@ class Outcomes:
         """Read until nothing is pending or the records end."""
         if not self.pending:
             return
-        for record in records:
-            event = self._decode(record)
-            if event is None or event.record.get("commandId") not in self.pending:
+        for seen in records:
+            try:
+                event = self._bus.decode(seen, self._bus.known.events)
+            except Undecodable:  # none of ours: others may write here too
                 continue
-            shown = {"event": event.name, **to_json(self._schemas[event.name], event.record)}
-            sys.stdout.write(json.dumps(shown, ensure_ascii=False) + "\n")
-            sys.stdout.flush()
+            if event.record.get("commandId") not in self.pending:
+                continue
+            show.write(show.event(self._bus, seen, text=False))
             if event.name in _PROVISIONAL:
                 continue
             self.pending.discard(event.record["commandId"])
@@ -42,15 +38,3 @@ class Outcomes:
                 self.not_accepted = True
             if not self.pending:
                 return
-
-    def _decode(self, record: Seen) -> Decoded | None:
-        """The event, None for a record that is none of ours: others may write here too."""
-        try:
-            identifier, payload = unframe(record.value)
-            if identifier not in self._decoders:
-                text = self._schema(identifier)
-                self._decoders[identifier] = None if text is None else Decoder(text, self._schemas.values())
-            decoder = self._decoders[identifier]
-            return None if decoder is None else decoder.decode(payload)
-        except Undecodable:
-            return None

@@ -1,19 +1,19 @@
 """`adapter send`: commands written as JSON, encoded, put on the commands topic, and followed to their outcomes."""
 
 import argparse
-import asyncio
 import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from adapter import catalogue
 from adapter.catalogue import Catalogue, Entry, SubjectStrategy, subject
+from adapter.cli.bus import Client, compiled, connected
 from adapter.cli.example import example
 from adapter.cli.exits import Exit
 from adapter.cli.follow import Outcomes
@@ -21,10 +21,8 @@ from adapter.core.avro import Encoder, from_json
 from adapter.core.errors import Refused, Stop
 from adapter.settings import Bus, Offline, load
 from adapter.settings.kinds import parse_duration
-from adapter.suppliers import cityfibre
 from adapter.telemetry import continued
-from adapter.transport.kafka.client import Follower, Sender, Sent
-from adapter.transport.registry import HttpRegistry
+from adapter.transport.kafka.client import Sender, Sent
 
 _EPILOG = """\
 A file holds one JSON object, an array of them, or one per line; "command" names the record, the other fields are its
@@ -55,37 +53,25 @@ def _run(arguments: argparse.Namespace) -> Exit:
         raise Stop("send: name a file, or - for standard input; see adapter send --help")
     timeout = _timeout(arguments.timeout)
     settings = load(Bus)
-    compiled = catalogue.load(cityfibre.supplier(), settings.schemas)
-    commands = _commands(compiled, arguments.files)
-    with asyncio.Runner() as runner:
-        options = settings.registry
-        registry = HttpRegistry(options.url, timeout=options.timeout, credentials=options.credentials, ca=options.ca)
-        try:
-            records = runner.run(_encoded(commands, settings, registry))
-            client = settings.kafka.client()
-            names = settings.topics.names()
-            follower = Follower(client, names.events) if arguments.wait else None
-            try:
-                sender = Sender(client, max_message_bytes=settings.topics.max_message_bytes)
-                failed = _report(commands, sender.send(records))
-                if follower is None:
-                    return Exit.FAILED if failed else Exit.DONE
-                pending = {c.command_id for c in commands} - failed
-                outcomes = Outcomes(compiled, lambda identifier: runner.run(registry.schema(identifier)), pending)
-                outcomes.follow(follower.read(time.monotonic() + timeout))
-                if outcomes.pending:
-                    sys.stderr.writelines(
-                        f"adapter: {command_id}: no final outcome within {arguments.timeout}\n"
-                        for command_id in sorted(outcomes.pending)
-                    )
-                if failed:
-                    return Exit.FAILED
-                return Exit.NOT_ACCEPTED if outcomes.pending or outcomes.not_accepted else Exit.DONE
-            finally:
-                if follower is not None:
-                    follower.close()
-        finally:
-            runner.run(registry.close())
+    known = compiled(settings)
+    commands = _commands(known, arguments.files)
+    with connected(settings, known) as bus, ExitStack() as stack:
+        records = bus.run(_encoded(commands, bus))
+        # Before anything is sent: it starts where the topic ends now.
+        follower = stack.enter_context(bus.following(bus.topics.events)) if arguments.wait else None
+        sender = Sender(settings.kafka.client(), max_message_bytes=settings.topics.max_message_bytes)
+        failed = _report(commands, sender.send(records))
+        if follower is None:
+            return Exit.FAILED if failed else Exit.DONE
+        outcomes = Outcomes(bus, {c.command_id for c in commands} - failed)
+        outcomes.follow(follower.read(time.monotonic() + timeout))
+    sys.stderr.writelines(
+        f"adapter: {command_id}: no final outcome within {arguments.timeout}\n"
+        for command_id in sorted(outcomes.pending)
+    )
+    if failed:
+        return Exit.FAILED
+    return Exit.NOT_ACCEPTED if outcomes.pending or outcomes.not_accepted else Exit.DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +89,10 @@ class _Command:
 
 
 def _example(name: str) -> Exit:
-    compiled = catalogue.load(cityfibre.supplier(), load(Offline).schemas)
-    if name not in compiled.commands:
-        raise Stop(f"--example {name}: no such command; there are {', '.join(compiled.commands)}")
-    shown = example(compiled.commands[name], without=compiled.supplier.envelope, now=datetime.now(UTC))
+    known = compiled(load(Offline))
+    if name not in known.commands:
+        raise Stop(f"--example {name}: no such command; there are {', '.join(known.commands)}")
+    shown = example(known.commands[name], without=known.supplier.envelope, now=datetime.now(UTC))
     sys.stdout.write(json.dumps(shown, indent=2) + "\n")
     return Exit.DONE
 
@@ -118,14 +104,14 @@ def _timeout(text: str) -> float:
         raise Stop(f"--timeout: {error}; write for example 30s or 5m") from None
 
 
-def _commands(compiled: Catalogue, files: Sequence[str]) -> list[_Command]:
+def _commands(known: Catalogue, files: Sequence[str]) -> list[_Command]:
     """All commands of all files. Raises Stop with everything that is wrong with them."""
     commands: list[_Command] = []
     problems: list[str] = []
     seen: set[str] = set()
     for file in files:
         for where, content in _objects(file, problems):
-            command = _command(compiled, where, content, problems)
+            command = _command(known, where, content, problems)
             if command is None:
                 continue
             if command.command_id in seen:
@@ -172,15 +158,15 @@ def _lines(name: str, text: str, problems: list[str]) -> Iterator[tuple[str, Any
             return
 
 
-def _command(compiled: Catalogue, where: str, content: Any, problems: list[str]) -> _Command | None:
+def _command(known: Catalogue, where: str, content: Any, problems: list[str]) -> _Command | None:
     if not isinstance(content, dict):
         problems.append(f"{where}: is not a JSON object")
         return None
     fields = dict(content)
     name = fields.pop("command", None)
-    entry = compiled.operations.get(name) if isinstance(name, str) else None
+    entry = known.operations.get(name) if isinstance(name, str) else None
     if entry is None:
-        problems.append(f'{where}: "command" must be one of {", ".join(compiled.operations)}')
+        problems.append(f'{where}: "command" must be one of {", ".join(known.operations)}')
         return None
     fields.setdefault("commandId", str(uuid4()))
     fields.setdefault("issuedAt", datetime.now(UTC).isoformat(timespec="milliseconds"))
@@ -191,15 +177,15 @@ def _command(compiled: Catalogue, where: str, content: Any, problems: list[str])
         return None
 
 
-async def _encoded(commands: Sequence[_Command], settings: Bus, registry: HttpRegistry) -> list[Sent]:
+async def _encoded(commands: Sequence[_Command], bus: Client) -> list[Sent]:
     """The records as they go on the topic. Raises Stop if the registry lacks a schema, Unavailable."""
-    topic = settings.topics.names().commands
-    strategy = SubjectStrategy(settings.registry.subject_strategy)
+    topic = bus.topics.commands
+    strategy = SubjectStrategy(bus.settings.registry.subject_strategy)
     encoders: dict[str, Encoder] = {}
     missing: list[str] = []
     for schema in {c.entry.command.name: c.entry.command for c in commands}.values():
         name = subject(strategy, topic, schema)
-        identifier = await registry.identifier(name, schema.text)
+        identifier = await bus.registry.identifier(name, schema.text)
         if identifier is None:
             missing.append(f"{name}: the registry has not this schema; run `adapter schemas register`")
         else:

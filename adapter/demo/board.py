@@ -1,6 +1,6 @@
 """What the story expects of each command, and what came of it.
 
-An outcome is one line of text, made from an event by `outcome`; a story says which lines it expects, word for word.
+An outcome is an event's headline (core.wording); a story says which it expects, word for word.
 """
 
 import asyncio
@@ -82,45 +82,6 @@ class Board:
         sending.records.append(record)
         sending.changed.set()
         return sending
-
-
-def outcome(name: str, record: Mapping[str, Any]) -> str:
-    """The line of an event: its name and what matters of it."""
-    tries = f", {record['attempts']} tries" if record["attempts"] > 1 else ""
-    match name:
-        case "CommandRejected":
-            return f"{name} by {record['rejectedBy'].lower()}: {record['code']}{tries}"
-        case "CommandOutcomeUnknown":
-            return f"{name}: {record['reason']}{tries}"
-        case "CommandSettled":
-            return f"{name}: {record['outcome'].lower()}{tries}"
-        case _:
-            return f"{name}{_told(record['reply'] or {})}{tries}"
-
-
-def particulars(name: str, record: Mapping[str, Any]) -> str:
-    """What a reader of the timeline would also like to know; nothing of it is compared."""
-    reply = record.get("reply") or {}
-    match name:
-        case "CommandRejected":
-            problems = [f"{problem['path']} {problem['text']}" for problem in record["problems"]]
-            return "; ".join([*problems, *filter(None, [record["text"]])])
-        case "CommandOutcomeUnknown":
-            return f"held until {record['doubtUntil']:%H:%M:%S} UTC"
-        case "CommandSettled":
-            return f"by {record['settledBy'].lower().replace('_', ' ')}"
-        case _ if reply.get("appointmentReservationKey"):
-            return f"key {reply['appointmentReservationKey']}"
-        case _:
-            return ""
-
-
-def _told(reply: Mapping[str, Any]) -> str:
-    if "appointmentSlots" in reply:
-        return f": {len(reply['appointmentSlots'])} slots"
-    if reply.get("status"):
-        return f": {reply['status']}"
-    return ""
 
 
 def problems(board: Board, requests: Mapping[str, int], failures: Sequence[str] = ()) -> list[str]:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import uuid4
 
+from adapter.core import wording
 from adapter.core.avro import Decoder, from_json, unframe
-from adapter.demo.board import DEAD_LETTER, Board, Sending, outcome, particulars
+from adapter.demo.board import DEAD_LETTER, Board, Sending
 from adapter.demo.display import Display
 from adapter.demo.stage import Stage
 from adapter.telemetry import continued
@@ -110,8 +111,8 @@ class Reader:
             assert schema is not None, "an event's schema is registered"
             self._decoders[identifier] = Decoder(schema, self._stage.known.events.values())
         decoded = self._decoders[identifier].decode(payload)
-        text = outcome(decoded.name, decoded.record)
-        self._note(decoded.record["commandId"], text, decoded.record, particulars(decoded.name, decoded.record))
+        name, record = decoded.name, decoded.record
+        self._note(record["commandId"], wording.headline(name, record), record, wording.particulars(name, record))
 
     async def _dead_letter(self, seen: Seen) -> None:
         headers = {name: (value or b"").decode() for name, value in seen.headers}

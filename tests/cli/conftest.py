@@ -1,8 +1,21 @@
-"""The command line without settings of whoever runs the tests."""
+"""The command line without settings of whoever runs the tests, and a bus for it to look at."""
 
+import asyncio
 import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
+
+from adapter import catalogue
+from adapter.catalogue import Catalogue
+from adapter.cli import main
+from adapter.core.avro import Encoder, Schema
+from adapter.demo import registry
+from adapter.suppliers import cityfibre
+from adapter.transport.kafka.client import Sender, Sent
+from tests.support.topics import Topics
 
 
 @pytest.fixture(autouse=True)
@@ -10,3 +23,54 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("ADAPTER_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="package")
+def compiled() -> Catalogue:
+    return catalogue.load(cityfibre.supplier())
+
+
+@dataclass(frozen=True, slots=True)
+class Bus:
+    """Topics and registered schemas, as the settings have them."""
+
+    kafka: str
+    topics: Topics
+    ids: Mapping[str, int]
+    """The registry's ids by record name."""
+
+    sender: Sender
+
+    def write(self, topic: str, key: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+        assert self.sender.send([Sent(topic, key.encode(), value, headers)]) == [None]
+
+    def event(self, schema: Schema, key: str, record: Mapping[str, Any]) -> None:
+        """As the flows write it: ce_type ends with the kind of a notification."""
+        kind = f".{record['kind']}" if "kind" in record else ""
+        headers = [("ce_id", f"id-{key}".encode()), ("ce_type", f"{schema.fullname}{kind}".encode())]
+        self.write(self.topics.events, key, Encoder(schema, self.ids[schema.name]).encode(record), headers)
+
+    def ticket(self, schema: Schema, key: str, record: Mapping[str, Any] | None) -> None:
+        value = None if record is None else Encoder(schema, self.ids[schema.name]).encode(record)
+        self.write(self.topics.tickets, key, value)
+
+
+@pytest.fixture
+async def bus(
+    kafka: str, topics: Topics, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> AsyncIterator[Bus]:
+    served = await registry.serve()
+    for name, value in {
+        "KAFKA__BOOTSTRAP_SERVERS": kafka,
+        "REGISTRY__URL": served.url,
+        "TOPICS__COMMANDS": topics.commands,
+        "TOPICS__EVENTS": topics.events,
+        "TOPICS__TICKETS": topics.tickets,
+        "TOPICS__JOURNAL": topics.journal,
+    }.items():
+        monkeypatch.setenv(f"ADAPTER_{name}", value)
+    assert await asyncio.to_thread(main, ["schemas", "register"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    ids = {line.partition(": id ")[0].rpartition(".")[2]: int(line.rpartition(" ")[2]) for line in shown}
+    yield Bus(kafka, topics, ids, Sender({"bootstrap.servers": kafka}, max_message_bytes=1_000_000))
+    await served.close()

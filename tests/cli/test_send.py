@@ -4,9 +4,8 @@ import asyncio
 import io
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
@@ -15,21 +14,13 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer
 
-from adapter import catalogue
 from adapter.catalogue import Catalogue
 from adapter.cli import main
 from adapter.cli.example import example
 from adapter.core.avro import Decoded, Decoder, Encoder, from_json, unframe
-from adapter.demo import registry
-from adapter.suppliers import cityfibre
 from adapter.telemetry import parse_traceparent
 from adapter.transport.kafka.client import Sender, Sent
-from tests.support.topics import Topics
-
-
-@pytest.fixture(scope="module")
-def compiled() -> Catalogue:
-    return catalogue.load(cityfibre.supplier())
+from tests.cli.conftest import Bus
 
 
 @pytest.fixture
@@ -106,36 +97,6 @@ def test_neither_file_nor_example_is_wrong_usage(capsys: pytest.CaptureFixture[s
     assert main(["send"]) == 2
     assert main(["send", "x", "--timeout", "soon"]) == 2
     assert "--timeout" in capsys.readouterr().err
-
-
-@dataclass(frozen=True, slots=True)
-class Bus:
-    """Topics and registered schemas, as the settings have them."""
-
-    kafka: str
-    topics: Topics
-    ids: Mapping[str, int]
-    """The registry's ids by record name."""
-
-
-@pytest.fixture
-async def bus(
-    kafka: str, topics: Topics, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> AsyncIterator[Bus]:
-    served = await registry.serve()
-    for name, value in {
-        "KAFKA__BOOTSTRAP_SERVERS": kafka,
-        "REGISTRY__URL": served.url,
-        "TOPICS__COMMANDS": topics.commands,
-        "TOPICS__EVENTS": topics.events,
-        "TOPICS__JOURNAL": topics.journal,
-    }.items():
-        monkeypatch.setenv(f"ADAPTER_{name}", value)
-    assert await asyncio.to_thread(main, ["schemas", "register"]) == 0
-    shown = capsys.readouterr().out.splitlines()
-    ids = {line.partition(": id ")[0].rpartition(".")[2]: int(line.rpartition(" ")[2]) for line in shown}
-    yield Bus(kafka, topics, ids)
-    await served.close()
 
 
 class StandIn:

@@ -1,4 +1,4 @@
-"""A plain producer and reader for the command line: send some records, follow a topic from where it ends now.
+"""A plain producer and reader for the command line: send some records, follow a topic.
 
 The worker has its own (consumer.py, producer.py): these know neither groups nor transactions.
 """
@@ -6,13 +6,15 @@ The worker has its own (consumer.py, producer.py): these know neither groups nor
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from enum import Enum
 from typing import Any, cast
 from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from adapter.core.errors import Stop, Unavailable
+from adapter.core.partition import partition_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Sent:
 
     topic: str
     key: bytes
-    value: bytes
+    value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
 
 
@@ -31,9 +33,23 @@ class Seen:
 
     partition: int
     offset: int
+    at: datetime
+    """When it was written, by its producer's clock or the broker's, as the topic has it."""
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]] = ()
+
+    def header(self, name: str) -> str:
+        """Its text, empty if there is no such header."""
+        value = next((value for each, value in self.headers if each == name), None)
+        return (value or b"").decode(errors="replace")
+
+
+class Edge(Enum):
+    """Where a topic is read from, unless from a time."""
+
+    FIRST = "the oldest record it still has"
+    END = "where it ends now"
 
 
 class Sender:
@@ -88,12 +104,24 @@ class Sender:
 
 
 class Follower:
-    """Reads the committed records of a topic that are written from now on."""
+    """Reads the committed records of a topic, in order per partition."""
 
-    def __init__(self, client: Mapping[str, str], topic: str, *, timeout: timedelta = timedelta(seconds=15)) -> None:
-        """Raises Stop if there is no such topic or librdkafka refuses a property, Unavailable."""
+    def __init__(
+        self,
+        client: Mapping[str, str],
+        topic: str,
+        *,
+        start: datetime | Edge = Edge.END,
+        key: bytes | None = None,
+        timeout: timedelta = timedelta(seconds=15),
+    ) -> None:
+        """Of a `key` only the partition where Java clients and the adapter put it is read. `start` is a record's time.
+
+        Raises Stop if there is no such topic or librdkafka refuses a property, Unavailable.
+        """
+        self._topic = topic
+        self._timeout = timeout.total_seconds()
         self._heard = _Heard()
-        limit = timeout.total_seconds()
         try:
             self._consumer = Consumer(
                 {
@@ -103,6 +131,7 @@ class Follower:
                     "group.id": f"fault-adapter-follower-{uuid4()}",
                     "enable.auto.commit": False,
                     "isolation.level": "read_committed",
+                    "enable.partition.eof": True,
                     "auto.offset.reset": "error",
                     "allow.auto.create.topics": False,
                 }
@@ -110,11 +139,11 @@ class Follower:
         except KafkaException as error:
             raise _refused(error) from None
         try:
-            self._consumer.assign(self._ends(topic, limit))
+            self._open(start, key)
         except KafkaException as error:
             self._consumer.close()
             raise Unavailable(f"the cluster does not answer: {self._heard.text or error.args[0].str()}") from None
-        except Stop:
+        except (Stop, Unavailable):
             self._consumer.close()
             raise
 
@@ -122,27 +151,72 @@ class Follower:
         """Records as they come, till `until` (monotonic seconds). Raises Unavailable on what will not mend itself."""
         while (left := until - time.monotonic()) > 0:
             message = self._consumer.poll(min(left, 0.5))
-            if message is None:
-                continue
-            error = message.error()
-            if error is None:
+            if message is not None and self._is_record(message):
                 yield _seen(message)
-            elif not error.retriable():
-                raise Unavailable(f"the topic can't be read: {error.str()}")
+
+    def rest(self) -> Iterator[Seen]:
+        """All from the start to where the topic ended when this was opened. Raises Unavailable."""
+        left = {number for number, (start, end) in self._spans.items() if start < end}
+        heard = time.monotonic()
+        while left:
+            for message in self._consumer.consume(1000, 0.2):
+                heard = time.monotonic()
+                record, number, offset = self._is_record(message), message.partition(), message.offset()
+                if number is None or offset is None:  # an error of the client as a whole
+                    continue
+                end = self._spans[number][1]
+                if record and offset < end:
+                    yield _seen(message)
+                    offset += 1
+                if offset >= end:  # also without a record there: markers and what was aborted may lie behind the last
+                    left.discard(number)
+            if time.monotonic() - heard > self._timeout:
+                raise Unavailable(f"{self._topic}: the cluster does not answer: {self._heard.text or 'nothing comes'}")
 
     def close(self) -> None:
         self._consumer.close()
 
-    def _ends(self, topic: str, limit: float) -> list[TopicPartition]:
-        known = self._consumer.list_topics(topic, timeout=limit).topics[topic]
+    def _open(self, start: datetime | Edge, key: bytes | None) -> None:
+        known = self._consumer.list_topics(self._topic, timeout=self._timeout).topics[self._topic]
         if known.error is not None or not known.partitions:
-            raise Stop(f"{topic}: there is no such topic, or we may not read it; see `adapter topics plan`")
-        return [
-            TopicPartition(
-                topic, number, self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=limit)[1]
-            )
-            for number in known.partitions
-        ]
+            raise Stop(f"{self._topic}: there is no such topic, or we may not read it; see `adapter topics plan`")
+        numbers = list(known.partitions) if key is None else [partition_of(key, len(known.partitions))]
+        bounds = {number: self._bounds(number) for number in numbers}
+        match start:
+            case Edge.FIRST:
+                self._spans = bounds
+            case Edge.END:
+                self._spans = {number: (end, end) for number, (_, end) in bounds.items()}
+            case datetime():
+                self._spans = self._since(start, bounds)
+        self._consumer.assign([TopicPartition(self._topic, number, at) for number, (at, _) in self._spans.items()])
+
+    def _since(self, start: datetime, bounds: Mapping[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+        """The bounds, with the first record of that time or later for a start."""
+        milliseconds = max(0, int(start.timestamp() * 1000))
+        asked = [TopicPartition(self._topic, number, milliseconds) for number in bounds]
+        spans = {}
+        for found in self._consumer.offsets_for_times(asked, timeout=self._timeout):
+            if found.error is not None:
+                raise KafkaException(found.error)
+            end = bounds[found.partition][1]
+            spans[found.partition] = (found.offset if found.offset >= 0 else end, end)
+        return spans
+
+    def _bounds(self, number: int) -> tuple[int, int]:
+        found = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=self._timeout)
+        if found is None:
+            raise Unavailable(f"{self._topic} partition {number}: no answer")
+        return found
+
+    def _is_record(self, message: Message) -> bool:
+        """Whether it is one, not a passing error or the end of what there is. Raises Unavailable."""
+        error = message.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._PARTITION_EOF or error.retriable():  # noqa: SLF001 -- its public name
+            return False
+        raise Unavailable(f"{self._topic}: can't be read: {error.str()}")
 
 
 class _Heard:
@@ -159,11 +233,12 @@ class _Heard:
 
 
 def _seen(message: Message) -> Seen:
-    partition, offset = message.partition(), message.offset()
-    assert partition is not None
+    number, offset = message.partition(), message.offset()
+    assert number is not None
     assert offset is not None
     headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
-    return Seen(partition, offset, message.key(), message.value(), tuple(headers or ()))
+    at = datetime.fromtimestamp(max(0, message.timestamp()[1]) / 1000, UTC)
+    return Seen(number, offset, at, message.key(), message.value(), tuple(headers or ()))
 
 
 def _refused(error: KafkaException) -> Stop:

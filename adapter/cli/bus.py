@@ -1,0 +1,80 @@
+"""The bus as the command line sees it: settings, schemas, the registry, and readers that are closed again."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+
+from adapter import catalogue
+from adapter.catalogue import Catalogue
+from adapter.core.avro import Decoded, Decoder, Schema, unframe
+from adapter.core.errors import Undecodable
+from adapter.settings import Bus, Offline
+from adapter.suppliers import cityfibre
+from adapter.transport.kafka.client import Edge, Follower, Seen
+from adapter.transport.registry import HttpRegistry
+
+_T = TypeVar("_T")
+
+
+class Client:
+    """One visit to the bus. Its registry works on a loop of its own, so that all else here may simply wait."""
+
+    def __init__(self, settings: Bus, known: Catalogue, registry: HttpRegistry, runner: asyncio.Runner) -> None:
+        self.settings = settings
+        self.topics = settings.topics.names()
+        self.known = known
+        self.registry = registry
+        self._runner = runner
+        self._decoders: dict[int, Decoder | Undecodable] = {}
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return self._runner.run(work)
+
+    @contextmanager
+    def following(
+        self, topic: str, *, start: datetime | Edge = Edge.END, key: bytes | None = None
+    ) -> Iterator[Follower]:
+        """Raises Stop if there is no such topic, Unavailable."""
+        follower = Follower(self.settings.kafka.client(), topic, start=start, key=key)
+        try:
+            yield follower
+        finally:
+            follower.close()
+
+    def decode(self, seen: Seen, schemas: Mapping[str, Schema]) -> Decoded:
+        """The record as one of `schemas`. Raises Undecodable for what is none of them, Unavailable."""
+        identifier, payload = unframe(seen.value)
+        if identifier not in self._decoders:
+            self._decoders[identifier] = self._decoder(identifier, schemas)
+        decoder = self._decoders[identifier]
+        if isinstance(decoder, Undecodable):
+            raise decoder
+        return decoder.decode(payload)
+
+    def _decoder(self, identifier: int, schemas: Mapping[str, Schema]) -> Decoder | Undecodable:
+        text = self.run(self.registry.schema(identifier))
+        if text is None:
+            return Undecodable("bad-schema", f"the registry has no schema {identifier}")
+        try:
+            return Decoder(text, schemas.values())
+        except Undecodable as undecodable:
+            return undecodable
+
+
+def compiled(settings: Offline) -> Catalogue:
+    """Raises Stop."""
+    return catalogue.load(cityfibre.supplier(), settings.schemas)
+
+
+@contextmanager
+def connected(settings: Bus, known: Catalogue) -> Iterator[Client]:
+    """Raises Stop, Unavailable."""
+    options = settings.registry
+    with asyncio.Runner() as runner:
+        registry = HttpRegistry(options.url, timeout=options.timeout, credentials=options.credentials, ca=options.ca)
+        try:
+            yield Client(settings, known, registry, runner)
+        finally:
+            runner.run(registry.close())

@@ -1,0 +1,61 @@
+"""Events on standard output: lines for a person on a terminal, JSON lines in a pipe."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from adapter.cli.bus import Client
+from adapter.core import wording
+from adapter.core.avro import to_json
+from adapter.core.errors import Undecodable
+from adapter.transport.kafka.client import Seen
+
+ENVELOPE: Final = ("event", "key", "at", "id")
+"""What an event's JSON line has in front of the record's own fields."""
+
+
+def add_form(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text", action="store_true", help="lines for a person, also where the output is no terminal")
+
+
+def as_text(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.text) or sys.stdout.isatty()
+
+
+def write(line: str) -> None:
+    """One line, at once. Nothing in it can take a terminal over."""
+    sys.stdout.write("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line) + "\n")
+    sys.stdout.flush()
+
+
+def event(bus: Client, seen: Seen, *, text: bool) -> str:
+    """The line of a record of the events topic. Others may write there: what is no event of ours is told as such."""
+    at, key = wording.moment(seen.at), (seen.key or b"").decode(errors="replace")
+    try:
+        decoded = bus.decode(seen, bus.known.events)
+    except Undecodable as undecodable:
+        if text:
+            place = f"partition {seen.partition}, offset {seen.offset}"
+            return _aligned(at, key, f"unreadable: {undecodable.reason}", f"{place}; {undecodable.detail}")
+        told = {"unreadable": undecodable.reason, "key": key, "at": _json_time(seen.at)}
+        return json_line({**told, "partition": seen.partition, "offset": seen.offset})
+    if text:
+        name, record = decoded.name, decoded.record
+        return _aligned(at, key, wording.headline(name, record), wording.particulars(name, record))
+    envelope = dict(zip(ENVELOPE, (decoded.name, key, _json_time(seen.at), seen.header("ce_id")), strict=True))
+    return json_line(envelope | to_json(bus.known.events[decoded.name], decoded.record))
+
+
+def json_line(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _aligned(at: str, key: str, told: str, more: str) -> str:
+    return f"{at}  {key:<12}  {told:<44}  {more}".rstrip()
+
+
+def _json_time(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

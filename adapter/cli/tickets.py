@@ -1,0 +1,219 @@
+"""`adapter tickets`: how the tickets stand, or one of them with all that happened to it."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from adapter.cli import show
+from adapter.cli.bus import Client, compiled, connected
+from adapter.cli.exits import Exit
+from adapter.core import wording
+from adapter.core.avro import Decoded, to_json
+from adapter.core.errors import Undecodable
+from adapter.core.ticket import Clock, Status, Ticket, ticket
+from adapter.settings import Bus, load
+from adapter.transport.kafka.client import Edge, Seen
+
+_EPILOG = """\
+Reads the topic of tickets, which the projector writes, and for one ticket its events too. Without a reference those
+that are Closed or Rejected are left out. In a pipe: the records as JSON lines; of one ticket, its events follow.
+
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL.
+
+examples:
+  adapter tickets                      a table, what needs an answer first
+  adapter tickets SP-1001              its state, clock and deadline, and its timeline
+  adapter tickets | jq -r 'select(.status == "RESOLVED") | [.resolveDeadline, .buyerFaultReference] | @tsv' | sort
+"""
+
+_ENDED: Final = frozenset({Status.CLOSED, Status.REJECTED})
+_CLOCKS_APART: Final = timedelta(minutes=10)
+"""A ticket's first event may carry the time of a producer whose clock is behind the one that opened it."""
+
+
+def add(_name: str, parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
+    parser.add_argument("reference", nargs="?", metavar="REFERENCE", help="the buyer's reference of one ticket")
+    parser.add_argument("--all", action="store_true", help="also those that are Closed or Rejected")
+    show.add_form(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> Exit:
+    settings = load(Bus)
+    text = show.as_text(arguments)
+    with connected(settings, compiled(settings)) as bus:
+        if arguments.reference is not None:
+            return _one(bus, arguments.reference.strip(), text=text)
+        return _table(bus, everything=arguments.all) if text else _lines(bus, everything=arguments.all)
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------
+
+
+def _table(bus: Client, *, everything: bool) -> Exit:
+    now = datetime.now(UTC)
+    rows, ended = [], 0
+    for _, found in _newest(bus):
+        if found.status in _ENDED and not everything:
+            ended += 1
+        else:
+            rows.append((found.deadline or _NEVER, found.updated_at, _row(found, now)))
+    rows.sort()
+    if rows:
+        for line in wording.columns([_HEAD, *(row for _, _, row in rows)]):
+            show.write(line)
+    elif not ended:
+        show.write("no tickets; adapter projector makes them from the events")
+    if ended:
+        show.write(f"{ended} more are Closed or Rejected: --all shows them")
+    return Exit.DONE
+
+
+def _lines(bus: Client, *, everything: bool) -> Exit:
+    for record, found in _newest(bus):
+        if everything or found.status not in _ENDED:
+            show.write(_json(bus, record))
+    return Exit.DONE
+
+
+def _newest(bus: Client) -> Iterator[tuple[Decoded, Ticket]]:
+    """Every ticket as it stands now, as a record too.
+
+    Read twice, first for the offsets alone: a compacted topic has several records of a key, and all of them at once are
+    more than fits in memory.
+    """
+    newest: dict[bytes | None, int] = {}
+    with bus.following(bus.topics.tickets, start=Edge.FIRST) as follower:
+        for seen in follower.rest():
+            newest[seen.key] = seen.offset
+    with bus.following(bus.topics.tickets, start=Edge.FIRST) as follower:
+        for seen in follower.rest():
+            at = newest.get(seen.key)
+            if at is None or seen.offset < at:
+                continue
+            del newest[seen.key]
+            record = _decoded(bus, seen)
+            if record is not None:
+                yield record, ticket(record.record)
+
+
+_HEAD: Final = ("REFERENCE", "STATUS", "SINCE", "SLA CLOCK", "ANSWER BEFORE", "SUPPLIER'S", "EVENTS")
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+
+
+def _row(found: Ticket, now: datetime) -> tuple[str, ...]:
+    return (
+        found.reference,
+        _status(found),
+        wording.moment(found.status_since) if found.status_since else "",
+        _clock(found, now),
+        f"{wording.moment(found.deadline)} {_left(found.deadline, now)}" if found.deadline else "",
+        found.maintainer_reference or "",
+        str(found.events),
+    )
+
+
+# -- one of them -------------------------------------------------------------------------------------------------------
+
+
+def _one(bus: Client, reference: str, *, text: bool) -> Exit:
+    key = reference.encode()
+    latest: Seen | None = None
+    with bus.following(bus.topics.tickets, start=Edge.FIRST, key=key) as follower:
+        for seen in follower.rest():
+            if seen.key == key:
+                latest = seen
+    record = _decoded(bus, latest) if latest else None
+    found = ticket(record.record) if record else None
+    if record and found:
+        for line in _portrait(found, datetime.now(UTC)) if text else [_json(bus, record)]:
+            show.write(line)
+    elif text:
+        show.write(
+            f"{reference}: not in {bus.topics.tickets}: unknown, forgotten, or no projector has run; its events:"
+        )
+    events, newer = 0, 0
+    start = found.opened_at - _CLOCKS_APART if found else Edge.FIRST
+    with bus.following(bus.topics.events, start=start, key=key) as follower:
+        for seen in follower.rest():
+            if seen.key != key:
+                continue
+            show.write(show.event(bus, seen, text=text))
+            events += 1
+            newer += found is not None and seen.at > found.updated_at
+    if newer:
+        sys.stderr.write(f"adapter: {reference}: {newer} events are newer than this state; is a projector running?\n")
+    if found is None and not events:
+        sys.stderr.write(f"adapter: {reference}: no such ticket\n")
+        return Exit.FAILED
+    return Exit.DONE
+
+
+def _portrait(found: Ticket, now: datetime) -> Iterator[str]:
+    yield found.reference
+    facts = [
+        ("status", f"{_status(found)}{f' since {wording.moment(found.status_since)}' if found.status_since else ''}")
+    ]
+    if found.maintainer_reference:
+        facts.append(("supplier's", found.maintainer_reference))
+    facts.append(("opened", f"{wording.moment(found.opened_at)} by the {found.origin.value.lower()}"))
+    facts.append(("SLA clock", _clock(found, now)))
+    if found.deadline:
+        facts.append(
+            ("answer", f"with ResolveResponse before {wording.moment(found.deadline)} {_left(found.deadline, now)}")
+        )
+    facts += [("appointment", wording.appointment(visit)) for visit in found.appointments]
+    for command in found.commands:
+        code = f" {command.code}" if command.code else ""
+        facts.append(
+            ("command", f"{command.operation} {wording.word(command.outcome)}{code}, {wording.moment(command.at)}")
+        )
+    counts = f"{found.events}, {found.late} came late"
+    if found.last_illegal:
+        before, after = found.last_illegal.before, found.last_illegal.after
+        counts += f"; {found.illegal} changes of status the contract does not have, the last {before} to {after}"
+    facts.append(("events", counts))
+    for line in wording.columns(facts):
+        yield f"  {line}"
+    yield ""
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def _decoded(bus: Client, seen: Seen) -> Decoded | None:
+    """None for a ticket that is forgotten, and for a record that is no ticket, which is told."""
+    if seen.value is None:
+        return None
+    try:
+        return bus.decode(seen, bus.known.tickets)
+    except Undecodable as undecodable:
+        place = f"{bus.topics.tickets} partition {seen.partition} offset {seen.offset}"
+        sys.stderr.write(f"adapter: {place}: not a ticket: {undecodable}\n")
+        return None
+
+
+def _json(bus: Client, record: Decoded) -> str:
+    shown = to_json(bus.known.tickets[record.name], record.record)
+    del shown["seen"]  # the projector's own, and no text
+    return show.json_line(shown)
+
+
+def _status(found: Ticket) -> str:
+    return found.status.value if found.status else "no word yet"
+
+
+def _clock(found: Ticket, now: datetime) -> str:
+    since = now - (found.clock_since or now)
+    ran = found.ran + (since if found.clock is Clock.RUNNING else timedelta(0))
+    paused = found.paused + (since if found.clock is Clock.PAUSED else timedelta(0))
+    if found.clock is Clock.NOT_STARTED:
+        return "not started"
+    return f"{wording.word(found.clock)}, ran {wording.span(ran)}{f', paused {wording.span(paused)}' if paused else ''}"
+
+
+def _left(deadline: datetime, now: datetime) -> str:
+    return f"(in {wording.span(deadline - now)})" if deadline > now else f"({wording.span(now - deadline)} ago)"

@@ -1,0 +1,102 @@
+"""`adapter watch`: the events as they come."""
+
+import argparse
+import math
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from adapter.catalogue import Catalogue
+from adapter.cli import show
+from adapter.cli.bus import compiled, connected
+from adapter.cli.exits import Exit
+from adapter.core.avro.schema import Enum
+from adapter.core.errors import Stop
+from adapter.settings import Bus, load
+from adapter.settings.kinds import parse_duration
+from adapter.transport.kafka.client import Edge, Seen
+
+_EPILOG = """\
+Reads committed records only and belongs to no group: watching disturbs nobody. A kind is the name of an event, such as
+CommandRejected, or what a notification is about, such as resolved.
+
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL.
+
+examples:
+  adapter watch                                        what comes from now on, until Ctrl-C
+  adapter watch --reference SP-1001 --since beginning  one ticket's life
+  adapter watch --since 1h --until-now | jq -r 'select(.event == "CommandRejected") | .code' | sort | uniq -c
+  adapter watch --kind resolved --kind ResolveDeadlineApproaching
+"""
+
+
+def add(_name: str, parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "--reference", action="append", default=[], metavar="KEY", help="only this key; may be repeated"
+    )
+    parser.add_argument("--kind", action="append", default=[], metavar="KIND", help="only these; may be repeated")
+    parser.add_argument(
+        "--since", metavar="WHEN", help="from then on: a duration ago (2h), a time (2026-01-31T12:00:00Z), beginning"
+    )
+    parser.add_argument("--until-now", action="store_true", help="end where the topic ends now, instead of following")
+    show.add_form(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> Exit:
+    start = _start(arguments.since, datetime.now(UTC))
+    settings = load(Bus)
+    known = compiled(settings)
+    kinds = _kinds(arguments.kind, known)
+    keys = [reference.strip().encode() for reference in arguments.reference]
+    text = show.as_text(arguments)
+    with (
+        connected(settings, known) as bus,
+        bus.following(bus.topics.events, start=start, key=keys[0] if len(keys) == 1 else None) as follower,
+    ):
+        for seen in follower.rest() if arguments.until_now else follower.read(math.inf):
+            if (keys and seen.key not in keys) or (kinds and not kinds & _told(seen)):
+                continue
+            show.write(show.event(bus, seen, text=text))
+    return Exit.DONE
+
+
+def _start(text: str | None, now: datetime) -> datetime | Edge:
+    """Raises Stop."""
+    if text is None:
+        return Edge.END
+    if text == "beginning":
+        return Edge.FIRST
+    try:
+        return now - parse_duration(text)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise Stop("--since: neither a duration such as 2h nor a time with its zone such as 2026-01-31T12:00:00Z")
+    return at
+
+
+def _kinds(asked: Collection[str], known: Catalogue) -> frozenset[str]:
+    """As `_told` writes them. Raises Stop for one that no event can have."""
+    of_notifications = known.notification.event.fields()["kind"].type
+    assert isinstance(of_notifications, Enum)
+    possible = {_plain(name): name for name in (*known.events, *of_notifications.symbols)}
+    unknown = [kind for kind in asked if _plain(kind) not in possible]
+    if unknown:
+        raise Stop(
+            *(f"--kind {kind}: there is no such kind" for kind in unknown), f"kinds: {', '.join(possible.values())}"
+        )
+    return frozenset(map(_plain, asked))
+
+
+def _told(seen: Seen) -> frozenset[str]:
+    """The names in the event's ce_type: fault.event.FaultReportUpdated.RESOLVED."""
+    return frozenset(_plain(part) for part in seen.header("ce_type").split(".")[2:])
+
+
+def _plain(word: str) -> str:
+    return "".join(c for c in word.lower() if c.isalnum())

@@ -1,0 +1,119 @@
+"""Reading a topic with no group: from an edge or a time, of one key, to its end or as it grows."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from confluent_kafka import Producer
+
+from adapter.core.errors import Stop, Unavailable
+from adapter.core.partition import partition_of
+from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Sent
+from tests.support.topics import Topics
+
+SHORT = timedelta(seconds=1)
+
+
+@pytest.fixture
+def client(kafka: str) -> dict[str, str]:
+    return {"bootstrap.servers": kafka}
+
+
+def put(client: dict[str, str], topic: str, *keys: str) -> None:
+    sender = Sender(client, max_message_bytes=1_000_000)
+    records = [Sent(topic, key.encode(), key.encode(), [("name", key.encode())]) for key in keys]
+    assert sender.send(records) == [None] * len(keys)
+
+
+def read(client: dict[str, str], topic: str, start: datetime | Edge, key: bytes | None = None) -> list[Seen]:
+    follower = Follower(client, topic, start=start, key=key)
+    try:
+        return list(follower.rest())
+    finally:
+        follower.close()
+
+
+def keys(records: list[Seen]) -> set[str]:
+    return {(seen.key or b"").decode() for seen in records}
+
+
+def test_from_the_beginning_all_is_read_to_the_end(client: dict[str, str], topics: Topics) -> None:
+    names = [f"SP-{number}" for number in range(50)]
+    before = datetime.now(UTC)
+    put(client, topics.events, *names)
+    found = read(client, topics.events, Edge.FIRST)
+    assert sorted(keys(found)) == sorted(names)
+    assert len(found) == len(names)
+    assert all(seen.header("name").encode() == seen.key for seen in found)
+    assert all(abs(seen.at - before) < timedelta(minutes=1) for seen in found)
+    assert read(client, topics.events, Edge.END) == []
+
+
+def test_of_one_key_only_its_partition_is_read(client: dict[str, str], topics: Topics) -> None:
+    names = [f"SP-{number}" for number in range(20)]
+    put(client, topics.events, *names)
+    found = read(client, topics.events, Edge.FIRST, b"SP-7")
+    there = {name for name in names if partition_of(name.encode(), 4) == partition_of(b"SP-7", 4)}
+    assert "SP-7" in there
+    assert keys(found) == there
+
+
+def test_from_a_time_on_nothing_older_is_read(client: dict[str, str], topics: Topics) -> None:
+    producer = Producer({**client, "partitioner": "murmur2_random"})
+    noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    for minutes, key in enumerate(["a", "b", "c", "d"]):
+        at = int((noon + timedelta(minutes=minutes)).timestamp() * 1000)
+        producer.produce(topics.events, key.encode(), key.encode(), timestamp=at)
+    assert producer.flush(20) == 0
+    assert keys(read(client, topics.events, noon + timedelta(minutes=2))) == {"c", "d"}
+    assert read(client, topics.events, noon + timedelta(days=1)) == []
+    assert len(read(client, topics.events, datetime(1, 1, 2, tzinfo=UTC))) == 4
+
+
+def test_an_aborted_record_is_not_seen_and_an_open_transaction_ends_the_topic(
+    client: dict[str, str], topics: Topics
+) -> None:
+    put(client, topics.events, "first")
+    producer = Producer({**client, "transactional.id": topics.prefix, "partitioner": "murmur2_random"})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(topics.events, b"x", b"first")
+    producer.flush(20)
+    producer.abort_transaction(20)
+    producer.begin_transaction()
+    producer.produce(topics.events, b"x", b"first")
+    producer.flush(20)
+    try:
+        assert [seen.value for seen in read(client, topics.events, Edge.FIRST)] == [b"first"]
+    finally:
+        producer.commit_transaction(20)
+    assert [seen.value for seen in read(client, topics.events, Edge.FIRST)] == [b"first", b"x"]
+
+
+def test_what_is_written_after_the_opening_is_followed_and_not_part_of_the_rest(
+    client: dict[str, str], topics: Topics
+) -> None:
+    put(client, topics.events, "old")
+    follower = Follower(client, topics.events, start=Edge.FIRST)
+    try:
+        put(client, topics.events, "new", "newer")
+        assert keys(list(follower.rest())) == {"old"}
+    finally:
+        follower.close()
+    follower = Follower(client, topics.events)
+    try:
+        put(client, topics.events, "newest")
+        assert next(follower.read(time.monotonic() + 20)).key == b"newest"
+        assert list(follower.read(time.monotonic() + 0.2)) == []
+    finally:
+        follower.close()
+
+
+def test_a_topic_that_is_not_there_is_named(client: dict[str, str]) -> None:
+    with pytest.raises(Stop, match="absent-topic: there is no such topic"):
+        Follower(client, "absent-topic")
+
+
+def test_a_cluster_that_is_not_there_is_told_in_time() -> None:
+    with pytest.raises(Unavailable, match="does not answer"):
+        Follower({"bootstrap.servers": "127.0.0.1:1"}, "x", timeout=SHORT)

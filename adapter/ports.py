@@ -327,8 +327,8 @@ class Standing:
 
     position: int
     """Committed offset of the events; the topic's first one if there is none."""
-    end: int
-    """The end of the events."""
+    transaction: str
+    """Name of the transaction that committed it: the text of its Position. Empty if it was none of ours."""
     first: int
     last: int
     """The tickets' partition begins at the one and ends before the other."""
@@ -345,19 +345,23 @@ class TicketLog(Protocol):
         """Raises Unavailable."""
         ...
 
-    async def read(self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None]) -> None:
+    async def read(
+        self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None], going: Callable[[], bool]
+    ) -> None:
         """Hand everything committed from `start` on and before `end` to `take`, in order, on another thread.
 
-        Raises Unavailable, and what `take` raises.
+        Raises Unavailable, also once `going` (asked there now and then) says no, and what `take` raises.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What is in a store: the events before `events`, and all in the tickets topic before `tickets`, maybe more."""
+    """What is in a store: all that was committed up to that transaction, which is all in the tickets topic before
+    `tickets`, maybe more.
+    """
 
-    events: int
+    transaction: str
     tickets: int
 
 

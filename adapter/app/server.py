@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapter.app.page import Page, open_page
 from adapter.app.start import encoders, load_catalogue, open_registry, stop_on_signals, until_available
 from adapter.core.errors import Stop
 from adapter.server.admission import Admission
@@ -15,7 +16,6 @@ from adapter.server.records import Records
 from adapter.settings import Receiving
 from adapter.telemetry import Log, Metrics, start_logging
 from adapter.telemetry import metrics as m
-from adapter.transport import web
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.publisher import KafkaPublisher
 from adapter.transport.listener import Limits, Listener
@@ -30,26 +30,32 @@ class Listening:
 
     flow: Server
     listener: Listener
-    telemetry: web.Endpoint | None
+    telemetry: str
+    """Address of its metrics."""
 
 
 async def run_server(settings: Receiving) -> int:
     """The server until SIGTERM or SIGINT; a second one ends the process at once. Raises Stop."""
     log = start_logging(level=settings.telemetry.log_level, form=settings.telemetry.log_format, flow="server")
     stop = stop_on_signals(log)
-    async with server(settings, log, Metrics()):
-        await stop.wait()
+    await receive(settings, log, Metrics(), stop)
     log.info("stopped")
     return 0
 
 
+async def receive(
+    settings: Receiving, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page | None = None
+) -> None:
+    """A server that listens until `stop`."""
+    async with server(settings, log, metrics, page):
+        await stop.wait()
+
+
 @asynccontextmanager
-async def server(
-    settings: Receiving, log: Log, metrics: Metrics, *, telemetry: bool = True
-) -> AsyncIterator[Listening]:
+async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | None = None) -> AsyncIterator[Listening]:
     """A server that listens, until the context is left: then it answers what is under way. Raises Stop.
 
-    Without `telemetry` somebody else in this process serves the metrics.
+    It shows itself on `page`, or on one of its own.
     """
     tls = _tls(settings)
     known = load_catalogue(settings)
@@ -121,23 +127,26 @@ async def server(
             log=log,
         )
         _watch(flow, listener, spool, metrics)
-        endpoint = await _telemetry(settings, metrics, log, flow, listener) if telemetry else None
-        if endpoint is not None:
-            stack.push_async_callback(endpoint.close)
+        if page is None:
+            page = await stack.enter_async_context(open_page(settings.telemetry, metrics, log))
+        page.show(
+            unready=list,  # a server without Kafka still answers: from the spool, or with 503
+            status=lambda: {"connections": listener.connections, "kafka_down": flow.keeper.down},
+        )
         await listener.open(limits.host, limits.port)
         stack.push_async_callback(listener.close, limits.stop_timeout.total_seconds())
         log.info(
             "server starts",
             port=listener.port,
             plaintext=tls is None,
-            telemetry=None if endpoint is None else endpoint.url,
+            telemetry=page.url,
             spool=spool is not None,
         )
         if tls is None:
             log.warning("listening without TLS", proxies=len(limits.trusted_proxies))
         if not (limits.allowed_subjects or limits.allowed_networks):
             log.warning("no list of callers")
-        yield Listening(flow, listener, endpoint)
+        yield Listening(flow, listener, page.url)
 
 
 def _tls(settings: Receiving) -> ServerTls | None:
@@ -192,17 +201,6 @@ def _watch(flow: Server, listener: Listener, spool: SqliteSpool | None, metrics:
         metrics.watch(m.SPOOL_DEPTH, lambda: float(spool.depth))
         metrics.watch(m.SPOOL_BYTES, lambda: float(spool.size))
         metrics.watch(m.SPOOL_OLDEST, spool.oldest)
-
-
-async def _telemetry(settings: Receiving, metrics: Metrics, log: Log, flow: Server, listener: Listener) -> web.Endpoint:
-    return await web.serve(
-        settings.telemetry.host,
-        settings.telemetry.port,
-        metrics=metrics,
-        log=log,
-        unready=list,  # a server without Kafka still answers: from the spool, or with 503
-        status=lambda: {"connections": listener.connections, "kafka_down": flow.keeper.down},
-    )
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Final, TypeVar
 
 from adapter import catalogue
@@ -12,7 +13,7 @@ from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
-from adapter.settings import Receiving, Vocabulary
+from adapter.settings import GroupProtocol, Kafka, Receiving, Vocabulary
 from adapter.suppliers import cityfibre
 from adapter.telemetry import Log
 from adapter.transport.registry import HttpRegistry
@@ -65,6 +66,15 @@ async def encoders(
     if missing:
         raise Stop(*missing)
     return found
+
+
+def membership(kafka: Kafka, group: str) -> dict[str, str]:
+    """Client properties of a member of that consumer group."""
+    member = {"group.id": group, "group.protocol": kafka.group_protocol.value}
+    if kafka.group_protocol is GroupProtocol.CLASSIC:  # with KIP-848 the broker decides both
+        member["partition.assignment.strategy"] = "cooperative-sticky"
+        member["session.timeout.ms"] = str(kafka.session_timeout // timedelta(milliseconds=1))
+    return member
 
 
 async def until_available(what: str, ask: Callable[[], Awaitable[_Answer]], log: Log) -> _Answer:

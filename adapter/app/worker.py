@@ -8,7 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from uuid import uuid4
 
-from adapter.app.start import encoders, load_catalogue, open_registry, stop_on_signals, until_available
+from adapter.app.page import Page, open_page
+from adapter.app.start import encoders, load_catalogue, membership, open_registry, stop_on_signals, until_available
 from adapter.catalogue import Catalogue
 from adapter.core.avro import UnknownFields
 from adapter.core.command import Policy
@@ -16,10 +17,9 @@ from adapter.core.document import Limits
 from adapter.core.errors import Stop
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.ports import Intake, IntakeListener
-from adapter.settings import GroupProtocol, Settings
+from adapter.settings import Settings
 from adapter.telemetry import Log, Metrics, start_logging
 from adapter.telemetry import metrics as m
-from adapter.transport import web
 from adapter.transport.https import CallSettings, HttpsCalls
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.consumer import CommandConsumer, introduce
@@ -41,7 +41,14 @@ async def run_worker(settings: Settings) -> int:
     """The worker until SIGTERM or SIGINT; a second one ends the process at once. Raises Stop."""
     log = start_logging(level=settings.telemetry.log_level, form=settings.telemetry.log_format, flow="worker")
     stop = stop_on_signals(log)
-    async with worker(settings, log, Metrics()) as (flow, _):
+    await work(settings, log, Metrics(), stop)
+    log.info("stopped")
+    return 0
+
+
+async def work(settings: Settings, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page | None = None) -> None:
+    """A worker that works until `stop`. Raises what makes it impossible to go on."""
+    async with worker(settings, log, metrics, page) as (flow, _):
         running = asyncio.ensure_future(flow.run())
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -50,13 +57,16 @@ async def run_worker(settings: Settings) -> int:
             running.result()
         else:
             await _leave(flow, running, settings.worker.stop_timeout, log)
-    log.info("stopped")
-    return 0
 
 
 @asynccontextmanager
-async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterator[tuple[Worker, web.Endpoint]]:
-    """A worker with everything it needs, its intake open; the caller runs it. Raises Stop."""
+async def worker(
+    settings: Settings, log: Log, metrics: Metrics, page: Page | None = None
+) -> AsyncIterator[tuple[Worker, Page]]:
+    """A worker with everything it needs, its intake open; the caller runs it. Raises Stop.
+
+    It shows itself on `page`, or on one of its own.
+    """
     known = load_catalogue(settings)
     names = settings.topics.names()
     client = settings.kafka.client()
@@ -143,7 +153,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterato
             )
 
         def intake(listener: IntakeListener) -> Intake:
-            member = {**client, **_membership(settings)}
+            member = {**client, **membership(settings.kafka, group)}
             return CommandConsumer(client=member, topic=names.commands, listener=listener, loop=loop)
 
         flow = Worker(
@@ -166,19 +176,16 @@ async def worker(settings: Settings, log: Log, metrics: Metrics) -> AsyncIterato
             )
         )
         report.watch(flow, gate, metrics)
-        endpoint = await web.serve(
-            settings.telemetry.host,
-            settings.telemetry.port,
-            metrics=metrics,
-            log=log,
+        if page is None:
+            page = await stack.enter_async_context(open_page(settings.telemetry, metrics, log))
+        page.show(
             unready=lambda: [] if flow.intake.joined else ["not yet a member of the consumer group"],
             status=lambda: report.status(flow, gate),
         )
-        stack.push_async_callback(endpoint.close)
-        log.info("worker starts", telemetry=endpoint.url, topic=names.commands, group=group)
+        log.info("worker starts", telemetry=page.url, topic=names.commands, group=group)
         flow.open()
         stack.push_async_callback(flow.close)
-        yield flow, endpoint
+        yield flow, page
 
 
 async def _leave(flow: Worker, running: "asyncio.Future[None]", limit: timedelta, log: Log) -> None:
@@ -228,16 +235,6 @@ def _call_settings(settings: Settings, known: Catalogue) -> CallSettings:
         proxy=supplier.proxy.url,
         proxy_credentials=supplier.proxy.credentials,
     )
-
-
-def _membership(settings: Settings) -> dict[str, str]:
-    """Client properties of a member of the workers' group."""
-    kafka = settings.kafka
-    member = {"group.id": kafka.group_id, "group.protocol": kafka.group_protocol.value}
-    if kafka.group_protocol is GroupProtocol.CLASSIC:  # with KIP-848 the broker decides both
-        member["partition.assignment.strategy"] = "cooperative-sticky"
-        member["session.timeout.ms"] = str(kafka.session_timeout // timedelta(milliseconds=1))
-    return member
 
 
 def _gate(settings: Settings, log: Log) -> Gate:

@@ -16,7 +16,8 @@ from adapter.core.errors import Stop, Unavailable
 _COMMANDS: Final = (
     ("worker", "flows", "take commands from Kafka to the supplier, and outcomes back"),
     ("server", "flows", "take the supplier's notifications to Kafka"),
-    ("run", "flows", "all flows in one process"),
+    ("projector", "flows", "fold the events of each ticket into its current state"),
+    ("run", "flows", "all three in one process"),
     ("twin", "flows", "a stand-in for the supplier"),
     ("demo", "flows", "the whole product against a twin, on this machine"),
     ("topics", "topics", "compare the cluster's topics with those wanted; create what is missing"),
@@ -35,6 +36,7 @@ first steps:
   adapter schemas register                   hand the schemas to the registry
   adapter worker                             start, commands to the supplier
   adapter server                             start, notifications to Kafka
+  adapter projector                          start, current state of each ticket
   adapter send --example AddFaultReport      a command to fill in
   adapter watch                              what happens
   adapter tickets                            how things stand
@@ -74,18 +76,22 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         prog="adapter",
         description="Gateway between Kafka (Avro commands and events) and a supplier's SOAP ticketing API.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     parser.add_argument("--version", action="version", version=f"fault-adapter {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     chosen = next((word for word in given if not word.startswith("-")), None)
     for name, module, summary in _COMMANDS:
-        command = commands.add_parser(
-            name, help=summary, description=summary, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        command = commands.add_parser(name, help=summary, description=summary, formatter_class=_Help)
         if name == chosen:
             import_module(f"adapter.cli.{module}").add(name, command)
     return parser
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = len("  projector") + 2  # argparse forgets by how much commands are indented
 
 
 def _complain(*problems: str) -> None:

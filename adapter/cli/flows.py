@@ -1,4 +1,4 @@
-"""`adapter worker`, `server`, `run`, `twin` and `demo`: the commands that stay until they are told to stop."""
+"""The flows, `adapter twin` and `adapter demo`: the commands that stay until they are told to stop."""
 
 import argparse
 import asyncio
@@ -31,6 +31,27 @@ ADAPTER_SERVER__TLS__CERTIFICATE, __KEY and __CA, or ADAPTER_SERVER__ALLOW_PLAIN
 examples:
   ADAPTER_SERVER__ALLOWED_SUBJECTS=CN=gateway,O=Supplier ADAPTER_SERVER__ALLOWED_NETWORKS=192.0.2.0/24 adapter server
   curl --cert client.pem --key client.key --cacert ca.pem https://localhost:8443/health
+"""
+_PROJECTOR = """\
+Folds the events of each ticket into its current state, on the compacted tickets topic: status, service level clock,
+resolve deadline, appointments, commands. Publishes ResolveDeadlineApproaching before a deadline. Start several to share
+the partitions; each with ADAPTER_PROJECTOR__STORE needs a folder of its own.
+
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL. What the records say is in docs/tickets.md.
+
+examples:
+  adapter projector
+  ADAPTER_PROJECTOR__STORE=/var/lib/fault-adapter/tickets adapter projector
+"""
+_RUN = """\
+Worker, server and projector in one process, with one telemetry endpoint. If one of them can't go on, all stop. Stops in
+order on SIGTERM, each flow within its own time limit.
+
+needs what `adapter worker` and `adapter server` need.
+
+examples:
+  adapter run
+  curl -s localhost:9464/status
 """
 _TWIN = """\
 A stateful stand-in for the supplier: it validates requests, keeps tickets, answers like the contract, and fails on
@@ -68,6 +89,12 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
         case "server":
             parser.epilog = _SERVER
             parser.set_defaults(run=_server)
+        case "projector":
+            parser.epilog = _PROJECTOR
+            parser.set_defaults(run=_projector)
+        case "run":
+            parser.epilog = _RUN
+            parser.set_defaults(run=_all)
         case _:
             parser.epilog = _WORKER
             parser.set_defaults(run=_worker)
@@ -85,6 +112,20 @@ def _server(_arguments: argparse.Namespace) -> int:
     from adapter.settings import Receiving, load  # noqa: PLC0415 -- see adapter.cli
 
     return _looped(app.run_server(load(Receiving)))
+
+
+def _projector(_arguments: argparse.Namespace) -> int:
+    from adapter import app  # noqa: PLC0415 -- see adapter.cli
+    from adapter.settings import Projecting, load  # noqa: PLC0415 -- see adapter.cli
+
+    return _looped(app.run_projector(load(Projecting)))
+
+
+def _all(_arguments: argparse.Namespace) -> int:
+    from adapter import app  # noqa: PLC0415 -- see adapter.cli
+    from adapter.settings import Settings, load  # noqa: PLC0415 -- see adapter.cli
+
+    return _looped(app.run_all(load(Settings)))
 
 
 def _twin(arguments: argparse.Namespace) -> int:

@@ -100,9 +100,8 @@ class SqliteStore:
         self._threads = threads
         self._path = path
         marks = dict(database.execute("SELECT name, value FROM mark"))
-        self.checkpoint = (
-            Checkpoint(marks["events"], marks["tickets"]) if marks.keys() >= {"events", "tickets"} else None
-        )
+        complete = marks.keys() >= {"transaction", "tickets"}
+        self.checkpoint = Checkpoint(marks["transaction"], marks["tickets"]) if complete else None
         self._whole = self.checkpoint is not None
 
     def load(self, tickets: Sequence[Kept]) -> None:
@@ -156,7 +155,7 @@ class SqliteStore:
                 self._write(tickets)
                 self._database.executemany(
                     "INSERT OR REPLACE INTO mark (name, value) VALUES (?, ?)",
-                    [("events", checkpoint.events), ("tickets", checkpoint.tickets)],
+                    [("transaction", checkpoint.transaction), ("tickets", checkpoint.tickets)],
                 )
         self.checkpoint, self._whole = checkpoint, True
 

@@ -11,7 +11,7 @@ from adapter import __version__
 from adapter.cli import main
 from adapter.settings import describe, markdown
 
-COMMANDS = ("worker", "run", "twin", "demo", "topics", "schemas", "settings", "send")
+COMMANDS = ("worker", "server", "projector", "run", "twin", "demo", "topics", "schemas", "settings", "send")
 
 
 def test_help_names_every_command_and_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,6 +46,7 @@ def test_wrong_usage_says_what_there_is(words: list[str], capsys: pytest.Capture
     ("words", "missing"),
     [
         (["worker"], "ADAPTER_SUPPLIER__BUYER_IDENTIFIER"),
+        (["projector"], "ADAPTER_REGISTRY__URL"),
         (["run"], "ADAPTER_SUPPLIER__BASE_URL"),
         (["topics", "plan"], "ADAPTER_KAFKA__BOOTSTRAP_SERVERS"),
         (["schemas", "register"], "ADAPTER_REGISTRY__URL"),

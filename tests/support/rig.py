@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from adapter import app, catalogue
+from adapter.app.page import Page
 from adapter.catalogue import GROUPS, SubjectStrategy
 from adapter.demo import registry as registries
 from adapter.settings import Settings, load
 from adapter.suppliers import cityfibre
 from adapter.telemetry import Metrics, start_logging
 from adapter.transport.registry import HttpRegistry
-from adapter.transport.web import Endpoint
 from adapter.twin import Twin
 from adapter.worker.flow import Worker
 from tests.support import topics as topic_sets
@@ -52,7 +52,7 @@ class Member:
     """A worker on this loop."""
 
     flow: Worker
-    endpoint: Endpoint
+    endpoint: Page
     metrics: Metrics
     lines: io.StringIO
     running: "asyncio.Task[None]"

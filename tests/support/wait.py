@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
@@ -12,6 +12,10 @@ PAUSE = 0.02
 """Seconds between two looks: short against what tests wait for, long against what a look costs."""
 
 
+@overload
+async def eventually(condition: Callable[[], Awaitable[T]], *, within: float = 10.0, what: str = "") -> T: ...
+@overload
+async def eventually(condition: Callable[[], T], *, within: float = 10.0, what: str = "") -> T: ...
 async def eventually(condition: Callable[[], T | Awaitable[T]], *, within: float = 10.0, what: str = "") -> T:
     """The first truthy answer of `condition`, looked at again and again for `within` seconds. AssertionError
     after that. An exception of the condition passes through."""

@@ -39,8 +39,10 @@ class KafkaTickets:
     async def standing(self, partition: int) -> Standing:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._stand, partition)
 
-    async def read(self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None]) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._read, partition, start, end, take)
+    async def read(
+        self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None], going: Callable[[], bool]
+    ) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._read, partition, start, end, take, going)
 
     async def close(self) -> None:
         self._closing.set()
@@ -63,24 +65,26 @@ class KafkaTickets:
         newest = Consumer({**reader_properties(self._client, self._group), "isolation.level": "read_uncommitted"})
         try:
             events = TopicPartition(self._events, partition)
-            committed = reader.committed([events], STEP)[0].offset
+            committed = reader.committed([events], STEP)[0]
             first, last = bounds(newest, TopicPartition(self._tickets, partition))
-            start, end = bounds(newest, events)
             # A group that never committed starts at the beginning of what the topic still has.
-            return Standing(committed if committed >= 0 else start, end, first, last)
+            position = committed.offset if committed.offset >= 0 else bounds(newest, events)[0]
+            return Standing(position, committed.metadata or "", first, last)
         except KafkaException as error:
             raise Unavailable(f"tickets of partition {partition}: {error.args[0].str()}") from error
         finally:
             reader.close()
             newest.close()
 
-    def _read(self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None]) -> None:
+    def _read(
+        self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None], going: Callable[[], bool]
+    ) -> None:
         if start >= end:
             return
         reader = Consumer(reader_properties(self._client, self._group))
         try:
             at = TopicPartition(self._tickets, partition, start)
-            for batch in read(reader, at, end, lambda: not self._closing.is_set()):
+            for batch in read(reader, at, end, lambda: going() and not self._closing.is_set()):
                 take([_kept(message) for message in batch])
         except KafkaException as error:
             raise Unavailable(f"tickets of partition {partition}: {error.args[0].str()}") from error

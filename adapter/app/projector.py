@@ -1,0 +1,195 @@
+"""The composition of the projector: from settings to a running one."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from adapter import catalogue
+from adapter.app.page import Page, open_page
+from adapter.app.start import encoders, membership, open_registry, stop_on_signals, until_available
+from adapter.core.avro import UnknownFields
+from adapter.core.avro.decoders import Decoders
+from adapter.core.errors import Stop
+from adapter.core.ticket import Policy
+from adapter.core.ticket.fold import WARNING
+from adapter.ports import Intake, IntakeListener
+from adapter.projector import report
+from adapter.projector.flow import Projector, Wiring
+from adapter.projector.folding import Folding
+from adapter.projector.reader import Reader
+from adapter.projector.records import Records
+from adapter.settings import Projecting
+from adapter.suppliers import cityfibre
+from adapter.telemetry import Log, Metrics, start_logging
+from adapter.telemetry import metrics as m
+from adapter.transport.kafka.admin import Admin
+from adapter.transport.kafka.consumer import CommandConsumer, introduce
+from adapter.transport.kafka.producer import TransactionalProducer
+from adapter.transport.kafka.tickets import KafkaTickets
+from adapter.transport.store import SqliteStores
+
+_PREFETCH_KIB: Final = 16 * 1024
+"""What the client may read ahead."""
+
+
+async def run_projector(settings: Projecting) -> int:
+    """The projector until SIGTERM or SIGINT; a second one ends the process at once. Raises Stop."""
+    log = start_logging(level=settings.telemetry.log_level, form=settings.telemetry.log_format, flow="projector")
+    stop, metrics = stop_on_signals(log), Metrics()
+    await project(settings, log, metrics, stop)
+    log.info("stopped")
+    return 0
+
+
+async def project(
+    settings: Projecting, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page | None = None
+) -> None:
+    """A projector that works until `stop`. Raises what makes it impossible to go on."""
+    async with projector(settings, log, metrics, page) as flow:
+        running, stopping = asyncio.ensure_future(flow.run()), asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+            await flow.close()
+        finally:
+            running.cancel()
+            stopping.cancel()
+
+
+@asynccontextmanager
+async def projector(
+    settings: Projecting, log: Log, metrics: Metrics, page: Page | None = None
+) -> AsyncIterator[Projector]:
+    """A projector with everything it needs, its intake open; the caller runs it. Raises Stop.
+
+    It shows itself on `page`, or on one of its own.
+    """
+    known = await asyncio.to_thread(catalogue.load, cityfibre.supplier(), settings.schemas)
+    names, client = settings.topics.names(), settings.kafka.client()
+    ours = settings.projector
+    policy = Policy(ours.resolve_deadline, ours.warn_before, ours.tombstone_after)
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        registry = open_registry(settings)
+        stack.push_async_callback(registry.close)
+        admin = Admin(client)
+
+        async def count() -> int:
+            return await asyncio.to_thread(_partitions, names.events, names.tickets, admin)
+
+        partitions = await until_available("Kafka", count, log)
+
+        async def check() -> None:
+            if (now := await count()) != partitions:
+                raise Stop(
+                    f"{names.events} had {partitions} partitions and has {now}: tickets have moved. "
+                    f"Make {names.tickets} anew, reset the offsets of {ours.group_id} and start all projectors anew"
+                )
+
+        written = known.events[WARNING]
+        ticket = known.tickets["Ticket"]
+        encoding = await encoders(settings, registry, log, {names.events: [written], names.tickets: [ticket]})
+        tickets = KafkaTickets(client=client, events=names.events, tickets=names.tickets, group=ours.group_id)
+        stack.push_async_callback(tickets.close)
+        await until_available("Kafka", lambda: asyncio.to_thread(introduce, client, names.events, ours.group_id), log)
+        stores = _stores(ours.store, log)
+        stack.push_async_callback(asyncio.to_thread, stores.close)
+        transactor = TransactionalProducer(
+            client=client,
+            commands=names.events,
+            group=ours.group_id,
+            transactional_id=f"{settings.kafka.transactional_id_prefix}-{socket.gethostname()}-{uuid4().hex}",
+            timeout=settings.kafka.transaction_timeout,
+            max_message_bytes=settings.topics.max_message_bytes,
+            report=lambda why: _not_committed(why, log, metrics),
+        )
+        stack.push_async_callback(transactor.close)
+        await transactor.open()
+        committed = metrics.counter(m.TRANSACTIONS, "committed")
+        seconds, records = metrics.histogram(m.TRANSACTION_SECONDS), metrics.histogram(m.TRANSACTION_RECORDS)
+
+        def observe(took: float, count: int) -> None:
+            committed.inc()
+            seconds.observe(took)
+            records.observe(count)
+
+        def intake(listener: IntakeListener) -> Intake:
+            assert isinstance(listener, Projector)
+            member = {
+                "queued.max.messages.kbytes": str(_PREFETCH_KIB),
+                **client,
+                **membership(settings.kafka, ours.group_id),
+            }
+            return CommandConsumer(
+                client=member, topic=names.events, listener=listener, loop=loop, at_end=listener.at_end
+            )
+
+        flow = Projector(
+            Wiring(
+                intake=intake,
+                transactor=transactor,
+                tickets=tickets,
+                stores=stores,
+                folding=Folding(
+                    reader=Reader(Decoders(registry, tuple(known.events.values()), UnknownFields.IGNORE), partitions),
+                    tickets=Decoders(registry, (ticket,), UnknownFields.IGNORE),
+                    records=Records(
+                        events_topic=names.events,
+                        tickets_topic=names.tickets,
+                        ticket=encoding[ticket.name],
+                        warning=encoding[written.name],
+                        policy=policy,
+                        largest=settings.topics.max_message_bytes,
+                    ),
+                    policy=policy,
+                    log=log,
+                ),
+                check=check,
+                observe=observe,
+                log=log,
+                metrics=metrics,
+            )
+        )
+        report.watch(flow, metrics)
+        if page is None:
+            page = await stack.enter_async_context(open_page(settings.telemetry, metrics, log))
+        page.show(
+            unready=lambda: [] if flow.intake.joined else ["not yet a member of the projectors' group"],
+            status=lambda: report.status(flow),
+        )
+        log.info("projector starts", telemetry=page.url, topic=names.events, group=ours.group_id)
+        flow.open()
+        stack.push_async_callback(flow.close)
+        yield flow
+
+
+def _partitions(events: str, tickets: str, admin: Admin) -> int:
+    """Partitions of the events topic. Raises Stop if one of the two is missing or they differ; raises Unavailable."""
+    counts = admin.partition_counts((events, tickets))
+    missing = [
+        f"{name}: the topic is missing; adapter topics create makes it"
+        for name in (events, tickets)
+        if name not in counts
+    ]
+    if missing:
+        raise Stop(*missing)
+    if counts[events] != counts[tickets]:
+        raise Stop(
+            "topics of one key must have the same number of partitions: "
+            f"{events} has {counts[events]}, {tickets} has {counts[tickets]}"
+        )
+    return counts[events]
+
+
+def _stores(folder: Path | None, log: Log) -> SqliteStores:
+    return SqliteStores(folder, damaged=lambda path: log.error("tickets on disk damaged", made_anew=str(path)))
+
+
+def _not_committed(why: str, log: Log, metrics: Metrics) -> None:
+    metrics.count(m.TRANSACTIONS, "aborted")
+    log.warning("transaction not committed", reason=why)

@@ -1,0 +1,1 @@
+"""The flow from the events of a ticket to its current state."""

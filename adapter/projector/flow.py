@@ -1,0 +1,324 @@
+"""The projector: folds the events of each ticket into its current state, each event once.
+
+One owner per partition, and one transaction after another for all partitions of this process: tickets, warnings and the
+offsets they stand for. The store of a partition is a copy of what was committed; it is written after the transaction.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from adapter.core.errors import Abandoned, Unavailable
+from adapter.core.journal import Source
+from adapter.core.retry import Backoff
+from adapter.ports import (
+    Checkpoint,
+    Intake,
+    IntakeListener,
+    Position,
+    Standing,
+    TicketLog,
+    TicketStore,
+    TicketStores,
+    Transactor,
+)
+from adapter.projector.folding import Batch, Folding
+from adapter.projector.partition import Partition
+from adapter.telemetry import Log, Metrics
+
+_TICK: Final = 1.0
+"""Seconds between two looks at what is due."""
+_CHECK: Final = 30.0
+"""Seconds between two looks at the topics: a partition count that changes moves keys, and stops the intake."""
+_PAUSE: Final = 0.05
+"""Seconds before a transaction is tried again."""
+_AGAIN: Final = Backoff(first=0.2, longest=5.0)
+_QUEUED: Final = 4000
+"""Events of all partitions that may wait in memory before partitions are paused."""
+_QUEUED_BYTES: Final = 32 * 1024 * 1024
+_BOUND: Final = 20_000
+"""Tickets written before it is looked again up to where the store has all: so many are read after a crash."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """What a projector is made of; the composition root fills it in."""
+
+    intake: Callable[[IntakeListener], Intake]
+    transactor: Transactor
+    tickets: TicketLog
+    stores: TicketStores
+    folding: Folding
+    check: Callable[[], Awaitable[None]]
+    """Raises Stop if the topics are no longer as they were at the start, Unavailable if that can't be told."""
+    observe: Callable[[float, int], None]
+    """Hears (seconds, records) of each transaction."""
+    log: Log
+    metrics: Metrics
+
+
+class Projector(IntakeListener):
+    """One member of the consumer group."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._w = wiring
+        self._log = wiring.log
+        self.partitions: dict[int, Partition] = {}
+        self.intake = wiring.intake(self)
+        self._ending: dict[int, asyncio.Task[None]] = {}
+        """Stores that are being closed, by partition."""
+        self._turn = asyncio.Lock()
+        """Held by a round: nothing it works with is closed meanwhile."""
+        self._some = asyncio.Event()
+        self._tick_at = 0.0
+        self._life = uuid4().hex[:12]
+        self._count = 0
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def open(self) -> None:
+        """Join the group; `run` has to follow."""
+        self.intake.open()
+
+    async def close(self) -> None:
+        """Leave the group. While `run` runs, the round under way is finished first."""
+        await self.intake.close()
+        for partition in list(self.partitions.values()):  # of an intake that could not give them back any more
+            self._drop(partition)
+        await asyncio.gather(*self._ending.values())
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises what makes it impossible to go on."""
+        tasks = {asyncio.create_task(self._project()), asyncio.create_task(self._keep())}
+        try:
+            done, _ = await asyncio.wait({*tasks, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    # -- what the intake tells ---------------------------------------------------------------------------------------
+
+    def assigned(self, epochs: Mapping[int, int]) -> None:
+        for number, epoch in epochs.items():
+            partition = self.partitions[number] = Partition(number, epoch)
+            partition.taking_over = asyncio.get_running_loop().create_task(
+                self._take_over(partition, self._ending.get(number))
+            )
+            partition.taking_over.add_done_callback(self._ended)
+        self._log.info("partitions assigned", partitions=sorted(epochs), owned=sorted(self.partitions))
+
+    async def revoked(self, partitions: Sequence[int]) -> None:
+        began = time.monotonic()
+        leaving = [p for number in partitions if (p := self.partitions.get(number)) is not None]
+        for partition in leaving:
+            partition.closing = True
+        async with self._turn:  # what is being committed is committed as ours
+            pass
+        await asyncio.gather(*(self._drop(partition) for partition in leaving))
+        self._log.info(
+            "partitions given back", partitions=sorted(partitions), seconds=round(time.monotonic() - began, 3)
+        )
+
+    def lost(self, partitions: Sequence[int]) -> None:
+        for number in partitions:
+            if (partition := self.partitions.get(number)) is not None:
+                self._drop(partition)
+        self._log.warning("partitions lost", partitions=sorted(partitions))
+
+    def delivered(self, records: Sequence[tuple[int, Source]]) -> None:
+        for epoch, source in records:
+            partition = self.partitions.get(source.partition)
+            if partition is not None and partition.epoch == epoch:
+                partition.deliver(source)
+        self._throttle()
+        self._wake()
+
+    def at_end(self, number: int, epoch: int, _offset: int) -> None:
+        """There is nothing to deliver of this partition for now."""
+        partition = self.partitions.get(number)
+        if partition is not None and partition.epoch == epoch:
+            partition.at_end = True
+
+    def failed(self, error: Exception) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+    # -- partitions --------------------------------------------------------------------------------------------------
+
+    async def _take_over(self, partition: Partition, before: "asyncio.Task[None] | None") -> None:
+        """Bring its store up to what is committed, then let the events flow."""
+        if before is not None:
+            await before
+        began, number, attempt = time.monotonic(), partition.number, 0
+        while not partition.closing:
+            attempt += 1
+            try:
+                position, read = await self._complete(partition)
+            except Unavailable as error:
+                if not partition.closing:
+                    self._log.warning("tickets not readable", partition=number, reason=str(error), attempt=attempt)
+                    await asyncio.sleep(_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+                continue
+            partition.begin(position)
+            self._log.info(
+                "partition started",
+                partition=number,
+                offset=position,
+                tickets=partition.tickets,
+                read=read,
+                seconds=round(time.monotonic() - began, 3),
+            )
+            self.intake.start(number, partition.epoch, position)
+            return
+
+    async def _complete(self, partition: Partition) -> tuple[int, int]:
+        """Read into its store what that lacks: the position that is committed, and over how many offsets it was read.
+
+        Raises Unavailable.
+        """
+        number = partition.number
+        identity = await self._w.tickets.identity()
+        store = partition.store = partition.store or await self._w.stores.open(number, identity)
+        standing = await self._w.tickets.standing(number)
+        start = await _start(store, standing)
+        await self._w.tickets.read(number, start, standing.last, store.load, lambda: not partition.closing)
+        await store.save((), Checkpoint(standing.transaction, standing.last))
+        partition.bound = standing.last
+        partition.tickets = await store.count()
+        return standing.position, standing.last - start
+
+    def _drop(self, partition: Partition) -> "asyncio.Task[None]":
+        """It is no longer ours: forget it, and close its store when nobody uses it any more."""
+        partition.closing, partition.alive = True, False
+        partition.queue.clear()
+        if self.partitions.get(partition.number) is partition:
+            del self.partitions[partition.number]
+            task = asyncio.get_running_loop().create_task(self._end(partition))
+            task.add_done_callback(self._ended)
+            self._ending[partition.number] = task
+        return self._ending[partition.number]
+
+    async def _end(self, partition: Partition) -> None:
+        if partition.taking_over is not None:
+            await asyncio.wait((partition.taking_over,))
+        async with self._turn:
+            if partition.store is not None:
+                await partition.store.close()
+
+    def _throttle(self) -> None:
+        """Pause what has events waiting while there are too many in memory; polling goes on."""
+        waiting = [p for p in self.partitions.values() if p.queue]
+        full = sum(len(p.queue) for p in waiting) > _QUEUED or sum(p.size for p in waiting) > _QUEUED_BYTES
+        for partition in self.partitions.values():
+            if full and partition.queue and not partition.paused:
+                partition.paused = True
+                self.intake.pause(partition.number, partition.epoch)
+            elif not full and partition.paused:
+                partition.paused = False
+                self.intake.resume(partition.number, partition.epoch)
+        self.intake.hurry(busy=bool(waiting))
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self.failed(error)
+
+    # -- rounds ------------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        self._some.set()
+
+    async def _project(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._tick_at - time.monotonic())):
+                    await self._some.wait()
+            self._some.clear()
+            async with self._turn:
+                await self._round()
+
+    async def _round(self) -> None:
+        """One transaction for what has come and what is due."""
+        now = time.monotonic()
+        if timers := now >= self._tick_at:
+            self._tick_at = now + _TICK
+        asked = [
+            self._fold(p, timers=timers)
+            for p in self.partitions.values()
+            if p.started and not p.closing and now >= p.not_before and (p.queue or timers)
+        ]
+        batches = [batch for batch in await asyncio.gather(*asked) if batch]
+        if batches:
+            await self._commit(batches)
+        self._throttle()
+        if any(p.queue and p.not_before <= now for p in self.partitions.values()):
+            self._wake()
+        if any(batch.more for batch in batches):
+            self._tick_at = 0.0
+
+    async def _fold(self, partition: Partition, *, timers: bool) -> Batch | None:
+        try:
+            if partition.written > _BOUND:
+                partition.bound, partition.written = (await self._w.tickets.standing(partition.number)).last, 0
+            batch = await self._w.folding.fold(partition, timers=timers)
+        except Abandoned:
+            return None
+        except Unavailable as error:
+            partition.attempts += 1
+            delay = _AGAIN.delay(partition.attempts, random.random())  # noqa: S311 -- jitter
+            partition.not_before = time.monotonic() + delay
+            self._log.warning("events not readable", partition=partition.number, reason=str(error))
+            return None
+        partition.attempts = 0
+        return batch
+
+    async def _commit(self, batches: list[Batch]) -> None:
+        """Commit them, each as long as its partition is ours."""
+        while batches := [batch for batch in batches if batch.partition.alive]:
+            ownership = await self.intake.ownership()
+            owned = frozenset() if ownership is None else ownership.epochs
+            going = [b for b in batches if (b.partition.number, b.partition.epoch) in owned]
+            if ownership is None or not going:  # a rebalance is under way: what is lost will be told in a moment
+                await asyncio.sleep(_PAUSE)
+                continue
+            self._count += 1
+            name = f"{self._life}-{self._count}"
+            records = [record for batch in going for record in batch.records]
+            positions = [Position(batch.partition.number, batch.position, name) for batch in going]
+            began = time.monotonic()
+            if not await self._w.transactor.commit(records, positions, ownership.membership):
+                await asyncio.sleep(_PAUSE)
+                continue
+            self._w.observe(time.monotonic() - began, len(records))
+            await asyncio.gather(*(self._committed(batch, name) for batch in going))
+            batches = [batch for batch in batches if batch not in going]
+
+    async def _committed(self, batch: Batch, name: str) -> None:
+        partition = batch.partition
+        partition.position = batch.position
+        partition.tickets += batch.births
+        partition.written += len(batch.kept)
+        batch.counted(self._w.metrics)
+        assert partition.store is not None, "a partition that was started has one"
+        await partition.store.save(batch.kept, Checkpoint(name, partition.bound))
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(_CHECK)
+            with suppress(Unavailable):
+                await self._w.check()
+
+
+async def _start(store: TicketStore, standing: Standing) -> int:
+    """From where the tickets topic has to be read for the store to be complete."""
+    known = store.checkpoint
+    if known is not None and standing.first <= known.tickets <= standing.last:
+        return standing.last if known.transaction == standing.transaction != "" else known.tickets
+    await store.clear()
+    return standing.first

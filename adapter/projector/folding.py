@@ -1,0 +1,179 @@
+"""From what was delivered of a partition, and from the time, to what is to be committed.
+
+The loop is shared with everything else in the process, so work of more than a few milliseconds lets others go between.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from adapter.core.avro.decoders import Decoders
+from adapter.core.errors import Abandoned, Undecodable
+from adapter.core.journal import Source
+from adapter.core.ticket import Drop, Policy, Ticket, Verdict, Warn, fire, fold, ticket
+from adapter.ports import Kept, Outgoing
+from adapter.projector.partition import Partition
+from adapter.projector.reader import UNREADABLE, Heard, Reader
+from adapter.projector.records import Records
+from adapter.telemetry import Log, Metrics
+from adapter.telemetry import metrics as m
+
+_EVENTS: Final = 512
+"""At most so many are folded into one transaction, per partition."""
+_AT_ONCE: Final = 64
+"""Tickets asked of the store at once: each may be as long as a record."""
+_BYTES: Final = 4 * 1024 * 1024
+"""Once so much was read and is to be written, a batch takes no more."""
+_SLICE: Final = 0.004
+"""Seconds of work without a break."""
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """What a partition adds to a transaction."""
+
+    partition: Partition
+    position: int
+    """The next offset to fold once this is committed."""
+    tickets: dict[bytes, Ticket | None] = field(default_factory=dict)
+    """Those that were looked at, as they are after this batch; None: there is none."""
+    changed: set[bytes] = field(default_factory=set)
+    births: int = 0
+    """Tickets more than before."""
+    records: list[Outgoing] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+    counts: Counter[tuple[m.Metric, tuple[str, ...]]] = field(default_factory=Counter)
+    size: int = 0
+    more: bool = False
+    """More is due than is in this batch."""
+    began: float = field(default_factory=time.monotonic)
+
+    def __bool__(self) -> bool:
+        return self.position > self.partition.position or bool(self.records)
+
+    def count(self, metric: m.Metric, *labels: str) -> None:
+        """To be counted when this is committed."""
+        self.counts[metric, labels] += 1
+
+    def settle(self, key: bytes, ticket: Ticket | None) -> None:
+        self.births += (ticket is not None) - (self.tickets.get(key) is not None)
+        self.tickets[key] = ticket
+        self.changed.add(key)
+
+    def counted(self, metrics: Metrics) -> None:
+        for (metric, labels), number in self.counts.items():
+            metrics.count(metric, *labels, by=number)
+
+    async def breathe(self) -> None:
+        """Let others go if it is time. Raises Abandoned if nobody wants this batch any more."""
+        if time.monotonic() - self.began > _SLICE:
+            await asyncio.sleep(0)
+            self.began = time.monotonic()
+        if not self.partition.alive:
+            raise Abandoned
+
+
+class Folding:
+    def __init__(self, *, reader: Reader, tickets: Decoders, records: Records, policy: Policy, log: Log) -> None:
+        """`tickets` decodes what is in a store."""
+        self._reader = reader
+        self._tickets = tickets
+        self._records = records
+        self._policy = policy
+        self._log = log
+
+    async def fold(self, partition: Partition, *, timers: bool) -> Batch:
+        """The next batch: events, and with `timers` what is due. Raises Abandoned, Unavailable (then nothing is lost:
+        what was taken is in the queue again).
+        """
+        batch = Batch(partition, partition.position)
+        taken: list[Source] = []
+        try:
+            while len(taken) < _EVENTS and batch.size < _BYTES and partition.queue and not partition.closing:
+                some = partition.take(_AT_ONCE)
+                taken += some
+                await self._events(batch, some)
+        except Exception:
+            partition.put_back(taken)
+            raise
+        if timers and not partition.closing:
+            await self._timers(batch)
+        await self._write(batch)
+        return batch
+
+    async def _events(self, batch: Batch, sources: Sequence[Source]) -> None:
+        heard: list[Heard] = []
+        for source in sources:
+            read = await self._reader.read(source)
+            batch.size += len(source.value or b"")
+            if isinstance(read, Heard):
+                heard.append(read)
+            else:
+                batch.count(m.TICKET_EVENTS, read.result)
+                if read.result == UNREADABLE:
+                    self._log.warning(
+                        "event not readable", partition=source.partition, offset=source.offset, reason=read.reason
+                    )
+            await batch.breathe()
+        keys = {each.reference.encode() for each in heard} - batch.tickets.keys()
+        assert batch.partition.store is not None, "a partition that was started has one"
+        await self._know(batch, await batch.partition.store.find(keys))
+        for each in heard:
+            key = each.reference.encode()
+            folded = fold(batch.tickets.get(key), each.reference, each.event, self._policy)
+            batch.count(m.TICKET_EVENTS, folded.verdict.value)
+            if folded.illegal is not None:
+                batch.count(m.TICKET_TRANSITIONS_ILLEGAL, folded.illegal.before.value, folded.illegal.after.value)
+            if folded.verdict is not Verdict.REPEATED:
+                batch.settle(key, folded.ticket)
+            await batch.breathe()
+        batch.position = sources[-1].offset + 1
+
+    async def _timers(self, batch: Batch) -> None:
+        partition = batch.partition
+        assert partition.store is not None, "a partition that was started has one"
+        due = await partition.store.due(int(partition.clock() * 1000), _AT_ONCE)
+        batch.more = len(due) == _AT_ONCE
+        await self._know(batch, {each.key: each.value or b"" for each in due})
+        now = datetime.now(UTC)
+        for key in (each.key for each in due):
+            known = batch.tickets[key]
+            match None if known is None else fire(known, self._policy, now):
+                case Warn() as warn:
+                    batch.records.append(self._records.warned(warn, partition.number))
+                    batch.settle(key, warn.ticket)
+                    batch.count(m.TICKET_WARNINGS)
+                    self._log.info("deadline approaches", reference=warn.ticket.reference, partition=partition.number)
+                case Drop():
+                    batch.settle(key, None)
+                    batch.count(m.TICKETS_FORGOTTEN)
+                case None:  # it has changed in this batch, or the settings have since it was kept
+                    batch.settle(key, known)
+            await batch.breathe()
+
+    async def _know(self, batch: Batch, found: Mapping[bytes, bytes]) -> None:
+        """Read what the store has of tickets that this batch has not looked at."""
+        for key, value in found.items():
+            if key in batch.tickets:
+                continue
+            batch.size += len(value)
+            try:
+                batch.tickets[key] = ticket((await self._tickets.decode(value)).record)
+            except Undecodable as why:  # what was kept is lost; the next notification brings the whole report again
+                self._log.error("ticket not readable", partition=batch.partition.number, reason=why.reason)
+                batch.tickets[key] = None
+            await batch.breathe()
+
+    async def _write(self, batch: Batch) -> None:
+        for key in batch.changed:
+            after = batch.tickets[key]
+            kept, trimmed = (Kept(key, None), False) if after is None else self._records.keep(after)
+            if trimmed:
+                batch.count(m.TICKETS_TRIMMED)
+            batch.kept.append(kept)
+            batch.records.append(self._records.written(kept, batch.partition.number))
+            await batch.breathe()

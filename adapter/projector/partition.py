@@ -1,0 +1,80 @@
+"""One assignment of one partition: what was delivered and is not folded, its store, how far it has come."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from adapter.core.journal import Source
+from adapter.ports import TicketStore
+
+
+class Partition:
+    """`alive` until the partition is gone; `closing` while it is being given back: nothing more is begun."""
+
+    def __init__(self, number: int, epoch: int) -> None:
+        self.number = number
+        self.epoch = epoch
+        self.alive = True
+        self.closing = False
+        self.paused = False
+        self.store: TicketStore | None = None
+        self.started = False
+        """Its store is complete; nothing is delivered before."""
+        self.position = 0
+        """The next offset to fold; all before it is committed."""
+        self.at_end = False
+        """Nothing was left in the topic when it was last asked."""
+        self.bound = 0
+        """Where the tickets' partition ended at a moment when the store had all of it."""
+        self.written = 0
+        """Tickets written since then."""
+        self.tickets = 0
+        """How many there are."""
+        self.queue: deque[Source] = deque()
+        self.size = 0
+        """Bytes in the queue."""
+        self.attempts = 0
+        """Times in a row that its events could not be read."""
+        self.not_before = 0.0
+        """Monotonic seconds before which it is not tried again."""
+        self.taking_over: asyncio.Task[None] | None = None
+        self._next = 0
+        self._read = 0.0
+
+    def begin(self, position: int) -> None:
+        self.position = self._next = position
+        self.started = True
+
+    def deliver(self, source: Source) -> None:
+        """Queue a record, unless it was delivered before."""
+        if source.offset < self._next or self.closing:
+            return
+        self._next = source.offset + 1
+        self.at_end = False
+        self.queue.append(source)
+        self.size += len(source.value or b"")
+
+    def take(self, limit: int) -> list[Source]:
+        """The oldest records of the queue, no longer in it."""
+        taken = [self.queue.popleft() for _ in range(min(limit, len(self.queue)))]
+        self.size -= sum(len(source.value or b"") for source in taken)
+        if taken:
+            self._read = max(self._read, taken[-1].timestamp)
+        return taken
+
+    def put_back(self, taken: Sequence[Source]) -> None:
+        """What could not be folded now, in front of what waits."""
+        self.queue.extendleft(reversed(taken))
+        self.size += sum(len(source.value or b"") for source in taken)
+
+    def clock(self) -> float:
+        """The time up to which this partition's events are known, seconds since the epoch: what they say of a later
+        one may still lie ahead.
+        """
+        return time.time() if self.at_end and not self.queue else min(self._read, time.time())
+
+    @property
+    def behind(self) -> float:
+        """Age in seconds of the oldest record that is not folded."""
+        return max(0.0, time.time() - self.queue[0].timestamp) if self.queue else 0.0

@@ -1,0 +1,59 @@
+"""A record of the events topic as an event of a ticket, or why it is none."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from adapter.core.avro.decoders import Decoders
+from adapter.core.errors import Undecodable
+from adapter.core.journal import Source
+from adapter.core.partition import partition_of
+from adapter.core.ticket import Event
+
+UNRELATED: Final = "unrelated"
+MISPLACED: Final = "misplaced"
+UNREADABLE: Final = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An event about the ticket of that reference."""
+
+    reference: str
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A record that changes no ticket. `result` is one of the three above (a metric label)."""
+
+    result: str
+    reason: str = ""
+    """Of an unreadable one: a slug."""
+
+
+class Reader:
+    def __init__(self, decoders: Decoders, partitions: int) -> None:
+        """`decoders` of every event; `partitions` of the topic."""
+        self._decoders = decoders
+        self._partitions = partitions
+
+    async def read(self, source: Source) -> Heard | Passed:
+        """Raises Unavailable while the registry does not answer."""
+        try:
+            decoded = await self._decoders.decode(source.value)
+        except Undecodable as why:
+            return Passed(UNREADABLE, why.reason)
+        record = decoded.record
+        reference = (record.get("buyerFaultReference") or "").strip()
+        if not reference:  # the appointment queries have an address for their key
+            return Passed(UNRELATED)
+        # A ticket has one owner: what lies where another owner reads is not folded here.
+        key = reference.encode()
+        if source.key != key or partition_of(key, self._partitions) != source.partition:
+            return Passed(MISPLACED)
+        identifier = next((value for name, value in source.headers if name == "ce_id"), None)
+        if not identifier:
+            return Passed(UNREADABLE, "no-id")
+        arrived = datetime.fromtimestamp(source.timestamp, UTC)
+        return Heard(reference, Event(decoded.name, identifier.decode("utf-8", "replace"), record, arrived))

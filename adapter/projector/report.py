@@ -1,0 +1,37 @@
+"""What the projector tells of itself while it runs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from adapter.projector.flow import Projector
+from adapter.projector.partition import Partition
+from adapter.telemetry import Metrics
+from adapter.telemetry import metrics as m
+
+
+def watch(projector: Projector, metrics: Metrics) -> None:
+    """Let the gauges read the projector's state whenever they are scraped."""
+
+    def each(value: Callable[[Partition], float]) -> Callable[[], Mapping[str, float]]:
+        return lambda: {str(number): float(value(p)) for number, p in projector.partitions.items()}
+
+    metrics.watch(m.TICKETS, each(lambda p: p.tickets))
+    metrics.watch(m.TICKETS_BEHIND, each(lambda p: p.behind))
+
+
+def status(projector: Projector) -> Mapping[str, Any]:
+    """Its part of the page at /status."""
+    return {
+        "tickets": [
+            {
+                "partition": p.number,
+                "started": p.started,
+                "position": p.position,
+                "tickets": p.tickets,
+                "waiting": len(p.queue),
+                "behind_seconds": round(p.behind, 1),
+                "paused": p.paused,
+            }
+            for _, p in sorted(projector.partitions.items())
+        ]
+    }

@@ -1,0 +1,85 @@
+"""A projector on this loop, before a real broker."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from adapter import app
+from adapter.projector.flow import Projector
+from adapter.settings import Projecting, load
+from adapter.telemetry import Metrics, start_logging
+from tests.projector.scribe import Event, Scribe
+from tests.support.rig import Rig, open_rig
+from tests.support.wait import eventually
+
+
+@dataclass(slots=True)
+class Stage:
+    """Topics, a registry and a scribe; projectors are started on it."""
+
+    rig: Rig
+    scribe: Scribe
+
+    @property
+    def group(self) -> str:
+        return f"{self.rig.topics.prefix}-projectors"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return self.rig.environment(**({"PROJECTOR__GROUP_ID": self.group} | more))
+
+    async def write(self, *events: Event) -> None:
+        await asyncio.to_thread(self.scribe.write, events)
+
+    async def folded(self, *, within: float = 20.0) -> dict[str, dict[str, Any]]:
+        """The tickets, once the projectors have committed all events there are."""
+
+        async def done() -> bool:
+            return await asyncio.to_thread(self.scribe.behind, self.group) == 0
+
+        await eventually(done, within=within, what="all events folded")
+        return await asyncio.to_thread(self.scribe.tickets)
+
+    @asynccontextmanager
+    async def projector(self, **more: str) -> AsyncIterator["Running"]:
+        lines, metrics = io.StringIO(), Metrics()
+        settings = load(Projecting, self.environment(**more))
+        log = start_logging(form="json", stream=lines)
+        try:
+            async with app.projector(settings, log, metrics) as flow:
+                running = asyncio.ensure_future(flow.run())
+                try:
+                    yield Running(flow, metrics, lines, running)
+                finally:
+                    if not running.done():
+                        await flow.close()
+                    running.cancel()
+                    await asyncio.wait((running,))
+        finally:
+            print(lines.getvalue()[-20_000:])
+
+
+@dataclass(slots=True)
+class Running:
+    flow: Projector
+    metrics: Metrics
+    lines: io.StringIO
+    running: "asyncio.Task[None]"
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        lines: Iterable[dict[str, Any]] = map(json.loads, self.lines.getvalue().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+
+Projectors = Callable[..., AbstractAsyncContextManager[Running]]
+
+
+@pytest.fixture
+async def stage(kafka: str) -> AsyncIterator[Stage]:
+    async with open_rig(kafka) as rig:
+        yield Stage(rig, Scribe(kafka, rig.registry.url, rig.topics))

@@ -10,11 +10,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Thread
 from typing import Final
 
 from lxml import etree
 
 from adapter.core.errors import Unreadable
+from adapter.core.vocabulary import Vocabulary
 
 REASONS: Final = frozenset(
     {
@@ -66,7 +68,7 @@ def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None =
     if min(text.count(b"="), (text.count(b'"') + text.count(b"'")) // 2) > limits.attributes:
         raise Unreadable("too-many-attributes", f"more than {limits.attributes}")
     try:
-        root = etree.fromstring(text, _PARSER)
+        root = etree.fromstring(text, _PARSER) if _VOCABULARY.covers(text) else _parsed_aside(text)
     except etree.XMLSyntaxError as error:
         raise _refusal(text, error) from None
     except ValueError as error:
@@ -102,17 +104,42 @@ def fold(text: str) -> str:
     return text
 
 
-_PARSER: Final = etree.XMLParser(
-    encoding="utf-8",  # decided before, whatever the declaration says
-    resolve_entities=False,
-    load_dtd=False,
-    no_network=True,
-    huge_tree=False,
-    recover=False,
-    remove_comments=True,
-    remove_pis=True,
-    collect_ids=False,
-)
+def _parser() -> etree.XMLParser[etree._Element]:
+    return etree.XMLParser(
+        encoding="utf-8",  # decided before, whatever the declaration says
+        resolve_entities=False,
+        load_dtd=False,
+        no_network=True,
+        huge_tree=False,
+        recover=False,
+        remove_comments=True,
+        remove_pis=True,
+        collect_ids=False,
+    )
+
+
+_PARSER: Final = _parser()
+_VOCABULARY: Final = Vocabulary()
+
+
+def _parsed_aside(text: bytes) -> etree._Element:
+    """As parsed in a thread of its own: what libxml2 keeps for a thread goes with the thread and its document."""
+    parsed: list[etree._Element | etree.XMLSyntaxError | ValueError] = []
+
+    def parse() -> None:
+        try:
+            parsed.append(etree.fromstring(text, _parser()))
+        except (etree.XMLSyntaxError, ValueError) as error:
+            parsed.append(error)
+
+    thread = Thread(target=parse)
+    thread.start()
+    thread.join()
+    (root,) = parsed
+    if isinstance(root, Exception):
+        raise root
+    return root
+
 
 _SPACE: Final = b" \t\r\n"
 _PROLOG_ITEMS: Final = 16

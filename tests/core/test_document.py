@@ -1,3 +1,7 @@
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 
 import pytest
@@ -193,3 +197,47 @@ def test_folding_is_what_xsd_calls_collapse(text: str) -> None:
 def test_text_of_all_descendants_is_folded() -> None:
     root = etree.fromstring("<e> no <code>12</code>\n<text> such  ticket</text></e>")
     assert folded_text(root) == "no 12 such ticket"
+
+
+def test_what_is_parsed_aside_is_a_document_like_any_other() -> None:
+    longer = b"<a%s/>" % (b"x" * 2000)  # than what may be remembered
+    root = admit(b"<r>" + longer + b"<b>text</b></r>")
+    assert root.findtext("b") == "text"
+    assert etree.tostring(root).startswith(b"<r><ax")
+    with pytest.raises(Unreadable, match="line 2 column"):
+        admit(b"<r>\n" + longer + b"</s>")
+
+
+MADE_UP = "y" * 80
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+@pytest.mark.parametrize(
+    "element",
+    [
+        lambda n: f"<n{n}{MADE_UP}/>",
+        lambda n: f"<n xmlns:p{n}{MADE_UP}='u{n}{MADE_UP}'/>",
+        lambda n: f"<n a='>' xmlns:p{n}='u{n}{MADE_UP}'/>",
+        lambda n: f"<n>{f'{n:055b}'.translate({48: 32, 49: 9})}</n>",
+    ],
+    ids=["names", "namespaces", "namespaces behind a bracket", "blanks"],
+)
+def test_names_that_are_made_up_in_every_message_do_not_fill_the_memory(element: Callable[[int], str]) -> None:
+    number = 0
+
+    def parse(documents: int) -> None:
+        nonlocal number
+        for _ in range(documents):
+            number += 10_000
+            inner = "".join(element(number + i) for i in range(4_000))
+            admit(f"<r>{inner}</r>".encode())
+
+    parse(5)  # what the allocator takes at first and keeps
+    before = resident()
+    parse(30)
+    assert resident() - before < 4_000_000  # names of 10 MB were parsed
+
+
+def resident() -> int:
+    """Bytes of memory this process takes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -128,6 +128,10 @@ def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = 
         faults += _contract_faults(operation, command, supplier)
         if writer and reader:
             entries[operation.name] = Entry(operation, command, accepted, writer, reader)
+    faults += [
+        f"commands/{name}.avsc: {supplier.name} has no operation of that name"
+        for name in sorted(commands.keys() - {operation.name for operation in supplier.operations})
+    ]
     notification = _notification(supplier, xsd, events, faults, zone)
     if faults or xsd is None or notification is None:
         raise Stop(*faults)

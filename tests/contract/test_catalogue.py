@@ -48,8 +48,11 @@ def test_every_operation_of_the_supplier_is_ready(loaded: Catalogue) -> None:
         assert operation.reply.endswith(entry.reader.element)
 
 
-def test_every_command_belongs_to_an_operation(loaded: Catalogue) -> None:
-    assert loaded.commands.keys() == loaded.operations.keys()
+def test_a_command_of_no_operation_is_told(folder: Path) -> None:
+    commands = folder / "avro" / "commands"
+    schema = json.loads((commands / "AmendFaultReport.avsc").read_text())
+    (commands / "CancelFaultReport.avsc").write_text(json.dumps({**schema, "name": "CancelFaultReport"}))
+    assert stops(folder) == ["commands/CancelFaultReport.avsc: cityfibre has no operation of that name"]
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -194,6 +194,11 @@ def test_librdkafka_properties_from_json_and_single_variables() -> None:
     }
 
 
+def test_the_log_level_of_librdkafka_keeps_its_underscore() -> None:
+    for variables in ({"KAFKA__PROPERTIES__LOG_LEVEL": "7"}, {"KAFKA__PROPERTIES": '{"log_level": 7}'}):
+        assert loaded(**variables).kafka.client()["log_level"] == "7"
+
+
 def test_a_secret_property_comes_from_a_file(tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("p w\n")

@@ -111,9 +111,15 @@ def _is_service_link(name: str, value: str) -> bool:
     return bool(_SERVICE_LINK.search(name)) or (name.endswith("_PORT") and "://" in value)
 
 
+# The one property of librdkafka with an underscore that has a text as its value.
+_UNDERSCORED = frozenset({"log_level"})
+
+
 def _key(name: str, *, dotted: bool) -> str:
     """A librdkafka property as given, or its name with _ for the dots that shells do not allow in variables."""
-    return name.lower().replace("_", ".") if dotted else name
+    if not dotted:
+        return name
+    return name.lower() if name.lower() in _UNDERSCORED else name.lower().replace("_", ".")
 
 
 def _json_object(text: str, *, dotted: bool) -> dict[str, str]:

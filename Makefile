@@ -11,7 +11,7 @@ REVISION = $(shell git describe --always --dirty --abbrev=40 2>/dev/null || echo
 RESOLVE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check image ship-tools lock clean
+.PHONY: help install demo test check bench image ship-tools lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ $(SHIP)/.installed: requirements-ship.lock
 	$(PYTHON) -m venv $(SHIP)
 	$(SHIP)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-ship.lock
 	@touch $@
+
+bench: install ## measure, minutes: CASES="A B S L R", or ARGS for python -m bench (--help lists them)
+	$(BIN)/python -m bench $(or $(CASES),A B S L R) $(ARGS)
 
 lock: ## resolve the dependencies anew (needs uv)
 	$(RESOLVE) --extra tracing pyproject.toml -o requirements.lock

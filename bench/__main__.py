@@ -1,0 +1,95 @@
+"""`python -m bench CASE…`: measure, one JSON line per measurement on standard output and in bench/results/.
+
+bench/commands.py says what the cases are; `make bench` runs those that take minutes, `make bench-smoke` the steps.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from bench import commands
+from bench.commands import CASES
+from bench.measurement import LATEST, Measurement, append, line
+from bench.stage import Stage, open_stage
+
+
+def _throughput(case: str) -> "Case":
+    def measure(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
+        conditions = CASES[case]
+        chosen = {name: getattr(given, name) for name in _CHOICES if getattr(given, name) is not None}
+        for tls in _ways(given):
+            yield commands.throughput(stage, case, replace(conditions, **chosen, tls=tls))
+
+    return measure
+
+
+def _latency(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
+    for tls in _ways(given):
+        for rate in given.rates:
+            yield commands.latency(stage, replace(CASES["A"], tls=tls), rate=rate, seconds=given.seconds)
+
+
+def _restart(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
+    yield commands.restart(stage, replace(CASES["A"], commands=given.commands or 1_000_000))
+
+
+def _memory(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
+    full = replace(CASES["A"], commands=given.commands or 12_000, keys=12_000, latency_ms=120_000)
+    yield commands.unfinished(stage, full)
+    yield commands.endurance(stage, replace(CASES["A"], latency_ms=20), minutes=given.minutes)
+
+
+def _growth(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
+    yield from commands.growth(stage, tls=given.tls is True, only=given.only, commands=given.commands or 20_000)
+
+
+Case = Callable[[Stage, argparse.Namespace], Iterator[Measurement]]
+
+_CASES: Final[dict[str, Case]] = {
+    "A": _throughput("A"),
+    "B": _throughput("B"),
+    "S": _throughput("S"),
+    "L": _latency,
+    "R": _restart,
+    "M": _memory,
+    "G": _growth,
+}
+
+_CHOICES: Final = ("operation", "commands", "keys", "in_flight", "workers")
+
+
+def _ways(given: argparse.Namespace) -> tuple[bool, ...]:
+    return (False, True) if given.tls is None else (given.tls,)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("cases", nargs="+", choices=sorted(_CASES), metavar="CASE", help=", ".join(_CASES))
+    parser.add_argument("--results", type=Path, default=LATEST, help="file the lines are added to (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=1, help="repeat every case so often, in turns")
+    parser.add_argument("--tls", action=argparse.BooleanOptionalAction, help="mutual TLS or plain; default: both")
+    parser.add_argument("--operation", choices=("add", "update"))
+    parser.add_argument("--commands", type=int, metavar="N")
+    parser.add_argument("--keys", type=int, metavar="N")
+    parser.add_argument("--in-flight", type=int, metavar="N")
+    parser.add_argument("--workers", type=int, metavar="N")
+    parser.add_argument("--rates", type=float, nargs="+", default=[100.0], help="L: commands per second")
+    parser.add_argument("--seconds", type=float, default=20.0, help="L: for so long")
+    parser.add_argument("--minutes", type=float, default=30.0, help="M: for so long")
+    parser.add_argument("--only", choices=tuple(commands.GROWTH), help="G: grow this alone")
+    given = parser.parse_args(argv)
+    with open_stage() as stage:
+        for _ in range(given.rounds):
+            for case in given.cases:
+                for measurement in _CASES[case](stage, given):
+                    append(measurement, given.results)
+                    print(line(measurement), flush=True)
+                stage.clean()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

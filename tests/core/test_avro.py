@@ -194,6 +194,7 @@ def test_a_record_comes_back_with_its_defaults(record: dict[str, Any], back: dic
         ({"size": 1.0}, "Thing.size: is not long"),
         ({"done": 1}, "Thing.done: is not boolean"),
         ({"colour": "PINK"}, "Thing.colour: is not a symbol of the enum"),
+        ({"colour": []}, "Thing.colour: is not a symbol of the enum"),
         ({"notes": "ab"}, "Thing.notes: is not an array"),
         ({"notes": [{"text": "a"}, {"text": 7}]}, "Thing.notes[1].text: is not a string"),
         ({"first": {"by": "a"}}, "Thing.first: has no text"),

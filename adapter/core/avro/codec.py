@@ -25,6 +25,7 @@ from adapter.core.avro.schema import (
     label,
     optional,
 )
+from adapter.core.avro.writer import Unfit, compile_writer
 from adapter.core.errors import Undecodable
 
 REASONS: Final = frozenset(
@@ -135,9 +136,15 @@ class Encoder:
         self._parsed = schema.parsed
         self._prefix = frame(schema_id, b"")
         self._check = _checker(schema.record)
+        self._write = compile_writer(schema)
 
     def encode(self, record: Mapping[str, Any]) -> bytes:
         """Raises ValueError with the path of what does not fit; the value itself is never in the text."""
+        if self._write is not None:
+            try:
+                return self._write(record, self._prefix)
+            except Unfit:
+                pass  # what is wrong, if anything is, says the check
         try:
             self._check(record)
         except _Misfit as misfit:
@@ -297,7 +304,7 @@ def _number(lowest: int, highest: int, kind: Type) -> _Check:
 
 def _one_of(symbols: frozenset[str]) -> _Check:
     def check(value: Any) -> None:
-        if value not in symbols:
+        if type(value) is not str or value not in symbols:
             raise _Misfit("is not a symbol of the enum")
 
     return check

@@ -20,7 +20,7 @@ OURS = {
 }
 # What a field may hold that should not: of another type, beyond its range, without zone.
 NAIVE = MOMENT.replace(tzinfo=None)
-STRANGE = st.sampled_from(
+STRANGE: st.SearchStrategy[Any] = st.sampled_from(
     [None, True, 1, 1.5, 2**31, 2**63, "", "\ud800", "GREEN", "PINK", b"x", MOMENT, NAIVE, MOMENT.date(), [], {}, ()]
 )
 

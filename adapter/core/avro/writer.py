@@ -107,7 +107,7 @@ def _value(kind: Type, name: str, numbers: Iterator[int]) -> Iterator[str]:
     yield from (f"    {line}" for line in _plain(plain, name, numbers))
 
 
-def _plain(kind: Type, name: str, numbers: Iterator[int]) -> Iterator[str]:
+def _plain(kind: Type, name: str, numbers: Iterator[int]) -> Iterator[str]:  # noqa: C901 -- a table of cases
     match kind:
         case Primitive("string", None):
             yield from _text(name)

@@ -1,12 +1,11 @@
 """A plain idempotent producer for what must be safe before somebody is answered.
 
-`produce` only queues, so the loop calls it itself; delivery reports come on a thread of their own, which hands them
-over to the loop in batches: one wake-up for whatever one `poll` brought.
+`produce` only queues and `poll(0)` only looks, so the loop does both itself: while records are under way it looks every
+millisecond. A thread of its own for the delivery reports would take the interpreter from the loop once per record.
 """
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
@@ -19,7 +18,10 @@ from adapter.ports import Outgoing, TooLarge
 
 _QUEUE_KIB: Final = 64 * 1024
 """What may wait for the cluster; beyond it records fail at once."""
-_POLL: Final = 0.1
+_LOOK: Final = 0.001
+"""Seconds between two looks for delivery reports while some are due."""
+_IDLE: Final = 0.5
+"""Seconds between two looks when none is: librdkafka's log lines wait that long."""
 
 
 class KafkaPublisher:
@@ -51,21 +53,20 @@ class KafkaPublisher:
 
     def publish(self, record: Outgoing) -> "asyncio.Future[None]":
         future: asyncio.Future[None] = self._loop.create_future()
-        future.add_done_callback(_seen)  # whoever gave up waiting does not ask why it failed
         try:
             self._line.produce(record, future)
         except BufferError:
-            future.set_exception(Unavailable("the producer's queue is full"))
+            _fail(future, Unavailable("the producer's queue is full"))
         except KafkaException as failure:
             error: KafkaError = failure.args[0]
             if error.fatal():
                 self._replace(self._line)
-            future.set_exception(_reason(error))
+            _fail(future, _reason(error))
         return future
 
     async def close(self) -> None:
         """Wait for what is under way, as long as it may take."""
-        await asyncio.to_thread(self._line.close, self._timeout + 1)
+        await self._line.close(self._timeout + 1)
 
     def _open(self) -> "_Line":
         try:
@@ -91,7 +92,7 @@ class KafkaPublisher:
             if error is None:
                 future.set_result(None)
             else:
-                future.set_exception(_reason(error))
+                _fail(future, _reason(error))
         for why in failed:
             self._report(why)
 
@@ -100,7 +101,7 @@ _Report = tuple["asyncio.Future[None]", KafkaError | None]
 
 
 class _Line:
-    """One librdkafka producer and the thread that serves it."""
+    """One librdkafka producer, and the looks at it."""
 
     def __init__(
         self,
@@ -112,9 +113,9 @@ class _Line:
         self._loop = loop
         self._settle = settle
         self._reports: list[_Report] = []
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-        self._thread.start()
+        self._looks = loop.call_later(_IDLE, self._looking)
+        self._busy = False
+        self._abandoned = False
 
     def produce(self, record: Outgoing, future: "asyncio.Future[None]") -> None:
         self._producer.produce(
@@ -124,27 +125,34 @@ class _Line:
             headers=list(record.headers),
             on_delivery=partial(self._delivered, future),
         )
+        if not self._busy:
+            self._busy = True
+            self._looks.cancel()
+            self._looks = self._loop.call_later(_LOOK, self._looking)
 
     def abandon(self) -> None:
         """Fail what is queued, and end."""
         self._producer.purge()
-        self._closing.set()
+        self._abandoned = True
 
-    def close(self, limit: float) -> None:
-        self._closing.set()
-        self._thread.join(limit)
+    async def close(self, limit: float) -> None:
+        self._looks.cancel()
+        end = self._loop.time() + limit
+        while self._look() and self._loop.time() < end:  # noqa: ASYNC110 -- librdkafka has no event to wait for
+            await asyncio.sleep(_LOOK)
 
-    # -- the thread --------------------------------------------------------------------------------------------------
+    def _looking(self) -> None:
+        self._busy = self._look()
+        if self._busy or not self._abandoned:
+            self._looks = self._loop.call_later(_LOOK if self._busy else _IDLE, self._looking)
 
-    def _run(self) -> None:
-        while not self._closing.is_set() or len(self._producer):
-            self._producer.poll(_POLL)
-            if self._reports:
-                reports, self._reports = self._reports, []
-                try:
-                    self._loop.call_soon_threadsafe(self._settle, self, reports)
-                except RuntimeError:  # the loop is closed: nobody waits any more
-                    return
+    def _look(self) -> bool:
+        """Settle what is decided; whether anything is still under way."""
+        self._producer.poll(0)
+        if self._reports:
+            reports, self._reports = self._reports, []
+            self._settle(self, reports)
+        return len(self._producer) > 0
 
     def _delivered(self, future: "asyncio.Future[None]", error: KafkaError | None, _message: Message) -> None:
         self._reports.append((future, error))
@@ -156,6 +164,6 @@ def _reason(error: KafkaError) -> Exception:
     return Unavailable(error.str())
 
 
-def _seen(future: "asyncio.Future[None]") -> None:
-    if not future.cancelled():
-        future.exception()
+def _fail(future: "asyncio.Future[None]", reason: Exception) -> None:
+    future.set_exception(reason)
+    future.exception()  # seen: whoever gave up waiting does not ask why it failed

@@ -18,7 +18,7 @@ _COMMANDS: Final = (
     ("server", "flows", "take the supplier's notifications to Kafka"),
     ("projector", "flows", "fold the events of each ticket into its current state"),
     ("run", "flows", "all three in one process"),
-    ("twin", "flows", "a stand-in for the supplier"),
+    ("twin", "twin", "a stand-in for the supplier; post files as its notifications"),
     ("demo", "flows", "the whole product against a twin, on this machine"),
     ("topics", "topics", "compare the cluster's topics with those wanted; create what is missing"),
     ("schemas", "schemas", "check, register and show the schemas"),

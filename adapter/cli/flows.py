@@ -1,4 +1,4 @@
-"""The flows, `adapter twin` and `adapter demo`: the commands that stay until they are told to stop."""
+"""The flows and `adapter demo`: the commands that stay until they are told to stop."""
 
 import argparse
 import asyncio
@@ -53,14 +53,6 @@ examples:
   adapter run
   curl -s localhost:9464/status
 """
-_TWIN = """\
-A stateful stand-in for the supplier: it validates requests, keeps tickets, answers like the contract, and fails on
-demand. Everything about it is in docs/twin.md.
-
-examples:
-  adapter twin --port 8444
-  adapter twin --certificate server.pem --key server.key --ca ca.pem --calls calls.jsonl
-"""
 _DEMO = """\
 Runs the real product on this machine: Kafka (librdkafka's mock cluster unless --kafka is given), a schema registry, the
 twin behind mutual TLS, and the worker. It sends commands of all kinds, shows what becomes of them, and ends with exit
@@ -74,12 +66,6 @@ examples:
 
 def add(name: str, parser: argparse.ArgumentParser) -> None:
     match name:
-        case "twin":
-            from adapter import twin  # noqa: PLC0415 -- see adapter.cli
-
-            parser.epilog = _TWIN
-            twin.add_arguments(parser)
-            parser.set_defaults(run=_twin)
         case "demo":
             parser.epilog = _DEMO
             parser.add_argument("--kafka", metavar="HOST:PORT", help="a real cluster instead of the mock")
@@ -104,43 +90,37 @@ def _worker(_arguments: argparse.Namespace) -> int:
     from adapter import app  # noqa: PLC0415 -- see adapter.cli
     from adapter.settings import Settings, load  # noqa: PLC0415 -- see adapter.cli
 
-    return _looped(app.run_worker(load(Settings)))
+    return looped(app.run_worker(load(Settings)))
 
 
 def _server(_arguments: argparse.Namespace) -> int:
     from adapter import app  # noqa: PLC0415 -- see adapter.cli
     from adapter.settings import Receiving, load  # noqa: PLC0415 -- see adapter.cli
 
-    return _looped(app.run_server(load(Receiving)))
+    return looped(app.run_server(load(Receiving)))
 
 
 def _projector(_arguments: argparse.Namespace) -> int:
     from adapter import app  # noqa: PLC0415 -- see adapter.cli
     from adapter.settings import Projecting, load  # noqa: PLC0415 -- see adapter.cli
 
-    return _looped(app.run_projector(load(Projecting)))
+    return looped(app.run_projector(load(Projecting)))
 
 
 def _all(_arguments: argparse.Namespace) -> int:
     from adapter import app  # noqa: PLC0415 -- see adapter.cli
     from adapter.settings import Settings, load  # noqa: PLC0415 -- see adapter.cli
 
-    return _looped(app.run_all(load(Settings)))
-
-
-def _twin(arguments: argparse.Namespace) -> int:
-    from adapter import twin  # noqa: PLC0415 -- see adapter.cli
-
-    return _looped(twin.run(twin.from_arguments(arguments)))
+    return looped(app.run_all(load(Settings)))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     from adapter import demo  # noqa: PLC0415 -- see adapter.cli
 
-    return _looped(demo.run(kafka=arguments.kafka, registry=arguments.registry, keep=arguments.keep))
+    return looped(demo.run(kafka=arguments.kafka, registry=arguments.registry, keep=arguments.keep))
 
 
-def _looped(flow: Coroutine[Any, Any, int | None]) -> int:
+def looped(flow: Coroutine[Any, Any, int | None]) -> int:
     """Run a flow to its end on uvloop, which halves the cost of a supplier call."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(flow) or Exit.DONE

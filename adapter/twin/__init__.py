@@ -6,10 +6,13 @@ from adapter.twin.dialects import Dialect
 from adapter.twin.faults import Fault, Kind
 from adapter.twin.lean import Lean
 from adapter.twin.life import Happening, Status, Ticket
+from adapter.twin.notify import Letters, add_notify_arguments, letters, notify
+from adapter.twin.post import Answered
 from adapter.twin.server import Twin, run
 from adapter.twin.settings import Notify, TlsFiles, TwinSettings, add_arguments, from_arguments
 
 __all__ = [
+    "Answered",
     "Call",
     "Delivery",
     "Dialect",
@@ -17,6 +20,7 @@ __all__ = [
     "Happening",
     "Kind",
     "Lean",
+    "Letters",
     "Notify",
     "Status",
     "Ticket",
@@ -24,6 +28,9 @@ __all__ = [
     "Twin",
     "TwinSettings",
     "add_arguments",
+    "add_notify_arguments",
     "from_arguments",
+    "letters",
+    "notify",
     "run",
 ]

@@ -36,6 +36,7 @@ class Dialect(StrEnum):
     STATUS_SPELLING = "status-spelling"  # (4)
     FAULT_TYPE = "fault-type"  # a type that is none of the three (2)
     MULTI_LINE = "multi-line"  # text broken over indented lines (13)
+    UNWRAPPED = "unwrapped"  # repeated elements without the element around them (14)
     UNKNOWN_ELEMENTS = "unknown-elements"  # elements nobody has documented
     NO_HINTS = "no-hints"  # one URL for all, and no SOAPAction
 
@@ -158,6 +159,13 @@ def _multi_line(root: etree._Element, _: random.Random) -> None:
             leaf.text = "\n      ".join(["", " ".join(words[:half]), " ".join(words[half:])]) + "\n    "
 
 
+def _unwrapped(root: etree._Element, _: random.Random) -> None:
+    for name in ("updates", "appointments"):
+        for wrapper in root.findall(name):
+            at = root.index(wrapper)
+            root[at : at + 1] = list(wrapper)
+
+
 def _unknown_elements(root: etree._Element, generator: random.Random) -> None:
     for parent in (root, *root.iterfind("faultDetails")):
         note = etree.Element("supplierNote", level="2")
@@ -174,6 +182,7 @@ _CHANGES: Final = {
     Dialect.UNKNOWN_ELEMENTS: _unknown_elements,
     Dialect.CHILD_ORDER: _shuffled,
     Dialect.MULTI_LINE: _multi_line,
+    Dialect.UNWRAPPED: _unwrapped,
 }
 """In the order in which they are made: what is looked for by its plain form comes first."""
 

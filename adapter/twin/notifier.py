@@ -133,7 +133,8 @@ class Notifier:
         """Posts it until it is acknowledged, or often enough; then perhaps once more."""
         settings = self._settings
         generator = random.Random(f"{letter.seed}:written")  # noqa: S311 -- as above
-        repeated = letter.entry.repeat_of is None and generator.random() < settings.repeats
+        # Drawn for a repeat too: what is written below hangs on what was drawn before.
+        repeated = generator.random() < settings.repeats and letter.entry.repeat_of is None
         written = dialects.write(notices.element(letter.notice), letter.dialects, generator)
         hint = "" if Dialect.NO_HINTS in letter.dialects else notices.PATHS.get(letter.notice.happening, "")
         headers = {"Content-Type": written.content_type, "SOAPAction": f'"{hint}"'}

@@ -1,0 +1,88 @@
+"""Posting files as notifications, whatever is in them, and judging the answers: `adapter twin notify`."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxml import etree
+
+from adapter.catalogue import schema_root
+from adapter.core.errors import Stop
+from adapter.twin.judge import Judge, asked_by
+from adapter.twin.post import Answered, Unanswered, post, session
+from adapter.twin.settings import TlsFiles, address_problems
+
+_TIMEOUT = 30.0
+"""Seconds for one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A file that was posted. Without problems it was acknowledged as the contract wants it."""
+
+    name: str
+    answer: Answered | Unanswered
+    problems: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Letters:
+    """What to post, where and how."""
+
+    files: Sequence[tuple[str, bytes]]
+    url: str
+    content_type: str
+    soap_action: str
+    tls: TlsFiles | None
+
+
+def add_notify_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="what to post, as it is; - for standard input")
+    add("--to", required=True, metavar="URL", help="where to; its path is the caller's business")
+    add("--content-type", default="text/xml", metavar="TYPE", help="HTTP header (%(default)s)")
+    add("--soap-action", default="", metavar="TEXT", help="HTTP header, without quotes (empty)")
+    add("--certificate", type=Path, metavar="FILE", help="client certificate (PEM)")
+    add("--key", type=Path, metavar="FILE", help="its private key (PEM)")
+    add("--ca", type=Path, metavar="FILE", help="CA that the receiver's certificate must come from (PEM)")
+
+
+def letters(given: argparse.Namespace) -> Letters:
+    """What a parsed command line asks for, files read. Raises Stop with everything that is wrong."""
+    problems = [f"--to: {problem}" for problem in address_problems(given.to)]
+    tls = (given.certificate, given.key, given.ca)
+    if any(tls) and not all(tls):
+        problems.append("--certificate, --key and --ca go together: all three or none")
+    headers = {"--content-type": given.content_type, "--soap-action": given.soap_action}
+    problems += [f"{name}: is not one line of text" for name, text in headers.items() if not text.isprintable()]
+    files = []
+    for name in given.files:
+        try:
+            files.append((name, sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()))
+        except OSError as error:
+            problems.append(f"{name}: {error.strerror}")
+    if problems:
+        raise Stop(*problems)
+    return Letters(files, given.to, given.content_type, given.soap_action, TlsFiles(*tls) if all(tls) else None)
+
+
+async def notify(letters: Letters) -> AsyncIterator[Posted]:
+    """Posts one after the other, each once. Raises Stop if the certificates or the URL are not usable."""
+    judge = Judge(etree.XMLSchema(etree.parse(schema_root() / "xsd" / "cityfibre" / "faultReport.xsd")))
+    headers = {"Content-Type": letters.content_type, "SOAPAction": f'"{letters.soap_action}"'}
+    loop = asyncio.get_running_loop()
+    async with session(letters.tls, at_once=1, timeout=_TIMEOUT) as http:
+        for name, body in letters.files:
+            began = loop.time()
+            answer = await post(http, letters.url, body, headers)
+            seconds = loop.time() - began
+            if isinstance(answer, Answered):
+                asked = asked_by(body, letters.content_type)
+                problems = judge.problems(answer.status, answer.content_type, answer.body, asked)
+            else:
+                problems = (answer.why,)
+            yield Posted(name, answer, problems, seconds)

@@ -430,7 +430,8 @@ class Projector(Section):
     )
     tombstone_after: Duration = Field(
         default=timedelta(days=90),
-        description="A ticket that is Closed or Rejected is forgotten so long after its last event.",
+        description="A ticket that is Closed or Rejected, or whose state nobody ever told, is forgotten so long after "
+        "its last event.",
     )
 
 

@@ -1,8 +1,8 @@
 """The fold: a ticket's state and one more event to its next state.
 
-Notifications are ordered by the supplier's time of sending, those of equal time (or without one) by their arrival. One
-that is older than what the state was taken from is counted and changes nothing else. A change of status that the
-contract does not have is carried out all the same, counted and kept visible.
+Notifications are ordered by the supplier's time of sending, those of equal time (or without one) by when we received
+them. One that is older than what the state was taken from is counted and changes nothing else. A change of status that
+the contract does not have is carried out all the same, counted and kept visible.
 """
 
 import re
@@ -30,7 +30,7 @@ AHEAD: Final = timedelta(minutes=10)
 future would make all that follow it late."""
 
 TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = {
-    Status.PENDING: frozenset({Status.ACCEPTED, Status.REJECTED}),
+    Status.PENDING: frozenset({Status.ACCEPTED, Status.REJECTED, Status.ON_HOLD, Status.RESOLVED}),
     Status.REJECTED: frozenset({Status.PENDING}),
     Status.ACCEPTED: frozenset({Status.IN_PROGRESS, Status.ON_HOLD, Status.RESOLVED}),
     Status.IN_PROGRESS: frozenset({Status.ON_HOLD, Status.RESOLVED}),
@@ -39,7 +39,8 @@ TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = {
     Status.RE_OPENED: frozenset({Status.IN_PROGRESS, Status.ON_HOLD, Status.RESOLVED}),
     Status.CLOSED: frozenset(),
 }
-"""Contract, section 4.1; a refused report may be sent in again under its reference. Any status may be the first."""
+"""Contract, section 4.1, where "open" is all but Rejected, Resolved and Closed; a refused report may be sent in again
+under its reference. Any status may be the first."""
 
 CLOCKS: Final[Mapping[Status, Clock]] = {
     Status.PENDING: Clock.NOT_STARTED,
@@ -129,20 +130,25 @@ def _notified(ticket: Ticket, record: Mapping[str, Any], policy: Policy) -> Fold
     sent: datetime | None = record["supplierSentAt"]
     if sent is not None and sent - received > AHEAD:
         sent = None
-    known = ticket.heard.get(kind)
-    heard = {**ticket.heard, kind: received if known is None else max(known, received)}
-    if _is_late(ticket, sent, received):
-        return Folded(replace(ticket, heard=heard, late=ticket.late + 1), Verdict.LATE)
+    theirs: str | None = record["maintainerFaultReference"]
+    late = _is_late(ticket, sent, received)
+    ticket = replace(
+        ticket,
+        heard={**ticket.heard, kind: max(received, ticket.heard.get(kind, received))},
+        newest_sent_at=max((at for at in (sent, ticket.newest_sent_at) if at is not None), default=None),
+    )
+    if late:  # It says how things were; but the supplier's reference is never another one.
+        known = ticket.maintainer_reference or theirs
+        return Folded(replace(ticket, late=ticket.late + 1, maintainer_reference=known), Verdict.LATE)
     report = record["report"]
     at = sent or received
     ticket = replace(
         ticket,
-        heard=heard,
         kind=kind,
         sent_at=sent,
         received_at=received,
         report=report,
-        maintainer_reference=record["maintainerFaultReference"] or ticket.maintainer_reference,
+        maintainer_reference=theirs or ticket.maintainer_reference,
         appointments=_appointments(ticket.appointments, report or {}, at),
     )
     # The kind tells where a report without a status (or with a word nobody knows) was said to be about one.
@@ -152,8 +158,8 @@ def _notified(ticket: Ticket, record: Mapping[str, Any], policy: Policy) -> Fold
 def _is_late(ticket: Ticket, sent: datetime | None, received: datetime) -> bool:
     if ticket.received_at is None:
         return False
-    if sent is not None and ticket.sent_at is not None and sent != ticket.sent_at:
-        return sent < ticket.sent_at
+    if sent is not None and ticket.newest_sent_at is not None and sent != ticket.newest_sent_at:
+        return sent < ticket.newest_sent_at
     return received < ticket.received_at
 
 

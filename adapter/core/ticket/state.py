@@ -99,6 +99,8 @@ class Ticket:
     sent_at: datetime | None = None
     received_at: datetime | None = None
     """When the supplier sent that notification, as far as it is believed, and when we received it."""
+    newest_sent_at: datetime | None = None
+    """The newest believed time of sending of all notifications: one that was sent before it is late."""
     report: Mapping[str, Any] | None = None
     appointments: tuple[Mapping[str, Any], ...] = ()
     """One for each reservation key, the one that changed last at the end."""
@@ -132,6 +134,7 @@ class Ticket:
             "lastKind": self.kind,
             "reportSentAt": self.sent_at,
             "reportReceivedAt": self.received_at,
+            "newestSentAt": self.newest_sent_at,
             "report": self.report,
             "appointments": list(self.appointments),
             "commands": [
@@ -182,6 +185,7 @@ def ticket(record: Mapping[str, Any]) -> Ticket:
         kind=record["lastKind"],
         sent_at=record["reportSentAt"],
         received_at=record["reportReceivedAt"],
+        newest_sent_at=record["newestSentAt"],
         report=record["report"],
         appointments=tuple(record["appointments"]),
         commands=tuple(

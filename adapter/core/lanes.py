@@ -4,7 +4,6 @@ A lane exists while it holds work. Whoever puts the first item into a lane start
 until there is none, and the lane is gone.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -17,13 +16,13 @@ class Lanes(Generic[Item]):
     __slots__ = ("_queues",)
 
     def __init__(self) -> None:
-        self._queues: dict[bytes, deque[Item]] = {}
+        self._queues: dict[bytes, list[Item]] = {}  # of mostly one item: a deque would take ten times the memory
 
     def put(self, key: bytes, item: Item) -> bool:
         """Queue `item`. True if the lane was idle: the caller must start it."""
         queue = self._queues.get(key)
         if queue is None:
-            self._queues[key] = deque((item,))
+            self._queues[key] = [item]
             return True
         queue.append(item)
         return False
@@ -36,7 +35,7 @@ class Lanes(Generic[Item]):
     def done(self, key: bytes) -> Item | None:
         """The head is finished: drop it and tell the next one, None when the lane is gone."""
         queue = self._queues[key]
-        queue.popleft()
+        del queue[0]
         if queue:
             return queue[0]
         del self._queues[key]
@@ -44,7 +43,7 @@ class Lanes(Generic[Item]):
 
     def behind(self, key: bytes) -> tuple[Item, ...]:
         """What waits behind the head, in order."""
-        return tuple(self._queues.get(key, ()))[1:]
+        return tuple(self._queues.get(key, ())[1:])
 
     def __len__(self) -> int:
         return len(self._queues)

@@ -35,7 +35,7 @@ from adapter.core.errors import Unavailable as RegistryUnavailable
 from adapter.core.journal import Entry, Kind, Source
 from adapter.core.operation import Problem, Repeat
 from adapter.core.outcome import judge
-from adapter.core.retry import Backoff
+from adapter.core.retry import Backoff, BreakerState
 from adapter.core.soap import wrap
 from adapter.ports import Calls, NotSent, Outgoing
 from adapter.ports import Unclear as UnclearCall
@@ -50,6 +50,9 @@ from adapter.worker.reader import Reader, Task
 INTENT_LIFE: Final = 5.0
 """Seconds after which a committed intent is not used any more (this process may have been stopped in between, and a
 successor may have waited the call's time out). `Policy.call_limit` includes it."""
+
+_STALE: Final = 10.0
+"""Seconds after which a request that was written is written anew: it says when it was sent."""
 
 _RESIDENT: Final = frozenset({Kind.HELD, Kind.PARKED})
 
@@ -289,6 +292,9 @@ class _Turn:
         self._a.calling.discard(self._lane)
         self._a.check(safe=True)
         not_after = self._task.not_after
+        if self._c.gate.breaker.state is not BreakerState.CLOSED:
+            self._body = None  # it may be long
+        began = time.monotonic()
         self._a.waiting[self._lane] = "gate"
         try:
             if not_after is None:
@@ -300,6 +306,8 @@ class _Turn:
             return False
         finally:
             self._a.waiting.pop(self._lane, None)
+        if time.monotonic() - began > _STALE:
+            self._body = None
         self._a.calling.add(self._lane)
         return True
 

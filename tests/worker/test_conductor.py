@@ -1,9 +1,10 @@
 """What becomes of one command: repeats, intents, doubt, deadlines, and whatever was overlooked."""
 
 import asyncio
+import re
 import time
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -414,6 +415,24 @@ async def test_an_open_breaker_holds_calls_and_finishes_nothing(plant: Plant) ->
     await plant.until(lambda: hand.gate.waiting >= 5)
     assert len(plant.desk.calls) == 1
     assert plant.events == []
+
+
+async def test_a_request_that_waited_for_the_supplier_says_when_it_was_sent(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(threshold=1, probe=0.4))
+    plant.desk.answers = busy
+    plant.send(query("K-0"))
+    await plant.until(lambda: hand.gate.breaker.state is BreakerState.OPEN)
+    waiting = query("K-1")
+    plant.send(waiting)
+    await plant.until(lambda: hand.gate.waiting >= 1)
+    clock = asyncio.get_running_loop().time
+    await plant.until(lambda: hand.gate.breaker.retry_at - clock() < 0.1)
+    shortly_before = datetime.now(UTC) - timedelta(milliseconds=1)  # it has whole ones
+    plant.desk.answers = accepted
+    call = await plant.called(waiting)
+    sent_at = re.search(rb"sentAt>([^<]+)<", call.body)
+    assert sent_at is not None
+    assert datetime.fromisoformat(sent_at[1].decode()) >= shortly_before
 
 
 async def test_a_deadline_that_passes_at_the_gate_is_a_rejection_and_leaks_no_permit(plant: Plant) -> None:

@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 SHIP   := .venv-ship
 ENGINE ?= $(shell command -v podman || echo docker)
 BASE   ?= python:3.13-slim
+# The oldest the chart supports, and the two newest.
+KUBERNETES := 1.30 1.36 1.37
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' adapter/__init__.py)
 REVISION = $(shell git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)
 
@@ -43,6 +45,17 @@ image: install ship-tools ## build the image as fault-adapter:VERSION (and :late
 	  --label org.opencontainers.image.version=$(VERSION) --label org.opencontainers.image.revision=$(REVISION) \
 	  -t fault-adapter:$(VERSION) -t fault-adapter:latest .
 	FAULT_ADAPTER_IMAGE=fault-adapter:$(VERSION) FAULT_ADAPTER_BASE=$(BASE) $(BIN)/python -m pytest tests/image
+
+chart: install ship-tools ## lint, render and validate the Helm chart, and its rules and dashboard; needs helm and promtool
+	helm lint --strict helm/fault-adapter -f helm/fault-adapter/examples/minimal.yaml --kube-version $(firstword $(KUBERNETES))
+	mkdir -p build
+	for version in $(KUBERNETES); do for example in minimal production; do \
+	  helm template adapter helm/fault-adapter -n faults -f helm/fault-adapter/examples/$$example.yaml --kube-version $$version >build/$$example.yaml \
+	  && $(SHIP)/bin/kubernetes-validate --strict --quiet --no-warn -k $$version build/$$example.yaml || exit 1; done; done
+	$(BIN)/python -m pytest tests/chart
+
+chart-pages: install ## the settings' part of the chart's schema, and its README, made anew
+	$(BIN)/python helm/generate.py
 
 ship-tools: $(SHIP)/.installed # what image, chart, sbom, licences and audit need
 

@@ -1,12 +1,16 @@
 """The image as it ships, in containers as locked down as the chart's. `make image` builds it and runs these."""
 
+import io
 import json
 import os
 import urllib.request
 from collections.abc import Iterator
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
+import fastavro
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from adapter import __version__
 from tests.support.broker import await_nodes
@@ -19,6 +23,7 @@ BASE: Final = os.environ.get("FAULT_ADAPTER_BASE", "python:3.13-slim")
 KAFKA: Final = "apache/kafka:4.3.1"
 REGISTRY: Final = "apicurio/apicurio-registry:3.0.9"
 LARGEST_ADDITION: Final = 150 * 10**6
+SCHEMAS: Final = Path(__file__).parents[2] / "schemas" / "avro"
 PARTITIONS: Final = 4
 
 pytestmark = pytest.mark.skipif(not IMAGE, reason="needs the built image: make image")
@@ -128,7 +133,7 @@ def _one_broker(port: int) -> dict[str, str]:
 @pytest.fixture
 def estate(engine_: str) -> Iterator[Estate]:
     port, registry = free_port(), free_port()
-    telemetry = {role: free_port() for role in ("worker", "server")}
+    telemetry = {role: free_port() for role in ("worker", "server", "projector")}
     with Group(engine_, ports=(port, registry, *telemetry.values())) as group:
         group.start(KAFKA, environment=_one_broker(port))
         await_nodes(f"127.0.0.1:{port}", nodes=1, within=60)
@@ -156,6 +161,9 @@ def test_a_ticket_lives_from_its_report_to_its_end_and_every_role_stops_in_order
     assert "FaultReportAdded" in outcomes
     closed = 'fault_adapter_notification_kinds_total{kind="CLOSED"} 1.0'
     wait_until(lambda: closed in estate.get("server", "/metrics"), within=60, what="the last notification")
+    ticket = wait_until(lambda: _ticket(estate.kafka, "SMOKE-1", "CLOSED"), within=60, what="the ticket's end")
+    assert ticket is not None
+    assert ticket["maintainerFaultReference"]
     assert 'fault_adapter_outcomes_total{operation="AddFaultReport",outcome="accepted"} 1.0' in estate.get(
         "worker", "/metrics"
     )
@@ -180,3 +188,21 @@ def _answers(url: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def _ticket(bootstrap: str, reference: str, status: str) -> dict[str, Any] | None:
+    """The ticket's state, once it has that status."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "smoke", "isolation.level": "read_committed"})
+    schema = fastavro.parse_schema(json.loads((SCHEMAS / "tickets" / "Ticket.avsc").read_text(encoding="utf-8")))
+    try:
+        consumer.assign([TopicPartition("fault.tickets", n, 0) for n in range(PARTITIONS)])
+        for message in consumer.consume(10_000, timeout=1):
+            value, key = message.value(), message.key()
+            if value is None or key is None or message.error() or key != reference.encode():
+                continue
+            record = fastavro.schemaless_reader(io.BytesIO(bytes(value)[5:]), schema)
+            if isinstance(record, dict) and record["status"] == status:
+                return record
+        return None
+    finally:
+        consumer.close()

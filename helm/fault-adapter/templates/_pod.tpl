@@ -1,0 +1,206 @@
+{{/*
+Everything the pods of all roles share. Takes (dict "root" $ "role" "worker").
+*/}}
+{{- define "fault-adapter.pod" -}}
+{{- $values := index .root.Values .role -}}
+metadata:
+  labels:
+    {{- include "fault-adapter.labels" . | nindent 4 }}
+    {{- with $values.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  annotations:
+    kubectl.kubernetes.io/default-container: {{ .role }}
+    {{- with $values.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+spec:
+  serviceAccountName: {{ include "fault-adapter.name" .root }}-{{ .role }}
+  {{- include "fault-adapter.podDefaults" .root | nindent 2 }}
+  terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
+  {{- if .root.Values.topologySpreadConstraints.enabled }}
+  topologySpreadConstraints:
+    {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+    - maxSkew: 1
+      topologyKey: {{ . }}
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "fault-adapter.selector" $ | nindent 10 }}
+      matchLabelKeys: [{{ if include "fault-adapter.stateful" $ }}controller-revision-hash{{ else }}pod-template-hash{{ end }}]
+    {{- end }}
+  {{- end }}
+  {{- with $values.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  containers:
+    - name: {{ .role }}
+      args: [{{ .role }}]
+      {{- include "fault-adapter.container" .root | nindent 6 }}
+      env:
+        {{- include "fault-adapter.env" . | nindent 8 }}
+      ports:
+        - {name: telemetry, containerPort: {{ include "fault-adapter.telemetryPort" . }}}
+        {{- if eq .role "server" }}
+        - {name: notifications, containerPort: {{ include "fault-adapter.serverPort" .root }}}
+        {{- end }}
+      # Kafka and registry may be late at a start: the log says what is waited for.
+      startupProbe:
+        httpGet: {path: /health/ready, port: telemetry}
+        periodSeconds: 2
+        timeoutSeconds: 3
+        failureThreshold: 300
+      livenessProbe:
+        httpGet: {path: /health/live, port: telemetry}
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 6
+      readinessProbe:
+        httpGet: {path: /health/ready, port: telemetry}
+        periodSeconds: 5
+        timeoutSeconds: 3
+      {{- if eq .role "server" }}
+      lifecycle:
+        preStop:
+          sleep: {seconds: {{ $values.drainSeconds }}}
+      {{- end }}
+      resources:
+        {{- toYaml $values.resources | nindent 8 }}
+      volumeMounts:
+        {{- include "fault-adapter.volumeMounts" . | nindent 8 }}
+  volumes:
+    {{- include "fault-adapter.volumes" . | nindent 4 }}
+{{- end -}}
+
+{{/* What every pod of the chart has, whatever runs in it: the restricted profile, and no word from the cluster. */}}
+{{- define "fault-adapter.podDefaults" -}}
+automountServiceAccountToken: false
+# Variables of Services would begin with ADAPTER_ in a release of that name, and stop the start as unknown settings.
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "fault-adapter.container" -}}
+image: {{ include "fault-adapter.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "fault-adapter.env" -}}
+{{- $certificate := "" -}}
+{{- if has .role (list "worker" "server") -}}{{- $certificate = include "fault-adapter.certificate" . -}}{{- end -}}
+{{- range $name, $value := include "fault-adapter.settings" . | fromYaml }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- if and (eq .role "worker") $certificate }}
+- {name: ADAPTER_SUPPLIER__TLS__CERTIFICATE, value: /etc/fault-adapter/certificate/tls.crt}
+- {name: ADAPTER_SUPPLIER__TLS__KEY, value: /etc/fault-adapter/certificate/tls.key}
+{{- with .root.Values.worker.tls.caKey }}
+- {name: ADAPTER_SUPPLIER__TLS__CA, value: /etc/fault-adapter/certificate/{{ . }}}
+{{- end }}
+{{- end }}
+{{- if and (eq .role "server") $certificate }}
+- {name: ADAPTER_SERVER__TLS__CERTIFICATE, value: /etc/fault-adapter/certificate/tls.crt}
+- {name: ADAPTER_SERVER__TLS__KEY, value: /etc/fault-adapter/certificate/tls.key}
+- {name: ADAPTER_SERVER__TLS__CA, value: /etc/fault-adapter/client-ca/{{ .root.Values.server.tls.clientCaKey }}}
+{{- end }}
+{{- if and (eq .role "server") .root.Values.server.spool.enabled }}
+- {name: ADAPTER_SERVER__SPOOL__PATH, value: /var/lib/fault-adapter/spool.db}
+{{- end }}
+{{- if and (eq .role "projector") .root.Values.projector.store.enabled }}
+- {name: ADAPTER_PROJECTOR__STORE, value: /var/lib/fault-adapter/tickets}
+{{- end }}
+{{- with .root.Values.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "fault-adapter.volumeMounts" -}}
+- {name: tmp, mountPath: /tmp}
+{{- range $name, $_ := .root.Values.mounts }}
+- {name: mount-{{ $name }}, mountPath: /etc/fault-adapter/{{ $name }}, readOnly: true}
+{{- end }}
+{{- if has .role (list "worker" "server") }}
+{{- if include "fault-adapter.certificate" . }}
+- {name: certificate, mountPath: /etc/fault-adapter/certificate, readOnly: true}
+{{- if eq .role "server" }}
+- {name: client-ca, mountPath: /etc/fault-adapter/client-ca, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if or (and (eq .role "server") .root.Values.server.spool.enabled) (and (eq .role "projector") .root.Values.projector.store.enabled) }}
+- {name: data, mountPath: /var/lib/fault-adapter}
+{{- end }}
+{{- end -}}
+
+{{- define "fault-adapter.volumes" -}}
+- name: tmp
+  emptyDir: {sizeLimit: {{ if .role }}{{ (index .root.Values .role).scratch }}{{ else }}16Mi{{ end }}}
+{{- range $name, $from := .root.Values.mounts }}
+- name: mount-{{ $name }}
+  {{- if $from.secret }}
+  secret: {secretName: {{ $from.secret }}, defaultMode: 0440}
+  {{- else }}
+  configMap: {name: {{ $from.configMap }}, defaultMode: 0440}
+  {{- end }}
+{{- end }}
+{{- if has .role (list "worker" "server") }}
+{{- with include "fault-adapter.certificate" . }}
+- name: certificate
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- if eq $.role "server" }}
+- name: client-ca
+  secret:
+    secretName: {{ default . $.root.Values.server.tls.clientCaSecret }}
+    defaultMode: 0440
+    items: [{key: {{ $.root.Values.server.tls.clientCaKey }}, path: {{ $.root.Values.server.tls.clientCaKey }}}]
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and (eq .role "server") .root.Values.server.spool.enabled (eq .root.Values.server.spool.kind "emptyDir") }}
+- name: data
+  emptyDir: {sizeLimit: {{ .root.Values.server.spool.size }}}
+{{- end }}
+{{- end -}}
+
+{{/* Not empty if the role's pods have a claim each. */}}
+{{- define "fault-adapter.stateful" -}}
+{{- if and (eq .role "server") .root.Values.server.spool.enabled (eq .root.Values.server.spool.kind "volumeClaim") -}}spool
+{{- else if and (eq .role "projector") .root.Values.projector.store.enabled -}}store
+{{- end -}}
+{{- end -}}
+
+{{- define "fault-adapter.telemetryPort" -}}
+{{- $settings := include "fault-adapter.settings" . | fromYaml -}}
+{{- default "9464" (index $settings "ADAPTER_TELEMETRY__PORT") -}}
+{{- end -}}
+
+{{- define "fault-adapter.serverPort" -}}
+{{- $settings := include "fault-adapter.settings" (dict "root" . "role" "server") | fromYaml -}}
+{{- default "8443" (index $settings "ADAPTER_SERVER__PORT") -}}
+{{- end -}}

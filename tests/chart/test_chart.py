@@ -1,0 +1,373 @@
+"""The chart as Helm renders it."""
+
+import copy
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from adapter import __version__
+from adapter.settings import Settings, describe
+from adapter.settings import load as load_settings
+from tests.support.helm import (
+    CHART,
+    Manifest,
+    Refused,
+    containers,
+    environment,
+    find,
+    needs_helm,
+    pod_specs,
+    render,
+)
+
+ROLES: Final = ("worker", "server", "projector")
+MINIMAL: Final[dict[str, Any]] = {
+    "settings": {
+        "kafka": {"bootstrap_servers": "kafka:9092"},
+        "registry": {"url": "http://registry:8081"},
+        "supplier": {"buyer_identifier": "SPDEV1", "base_url": "http://twin:8444", "allow_plaintext": True},
+        "server": {"allow_plaintext": True},
+    }
+}
+
+
+def _with(path: str, value: Any, base: dict[str, Any] = MINIMAL) -> dict[str, Any]:
+    """The minimal values with one more at the dotted path."""
+    values = copy.deepcopy(base)
+    *sections, name = path.split(".")
+    place = values
+    for section in sections:
+        place = place.setdefault(section, {})
+    place[name] = value
+    return values
+
+
+def _generate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", CHART.parent / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_schema_and_readme_are_those_of_the_settings_and_values() -> None:
+    """After a change: make chart-pages."""
+    made = _generate()
+    assert (CHART / "values.schema.json").read_text(encoding="utf-8") == made.schema()
+    assert (CHART / "README.md").read_text(encoding="utf-8") == made.readme()
+
+
+def test_chart_and_product_have_one_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    assert chart["version"] == chart["appVersion"] == __version__
+
+
+def test_every_value_is_explained() -> None:
+    values = (CHART / "values.yaml").read_text(encoding="utf-8")
+    explained = {name for name, _, meaning in _generate()._rows(values) if meaning}
+    for name in (
+        "settings",
+        "mounts",
+        "worker.tls.secret",
+        "server.spool.enabled",
+        "networkPolicy.server",
+        "setup.topics",
+    ):
+        assert name in explained
+
+
+SAMPLES: Final[dict[str, Any]] = {
+    "duration": "37s",
+    "size": "3MiB",
+    "whole number": 1_234_567,
+    "port": 9470,
+    "true or false": True,
+    "JSON object": {"some.name": "value"},
+    "topic name": "some.topic",
+    "web address": "https://host:8443/path",
+    "web addresses": "https://one:8081,https://two:8081",
+    "text of at most 36 characters": "SP-1",
+    "file": "/etc/fault-adapter/some/file",
+    "folder": "/etc/fault-adapter/some",
+    "path": "/var/lib/file",
+    "text": "some text",
+    "time zone": "Europe/London",
+    "list": ["SPDEV1", "SPDEV2"],
+    "list of networks": ["192.0.2.0/24", "2001:db8::/32"],
+    "list separated by ;": ["CN=a,O=b", "c.example"],
+    "list of whole numbers": [200, 201],
+}
+SHOWN: Final[dict[str, str]] = {
+    "whole number": "1234567",
+    "port": "9470",
+    "true or false": "true",
+    "JSON object": '{"some.name":"value"}',
+    "list": "SPDEV1,SPDEV2",
+    "list of networks": "192.0.2.0/24,2001:db8::/32",
+    "list separated by ;": "CN=a,O=b;c.example",
+    "list of whole numbers": "200,201",
+}
+
+
+@needs_helm
+def test_every_setting_reaches_every_role() -> None:
+    values = copy.deepcopy(MINIMAL)
+    expected = {}
+    for row in describe():
+        sample = SAMPLES[row.type] if row.type in SAMPLES else row.type.replace(" or ", ", ").split(", ")[0]
+        path = "settings." + row.variable.removeprefix("ADAPTER_").lower().replace("__", ".")
+        values = _with(path, sample, values)
+        expected[row.variable] = SHOWN.get(row.type, str(sample))
+    manifests = render(values)
+    for role in ROLES:
+        found = environment(manifests, "Deployment", f"adapter-{role}")
+        assert {name: found.get(name) for name in expected} == expected
+
+
+@needs_helm
+@pytest.mark.parametrize("example", ["minimal", "production"])
+def test_examples_render(example: str) -> None:
+    manifests = render({}, files=(CHART / "examples" / f"{example}.yaml",))
+    assert {m["metadata"]["labels"]["app.kubernetes.io/component"] for m in manifests} >= {*ROLES, "setup", "test"}
+
+
+@needs_helm
+def test_the_minimal_example_starts_a_worker() -> None:
+    manifests = render({}, files=(CHART / "examples" / "minimal.yaml",))
+    load_settings(Settings, environment(manifests, "Deployment", "adapter-worker"))
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("settings.kafka.bootstrap_server", "kafka:9092", "additional properties 'bootstrap_server' not allowed"),
+        ("settings.supplier.total_timeout", "soon", "/settings/supplier/total_timeout"),
+        ("settings.topics.partitions", "eight", "/settings/topics/partitions"),
+        ("settings.telemetry.log_level", "loud", "/settings/telemetry/log_level"),
+        ("settings.kafka.bootstrap_servers", "", "settings: kafka.bootstrap_servers has to be set"),
+        (
+            "settings.supplier",
+            {"buyer_identifier": "SPDEV1"},
+            "supplier.environment or supplier.base_url has to be set",
+        ),
+        ("settings.server.allow_plaintext", False, "server.tls: secret has to be set"),
+        ("server.tls.secret", "some", "is set together with settings.server.allow_plaintext"),
+        ("server.spool", {"enabled": True, "kind": "emptyDir"}, "an emptyDir is lost with its pod"),
+        ("server.spool", {"enabled": True, "kind": "hostPath"}, "/server/spool/kind"),
+        ("worker.tls.certManager.enabled", True, "worker.tls.certManager.issuerRef: has to name an issuer"),
+        ("worker.replica", 3, "additional properties 'replica' not allowed"),
+        ("worker", {"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, "keep one of the two"),
+        ("env", [{"name": "ADAPTER_SUPPLIER__BASE_URL", "value": "x"}], "/env/0/name"),
+        ("mounts", {"kafka": {"secret": "a", "configMap": "b"}}, "/mounts/kafka"),
+        ("mounts", {"certificate": {"secret": "a"}}, "'certificate'"),
+        ("image.digest", "latest", "/image/digest"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(path: str, value: Any, words: str) -> None:
+    with pytest.raises(Refused) as refused:
+        render(_with(path, value))
+    assert words in str(refused.value)
+
+
+@needs_helm
+@pytest.mark.parametrize("example", ["minimal", "production"])
+def test_every_pod_fits_the_restricted_profile_and_has_no_word_with_the_cluster(example: str) -> None:
+    specs = dict(pod_specs(render({"tests": {"query": True}}, files=(CHART / "examples" / f"{example}.yaml",))))
+    assert len(specs) == len(ROLES) + 2
+    for spec in specs.values():
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in containers(spec):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+            assert container["resources"]["limits"].keys() == {"memory"}
+
+
+@needs_helm
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_can_be_off(role: str) -> None:
+    manifests = render(_with(f"{role}.enabled", value=False))
+    names = {m["metadata"]["name"] for m in manifests}
+    assert f"adapter-{role}" not in names
+    assert {f"adapter-{other}" for other in ROLES if other != role} <= names
+
+
+@needs_helm
+def test_settings_of_one_role_win_for_it_alone() -> None:
+    values = _with("settings.telemetry.log_level", "warning")
+    manifests = render(_with("worker.settings.telemetry.log_level", "debug", values))
+    levels = {r: environment(manifests, "Deployment", f"adapter-{r}")["ADAPTER_TELEMETRY__LOG_LEVEL"] for r in ROLES}
+    assert levels == {"worker": "debug", "server": "warning", "projector": "warning"}
+
+
+@needs_helm
+def test_a_pod_is_given_longer_to_stop_than_it_takes() -> None:
+    defaults = {row.variable: row.default for row in describe()}
+    assert defaults["ADAPTER_WORKER__STOP_TIMEOUT"] == "1m"
+    assert defaults["ADAPTER_SERVER__STOP_TIMEOUT"] == "20s"
+    specs = dict(pod_specs(render(MINIMAL)))
+    assert specs["adapter-worker"]["terminationGracePeriodSeconds"] >= 60 + 10
+    server = specs["adapter-server"]
+    pause = server["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert server["terminationGracePeriodSeconds"] >= pause + 20 + 10
+    assert "lifecycle" not in specs["adapter-worker"]["containers"][0]
+
+
+@needs_helm
+def test_new_workers_join_before_old_ones_leave() -> None:
+    strategy = find(render(MINIMAL), "Deployment", "adapter-worker")["spec"]["strategy"]
+    assert strategy == {"rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 0}}
+
+
+@needs_helm
+def test_certificates_come_from_a_secret() -> None:
+    values = _with("worker.tls", {"secret": "ours", "caKey": "ca.crt"})
+    values["settings"].pop("server")
+    values["server"] = {"tls": {"secret": "listener", "clientCaSecret": "theirs", "clientCaKey": "clients.pem"}}
+    manifests = render(values)
+    worker, server = (environment(manifests, "Deployment", f"adapter-{role}") for role in ("worker", "server"))
+    assert worker["ADAPTER_SUPPLIER__TLS__KEY"] == "/etc/fault-adapter/certificate/tls.key"
+    assert worker["ADAPTER_SUPPLIER__TLS__CA"] == "/etc/fault-adapter/certificate/ca.crt"
+    assert server["ADAPTER_SERVER__TLS__CA"] == "/etc/fault-adapter/client-ca/clients.pem"
+    # The file of one role's certificate is not there for the others, and would stop them.
+    assert "ADAPTER_SUPPLIER__TLS__KEY" not in server
+    volumes = _volumes(manifests, "adapter-server")
+    assert volumes["certificate"]["secret"]["secretName"] == "listener"
+    assert volumes["client-ca"]["secret"]["secretName"] == "theirs"
+    # A file mounted by subPath would never change.
+    for _, spec in pod_specs(manifests):
+        assert not [mount for c in containers(spec) for mount in c.get("volumeMounts", []) if "subPath" in mount]
+
+
+@needs_helm
+def test_cert_manager_makes_certificates_where_the_pods_look() -> None:
+    manifests = render({}, files=(CHART / "examples" / "production.yaml",))
+    for role, usage in (("worker", "client auth"), ("server", "server auth")):
+        certificate = find(manifests, "Certificate", f"adapter-{role}")["spec"]
+        assert usage in certificate["usages"]
+        assert (
+            certificate["secretName"] == _volumes(manifests, f"adapter-{role}")["certificate"]["secret"]["secretName"]
+        )
+
+
+@needs_helm
+def test_a_spool_outlives_its_pod_and_the_release() -> None:
+    manifests = render(_with("server.spool", {"enabled": True}))
+    server = find(manifests, "StatefulSet", "adapter-server")
+    assert server["spec"]["persistentVolumeClaimRetentionPolicy"] == {"whenScaled": "Retain", "whenDeleted": "Retain"}
+    path = Path(environment(manifests, "StatefulSet", "adapter-server")["ADAPTER_SERVER__SPOOL__PATH"])
+    mounts = server["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    (data,) = [mount for mount in mounts if mount["name"] == "data"]
+    assert path.parent == Path(data["mountPath"])
+    assert server["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] == "data"
+
+
+@needs_helm
+def test_a_spool_that_may_be_lost_is_an_empty_directory() -> None:
+    manifests = render(_with("server.spool", {"enabled": True, "kind": "emptyDir", "acceptLoss": True}))
+    assert "emptyDir" in _volumes(manifests, "adapter-server")["data"]
+
+
+@needs_helm
+def test_the_projector_keeps_its_copy_on_a_claim_by_choice() -> None:
+    assert find(render(MINIMAL), "Deployment", "adapter-projector")
+    manifests = render(_with("projector.store.enabled", value=True))
+    assert find(manifests, "StatefulSet", "adapter-projector")["spec"]["volumeClaimTemplates"]
+    assert environment(manifests, "StatefulSet", "adapter-projector")["ADAPTER_PROJECTOR__STORE"]
+
+
+@needs_helm
+def test_policies_open_the_ports_of_the_settings_alone() -> None:
+    values = _with("settings.kafka.bootstrap_servers", "a:9093,b:9094")
+    values["settings"]["registry"]["url"] = "https://registry"
+    manifests = render(values)
+    worker, server = (find(manifests, "NetworkPolicy", f"adapter-{role}")["spec"] for role in ("worker", "server"))
+    assert _ports(worker["egress"]) == {53, 9093, 9094, 443, 8444}
+    assert _ports(server["egress"]) == {53, 9093, 9094, 443}
+    assert _ports(worker["ingress"]) == {"telemetry"}
+    assert _ports(server["ingress"]) == {"telemetry", "notifications"}
+
+
+@needs_helm
+def test_a_proxy_is_where_the_worker_may_go_instead_of_the_supplier() -> None:
+    worker = find(render(_with("settings.supplier.proxy.url", "http://proxy:3128")), "NetworkPolicy", "adapter-worker")
+    assert 3128 in _ports(worker["spec"]["egress"])
+    assert 8444 not in _ports(worker["spec"]["egress"])
+
+
+@needs_helm
+def test_only_allowed_networks_reach_the_server() -> None:
+    values = _with("settings.server.allowed_networks", ["192.0.2.0/24", "2001:db8::1"])
+    policy = find(render(values), "NetworkPolicy", "adapter-server")["spec"]
+    (rule,) = [rule for rule in policy["ingress"] if rule["ports"] == [{"port": "notifications"}]]
+    assert rule["from"] == [{"ipBlock": {"cidr": "192.0.2.0/24"}}, {"ipBlock": {"cidr": "2001:db8::1/128"}}]
+
+
+@needs_helm
+@pytest.mark.parametrize("kind", ["LoadBalancer", "NodePort"])
+def test_the_callers_address_survives(kind: str) -> None:
+    service = find(render(_with("server.service.type", kind)), "Service", "adapter-server")
+    assert service["spec"]["externalTrafficPolicy"] == "Local"
+
+
+@needs_helm
+def test_the_setup_job_does_what_is_asked() -> None:
+    def steps(**setup: str) -> list[list[str]]:
+        found = [m for m in render(_with("setup", setup)) if m["kind"] == "Job"]
+        return [c["args"] for m in found for c in containers(m["spec"]["template"]["spec"])]
+
+    assert steps() == [["topics", "create"], ["schemas", "register"]]
+    assert steps(topics="check", schemas="check") == [["topics", "plan"], ["schemas", "check", "--registry"]]
+    assert steps(topics="off") == [["schemas", "register"]]
+    assert steps(topics="off", schemas="off") == []
+
+
+@needs_helm
+def test_scalers_take_the_place_of_replicas() -> None:
+    for values, kind in (("autoscaling", "HorizontalPodAutoscaler"), ("keda", "ScaledObject")):
+        manifests = render(_with(f"worker.{values}.enabled", value=True))
+        assert find(manifests, kind, "adapter-worker")["spec"]["scaleTargetRef"]["name"] == "adapter-worker"
+        assert "replicas" not in find(manifests, "Deployment", "adapter-worker")["spec"]
+
+
+@needs_helm
+def test_two_releases_share_no_object() -> None:
+    def names(release: str) -> set[tuple[str, str]]:
+        return {(m["kind"], m["metadata"]["name"]) for m in render(MINIMAL, release=release)}
+
+    assert not names("one") & names("two")
+
+
+@needs_helm
+def test_selectors_pick_the_pods_of_one_role() -> None:
+    manifests = render(MINIMAL)
+    for role in ROLES:
+        spec = find(manifests, "Deployment", f"adapter-{role}")["spec"]
+        wanted = spec["selector"]["matchLabels"]
+        assert wanted.items() <= spec["template"]["metadata"]["labels"].items()
+        assert wanted["app.kubernetes.io/component"] == role
+        budget = find(manifests, "PodDisruptionBudget", f"adapter-{role}")["spec"]
+        assert budget["selector"]["matchLabels"] == wanted
+        assert budget["maxUnavailable"] == 1
+
+
+def _volumes(manifests: list[Manifest], name: str) -> dict[str, Any]:
+    spec = dict(pod_specs(manifests))[name]
+    return {volume["name"]: volume for volume in spec["volumes"]}
+
+
+def _ports(rules: list[Manifest]) -> set[int | str]:
+    return {port["port"] for rule in rules for port in rule.get("ports", [])}

@@ -1,0 +1,56 @@
+"""Renders the chart with Helm itself."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+CHART: Final = Path(__file__).parents[2] / "helm" / "fault-adapter"
+KUBERNETES: Final = os.environ.get("KUBERNETES_VERSION", "1.34.1")
+Manifest = dict[str, Any]
+
+needs_helm = pytest.mark.skipif(shutil.which("helm") is None, reason="needs Helm: see make chart")
+
+
+class Refused(AssertionError):  # noqa: N818 -- what a test expects, not a fault
+    """Helm's words."""
+
+
+def render(values: Mapping[str, Any], *, release: str = "adapter", files: tuple[Path, ...] = ()) -> list[Manifest]:
+    """The manifests of a release, hooks among them. Raises Refused."""
+    command = ["helm", "template", release, str(CHART), "--namespace=faults", f"--kube-version={KUBERNETES}"]
+    command += [f"--values={file}" for file in files]
+    command += ["--values=-"]
+    done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Refused(done.stderr)
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+
+def find(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+    (found,) = [m for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
+    return found
+
+
+def pod_specs(manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """Every pod's spec, with the name of what makes the pod."""
+    for manifest in manifests:
+        if manifest["kind"] in {"Deployment", "StatefulSet", "Job"}:
+            yield manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
+        elif manifest["kind"] == "Pod":
+            yield manifest["metadata"]["name"], manifest["spec"]
+
+
+def containers(spec: Manifest) -> list[Manifest]:
+    return [*spec.get("initContainers", []), *spec["containers"]]
+
+
+def environment(manifests: list[Manifest], kind: str, name: str) -> dict[str, str]:
+    spec = find(manifests, kind, name)["spec"]["template"]["spec"]
+    return {entry["name"]: entry["value"] for entry in spec["containers"][0]["env"]}

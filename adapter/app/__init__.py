@@ -1,10 +1,10 @@
 """The composition root: from settings to a running role. Nothing else wires."""
 
-from adapter.app.projector import projector, run_projector
-from adapter.app.run import run_all
-from adapter.app.server import run_server, server
+from adapter.app.projector import projector
+from adapter.app.run import run_all, run_projector, run_server, run_worker
+from adapter.app.server import server
 from adapter.app.start import load_catalogue
-from adapter.app.worker import run_worker, worker
+from adapter.app.worker import worker
 
 __all__ = [
     "load_catalogue",

@@ -1,6 +1,6 @@
 """The one telemetry endpoint of a process, on which each of its flows shows itself."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,28 +10,32 @@ from adapter.transport import web
 
 
 class Page:
-    """`show` adds a flow: why it is not ready, and what a person wants to know of it."""
+    """Each flow shows itself once it has started; until all of `flows` have, the process is not ready."""
 
-    def __init__(self) -> None:
+    def __init__(self, flows: Iterable[str]) -> None:
         self.url = ""
+        self._starting = set(flows)
         self._unready: list[Callable[[], Sequence[str]]] = []
         self._status: list[Callable[[], Mapping[str, Any]]] = []
 
-    def show(self, *, unready: Callable[[], Sequence[str]], status: Callable[[], Mapping[str, Any]]) -> None:
+    def show(self, flow: str, *, unready: Callable[[], Sequence[str]], status: Callable[[], Mapping[str, Any]]) -> None:
+        """`unready` gives the reasons why the flow can't work just now, `status` what a person wants to know of it."""
+        self._starting.discard(flow)
         self._unready.append(unready)
         self._status.append(status)
 
     def unready(self) -> list[str]:
-        return [why for flow in self._unready for why in flow()]
+        starting = [f"the {flow} is starting" for flow in sorted(self._starting)]
+        return starting + [why for flow in self._unready for why in flow()]
 
     def status(self) -> dict[str, Any]:
         return {name: value for flow in self._status for name, value in flow().items()}
 
 
 @asynccontextmanager
-async def open_page(settings: Telemetry, metrics: Metrics, log: Log) -> AsyncIterator[Page]:
-    """Serve a page while the context lasts. Raises Stop if its port can't be had."""
-    page = Page()
+async def open_page(settings: Telemetry, metrics: Metrics, log: Log, flows: Iterable[str] = ()) -> AsyncIterator[Page]:
+    """Serve the page of these flows while the context lasts. Raises Stop if its port can't be had."""
+    page = Page(flows)
     endpoint = await web.serve(
         settings.host, settings.port, metrics=metrics, log=log, unready=page.unready, status=page.status
     )

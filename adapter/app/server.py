@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter.app.page import Page, open_page
-from adapter.app.start import encoders, load_catalogue, open_registry, stop_on_signals, until_available
+from adapter.app.start import before, encoders, load_catalogue, open_registry, until_available
 from adapter.core.errors import Stop
 from adapter.server.admission import Admission
 from adapter.server.flow import Deployment, Server
 from adapter.server.records import Records
 from adapter.settings import Receiving
-from adapter.telemetry import Log, Metrics, start_logging
+from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.publisher import KafkaPublisher
@@ -34,21 +34,11 @@ class Listening:
     """Address of its metrics."""
 
 
-async def run_server(settings: Receiving) -> int:
-    """The server until SIGTERM or SIGINT; a second one ends the process at once. Raises Stop."""
-    log = start_logging(level=settings.telemetry.log_level, form=settings.telemetry.log_format, flow="server")
-    stop = stop_on_signals(log)
-    await receive(settings, log, Metrics(), stop)
-    log.info("stopped")
-    return 0
-
-
-async def receive(
-    settings: Receiving, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page | None = None
-) -> None:
+async def receive(settings: Receiving, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
     """A server that listens until `stop`."""
-    async with server(settings, log, metrics, page):
-        await stop.wait()
+    async with AsyncExitStack() as stack:
+        if await before(stop, stack.enter_async_context(server(settings, log, metrics, page))):
+            await stop.wait()
 
 
 @asynccontextmanager
@@ -130,6 +120,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
         if page is None:
             page = await stack.enter_async_context(open_page(settings.telemetry, metrics, log))
         page.show(
+            "server",
             unready=list,  # a server without Kafka still answers: from the spool, or with 503
             status=lambda: {"connections": listener.connections, "kafka_down": flow.keeper.down},
         )

@@ -89,6 +89,22 @@ async def until_available(what: str, ask: Callable[[], Awaitable[_Answer]], log:
             await asyncio.sleep(_START_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
 
 
+async def before(stop: asyncio.Event, starting: Awaitable[_Answer]) -> _Answer | None:
+    """What `starting` comes to; None, and it is cancelled, if `stop` is asked for before."""
+    asked = asyncio.ensure_future(stop.wait())
+    try:
+        async with asyncio.timeout(None) as limit:
+            asked.add_done_callback(lambda done: None if done.cancelled() else limit.reschedule(0))
+            try:
+                return await starting
+            finally:
+                asked.cancel()
+    except TimeoutError:
+        if not stop.is_set():
+            raise
+        return None
+
+
 def stop_on_signals(log: Log) -> asyncio.Event:
     """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
     stop = asyncio.Event()

@@ -9,7 +9,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 from adapter.app.page import Page, open_page
-from adapter.app.start import encoders, load_catalogue, membership, open_registry, stop_on_signals, until_available
+from adapter.app.start import before, encoders, load_catalogue, membership, open_registry, until_available
 from adapter.catalogue import Catalogue
 from adapter.core.avro import UnknownFields
 from adapter.core.command import Policy
@@ -18,7 +18,7 @@ from adapter.core.errors import Stop
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.ports import Intake, IntakeListener
 from adapter.settings import Settings
-from adapter.telemetry import Log, Metrics, start_logging
+from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 from adapter.transport.https import CallSettings, HttpsCalls
 from adapter.transport.kafka.admin import Admin
@@ -37,18 +37,13 @@ from adapter.worker.reader import Decoders, Reader
 from adapter.worker.window import Bounds
 
 
-async def run_worker(settings: Settings) -> int:
-    """The worker until SIGTERM or SIGINT; a second one ends the process at once. Raises Stop."""
-    log = start_logging(level=settings.telemetry.log_level, form=settings.telemetry.log_format, flow="worker")
-    stop = stop_on_signals(log)
-    await work(settings, log, Metrics(), stop)
-    log.info("stopped")
-    return 0
-
-
-async def work(settings: Settings, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page | None = None) -> None:
+async def work(settings: Settings, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
     """A worker that works until `stop`. Raises what makes it impossible to go on."""
-    async with worker(settings, log, metrics, page) as (flow, _):
+    async with AsyncExitStack() as stack:
+        started = await before(stop, stack.enter_async_context(worker(settings, log, metrics, page)))
+        if started is None:
+            return
+        flow, _ = started
         running = asyncio.ensure_future(flow.run())
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -179,6 +174,7 @@ async def worker(
         if page is None:
             page = await stack.enter_async_context(open_page(settings.telemetry, metrics, log))
         page.show(
+            "worker",
             unready=lambda: [] if flow.intake.joined else ["not yet a member of the consumer group"],
             status=lambda: report.status(flow, gate),
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -9,6 +10,7 @@ import aiohttp
 from tests.projector.scribe import Scribe
 from tests.server.conftest import PLAIN, notification
 from tests.support.estate import add, unique
+from tests.support.ports import free_port
 from tests.support.processes import Process, Processes
 from tests.support.rig import open_rig
 from tests.support.wait import eventually
@@ -53,3 +55,41 @@ def _said(process: Process, pattern: str) -> str:
     found = re.search(pattern, process.output)
     assert found is not None, process.output
     return found[1]
+
+
+async def test_a_flow_that_waits_for_kafka_is_not_ready_and_stops_when_it_is_told(processes: Processes) -> None:
+    environment = {
+        "ADAPTER_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+        "ADAPTER_REGISTRY__URL": f"http://127.0.0.1:{free_port()}",
+        "ADAPTER_SUPPLIER__BASE_URL": f"http://127.0.0.1:{free_port()}",
+        "ADAPTER_SUPPLIER__ALLOW_PLAINTEXT": "true",
+        "ADAPTER_SUPPLIER__BUYER_IDENTIFIER": "SPDEV1",
+        "ADAPTER_TELEMETRY__HOST": "127.0.0.1",
+        "ADAPTER_TELEMETRY__PORT": str(port := free_port()),
+        **{f"ADAPTER_{name}": value for name, value in PLAIN.items()},
+    }
+    process = processes.adapter("run", env=environment)
+    async with aiohttp.ClientSession() as client:
+
+        async def alive() -> bool:
+            with suppress(aiohttp.ClientConnectionError):
+                async with client.get(f"http://127.0.0.1:{port}/health/live") as answer:
+                    return answer.status == 200
+            return False
+
+        await eventually(alive, within=30, what="life")
+        async with client.get(f"http://127.0.0.1:{port}/health/ready") as answer:
+            assert answer.status == 503
+            assert (await answer.json())["reasons"] == [
+                "the projector is starting",
+                "the server is starting",
+                "the worker is starting",
+            ]
+    assert await process.stop(within=30) == 0
+
+
+async def test_if_one_flow_can_not_go_on_all_stop_and_the_reason_is_told(kafka: str, processes: Processes) -> None:
+    async with open_rig(kafka) as rig:
+        process = processes.adapter("run", env=rig.environment(SERVER__PORT="0"))  # no certificate, no plain listener
+        assert await process.ended(within=30) == 2
+        assert "adapter: ADAPTER_SERVER__TLS__CERTIFICATE: is missing" in process.output

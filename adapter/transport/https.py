@@ -1,42 +1,41 @@
 """Calls to the supplier over HTTP/1.1, and the one question that decides what may follow a failure: can a byte of
 the request have left?
 
-It is not answered by the type of an error (the library reports a connection lost after the request as a connect
-timeout) but by a fact: `_Request` below is the only place from which a request is written, and notes it first.
-Until then every failure is NotSent, from then on Unclear. What is used and why: docs/decisions/0001-supplier-calls.md.
+It is answered by a fact, not by the type of an error: a request is written in one place only, `Connection.exchange`.
+Whatever fails before that is NotSent, whatever fails in it is Unclear. Why so: docs/decisions/0001-supplier-calls.md.
 """
 
 import asyncio
 import base64
-import select
-import ssl
-import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+import socket
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import aiohttp
 import httpx
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
-from httpx_aiohttp import AiohttpTransport
+from aiohappyeyeballs import start_connection
 
 from adapter.core.errors import Stop
-from adapter.ports import NotSent, Reply, Unclear
+from adapter.ports import NotSent, Reply
 from adapter.transport import failures
+from adapter.transport.connection import Connection, Limits
 from adapter.transport.tls import ClientTls, Reload, TlsFiles
 
-WATCH_INTERVAL = 5.0
+_WATCH: Final = 5.0
 """Seconds between two looks at the certificate files."""
 
-PIECE = 2**18
-"""Bytes of a request that are written in one go."""
+_RESOLVED: Final = 10.0
+"""Seconds for which the addresses of a name are believed."""
+
+_NEXT_ADDRESS: Final = 0.25
+"""Seconds after which the next address is tried beside one that does not answer (RFC 8305 section 5)."""
+
+_PROXY_HEAD: Final = 65_536
+"""Bytes within which a proxy's answer to CONNECT has to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,58 +80,46 @@ class HttpsCalls:
 
     def __init__(self, settings: CallSettings, *, on_reload: Callable[[Reload], None]) -> None:
         url = _base_url(settings)
-        proxy = _proxy(settings)
-        self._settings = settings
-        self._base = str(url).rstrip("/")
-        self._urls: dict[str, httpx.URL] = {}
-        self._known: weakref.WeakSet[ResponseHandler] = weakref.WeakSet()
-        self.tls = ClientTls(settings.tls or TlsFiles()) if url.scheme == "https" else None
-        session = aiohttp.ClientSession(
-            # The worker bounds the calls; a second queue in here would only hide waiting from it.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=settings.keep_alive.total_seconds()),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            request_class=_Request,
-            skip_auto_headers=("User-Agent",),
-            trust_env=False,
+        self._proxy = _proxy(settings)
+        self._loop = asyncio.get_running_loop()
+        self._host = url.raw_host.decode("ascii")
+        self._port = url.port or (443 if url.scheme == "https" else 80)
+        self._prefix = url.raw_path.decode("ascii").rstrip("/")
+        self._netloc = url.netloc.decode("ascii")
+        self._connect = settings.connect.total_seconds()
+        self._total = settings.total.total_seconds()
+        self._limits = Limits(
+            write=settings.write.total_seconds(),
+            read=settings.read.total_seconds(),
+            idle=settings.keep_alive.total_seconds(),
+            body=settings.max_reply_bytes,
         )
-        # The context given here is never used, it only keeps the transport from building one of its own.
-        idle = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._transport = AiohttpTransport(verify=idle, trust_env=False, client=session, proxy=proxy)
+        self._idle: dict[Connection, None] = {}
+        """Kept connections, the one used last at the end: it is taken first, so that the others may go."""
+        self._open: set[Connection] = set()
+        self._none_left: asyncio.Future[None] | None = None
+        self._resolving = asyncio.Lock()
+        self._addresses: tuple[float, list[Any]] = (0.0, [])
+        self.tls = ClientTls(settings.tls or TlsFiles()) if url.scheme == "https" else None
         self._watch: asyncio.Task[None] | None = None
         if self.tls is not None:
-            self._watch = asyncio.create_task(self.tls.watch(WATCH_INTERVAL, on_reload))
+            self._watch = asyncio.create_task(self.tls.watch(_WATCH, on_reload))
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """POST `body` to the base URL plus `path`, once. Raises NotSent or Unclear."""
-        if (url := self._urls.get(path)) is None:
-            url = self._urls[path] = httpx.URL(self._base + path)
-        request = httpx.Request(
-            "POST",
-            url,
-            headers={"Accept-Encoding": "identity", "Content-Length": str(len(body)), **headers},
-            content=body if len(body) <= PIECE else _Pieces(body),
-        )
-        call = _Call(self._settings, self._known, self.tls.context if self.tls else None)
-        token = _CALL.set(call)
-        try:
-            async with call.clock:
-                return await self._read(await self._send(request, call), call)
-        except asyncio.CancelledError as error:
-            raise error from call.cancelled()
-        except Unclear:
-            call.abandon()
-            raise
-        except _FAILURES as error:
-            # Without the chain: a message of the HTTP parser quotes the reply, and a traceback may be logged.
-            raise call.failure(error) from None
-        except Exception as error:
-            # Whatever else a library throws: once bytes may have left, nobody knows whether they were taken.
-            if call.phase is _Phase.CONNECT:
-                raise
-            raise call.failure(error) from None
-        finally:
-            call.over = True
-            _CALL.reset(token)
+        """POST `body` to the base URL plus `path`, once. Raises NotSent or Unclear; ValueError for a header that is
+        none.
+        """
+        now = self._loop.time()
+        head = self._head(path, headers, len(body))
+        connection = self._kept()
+        if connection is None:
+            connection = await self._connected(now + min(self._connect, self._total))
+        reply = await connection.exchange(head, body, now + self._total)
+        if connection.kept:
+            self._idle[connection] = None
+        else:
+            connection.close()
+        return reply
 
     async def close(self) -> None:
         """Close every connection; calls under way fail."""
@@ -140,170 +127,115 @@ class HttpsCalls:
             self._watch.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watch
-        await self._transport.aclose()
+        for connection in list(self._open):
+            connection.abort()
+        if self._open:
+            self._none_left = self._loop.create_future()
+            await self._none_left
 
-    async def _send(self, request: httpx.Request, call: "_Call") -> httpx.Response:
-        while True:
-            try:
-                return await self._transport.handle_async_request(request)
-            except _FAILURES:
-                # A kept-alive connection that turned out to be of no use before anything was written: another one.
-                # Each is discarded, and a new one is not "reused", so this ends.
-                if not call.reused or call.phase is not _Phase.CONNECT:
-                    raise
-                call.reused = False
+    def _head(self, path: str, headers: Mapping[str, str], length: int) -> bytes:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+            raise ValueError("a header holds a line break")
+        return (
+            f"POST {self._prefix}{path} HTTP/1.1\r\nHost: {self._netloc}\r\nAccept: */*\r\n"
+            f"Accept-Encoding: identity\r\nContent-Length: {length}\r\n{lines}\r\n"
+        ).encode("latin-1")
 
-    async def _read(self, response: httpx.Response, call: "_Call") -> Reply:
-        call.answered = True
-        limit = self._settings.max_reply_bytes
-        stream = response.stream
-        assert isinstance(stream, httpx.AsyncByteStream)
+    def _kept(self) -> Connection | None:
+        """A connection that is open, unless it is of no use any more, or of an older certificate: those are closed.
+        Nothing was written to them, so taking another one is no repeat.
+        """
+        context = self.tls.context if self.tls is not None else None
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.context is context and connection.fit():
+                return connection
+            connection.close()
+        return None
+
+    async def _connected(self, until: float) -> Connection:
+        """A new connection, fit to be written to. Raises NotSent."""
         try:
-            headers = dict(response.headers)
-            if response.status_code < 200:
-                raise Unclear("protocol", f"status {response.status_code} is not final")
-            if headers.get("content-encoding", "identity").lower() != "identity":
-                raise Unclear("protocol", "the reply has a content encoding although none was accepted")
-            if int(headers.get("content-length", "0")) > limit:
-                raise Unclear("too-large", f"the reply announces more than {limit} bytes")
-            parts: list[bytes] = []
-            size = 0
-            async for part in stream:
-                call.enter(_Phase.READ)
-                size += len(part)
-                if size > limit:
-                    raise Unclear("too-large", f"the reply is longer than {limit} bytes")
-                parts.append(part)
-        finally:
-            await stream.aclose()
-        return Reply(response.status_code, headers, b"".join(parts))
+            async with asyncio.timeout_at(until):
+                connection = await self._new()
+        except TimeoutError:
+            raise NotSent("connect-timeout", "no connection within the time limit") from None
+        except OSError as error:
+            raise failures.not_connected(error) from None
+        except asyncio.CancelledError as error:
+            raise error from NotSent("cancelled", "cancelled by the caller while connecting")
+        if not connection.fit():
+            connection.abort()
+            raise NotSent("connect", "the connection was lost before anything was sent")
+        return connection
+
+    async def _new(self) -> Connection:
+        context = self.tls.context if self.tls is not None else None
+        link = await (self._tunnel(self._proxy) if self._proxy is not None else self._link(self._host, self._port))
+        try:
+            _, connection = await self._loop.create_connection(
+                lambda: Connection(self._limits, context, self._ended),
+                sock=link,
+                ssl=context,
+                server_hostname=None if context is None else self._host,
+            )
+        except BaseException:
+            link.close()
+            raise
+        if connection.alive:
+            self._open.add(connection)
+        return connection
+
+    def _ended(self, connection: Connection) -> None:
+        self._idle.pop(connection, None)
+        self._open.discard(connection)
+        if not self._open and self._none_left is not None and not self._none_left.done():
+            self._none_left.set_result(None)
+
+    async def _link(self, host: str, port: int) -> socket.socket:
+        async with self._resolving:
+            believed, addresses = self._addresses
+            if believed < self._loop.time():
+                addresses = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                self._addresses = (self._loop.time() + _RESOLVED, addresses)
+        return await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS, loop=self._loop)
+
+    async def _tunnel(self, proxy: "_Proxy") -> socket.socket:
+        """A connection to the supplier through the proxy. Raises NotSent."""
+        try:
+            link = await self._link(proxy.host, proxy.port)
+        except OSError as error:
+            raise failures.not_tunnelled(error) from None
+        try:
+            await self._loop.sock_sendall(link, proxy.ask(self._host, self._port))
+            answer = part = await self._loop.sock_recv(link, 4096)
+            while part and b"\r\n\r\n" not in answer and len(answer) < _PROXY_HEAD:
+                part = await self._loop.sock_recv(link, 4096)
+                answer += part
+        except OSError as error:
+            link.close()
+            raise failures.not_tunnelled(error) from None
+        except BaseException:
+            link.close()
+            raise
+        # What is connected to speaks when it is spoken to: more than a head is none of its words.
+        if not re.match(rb"HTTP/1\.[01] 2[0-9]{2}\b", answer) or not answer.endswith(b"\r\n\r\n"):
+            link.close()
+            said = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", answer)
+            raise NotSent("proxy", f"the proxy answered CONNECT with {said[1].decode() if said else 'no status'}")
+        return link
 
 
-class _Pieces:
-    """A large body, handed over piece by piece: whole it would be copied at once while the loop waits."""
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    host: str
+    port: int
+    credentials: str
 
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self._body), PIECE):
-            yield self._body[start : start + PIECE]
-
-
-class _Phase(StrEnum):
-    CONNECT = "connect"
-    WRITE = "write"
-    READ = "read"
-
-
-class _Call:
-    """Facts about one call, noted where they happen."""
-
-    def __init__(
-        self,
-        settings: CallSettings,
-        known: weakref.WeakSet[ResponseHandler],
-        context: ssl.SSLContext | None,
-    ) -> None:
-        now = asyncio.get_running_loop().time()
-        self._settings = settings
-        self._end = now + settings.total.total_seconds()
-        self.clock = asyncio.timeout_at(min(self._end, now + settings.connect.total_seconds()))
-        self.known = known
-        self.context = context
-        self.phase = _Phase.CONNECT
-        self.transport: asyncio.Transport | None = None
-        self.reused = False
-        self.answered = False
-        self.over = False
-
-    def enter(self, phase: _Phase) -> None:
-        """Begin a phase, or its time limit anew. The writer's task may come here after the call has ended."""
-        self.phase = phase
-        if not (self.over or self.clock.expired()):
-            limit = self._settings.write if phase is _Phase.WRITE else self._settings.read
-            now = asyncio.get_running_loop().time()
-            self.clock.reschedule(min(self._end, now + limit.total_seconds()))
-
-    def abandon(self) -> None:
-        """Nothing more is written. A connection merely closed would stay until its peer has read the rest."""
-        self.over = True
-        if self.transport is not None:
-            self.transport.abort()
-
-    def cancelled(self) -> NotSent | Unclear:
-        """What a call is that its caller has cancelled."""
-        self.abandon()
-        said = NotSent if self.phase is _Phase.CONNECT else Unclear
-        return said("cancelled", f"cancelled by the caller, phase {self.phase}")
-
-    def failure(self, error: Exception) -> NotSent | Unclear:
-        """What a failed call is."""
-        self.abandon()
-        timed_out = isinstance(error, TimeoutError) and self.clock.expired()
-        if self.phase is _Phase.CONNECT:
-            if timed_out:
-                return NotSent("connect-timeout", "no connection within the time limit")
-            return failures.not_sent(error, proxied=self._settings.proxy is not None)
-        if timed_out:
-            limit = "total" if self.clock.when() == self._end else self.phase
-            return Unclear(f"{limit}-timeout", f"time limit reached, phase {self.phase}")
-        refused = None if self.reused or self.answered else failures.refused_certificate(error)
-        return refused or failures.unclear(error)
-
-
-_CALL: ContextVar[_Call] = ContextVar("call")
-
-_FAILURES = (httpx.HTTPError, aiohttp.ClientError, OSError)
-"""What the libraries raise when a call fails; TimeoutError and ssl.SSLError are OSErrors."""
-
-
-class _Request(aiohttp.ClientRequest):
-    """aiohttp's request, which notes in the call what happens to it.
-
-    A CONNECT to a proxy is made from the plain class, so it counts as connecting.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._call = _CALL.get()
-        if self._call.context is not None:
-            # The context is part of the key under which connections are pooled: those made with an older
-            # certificate are not found any more, and end by idling.
-            kwargs["ssl"] = self._call.context
-        super().__init__(*args, **kwargs)
-
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        call, protocol, transport = self._call, conn.protocol, conn.transport
-        call.reused = protocol in call.known
-        if protocol is None or transport is None:
-            raise failures.Gone
-        call.transport = transport
-        if not call.reused:
-            call.known.add(protocol)
-        elif protocol.should_close or _readable(transport):
-            raise failures.Gone
-        return await super().send(conn)
-
-    async def write_bytes(
-        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
-    ) -> None:
-        protocol, transport = conn.protocol, conn.transport
-        if self._call.over or transport is None or transport.is_closing():
-            if protocol is not None:
-                protocol.set_exception(failures.Gone())
-            return
-        # From here to the first byte nothing is awaited.
-        self._call.enter(_Phase.WRITE)
-        await super().write_bytes(writer, conn, content_length)
-        self._call.enter(_Phase.READ)
-
-
-def _readable(transport: asyncio.Transport) -> bool:
-    # Between two calls a server has nothing to say but good-bye, or something that must not be taken for the answer
-    # to the next request. The loop may not have seen it yet; the socket tells.
-    poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    def ask(self, host: str, port: int) -> bytes:
+        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{self.credentials}\r\n".encode("latin-1")
 
 
 def _base_url(settings: CallSettings) -> httpx.URL:
@@ -326,13 +258,13 @@ def _base_url(settings: CallSettings) -> httpx.URL:
     return url
 
 
-def _proxy(settings: CallSettings) -> httpx.Proxy | None:
+def _proxy(settings: CallSettings) -> _Proxy | None:
     if settings.proxy is None:
         return None
     url = _url("proxy", settings.proxy)
     if url.scheme != "http" or not url.host or url.userinfo:
         raise Stop("proxy: must be http://host:port; its credentials belong in a file")
-    headers = {}
+    line = ""
     if settings.proxy_credentials is not None:
         try:
             credentials = settings.proxy_credentials.read_text().strip()
@@ -340,8 +272,8 @@ def _proxy(settings: CallSettings) -> httpx.Proxy | None:
             raise Stop(f"{settings.proxy_credentials}: cannot be read ({error.strerror})") from None
         if ":" not in credentials:
             raise Stop(f"{settings.proxy_credentials}: must hold one line user:password")
-        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(credentials.encode()).decode()}"
-    return httpx.Proxy(url, headers=headers)
+        line = f"Proxy-Authorization: Basic {base64.b64encode(credentials.encode()).decode()}\r\n"
+    return _Proxy(url.raw_host.decode("ascii"), url.port or 80, line)
 
 
 def _url(what: str, text: str) -> httpx.URL:

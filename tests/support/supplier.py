@@ -245,9 +245,14 @@ async def cutting(port: int, at: int, *, upwards: bool, reset: bool, armed: bool
             cut.end(writer)
             cut.end(up_writer)
 
-        await asyncio.gather(
-            pass_on(reader, up_writer, up=True), pass_on(up_reader, writer, up=False), return_exceptions=True
-        )
+        try:
+            await asyncio.gather(
+                pass_on(reader, up_writer, up=True), pass_on(up_reader, writer, up=False), return_exceptions=True
+            )
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            up_writer.transport.abort()
+            raise
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(relay(reader, writer))

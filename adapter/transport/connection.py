@@ -1,0 +1,325 @@
+"""One HTTP/1.1 connection to the supplier, with one exchange at a time: a request is written, its reply is read.
+
+The bytes are parsed by llhttp (httptools), which is strict about framing; everything it does not bound (head, body,
+time) is bounded here. Until `exchange` is called nothing has been written; from then on it may have arrived.
+"""
+
+import asyncio
+import select
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from adapter.ports import NotSent, Reply, Unclear
+from adapter.transport import failures
+
+_PIECE: Final = 2**18
+"""Bytes of a request that are written in one go: all at once a large one would be copied while the loop waits."""
+
+_HEAD: Final = 2**18
+"""Bytes within which the head of a reply has to end."""
+
+_FRAMING: Final = 8
+"""How many times its body a reply may measure with its chunks' framing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds, and bytes of a reply's body. See `https.CallSettings`."""
+
+    write: float
+    read: float
+    idle: float
+    body: int
+
+
+class _Reading:
+    """One reply while it comes. The parser calls the `on_` methods."""
+
+    __slots__ = (
+        "_body",
+        "_fault",
+        "_headers",
+        "_length",
+        "_limit",
+        "_parser",
+        "_size",
+        "framed",
+        "spoiled",
+        "status",
+        "whole",
+    )
+
+    def __init__(self, limit: int) -> None:
+        self.status = 0
+        """Of the final reply, once its head is whole."""
+        self.framed = False
+        """Whether it says itself where it ends."""
+        self.whole = False
+        self.spoiled = False
+        """Whether nothing can follow it on its connection."""
+        self._limit = limit
+        self._size = self._length = 0
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._fault: Unclear | None = None
+        self._parser = HttpResponseParser(self)
+        # A line may end with LF alone (RFC 9112 section 2.2), a chunk's size may be followed by spaces.
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+
+    def feed(self, data: bytes) -> None:
+        """Take what came. Raises Unclear: it is no reply that can be taken."""
+        self._size += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            raise Unclear("protocol", "the reply changes the protocol") from None
+        except HttpParserError:
+            if not self.whole:  # without the parser's words: they quote the reply
+                raise Unclear("protocol", "the reply is not HTTP") from None
+            self.spoiled = True
+        if self._fault is not None:
+            raise self._fault
+        if not self.status and self._size > _HEAD:
+            raise Unclear("protocol", "the head of the reply does not end")
+        if self._length > self._limit or (not self.whole and self._size > _HEAD + _FRAMING * self._limit):
+            raise Unclear("too-large", f"the reply is longer than {self._limit} bytes")
+
+    def reply(self) -> Reply:
+        return Reply(self.status, self._headers, self._body[0] if len(self._body) == 1 else b"".join(self._body))
+
+    @property
+    def begun(self) -> bool:
+        return self._size > 0
+
+    def on_message_begin(self) -> None:
+        if self.whole:  # more than was asked for
+            self.spoiled = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.status:  # a trailer, or of what was not asked for
+            return
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        known = self._headers.get(key)
+        self._headers[key] = text if known is None else f"{known}, {text}"
+
+    def on_headers_complete(self) -> None:
+        status, headers = self._parser.get_status_code(), self._headers
+        if self.whole:
+            return
+        if status < 200 and status != 101:  # the final one is still to come
+            self._headers = {}
+            return
+        self.status = status
+        coding = headers.get("transfer-encoding")
+        length = headers.get("content-length")
+        self.framed = coding is not None or length is not None
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            self._fault = Unclear("protocol", "the reply has a content encoding although none was accepted")
+        elif coding is not None and coding.lower() != "chunked":
+            self._fault = Unclear("protocol", "the reply has a transfer encoding other than chunked")
+        elif length is not None and int(length) > self._limit:
+            self._fault = Unclear("too-large", f"the reply announces more than {self._limit} bytes")
+
+    def on_body(self, part: bytes) -> None:
+        if not self.whole:
+            self._body.append(part)
+            self._length += len(part)
+
+    def on_message_complete(self) -> None:
+        if self.status and not self.whole:
+            self.whole = True
+            self.spoiled = not self._parser.should_keep_alive()
+
+
+class Connection(asyncio.Protocol):
+    """`context` is the TLS context it was made with. `ended` is told when it is no more."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        context: ssl.SSLContext | None,
+        ended: Callable[["Connection"], None],
+    ) -> None:
+        self.context = context
+        self._limits = limits
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._socket = select.poll()
+        self._transport: asyncio.Transport | None = None
+        self._fresh = True
+        self._spoiled = False
+        self._reading: _Reading | None = None
+        self._reply: asyncio.Future[Reply] | None = None
+        self._room: asyncio.Future[None] | None = None
+        """Exists while the transport takes no more."""
+        self._end = self._deadline = self._rings_at = 0.0
+        self._phase = ""
+        self._alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether `ended` is still to be told."""
+        return self._transport is not None
+
+    @property
+    def kept(self) -> bool:
+        """Whether it may serve another exchange, some time."""
+        return not self._spoiled
+
+    def fit(self) -> bool:
+        """Whether a request may be written: nothing came since the last reply, not even an end."""
+        if self._spoiled or self._transport is None or self._transport.is_closing():
+            return False
+        # Between two calls a server has nothing to say but good-bye, or something that must not be taken for the
+        # answer to the next request. The loop may not have seen it yet; the socket tells.
+        return not self._socket.poll(0)
+
+    async def exchange(self, head: bytes, body: bytes, end: float) -> Reply:
+        """Write the request and wait for its reply, at most until `end` (the loop's time); for a fit connection only.
+
+        Raises Unclear, or NotSent where that is proved after all. Then, and when it is cancelled, the connection is
+        gone. A cancelled exchange stays cancelled, caused by the Unclear it would have been.
+        """
+        assert self._transport is not None and self._reply is None, "it was fit"  # noqa: PT018 -- one question
+        self._reading = _Reading(self._limits.body)
+        self._end = end
+        reply: asyncio.Future[Reply] = self._loop.create_future()
+        self._reply = reply
+        try:
+            self._enter("write", self._limits.write)
+            if len(body) <= _PIECE:
+                self._transport.write(head + body)
+            else:
+                await self._write_pieces(self._transport, head, body, reply)
+            if self._room is not None:
+                await self._room
+            self._enter("read", self._limits.read)
+            return await reply
+        except asyncio.CancelledError as error:
+            self.abort()
+            raise error from Unclear("cancelled", f"cancelled by the caller, phase {self._phase}")
+        finally:
+            self._reading = self._reply = None
+            self._fresh = False
+            self._enter("idle", self._limits.idle)
+
+    async def _write_pieces(
+        self, transport: asyncio.Transport, head: bytes, body: bytes, reply: "asyncio.Future[Reply]"
+    ) -> None:
+        transport.write(head)
+        for start in range(0, len(body), _PIECE):
+            if self._room is not None:
+                await self._room
+            if reply.done():  # an answer, or the end, before all was written
+                self._spoiled = True
+                return
+            transport.write(body[start : start + _PIECE])
+
+    def close(self) -> None:
+        self._spoiled = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End it without writing what is left. One merely closed would stay until its peer has read the rest."""
+        self._spoiled = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- the transport tells -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self._socket.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self._enter("idle", self._limits.idle)
+
+    def pause_writing(self) -> None:
+        self._room = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        reading = self._reading
+        if reading is None or self._reply is None or self._reply.done():
+            self.abort()
+            return
+        try:
+            reading.feed(data)
+        except Unclear as failure:
+            self._fail(failure)
+            return
+        if reading.whole:
+            self._spoiled = self._spoiled or reading.spoiled
+            self._settle(self._reply, reading)
+        elif reading.status:
+            self._enter("read", self._limits.read)
+
+    def eof_received(self) -> None:
+        """The transport then closes by itself."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._spoiled = True
+        reading = self._reading
+        if reading is not None and self._reply is not None and not self._reply.done():
+            if error is None and reading.status and not reading.framed:  # such a reply ends with the connection
+                self._settle(self._reply, reading)
+            else:
+                proof = failures.refused_certificate(error) if self._fresh and not reading.begun else None
+                self._fail(proof or failures.lost(error))
+        self.resume_writing()
+        self._transport = None
+        self._ended(self)
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    def _settle(self, reply: "asyncio.Future[Reply]", reading: _Reading) -> None:
+        reply.set_result(reading.reply())
+        self._let_go()
+
+    def _fail(self, failure: NotSent | Unclear) -> None:
+        assert self._reply is not None, "within an exchange"
+        self._reply.set_exception(failure)
+        self.abort()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of what waits for the rest of the request to be written."""
+        if self._room is not None and not self._room.done():
+            self._spoiled = True
+            self._room.set_result(None)
+
+    def _enter(self, phase: str, seconds: float) -> None:
+        """Begin a phase, or its time limit anew. The alarm is left as it is where it rings too soon rather than too
+        late: it then looks again. So an exchange costs no timer.
+        """
+        self._phase = phase
+        self._deadline = self._loop.time() + seconds
+        if phase != "idle":
+            self._deadline = min(self._deadline, self._end)
+        if self._alarm is not None and self._rings_at > self._deadline:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None and self._transport is not None:
+            self._rings_at = self._deadline
+            self._alarm = self._loop.call_at(self._deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._loop.time() < self._deadline:
+            self._rings_at = self._deadline
+            self._alarm = self._loop.call_at(self._deadline, self._ring)
+        elif self._reply is None:
+            self.close()
+        elif not self._reply.done():
+            limit = "total" if self._deadline == self._end else self._phase
+            self._fail(Unclear(f"{limit}-timeout", f"time limit reached, phase {self._phase}"))

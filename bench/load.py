@@ -4,7 +4,7 @@ import io
 import json
 import struct
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,28 +58,36 @@ class Writer:
     """Encodes commands of one topic's subjects. Raises httpx.HTTPError while the schemas are not registered."""
 
     def __init__(self, registry: str, topic: str) -> None:
-        self._schemas: dict[str, tuple[bytes, Any]] = {}
+        self._schemas: dict[str, tuple[int, Any]] = {}
         for name, _ in OPERATIONS.values():
             text = (SCHEMAS / f"{name}.avsc").read_text(encoding="utf-8")
             found = httpx.post(
                 f"{registry}/subjects/{topic}-fault.command.{name}", json={"schema": text}, trust_env=False
             ).raise_for_status()
             schema = fastavro.schema.parse_schema(json.loads(text))
-            self._schemas[name] = struct.pack(">BI", 0, found.json()["id"]), schema
+            self._schemas[name] = found.json()["id"], schema
 
     def command(self, operation: str, key: str, number: int, *, padding: int = 0) -> Command:
         """The `number`-th command of a key; `padding` characters make its description longer."""
         name, content = OPERATIONS[operation]
-        frame, schema = self._schemas[name]
-        command_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{key}/{number}"))
-        record = {"commandId": command_id, "issuedAt": datetime.now(UTC), "buyerFaultReference": key, **content}
+        identifier, schema = self._schemas[name]
         if padding:
             size = min(padding, 50_000)
-            record["attachments"] = [{"name": "log.txt", "description": "x" * size}] * (padding // size)
-        out = io.BytesIO()
-        out.write(frame)
-        fastavro.schemaless_writer(out, schema, record)
-        return Command(key, command_id, out.getvalue())
+            content = {**content, "attachments": [{"name": "log.txt", "description": "x" * size}] * (padding // size)}
+        return Command(key, _command_id(key, number), encoded(schema, identifier, content, key, number))
+
+
+def encoded(schema: Any, identifier: int, content: Mapping[str, Any], key: str, number: int) -> bytes:
+    """The record's value in the Confluent wire format."""
+    out = io.BytesIO()
+    out.write(struct.pack(">BI", 0, identifier))
+    common = {"commandId": _command_id(key, number), "issuedAt": datetime.now(UTC), "buyerFaultReference": key}
+    fastavro.schemaless_writer(out, schema, {**common, **content})
+    return out.getvalue()
+
+
+def _command_id(key: str, number: int) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{key}/{number}"))
 
 
 def spread(count: int, keys: int, *, skewed: bool = False) -> Iterator[tuple[str, int]]:

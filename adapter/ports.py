@@ -1,9 +1,9 @@
 """What the flows ask of the outside world; the transports answer."""
 
 from asyncio import Future
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from adapter.core.journal import Source
 from adapter.core.notification import Delivery
@@ -309,6 +309,8 @@ class Spool(Protocol):
 
 DUE: Final = "due"
 """Header of a ticket's record: when time alone changes it, in milliseconds since the epoch. Without it nothing does."""
+REFERENCE: Final = "reference"
+"""Header of a ticket's record: the supplier's reference, in UTF-8. Without it none is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +320,8 @@ class Kept:
     key: bytes
     value: bytes | None
     due: int | None = None
-    """As in the header."""
+    reference: bytes | None = None
+    """As in the headers; the reference is only written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +369,7 @@ class Checkpoint:
 
 
 class TicketStore(Protocol):
-    """The tickets of one partition on the local disk. One call at a time."""
+    """The tickets of one partition on the local disk. Calls that overlap are carried out one after the other."""
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -398,3 +401,43 @@ class TicketStores(Protocol):
     async def open(self, partition: int, identity: str) -> TicketStore:
         """The store of that partition, empty if it is of another identity or damaged. Raises Stop."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """A ticket's record as it goes by; no value: the ticket is forgotten."""
+
+    key: bytes
+    offset: int
+    value: bytes | None
+    reference: bytes | None
+    """As in the header."""
+
+
+Take = Callable[[Sequence[Passing], int, bool], Coroutine[Any, Any, None]]
+"""Told committed records in order, the offset behind them, and whether there was nothing more at that moment."""
+
+
+class TicketFeed(Protocol):
+    """The tickets topic as it grows, for whoever does not own it."""
+
+    async def identity(self) -> str:
+        """Identity of the topic: what was kept of another one means nothing. Raises Unavailable."""
+        ...
+
+    def follow(self, partition: int, start: int, take: Take) -> None:
+        """Hand over what lies at `start` and after it, for ever, batch after batch: none before the last was taken."""
+        ...
+
+    def leave(self, partition: int) -> None:
+        """Follow it no longer."""
+        ...
+
+    async def fetch(self, partition: int, offset: int) -> Passing | None:
+        """The record there; None if compaction has removed it, since a newer one of its key exists.
+
+        Raises Unavailable.
+        """
+        ...
+
+    async def close(self) -> None: ...

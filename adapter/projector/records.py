@@ -7,8 +7,8 @@ from typing import Final
 
 from adapter.core import cloudevents
 from adapter.core.avro import Encoder
-from adapter.core.ticket import Policy, Ticket, Warn, due
-from adapter.ports import DUE, Kept, Outgoing
+from adapter.core.ticket import Outcome, Policy, Ticket, Warn, due
+from adapter.ports import DUE, REFERENCE, Kept, Outgoing
 
 SOURCE: Final = b"/fault-adapter/projector"
 
@@ -38,11 +38,17 @@ class Records:
                 break
             value = self.ticket.encode(lighter.record())
         at = due(ticket, self.policy)
-        return Kept(key, value, None if at is None else milliseconds(at)), len(value) < whole
+        theirs = ticket.maintainer_reference
+        kept = Kept(key, value, None if at is None else milliseconds(at), None if theirs is None else theirs.encode())
+        return kept, len(value) < whole
 
     def written(self, kept: Kept, partition: int) -> Outgoing:
         """What is kept, as a record of the tickets topic; without a value a tombstone."""
-        headers = [] if kept.due is None else [(DUE, str(kept.due).encode())]
+        headers: list[tuple[str, bytes | None]] = []
+        if kept.due is not None:
+            headers.append((DUE, str(kept.due).encode()))
+        if kept.reference is not None:
+            headers.append((REFERENCE, kept.reference))
         return Outgoing(self.tickets_topic, kept.key, kept.value, headers, partition)
 
     def warned(self, warn: Warn, partition: int) -> Outgoing:
@@ -66,4 +72,4 @@ def _lighter(ticket: Ticket) -> Iterator[Ticket]:
     """The ticket with less and less of what a supplier or a producer can make long."""
     yield (ticket := replace(ticket, report=None))
     yield (ticket := replace(ticket, appointments=()))
-    yield replace(ticket, commands=())
+    yield replace(ticket, commands=tuple(c for c in ticket.commands if c.outcome is Outcome.IN_DOUBT))

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,10 +40,13 @@ _AT_ONCE: Final = 500
 class SqliteStores:
     """`ports.TicketStores` below one folder, which belongs to this process alone; without one, a temporary folder.
 
-    `damaged` hears of each file that had to be made anew. Raises Stop if the folder can't be had.
+    `setting` is the variable that names the folder, `cache` the bytes of memory that each store may keep. `damaged`
+    hears of each file that had to be made anew. Raises Stop if the folder can't be had.
     """
 
-    def __init__(self, folder: Path | None, *, damaged: Callable[[Path], None]) -> None:
+    def __init__(self, folder: Path | None, *, setting: str, cache: int, damaged: Callable[[Path], None]) -> None:
+        self._setting = setting
+        self._cache = cache
         self._damaged = damaged
         self._temporary = TemporaryDirectory(prefix="fault-adapter-") if folder is None else None
         self._folder = Path(self._temporary.name) if self._temporary else folder or Path()
@@ -50,13 +54,13 @@ class SqliteStores:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise _unusable(self._folder, error) from None
+            raise _unusable(setting, self._folder, error) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
             raise Stop(
-                f"ADAPTER_PROJECTOR__STORE: {self._folder} is in use by another process; each needs a folder of its own"
+                f"{setting}: {self._folder} is in use by another process; each needs a folder of its own"
             ) from None
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="tickets")
 
@@ -80,32 +84,35 @@ class SqliteStores:
                 if not foreign.name.startswith(path.name):
                     foreign.unlink(missing_ok=True)
             try:
-                return SqliteStore(_connect(path), self._threads, path)
+                return SqliteStore(_connect(path, self._cache), self._threads, path, self._setting)
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError):  # not the file: the disk or its permissions
                     raise
                 self._damaged(path)
                 for leftover in (path, *path.parent.glob(f"{path.name}-*")):
                     leftover.unlink(missing_ok=True)
-                return SqliteStore(_connect(path), self._threads, path)
+                return SqliteStore(_connect(path, self._cache), self._threads, path, self._setting)
         except (OSError, sqlite3.Error) as error:
-            raise _unusable(path, error) from None
+            raise _unusable(self._setting, path, error) from None
 
 
 class SqliteStore:
     """`ports.TicketStore`."""
 
-    def __init__(self, database: sqlite3.Connection, threads: ThreadPoolExecutor, path: Path) -> None:
+    def __init__(self, database: sqlite3.Connection, threads: ThreadPoolExecutor, path: Path, setting: str) -> None:
         self._database = database
         self._threads = threads
         self._path = path
+        self._setting = setting
+        self._access = threading.Lock()
+        """Who asked may be cancelled, and another ask, before a thread has answered."""
         marks = dict(database.execute("SELECT name, value FROM mark"))
         complete = marks.keys() >= {"transaction", "tickets"}
         self.checkpoint = Checkpoint(marks["transaction"], marks["tickets"]) if complete else None
         self._whole = self.checkpoint is not None
 
     def load(self, tickets: Sequence[Kept]) -> None:
-        with self._writing():
+        with self._access, self._writing():
             if not self._whole:  # a fresh copy that a power failure damages has no checkpoint
                 self._database.execute("PRAGMA synchronous = OFF")
             with self._transaction():
@@ -133,7 +140,11 @@ class SqliteStore:
     # -- on a thread -------------------------------------------------------------------------------------------------
 
     async def _do(self, what: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, what)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._alone, what)
+
+    def _alone(self, what: Callable[[], _T]) -> _T:
+        with self._access:
+            return what()
 
     def _clear(self) -> None:
         with self._writing():
@@ -179,17 +190,17 @@ class SqliteStore:
         try:
             yield
         except sqlite3.Error as error:
-            raise _unusable(self._path, error) from error
+            raise _unusable(self._setting, self._path, error) from error
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, cache: int) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
         path.chmod(0o600)
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
-        database.execute("PRAGMA cache_size = -16384")
+        database.execute(f"PRAGMA cache_size = -{cache // 1024}")
         database.executescript(_SCHEMA)
     except BaseException:
         database.close()
@@ -197,5 +208,5 @@ def _connect(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _unusable(path: Path, error: Exception) -> Stop:
-    return Stop(f"ADAPTER_PROJECTOR__STORE: {path} can't be used ({error}); give a folder on a local disk with room")
+def _unusable(setting: str, path: Path, error: Exception) -> Stop:
+    return Stop(f"{setting}: {path} can't be used ({error}); give a folder on a local disk with room")

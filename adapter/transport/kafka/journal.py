@@ -10,18 +10,12 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from confluent_kafka import (
-    Consumer,
-    KafkaException,
-    TopicCollection,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from adapter.core.errors import Unavailable
 from adapter.core.journal import read_mark
 from adapter.ports import JournalTail
-from adapter.transport.kafka.mock import is_mock
+from adapter.transport.kafka.identity import identity
 from adapter.transport.kafka.span import STEP, bounds, read, reader_properties
 
 
@@ -48,24 +42,14 @@ class KafkaJournal:
 
     async def identity(self) -> str:
         if self._identity is None:
-            self._identity = await asyncio.get_running_loop().run_in_executor(self._threads, self._identify)
+            self._identity = await asyncio.get_running_loop().run_in_executor(
+                self._threads, identity, self._client, self._journal
+            )
         return self._identity
 
     async def close(self) -> None:
         self._closing.set()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
-
-    def _identify(self) -> str:
-        admin = AdminClient({**self._client})
-        try:
-            cluster = admin.list_topics(self._journal, timeout=STEP).cluster_id or ""
-            if is_mock(cluster):  # serves no topic ids, but its topics live and die with the cluster
-                return f"{cluster}/{self._journal}"
-            topics = admin.describe_topics(TopicCollection([self._journal]), request_timeout=STEP)
-            topic = topics[self._journal].result().topic_id
-        except KafkaException as error:
-            raise Unavailable(f"{self._journal}: {error.args[0].str()}") from error
-        return f"{cluster}/{topic}"
 
     def _tail(self, partition: int, identity: str) -> JournalTail:
         reader = Consumer(reader_properties(self._client, self._group))

@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from adapter.core.errors import Unavailable
 from adapter.ports import DUE, Kept, Standing
-from adapter.transport.kafka.mock import is_mock
+from adapter.transport.kafka.identity import identity
 from adapter.transport.kafka.span import STEP, bounds, read, reader_properties
 
 
@@ -33,7 +32,10 @@ class KafkaTickets:
 
     async def identity(self) -> str:
         if self._identity is None:
-            self._identity = await asyncio.get_running_loop().run_in_executor(self._threads, self._identify)
+            topics = await asyncio.get_running_loop().run_in_executor(
+                self._threads, identity, self._client, self._events, self._tickets
+            )
+            self._identity = f"{topics}/{self._group}"
         return self._identity
 
     async def standing(self, partition: int) -> Standing:
@@ -47,18 +49,6 @@ class KafkaTickets:
     async def close(self) -> None:
         self._closing.set()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
-
-    def _identify(self) -> str:
-        names = (self._events, self._tickets)
-        admin = AdminClient({**self._client})
-        try:
-            cluster = admin.list_topics(timeout=STEP).cluster_id or ""
-            if is_mock(cluster):  # serves no topic ids, but its topics live and die with the cluster
-                return "/".join((cluster, *names, self._group))
-            asked = admin.describe_topics(TopicCollection(list(names)), request_timeout=STEP)
-            return "/".join((cluster, *(str(asked[name].result().topic_id) for name in names), self._group))
-        except KafkaException as error:
-            raise Unavailable(f"{self._tickets}: {error.args[0].str()}") from error
 
     def _stand(self, partition: int) -> Standing:
         reader = Consumer(reader_properties(self._client, self._group))

@@ -1,0 +1,156 @@
+"""Follows partitions of the tickets topic, as one who owns none of them.
+
+One thread reads all of them and waits for each batch to be taken, so that little is ever in memory. A second reader
+fetches single records by their offsets.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+from typing import Final, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from adapter.core.errors import Stop, Unavailable
+from adapter.ports import REFERENCE, Passing, Take
+from adapter.transport.kafka.identity import identity
+from adapter.transport.kafka.span import STEP, reader_properties
+
+_BATCH: Final = 500
+_IDLE: Final = 0.05
+"""Seconds a poll may last: a partition that is asked for waits that long."""
+_FOLLOWING: Final = {"queued.max.messages.kbytes": 8192, "fetch.queue.backoff.ms": 20, "fetch.wait.max.ms": 100}
+_FETCHING: Final = {"queued.max.messages.kbytes": 1024, "fetch.message.max.bytes": 16384, "queued.min.messages": 1}
+
+
+class KafkaTicketFeed:
+    """`ports.TicketFeed`. `failed` hears, on the loop, of what ends the following."""
+
+    def __init__(
+        self,
+        *,
+        client: Mapping[str, str],
+        topic: str,
+        group: str,
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._client = client
+        self._topic = topic
+        self._properties = reader_properties(client, group)
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._requests: queue.SimpleQueue[Callable[[Consumer], None]] = queue.SimpleQueue()
+        self._takes: dict[int, Take] = {}
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._fetching = ThreadPoolExecutor(1, thread_name_prefix="ticket-fetch")
+        self._fetcher: Consumer | None = None
+
+    async def identity(self) -> str:
+        return await asyncio.to_thread(identity, self._client, self._topic)
+
+    def follow(self, partition: int, start: int, take: Take) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="ticket-feed", daemon=True)
+            self._thread.start()
+        self._requests.put(partial(self._add, partition, start, take))
+
+    def leave(self, partition: int) -> None:
+        self._requests.put(partial(self._remove, partition))
+
+    async def fetch(self, partition: int, offset: int) -> Passing | None:
+        return await self._loop.run_in_executor(self._fetching, self._fetch, partition, offset)
+
+    async def close(self) -> None:
+        self._closing.set()
+        if self._thread is not None:
+            self._requests.put(lambda _reader: None)
+            await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._fetching.shutdown, cancel_futures=True)
+        if self._fetcher is not None:
+            await asyncio.to_thread(self._fetcher.close)
+
+    # -- the thread that follows ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        reader = Consumer({**self._properties, **_FOLLOWING}, logger=logging.getLogger("librdkafka"))
+        try:
+            while not self._closing.is_set():
+                while not self._takes or not self._requests.empty():
+                    self._requests.get()(reader)
+                    if self._closing.is_set():
+                        return
+                # `consume` waits for a whole batch or the time limit, `poll` returns with the first record.
+                first = reader.poll(_IDLE)
+                if first is not None:
+                    self._deliver([first, *reader.consume(_BATCH, 0)])
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the flow must hear of it
+            with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+                self._loop.call_soon_threadsafe(self._failed, error)
+        finally:
+            reader.close()
+
+    def _add(self, partition: int, start: int, take: Take, reader: Consumer) -> None:
+        self._remove(partition, reader)
+        self._takes[partition] = take
+        reader.incremental_assign([TopicPartition(self._topic, partition, start)])
+
+    def _remove(self, partition: int, reader: Consumer) -> None:
+        if self._takes.pop(partition, None) is not None:
+            reader.incremental_unassign([TopicPartition(self._topic, partition)])
+
+    def _deliver(self, messages: Sequence[Message]) -> None:
+        records: dict[int, list[Passing]] = {}
+        ends: dict[int, tuple[int, bool]] = {}
+        for message in messages:
+            error, partition, offset = message.error(), message.partition(), message.offset()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 -- its public name
+                self._judge(error)
+            elif partition is not None and offset is not None and partition in self._takes:
+                ends[partition] = (offset, True) if error is not None else (offset + 1, False)
+                if error is None:
+                    records.setdefault(partition, []).append(_passing(message, offset))
+        for partition, (end, ended) in ends.items():
+            taken = self._takes[partition](records.get(partition, ()), end, ended)
+            asyncio.run_coroutine_threadsafe(taken, self._loop).result()
+
+    def _judge(self, error: KafkaError) -> None:
+        """Errors librdkafka does not mend by itself; the others it retries, and its log says so."""
+        if error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise Stop(f"{self._topic}: {error.str()}")
+
+    # -- the thread that fetches ---------------------------------------------------------------------------------------
+
+    def _fetch(self, partition: int, offset: int) -> Passing | None:
+        place = f"{self._topic} partition {partition}"
+        try:
+            if self._fetcher is None:
+                self._fetcher = Consumer({**self._properties, **_FETCHING}, logger=logging.getLogger("librdkafka"))
+            self._fetcher.assign([TopicPartition(self._topic, partition, offset)])
+            until = monotonic() + STEP
+            while monotonic() < until and not self._closing.is_set():
+                message = self._fetcher.poll(0.1)
+                if message is None:
+                    continue
+                error = message.error()
+                if error is None:
+                    return _passing(message, offset) if message.offset() == offset else None
+                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- its public name
+                    return None
+                if not error.retriable():
+                    raise Unavailable(f"{place}: {error.str()}")
+        except KafkaException as error:
+            raise Unavailable(f"{place}: {error.args[0].str()}") from error
+        raise Unavailable(f"{place}: no answer")
+
+
+def _passing(message: Message, offset: int) -> Passing:
+    headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
+    reference = next((value for name, value in headers or () if name == REFERENCE), None)
+    return Passing(message.key() or b"", offset, message.value(), reference)

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from adapter import catalogue
 from adapter.app.page import Page, open_page
-from adapter.app.start import encoders, membership, open_registry, stop_on_signals, until_available
+from adapter.app.start import before, encoders, membership, open_registry, until_available
 from adapter.core.avro import UnknownFields
 from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Stop
@@ -24,7 +24,7 @@ from adapter.projector.reader import Reader
 from adapter.projector.records import Records
 from adapter.settings import Projecting
 from adapter.suppliers import cityfibre
-from adapter.telemetry import Log, Metrics, start_logging
+from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.consumer import CommandConsumer, introduce
@@ -38,20 +38,12 @@ _PREFETCH_KIB: Final = 16 * 1024
 """What the client may read ahead."""
 
 
-async def run_projector(settings: Projecting) -> int:
-    """The projector until SIGTERM or SIGINT; a second one ends the process at once. Raises Stop."""
-    log = start_logging(level=settings.telemetry.log_level, form=settings.telemetry.log_format, flow="projector")
-    stop, metrics = stop_on_signals(log), Metrics()
-    await project(settings, log, metrics, stop)
-    log.info("stopped")
-    return 0
-
-
-async def project(
-    settings: Projecting, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page | None = None
-) -> None:
+async def project(settings: Projecting, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
     """A projector that works until `stop`. Raises what makes it impossible to go on."""
-    async with projector(settings, log, metrics, page) as flow:
+    async with AsyncExitStack() as stack:
+        flow = await before(stop, stack.enter_async_context(projector(settings, log, metrics, page)))
+        if flow is None:
+            return
         running, stopping = asyncio.ensure_future(flow.run()), asyncio.ensure_future(stop.wait())
         try:
             await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -161,6 +153,7 @@ async def projector(
         if page is None:
             page = await stack.enter_async_context(open_page(settings.telemetry, metrics, log))
         page.show(
+            "projector",
             unready=lambda: [] if flow.intake.joined else ["not yet a member of the projectors' group"],
             status=lambda: report.status(flow),
         )

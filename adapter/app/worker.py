@@ -3,9 +3,10 @@
 import asyncio
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from typing import Final
 from uuid import uuid4
 
 from adapter.app.page import Page, open_page
@@ -23,8 +24,10 @@ from adapter.telemetry import metrics as m
 from adapter.transport.https import CallSettings, HttpsCalls
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.consumer import CommandConsumer, introduce
+from adapter.transport.kafka.feed import KafkaTicketFeed
 from adapter.transport.kafka.journal import KafkaJournal
 from adapter.transport.kafka.producer import TransactionalProducer
+from adapter.transport.store import SqliteStores
 from adapter.transport.tls import Reload, TlsFiles
 from adapter.worker import report
 from adapter.worker.assignment import Memory
@@ -34,7 +37,13 @@ from adapter.worker.flow import Wiring, Worker
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger
 from adapter.worker.reader import Decoders, Reader
+from adapter.worker.tickets import Tickets
 from adapter.worker.window import Bounds
+
+_CACHE: Final = 1024 * 1024
+"""Bytes of memory for each partition's index of tickets."""
+_LINGER: Final = 300.0
+"""Seconds a partition of the tickets is followed after the last question about it."""
 
 
 async def work(settings: Settings, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
@@ -123,13 +132,14 @@ async def worker(
             encoders=encoding,
         )
         memory = Memory(settings.worker.remembered_commands)
-        committed = metrics.counter(m.TRANSACTIONS, "committed")
-        seconds, records = metrics.histogram(m.TRANSACTION_SECONDS), metrics.histogram(m.TRANSACTION_RECORDS)
+        observe = _observer(metrics)
 
-        def observe(took: float, count: int) -> None:
-            committed.inc()
-            seconds.observe(took)
-            records.observe(count)
+        def failed(error: Exception) -> None:
+            flow.failed(error)
+
+        decoders = Decoders(registry, tuple(known.tickets.values()), UnknownFields.IGNORE)
+        tickets = await stack.enter_async_context(_tickets(settings, decoders, partitions, failed, log))
+        metrics.watch(m.TICKETS_FOLLOWED, tickets.followed)
 
         def conductor(flow: Worker) -> Conductor:
             return Conductor(
@@ -141,6 +151,7 @@ async def worker(
                 policy=policy,
                 deployment=_deployment(settings),
                 memory=memory,
+                tickets=tickets,
                 assignments=flow.assignments.values,
                 finished=flow.finished,
                 log=log,
@@ -196,10 +207,10 @@ async def _leave(flow: Worker, running: "asyncio.Future[None]", limit: timedelta
 
 def _partitions(settings: Settings, admin: Admin) -> int:
     """Partitions of the commands topic. Raises Stop if a topic is missing, or those of one key differ in number:
-    journal and events would lie beside their command. Raises Unavailable.
+    journal, events and tickets would lie beside their command. Raises Unavailable.
     """
     names = settings.topics.names()
-    keyed = (names.commands, names.events, names.journal)
+    keyed = (names.commands, names.events, names.tickets, names.journal)
     needed = (*keyed, names.dead_letters)
     counts = admin.partition_counts(needed)
     missing = [f"{name}: the topic is missing; adapter topics create makes it" for name in needed if name not in counts]
@@ -209,6 +220,46 @@ def _partitions(settings: Settings, admin: Admin) -> int:
         found = ", ".join(f"{name} has {counts[name]}" for name in keyed)
         raise Stop(f"topics of one key must have the same number of partitions: {found}")
     return counts[names.commands]
+
+
+def _observer(metrics: Metrics) -> Callable[[float, int], None]:
+    """Counts transactions."""
+    committed = metrics.counter(m.TRANSACTIONS, "committed")
+    seconds, records = metrics.histogram(m.TRANSACTION_SECONDS), metrics.histogram(m.TRANSACTION_RECORDS)
+
+    def observe(took: float, count: int) -> None:
+        committed.inc()
+        seconds.observe(took)
+        records.observe(count)
+
+    return observe
+
+
+@asynccontextmanager
+async def _tickets(
+    settings: Settings, decoders: Decoders, partitions: int, failed: Callable[[Exception], None], log: Log
+) -> AsyncIterator[Tickets]:
+    """Raises Stop if their folder can't be had."""
+    stores = SqliteStores(
+        settings.worker.store,
+        setting="ADAPTER_WORKER__STORE",
+        cache=_CACHE,
+        damaged=lambda path: log.error("tickets on disk damaged", made_anew=str(path)),
+    )
+    feed = KafkaTicketFeed(
+        client=settings.kafka.client(),
+        topic=settings.topics.names().tickets,
+        group=settings.kafka.group_id,
+        failed=failed,
+    )
+    tickets = Tickets(
+        feed=feed, stores=stores, decoders=decoders, partitions=partitions, linger=_LINGER, failed=failed, log=log
+    )
+    try:
+        yield tickets
+    finally:
+        await tickets.close()
+        await asyncio.to_thread(stores.close)
 
 
 def _call_settings(settings: Settings, known: Catalogue) -> CallSettings:
@@ -252,6 +303,7 @@ def _policy(settings: Settings) -> Policy:
         call_limit=settings.supplier.total_timeout.total_seconds() + INTENT_LIFE,
         doubt_limits={name: limit.total_seconds() for name, limit in settings.supplier.doubt_limits.items()},
         share=random.random,
+        reference_wait=limits.reference_wait.total_seconds(),
     )
 
 

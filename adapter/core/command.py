@@ -4,12 +4,14 @@ Rule 1: everything that decides what happens to a command after it was decoded l
 Rule 2: nothing here waits, sends or reads a clock; times are arguments (wall-clock seconds since the epoch).
 
     facts                                     actions
-    begin, refuse                             Intend   write the intent to the journal, then tell `intended`
-    intended                                  Post     call the supplier, then tell `answered`
-    answered(verdict)                         Wait     come back with `resumed` at that time
-    resumed                                   Publish  publish the event, then tell `published`
-    published                                 Hold     hold the lane; tell `resumed` at that time, or `settle`
-    settle                                    Finish   the command has ended
+    seek, begin, refuse                       Seek     find the supplier's reference until that time, then tell `begin`
+    unfound                                            or `unfound`
+    intended                                  Intend   write the intent to the journal, then tell `intended`
+    answered(verdict)                         Post     call the supplier, then tell `answered`
+    resumed                                   Wait     come back with `resumed` at that time
+    published                                 Publish  publish the event, then tell `published`
+    settle, repeat                            Hold     hold the lane; tell `resumed` at that time, `settle` or `repeat`
+                                              Finish   the command has ended
 
 The life of a command (* = told to the caller as an action):
 
@@ -17,6 +19,7 @@ The life of a command (* = told to the caller as an action):
        │  SAFE: straight to Post       │ not taken ──▶ Wait* ──resumed──▶ Intend* …
        │                               │ unclear, SAFE or KEYED ──▶ Wait* …
        └─ intent without end ──────────┴ unclear, NEVER ──▶ Publish*(in doubt) ──▶ Hold* ──▶ Publish*(settled)
+                                                                                     └─repeat──▶ Intend* …
 """
 
 import re
@@ -125,9 +128,24 @@ class InDoubt:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """An operator has decided that a command in doubt is to be sent again."""
+
+    text: str
+    """Who, and why."""
+
+
 Event = Accepted | Rejected | Settled | InDoubt
 
 # -- actions ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Seek:
+    """The command leaves out the supplier's reference: its ticket may have it, or get it until then."""
+
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +186,7 @@ class Finish:
     pass
 
 
-Action = Intend | Post | Wait | Publish | Hold | Finish
+Action = Seek | Intend | Post | Wait | Publish | Hold | Finish
 
 # -- what the journal knows of a command that is delivered again -------------------------------------------------------
 
@@ -179,6 +197,8 @@ class Untouched:
 
     attempts: int = 0
     unclear_since: float | None = None
+    doubted: str | None = None
+    """It was in doubt once, and this is why it is sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +216,8 @@ class Held:
 
     attempt: int
     until: float
+    sent_at: float
+    """When the call in doubt was made, at the earliest."""
 
 
 Past = Untouched | Intended | Held
@@ -218,9 +240,13 @@ class Policy:
     share: Callable[[], float]
     """Random numbers in [0, 1)."""
 
+    reference_wait: float = 60.0
+    """Seconds a command waits for its ticket to have the supplier's reference."""
+
 
 class _State(StrEnum):
     NEW = auto()
+    SEEKING = auto()
     INTENDING = auto()
     CALLING = auto()
     WAITING = auto()
@@ -234,6 +260,7 @@ class Command:
     """The life of one command. Facts out of turn raise RuntimeError: they are our bug."""
 
     __slots__ = (
+        "_doubted",
         "_forbidden",
         "_intent_at",
         "_policy",
@@ -254,6 +281,7 @@ class Command:
         self._state = _State.NEW
         self._intent_at: float | None = None
         self._unclear_since: float | None = None
+        self._doubted: str | None = None
         self._forbidden = 0
         self._successes = 0
 
@@ -262,12 +290,32 @@ class Command:
         """When the first call whose outcome is unknown was made."""
         return self._unclear_since
 
+    @property
+    def doubted(self) -> str | None:
+        """Once it was in doubt and is sent again: who has decided so, and why."""
+        return self._doubted
+
+    def seek(self, now: float) -> Action:
+        """It leaves out the supplier's reference. Whatever is found, `begin` or `refuse` may follow."""
+        self._expect(_State.NEW)
+        self._state = _State.SEEKING
+        until = now + self._policy.reference_wait
+        return Seek(until if self.not_after is None else min(until, self.not_after))
+
+    def unfound(self, now: float, why: Problem) -> Action:
+        """It can't be made without the reference, and the time to find one has passed."""
+        self._expect(_State.SEEKING)
+        if self.not_after is not None and now >= self.not_after:
+            return self._expire()
+        return self._end(Rejected(By.ADAPTER, "reference-unknown", None, (why,)))
+
     def begin(self, now: float, past: Past) -> Action:
         """It is this command's turn; `past` is what the journal knows of it."""
-        self._expect(_State.NEW)
+        self._expect(_State.NEW, _State.SEEKING)
         match past:
-            case Held(attempt, until):
+            case Held(attempt, until, sent_at):
                 self.attempts = attempt
+                self._unclear_since = sent_at
                 self._state = _State.HELD
                 return Hold(until)
             case Intended(attempt, at, unclear_since):
@@ -281,9 +329,10 @@ class Command:
                     self._state = _State.WAITING
                     return Wait(over, "interrupted")
                 return self._again(now)
-            case Untouched(attempts, unclear_since):
+            case Untouched(attempts, unclear_since, doubted):
                 self.attempts = attempts
                 self._unclear_since = unclear_since
+                self._doubted = doubted
                 if unclear_since is not None and self.operation.repeat is Repeat.NEVER:  # it was KEYED at that time
                     self._intent_at = unclear_since
                     return self._doubt("interrupted")
@@ -291,7 +340,7 @@ class Command:
 
     def refuse(self, problems: tuple[Problem, ...], code: str) -> Action:
         """It breaks a rule and must not be sent."""
-        self._expect(_State.NEW)
+        self._expect(_State.NEW, _State.SEEKING)
         return self._end(Rejected(By.ADAPTER, code, None, problems))
 
     def intended(self, at: float) -> Action:
@@ -345,6 +394,18 @@ class Command:
         self._expect(_State.HELD)
         return self._end(settled)
 
+    def repeat(self, now: float, again: Again) -> Action:
+        """An operator takes it upon himself that the command in doubt is sent once more."""
+        self._expect(_State.HELD)
+        assert self._unclear_since is not None, "a doubt has the time of its call"
+        over = self._unclear_since + self._policy.call_limit
+        self._unclear_since = None
+        self._doubted = again.text
+        if now < over:  # whoever made that call may still be making it: never two at once
+            self._state = _State.WAITING
+            return Wait(over, "interrupted")
+        return self._again(now)
+
     def published(self) -> Action:
         """The event is committed, or queued so that it is committed before anything that follows from it."""
         if self._state is _State.DOUBTING:
@@ -395,7 +456,8 @@ class Command:
             self._successes = successes
         self._forbidden += 1
         if self._forbidden >= FORBIDDEN_TRIES and successes > self._successes:
-            if self._unclear_since is not None:  # an earlier try may have been taken: "rejected" would be a guess
+            # An earlier try may have been taken: "rejected" would be a guess.
+            if self._unclear_since is not None or self._doubted is not None:
                 return self._give_up()
             return self._end(Rejected(By.SUPPLIER, "forbidden", reason))
         return self._wait(now, reason, cleared=True)
@@ -419,12 +481,13 @@ class Command:
         return self._end(Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT))
 
     def _doubt(self, reason: str) -> Action:
+        self._unclear_since = self._intent_at
         self._state = _State.DOUBTING
         return Publish(InDoubt(reason, self._intent_at, self._doubt_until()))
 
-    def _end(self, event: Event) -> Action:
+    def _end(self, event: Accepted | Rejected | Settled) -> Action:
         self._state = _State.ENDING
-        return Publish(event)
+        return Publish(event if self._doubted is None else _settled(event, self._doubted))
 
     def _doubt_limit(self) -> float:
         own = self.operation.doubt_limit.total_seconds()
@@ -434,6 +497,20 @@ class Command:
         assert self._intent_at is not None, "a NEVER command is called only after its intent"
         return self._intent_at + self._doubt_limit()
 
-    def _expect(self, state: _State) -> None:
-        if self._state is not state:
-            raise RuntimeError(f"{self.operation.name} is {self._state}, told what only {state} can be told")
+    def _expect(self, *states: _State) -> None:
+        if self._state not in states:
+            raise RuntimeError(f"{self.operation.name} is {self._state}, told what only {states[0]} can be told")
+
+
+def _settled(event: Accepted | Rejected | Settled, doubted: str) -> Settled:
+    """How a command ends that was in doubt and was sent again: settled, like every doubt."""
+    match event:
+        case Settled():
+            return event
+        case Accepted():
+            return Settled(Settlement.ACCEPTED, Settler.OPERATOR, f"{doubted}; sent again, and accepted")
+        case Rejected(by, code, text, problems):
+            why = ", ".join((code, *([text] if text else map(str, problems))))
+            if by is By.SUPPLIER:
+                return Settled(Settlement.REJECTED, Settler.OPERATOR, f"{doubted}; sent again, and rejected: {why}")
+            return Settled(Settlement.UNDETERMINED, Settler.OPERATOR, f"{doubted}; not sent again: {why}")

@@ -70,6 +70,8 @@ class Entry:
     unclear_since: float | None = None
     until: float | None = None
     """HELD: when the doubt ends at the latest."""
+    doubted: str | None = None
+    """It was in doubt once, and this is why it is sent again."""
     source: Source | None = None
     """The record itself, from HELD or PARKED on: the frontier has passed it."""
 
@@ -84,9 +86,10 @@ class Entry:
             case Kind.INTENT:
                 return Intended(self.attempt, self.at, self.unclear_since)
             case Kind.HELD:
-                return Held(self.attempt, self.until if self.until is not None else self.at)
+                until, sent_at = self.until, self.unclear_since
+                return Held(self.attempt, self.at if until is None else until, self.at if sent_at is None else sent_at)
             case _:
-                return Untouched(self.attempt, self.unclear_since)
+                return Untouched(self.attempt, self.unclear_since, self.doubted)
 
     def record(self) -> dict[str, Any]:
         """As a record of the Avro schema `fault.journal.JournalEntry`."""
@@ -100,6 +103,7 @@ class Entry:
             "attempt": self.attempt,
             "unclearSince": None if self.unclear_since is None else _millis(self.unclear_since),
             "until": None if self.until is None else _millis(self.until),
+            "doubted": self.doubted,
             "command": None
             if source is None
             else {
@@ -137,6 +141,7 @@ def entry(record: Mapping[str, Any]) -> Entry | None:
         attempt=record["attempt"],
         unclear_since=None if unclear is None else unclear / 1000,
         until=None if until is None else until / 1000,
+        doubted=record["doubted"],
         source=source,
     )
 

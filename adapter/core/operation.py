@@ -82,6 +82,14 @@ class Operation:
     rules: tuple[Rule, ...] = ()
     """Documented rules checked before anything is sent; they see the decoded command."""
 
+    confirmed_by: frozenset[str] = frozenset()
+    """For NEVER: kinds of notification (symbols of the event's Kind) that tell, received after a call whose outcome is
+    unknown, that it was taken. Empty: no notification tells."""
+
+    needs_reference: bool = False
+    """It can't be made without the supplier's reference: a command that leaves it out waits for its ticket to have one.
+    """
+
     already_done: str | None = None
     """For KEYED: regular expression (ignoring case) on code or text of a refusal that, after an unclear
     try, means the first one was taken."""

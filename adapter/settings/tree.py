@@ -327,6 +327,16 @@ class Worker(Section):
     parked_per_ticket: Count = Field(
         default=1000, description="Commands that may wait so behind one in doubt; more are rejected."
     )
+    reference_wait: Duration = Field(
+        default=timedelta(seconds=60),
+        description="A command that needs the supplier's reference and leaves it out waits so long for its ticket to "
+        "have one; then it is rejected.",
+    )
+    store: NewFolder | None = Field(
+        default=None,
+        description="Folder for an index of the tickets that commands were asked about, on a local disk; each worker "
+        "needs its own. Without it a temporary folder.",
+    )
     remembered_commands: Count = Field(
         default=50_000, description="Finished commands remembered, by id, to recognise one that comes again."
     )

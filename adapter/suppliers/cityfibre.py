@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from adapter.core.operation import Mode, Operation, Problem, Record, Repeat, Rule, Supplier
-from adapter.suppliers.cityfibre_notifications import NOTIFICATION
+from adapter.suppliers.cityfibre_notifications import KINDS, NOTIFICATION
 
 ENVIRONMENTS = {
     "production": "https://api-gw.cityfibre.com:41223/prod/api2",
@@ -50,6 +50,7 @@ def supplier(*, reservation_key_rule: Mode = Mode.REFUSE, unique_references: boo
                 key="buyerFaultReference",
                 repeat=Repeat.KEYED if unique_references else Repeat.NEVER,
                 doubt_limit=timedelta(hours=48),
+                confirmed_by=KINDS,  # it speaks of a ticket that this report has opened
                 rules=_reservation_key(reservation_key_rule),
                 already_done=_REFERENCE_TAKEN if unique_references else None,
             ),
@@ -62,6 +63,7 @@ def supplier(*, reservation_key_rule: Mode = Mode.REFUSE, unique_references: boo
                 key="buyerFaultReference",
                 repeat=Repeat.NEVER,
                 doubt_limit=timedelta(hours=48),
+                confirmed_by=frozenset({"AMENDED"}),
             ),
             Operation(
                 name="RequestFaultReportUpdate",
@@ -72,7 +74,7 @@ def supplier(*, reservation_key_rule: Mode = Mode.REFUSE, unique_references: boo
                 key="buyerFaultReference",
                 repeat=Repeat.SAFE,
                 doubt_limit=timedelta(hours=1),
-                rules=(_ticket_is_known,),
+                needs_reference=True,  # section 2.4 requires it
             ),
             Operation(
                 name="ResolveResponse",
@@ -157,12 +159,6 @@ def _reserved(command: Record) -> bool:
     """Whether a command carries a reservation key that is not blank."""
     key = (command["appointment"] or {}).get("appointmentReservationKey")
     return bool(key and key.strip())
-
-
-def _ticket_is_known(command: Record) -> Iterable[Problem]:
-    """Only the supplier's reference asks for news of a ticket (section 2.4 requires it)."""
-    if not command["maintainerFaultReference"].strip():
-        yield Problem("maintainerFaultReference", "needed, and not known for this ticket")
 
 
 def _rejection_has_reason(command: Record) -> Iterable[Problem]:

@@ -140,6 +140,9 @@ RULES: Final = (
     KindRule("UNKNOWN", lambda _: True, final=False),
 )
 
+KINDS: Final = frozenset(rule.kind for rule in RULES) | {"AMENDED"}
+"""All a notification can be about."""
+
 
 def _may_be(hinted: str, told: str, facts: Facts) -> bool:
     """Whether a hint may take the place of a kind told from standing facts: only if the report says the same, or if

@@ -182,7 +182,15 @@ DOUBTS_HELD: Final = Metric(
     "doubts_held",
     Kind.GAUGE,
     "Commands whose outcome is unknown and not settled yet; each holds its own ticket's lane.",
-    "Above zero for hours: look the tickets up at the supplier and decide them.",
+    "Above zero for hours: look the tickets up at the supplier, then adapter doubt settle.",
+)
+TICKETS_FOLLOWED: Final = Metric(
+    "tickets_followed",
+    Kind.GAUGE,
+    "Partitions of the tickets topic that a worker follows, for references left out and for doubts: current was read "
+    "to its end, behind not yet.",
+    "behind for minutes: the topic can't be read; the log says why.",
+    labels=("state",),
 )
 DEAD_LETTERS: Final = Metric(
     "dead_letters_total",

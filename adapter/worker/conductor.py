@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 from adapter.core.command import (
     Accepted,
     Action,
+    Again,
     By,
     Command,
     Event,
@@ -23,6 +25,8 @@ from adapter.core.command import (
     Post,
     Publish,
     Rejected,
+    Seek,
+    Settled,
     Unavailable,
     Unclear,
     Untouched,
@@ -30,6 +34,7 @@ from adapter.core.command import (
     Wait,
 )
 from adapter.core.document import Limits
+from adapter.core.doubt import TEXT_LIMIT, settlement
 from adapter.core.errors import Abandoned, Refused, Undecodable
 from adapter.core.errors import Unavailable as RegistryUnavailable
 from adapter.core.journal import Entry, Kind, Source
@@ -37,6 +42,7 @@ from adapter.core.operation import Problem, Repeat
 from adapter.core.outcome import judge
 from adapter.core.retry import Backoff, BreakerState
 from adapter.core.soap import wrap
+from adapter.core.ticket import Ticket
 from adapter.ports import Calls, NotSent, Outgoing
 from adapter.ports import Unclear as UnclearCall
 from adapter.telemetry import Log, Metrics, continued
@@ -46,10 +52,14 @@ from adapter.worker.events import Events, kind, message_id
 from adapter.worker.gate import Gate, Permit
 from adapter.worker.ledger import Ledger, Work
 from adapter.worker.reader import Reader, Task
+from adapter.worker.tickets import Tickets, Watch
 
 INTENT_LIFE: Final = 5.0
 """Seconds after which a committed intent is not used any more (this process may have been stopped in between, and a
 successor may have waited the call's time out). `Policy.call_limit` includes it."""
+
+_LAST_LOOK: Final = 10.0
+"""Seconds to find out what became of a doubt whose time limit has passed while nobody was there."""
 
 _STALE: Final = 10.0
 """Seconds after which a request that was written is written anew: it says when it was sent."""
@@ -91,6 +101,7 @@ class Conductor:
     policy: Policy
     deployment: Deployment
     memory: Memory
+    tickets: Tickets
     assignments: Callable[[], Iterable[Assignment]]
     finished: Callable[[Assignment, Item], None]
     log: Log
@@ -133,7 +144,7 @@ class Conductor:
 class _Turn:
     """One command's turn in its lane."""
 
-    __slots__ = ("_a", "_body", "_c", "_command", "_item", "_lane", "_permit", "_task")
+    __slots__ = ("_a", "_body", "_c", "_command", "_item", "_lane", "_permit", "_reference", "_task")
 
     def __init__(self, conductor: Conductor, assignment: Assignment, lane: bytes, item: Item) -> None:
         self._c = conductor
@@ -142,6 +153,8 @@ class _Turn:
         self._item = item
         self._permit: Permit | None = None
         self._body: bytes | None = None
+        self._reference: str | None = None
+        """The supplier's, from the ticket of a command that leaves it out."""
 
     async def take(self) -> None:
         a, item = self._a, self._item
@@ -223,6 +236,8 @@ class _Turn:
         action = self._begin(past)
         while True:
             match action:
+                case Seek(until):
+                    action = await self._seek(until, past)
                 case Intend(attempt):
                     action = await self._intend(attempt)
                 case Post():
@@ -239,15 +254,23 @@ class _Turn:
                     action = command.published()
                 case Hold(until):
                     self._a.calling.discard(self._lane)
-                    await self._hold(until)
-                    action = command.resumed(time.time())
+                    action = await self._hold(until)
                 case Finish():
                     return
 
     def _begin(self, past: Past) -> Action:
         """Refuse what breaks a rule, unless a call may have been made already."""
         if isinstance(past, Untouched) and past.attempts == 0:
-            problems = self._task.problems or self._unstorable() or self._write()
+            problems = self._task.problems or self._unstorable()
+            if problems:
+                return self._command.refuse(problems, "invalid")
+        if isinstance(past, Untouched) and self._leaves_out_reference():
+            return self._command.seek(time.time())
+        return self._proceed(past)
+
+    def _proceed(self, past: Past) -> Action:
+        if isinstance(past, Untouched) and past.attempts == 0:
+            problems = self._write()
             if problems:
                 return self._command.refuse(problems, "invalid")
             for warning in self._task.warnings:
@@ -264,15 +287,19 @@ class _Turn:
         if 3 * _size(source) < limit:  # an entry repeats the id at most twice, and that is part of the value
             return ()
         entry = self._c.events.entry(self._entry(kind), source.partition)
-        return (Problem("", "too large to be kept while it waits"),) if _size(entry) > limit else ()
+        size = _size(entry) + TEXT_LIMIT  # of who has it sent again
+        return (Problem("", "too large to be kept while it waits"),) if size > limit else ()
 
     def _write(self) -> tuple[Problem, ...]:
         """The request, stamped with this moment; or what forbids to write it."""
         task, subject = self._task, self._task.subject
         supplier = self._c.reader.supplier
+        record = task.record
+        if self._reference is not None:
+            record = {**record, supplier.notification.supplier_reference: self._reference}
         try:
             element = task.compiled.writer.write(
-                task.record,
+                record,
                 {
                     **self._c.deployment.protocol,
                     "sent_at": datetime.now(UTC),
@@ -284,6 +311,47 @@ class _Turn:
             return refused.problems
         self._body = wrap(element, headers=supplier.soap_headers(subject.operation, task.record))
         return ()
+
+    # -- the ticket ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _ticket(self) -> bytes | None:
+        """Key of the command's ticket; None for one that is about an address."""
+        reference = self._task.subject.reference
+        return None if reference is None else reference.strip().encode("utf-8", "replace")
+
+    def _leaves_out_reference(self) -> bool:
+        """Whether the command could name the supplier's reference, and does not."""
+        name = self._c.reader.supplier.notification.supplier_reference
+        return name in self._task.record and not (self._task.record[name] or "").strip()
+
+    async def _seek(self, until: float, past: Past) -> Action:
+        """Take the supplier's reference from the ticket. Nothing is decided before the tickets were read to their end;
+        who can do without a reference does not wait longer than that, nor beyond `until`.
+        """
+        needed, key = self._task.subject.operation.needs_reference, self._ticket
+        assert key is not None, "what names the supplier's reference is about a ticket"
+        field = self._c.reader.supplier.notification.supplier_reference
+        why = Problem(field, "left out, and nothing is known of its ticket")
+        self._a.check(safe=True)
+        self._a.waiting[self._lane] = "ticket"
+        try:
+            with suppress(TimeoutError):
+                async with _deadline(self._task.not_after if needed else until):
+                    self._reference = await self._c.tickets.reference(key)
+                if needed and self._reference is None:
+                    async with _deadline(until):
+                        with self._c.tickets.watch(key) as watch:
+                            while self._reference is None:
+                                ticket = await watch.changed()
+                                self._reference = ticket.maintainer_reference
+                                status = "has no status" if ticket.status is None else f"is {ticket.status}"
+                                why = Problem(field, f"left out, and not told by the supplier; the ticket {status}")
+        finally:
+            self._a.waiting.pop(self._lane, None)
+        if needed and self._reference is None:
+            return self._command.unfound(time.time(), why)
+        return self._proceed(past)
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
@@ -433,6 +501,7 @@ class _Turn:
             attempt=command.attempts if attempt is None else attempt,
             unclear_since=command.unclear_since,
             until=until,
+            doubted=command.doubted,
             source=self._item.source if self._item.resident is not None or kind in _RESIDENT else None,
         )
 
@@ -528,14 +597,62 @@ class _Turn:
         finally:
             self._a.waiting.pop(self._lane, None)
 
-    async def _hold(self, until: float) -> None:
+    async def _hold(self, until: float) -> Action:
         """Hold the lane until the doubt ends; what waits behind longer than a while moves into the journal."""
+        key, told = self._ticket, None
+        self._a.check(safe=True)
+        self._a.waiting[self._lane] = "doubt"
+        try:
+            if key is None:
+                await self._hold_out(until)
+            elif time.time() < until:
+                with self._c.tickets.watch(key) as watch:
+                    told = await self._hold_out(until, watch)
+            else:  # its time was up before we took it up: what the ticket says by now still counts
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_LOOK):
+                        told = self._settlement(await self._c.tickets.ticket(key))
+        finally:
+            self._a.waiting.pop(self._lane, None)
+        match told:
+            case Settled():
+                return self._command.settle(told)
+            case Again():
+                return self._command.repeat(time.time(), told)
+            case None:
+                return self._command.resumed(time.time())
+
+    async def _hold_out(self, until: float, watch: Watch | None = None) -> Settled | Again | None:
+        """What the ticket tells until then. Raises Abandoned instead where the partition is going."""
         parks_at = time.time() + self._c.deployment.parked_after
-        while (left := until - time.time()) > 0:
-            await self._sleep(min(left, max(0.05, parks_at - time.time())), "doubt")
+        while time.time() < until:
+            self._a.check(safe=True)
+            with suppress(TimeoutError):
+                async with _deadline(min(until, max(time.time() + 0.05, parks_at))):
+                    while True:
+                        told = self._settlement(await (_never() if watch is None else watch.changed()))
+                        if told is not None:
+                            return told
             if time.time() >= parks_at:
                 await self._park_behind()
                 parks_at = time.time() + min(1.0, self._c.deployment.parked_after)
+        return None
+
+    def _settlement(self, ticket: Ticket | None) -> Settled | Again | None:
+        """What the ticket tells of the command in doubt."""
+        command, subject = self._command, self._task.subject
+        assert command.unclear_since is not None, "a doubt has the time of its call"
+        if ticket is None:
+            return None
+        if self._leaves_out_reference():  # for another call, should there be one
+            self._reference = ticket.maintainer_reference
+        return settlement(
+            subject.operation,
+            subject.command_id,
+            attempts=command.attempts,
+            sent_at=command.unclear_since,
+            ticket=ticket,
+        )
 
     async def _park_behind(self) -> None:
         parked = 0
@@ -601,6 +718,15 @@ class _Turn:
             **({} if trace is None else {"trace_id": trace.trace_id}),
             **self._place(),
         }
+
+
+async def _never() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+def _deadline(until: float | None) -> asyncio.Timeout:
+    """Raises TimeoutError at that time (seconds since the epoch), at the earliest after what can be had at once."""
+    return asyncio.timeout(None if until is None else max(0.0, until - time.time()))
 
 
 def _size(record: Outgoing | Source) -> int:

@@ -75,10 +75,12 @@ class Events:
             "occurredAt": at,
             **particulars,
         }
+        # A command that an operator has sent again may come into doubt again: another event, another id.
+        told = f"{name}/{attempts}" if isinstance(event, InDoubt) else name
         # CloudEvents 1.0, Kafka protocol binding, binary content mode (section 3.2).
         headers: list[tuple[str, bytes | None]] = [
             ("ce_specversion", b"1.0"),
-            ("ce_id", str(uuid5(NAMESPACE, f"{subject.command_id}/{name}")).encode()),
+            ("ce_id", str(uuid5(NAMESPACE, f"{subject.command_id}/{told}")).encode()),
             ("ce_source", self._source),
             ("ce_type", f"fault.event.{name}".encode()),
             ("ce_time", at.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
@@ -120,7 +122,11 @@ def _particulars(operation: Operation, event: Event) -> tuple[str, dict[str, Any
                 "problems": [{"path": p.path, "text": p.text} for p in problems],
             }
         case Settled(outcome, by, text):
-            return "CommandSettled", {"outcome": outcome.value, "settledBy": by.value, "text": text}
+            return "CommandSettled", {
+                "outcome": outcome.value,
+                "settledBy": by.value,
+                "text": None if text is None else text[:TEXT_LIMIT],
+            }
         case InDoubt(reason, sent_at, until):
             return "CommandOutcomeUnknown", {
                 "reason": reason,

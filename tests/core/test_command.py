@@ -7,6 +7,7 @@ import pytest
 from adapter.core.command import (
     Accepted,
     Action,
+    Again,
     By,
     Command,
     Event,
@@ -23,6 +24,7 @@ from adapter.core.command import (
     Post,
     Publish,
     Rejected,
+    Seek,
     Settled,
     Settlement,
     Settler,
@@ -45,6 +47,7 @@ POLICY = Policy(
     call_limit=CALL_LIMIT,
     doubt_limits={},
     share=lambda: 0.5,
+    reference_wait=60.0,
 )
 ACCEPTED = Accepted({"status": "Pending"})
 ALREADY_DONE = Accepted(None, already_done=True)
@@ -387,6 +390,126 @@ def test_whoever_knows_first_settles_a_doubt(settled: Settled) -> None:
     assert command.published() == Finish()
 
 
+def test_a_doubt_tells_since_when_it_may_be_confirmed() -> None:
+    command = calling(NEVER)
+    command.answered(NOW + 25, Unclear("reset"))
+    assert command.unclear_since == NOW
+    again = new(NEVER)
+    again.begin(NOW + 99, Held(1, NOW + 50, NOW))
+    assert again.unclear_since == NOW
+
+
+AGAIN = Again("Joe: not on the portal")
+
+
+def repeated(*, not_after: float | None = None) -> Command:
+    """A NEVER command whose second call is under way since NOW + 90, by an operator's decision."""
+    command = new(NEVER, not_after=not_after)
+    command.begin(NOW, Held(1, NOW + DOUBT_LIMIT, NOW))
+    assert command.repeat(NOW + 90, AGAIN) == Intend(2)
+    assert command.intended(NOW + 90) == Post(2)
+    return command
+
+
+@pytest.mark.parametrize(
+    ("verdict", "settled"),
+    [
+        (ACCEPTED, Settled(Settlement.ACCEPTED, Settler.OPERATOR, f"{AGAIN.text}; sent again, and accepted")),
+        (
+            REFUSED,
+            Settled(
+                Settlement.REJECTED, Settler.OPERATOR, f"{AGAIN.text}; sent again, and rejected: 3001, no such service"
+            ),
+        ),
+    ],
+)
+def test_a_doubt_that_is_sent_again_ends_settled_too(verdict: Verdict, settled: Settled) -> None:
+    command = repeated()
+    assert command.answered(NOW + 91, verdict) == Publish(settled)
+    assert command.published() == Finish()
+
+
+def test_a_doubt_is_sent_again_only_when_the_call_in_doubt_must_be_over() -> None:
+    command = new(NEVER)
+    command.begin(NOW, Held(1, NOW + DOUBT_LIMIT, NOW))
+    assert command.repeat(NOW + 10, AGAIN) == Wait(NOW + CALL_LIMIT, "interrupted")
+    assert command.resumed(NOW + CALL_LIMIT) == Intend(2)
+
+
+def test_a_call_that_is_sent_again_and_stays_unclear_is_a_new_doubt_with_a_new_time_limit() -> None:
+    command = repeated()
+    assert command.answered(NOW + 91, Unclear("reset")) == Publish(InDoubt("reset", NOW + 90, NOW + 90 + DOUBT_LIMIT))
+    assert (command.attempts, command.unclear_since) == (2, NOW + 90)
+    assert command.published() == Hold(NOW + 90 + DOUBT_LIMIT)
+
+
+def test_a_doubt_is_not_sent_again_after_its_deadline_and_is_no_rejection() -> None:
+    command = new(NEVER, not_after=NOW + 80)
+    command.begin(NOW, Held(1, NOW + DOUBT_LIMIT, NOW))
+    assert command.repeat(NOW + 90, AGAIN) == Publish(
+        Settled(
+            Settlement.UNDETERMINED,
+            Settler.OPERATOR,
+            f"{AGAIN.text}; not sent again: expired, the deadline (notAfter) has passed",
+        )
+    )
+
+
+def test_a_doubt_whose_repeat_is_forbidden_stays_a_doubt() -> None:
+    command = repeated()
+    for successes in range(2):
+        action = command.answered(NOW + 91, Forbidden("http-403"), successes)
+        assert isinstance(action, Wait)
+        proceed(command, command.resumed(action.until), action.until)
+    assert command.answered(NOW + 200, Forbidden("http-403"), 3) == Publish(UNDETERMINED)
+
+
+def test_a_repeat_that_waits_is_still_the_end_of_a_doubt_after_a_crash() -> None:
+    command = repeated()
+    assert isinstance(command.answered(NOW + 91, Unavailable("connect")), Wait)
+    after = new(NEVER)
+    assert proceed(after, after.begin(NOW + 99, Untouched(2, None, command.doubted)), NOW + 99) == Post(3)
+    assert after.answered(NOW + 99, ACCEPTED) == Publish(
+        Settled(Settlement.ACCEPTED, Settler.OPERATOR, f"{AGAIN.text}; sent again, and accepted")
+    )
+
+
+# -- the supplier's reference ------------------------------------------------------------------------------------------
+
+LEFT_OUT = Problem("maintainerFaultReference", "left out, and its ticket is not known")
+
+
+def test_a_command_without_the_suppliers_reference_waits_for_its_ticket_to_have_one() -> None:
+    command = new(SAFE)
+    assert command.seek(NOW) == Seek(NOW + 60)
+    assert command.begin(NOW + 59, Untouched()) == Post(1)
+
+
+def test_a_command_waits_for_the_reference_at_most_until_its_deadline() -> None:
+    assert new(SAFE, not_after=NOW + 5).seek(NOW) == Seek(NOW + 5)
+    assert new(SAFE, not_after=NOW + 500).seek(NOW) == Seek(NOW + 60)
+
+
+def test_a_command_that_needs_the_reference_is_rejected_when_its_time_is_up() -> None:
+    command = new(SAFE)
+    command.seek(NOW)
+    assert command.unfound(NOW + 60, LEFT_OUT) == Publish(Rejected(By.ADAPTER, "reference-unknown", None, (LEFT_OUT,)))
+    assert command.attempts == 0
+
+
+def test_a_command_whose_deadline_passes_while_it_waits_for_the_reference_has_expired() -> None:
+    command = new(SAFE, not_after=NOW + 5)
+    command.seek(NOW)
+    assert command.unfound(NOW + 5, LEFT_OUT) == Publish(EXPIRED)
+
+
+def test_a_command_that_breaks_a_rule_with_the_reference_it_got_is_refused() -> None:
+    command = new(SAFE)
+    command.seek(NOW)
+    problems = (Problem("maintainerFaultReference", "longer than 36"),)
+    assert command.refuse(problems, "invalid") == Publish(Rejected(By.ADAPTER, "invalid", None, problems))
+
+
 # -- after a crash -----------------------------------------------------------------------------------------------------
 
 
@@ -404,15 +527,15 @@ def test_whoever_knows_first_settles_a_doubt(settled: Settled) -> None:
         (KEYED, Intended(4, NOW - CALL_LIMIT, NOW - DOUBT_LIMIT), Publish(UNDETERMINED)),
         (NEVER, Intended(1, NOW - 10), Publish(InDoubt("interrupted", NOW - 10, NOW - 10 + DOUBT_LIMIT))),
         (NEVER, Intended(1, NOW - 900), Publish(InDoubt("interrupted", NOW - 900, NOW - 900 + DOUBT_LIMIT))),
-        (NEVER, Held(1, NOW + 50), Hold(NOW + 50)),
-        (KEYED, Held(1, NOW + 50), Hold(NOW + 50)),
+        (NEVER, Held(1, NOW + 50, NOW), Hold(NOW + 50)),
+        (KEYED, Held(1, NOW + 50, NOW), Hold(NOW + 50)),
     ],
 )
 def test_what_becomes_of_a_command_that_is_delivered_again(repeat: Repeat, past: Past, action: Action) -> None:
     assert new(repeat).begin(NOW, past) == action
 
 
-@pytest.mark.parametrize("past", [Untouched(3), Intended(3, NOW), Held(3, NOW)])
+@pytest.mark.parametrize("past", [Untouched(3), Intended(3, NOW), Held(3, NOW, NOW)])
 def test_attempts_count_on_after_a_crash(past: Past) -> None:
     command = new(NEVER)
     command.begin(NOW, past)
@@ -444,7 +567,7 @@ def test_an_unclear_try_before_the_crash_makes_already_done_count_after_it() -> 
 
 def test_a_held_command_that_is_taken_up_ends_at_its_time_limit() -> None:
     command = new(NEVER)
-    command.begin(NOW, Held(1, NOW + 50))
+    command.begin(NOW, Held(1, NOW + 50, NOW))
     assert command.resumed(NOW + 50) == Publish(UNDETERMINED)
     assert command.published() == Finish()
 
@@ -459,7 +582,7 @@ def test_a_deadline_does_not_decide_over_a_call_that_may_have_been_made() -> Non
     past = Intended(1, NOW - CALL_LIMIT)
     assert new(KEYED, not_after=NOW - 1).begin(NOW, past) == Publish(UNDETERMINED)
     assert isinstance(new(NEVER, not_after=NOW - 1).begin(NOW, past), Publish)
-    assert new(NEVER, not_after=NOW - 1).begin(NOW, Held(1, NOW + 50)) == Hold(NOW + 50)
+    assert new(NEVER, not_after=NOW - 1).begin(NOW, Held(1, NOW + 50, NOW)) == Hold(NOW + 50)
 
 
 def test_an_unclear_try_from_when_the_operation_was_keyed_is_in_doubt_now_that_it_is_never_repeated() -> None:

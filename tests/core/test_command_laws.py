@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from adapter.core.command import (
     Accepted,
     Action,
+    Again,
     By,
     Command,
     Event,
@@ -22,10 +23,12 @@ from adapter.core.command import (
     InDoubt,
     Intend,
     Misdirected,
+    Past,
     Policy,
     Post,
     Publish,
     Rejected,
+    Seek,
     Settled,
     Settlement,
     Settler,
@@ -36,14 +39,18 @@ from adapter.core.command import (
     Wait,
 )
 from adapter.core.journal import Entry, Kind
-from adapter.core.operation import Operation, Repeat
+from adapter.core.operation import Operation, Problem, Repeat
 from adapter.core.retry import Backoff
 
 CALL_LIMIT: Final = 30.0
+REFERENCE_WAIT: Final = 40.0
+LEFT_OUT: Final = Problem("maintainerFaultReference", "left out")
 ACCEPTED = Accepted({})
 SETTLED = Settled(Settlement.ACCEPTED, Settler.OPERATOR)
 
 FACTS: Final[dict[str, Callable[[Command, float], object]]] = {
+    "seek": lambda command, now: command.seek(now),
+    "unfound": lambda command, now: command.unfound(now, LEFT_OUT),
     "begin": lambda command, now: command.begin(now, Untouched()),
     "refuse": lambda command, _: command.refuse((), "invalid"),
     "intended": lambda command, now: command.intended(now),
@@ -51,14 +58,16 @@ FACTS: Final[dict[str, Callable[[Command, float], object]]] = {
     "answered": lambda command, now: command.answered(now, ACCEPTED),
     "resumed": lambda command, now: command.resumed(now),
     "settle": lambda command, _: command.settle(SETTLED),
+    "repeat": lambda command, now: command.repeat(now, Again("Joe: try again")),
     "published": lambda command, _: command.published(),
 }
 LEGAL: Final[dict[type[Action], set[str]]] = {
+    Seek: {"begin", "refuse", "unfound"},
     Intend: {"intended", "forgone"},
     Post: {"answered", "forgone"},
     Wait: {"resumed"},
     Publish: {"published"},
-    Hold: {"resumed", "settle"},
+    Hold: {"resumed", "settle", "repeat"},
     Finish: set(),
 }
 
@@ -86,21 +95,29 @@ def new(repeat: Repeat, *, not_after: float | None = None, doubt_limit: float = 
         doubt_limit=timedelta(seconds=doubt_limit),
         already_done="already" if repeat is Repeat.KEYED else None,
     )
-    policy = Policy(Backoff(first=1.0, longest=20.0), CALL_LIMIT, {}, share=lambda: 0.5)
+    policy = Policy(Backoff(first=1.0, longest=20.0), CALL_LIMIT, {}, lambda: 0.5, REFERENCE_WAIT)
     return Command(operation, policy, not_after=not_after)
 
 
 class Lives(RuleBasedStateMachine):
-    """One command from its first delivery to its end, by workers that may crash, and a journal that outlives them.
+    """One command from its first delivery to its end, by workers that may crash, a journal that outlives them, and
+    people who decide over its doubts.
 
     What is committed (events, journal) is written when the command is told so, never before.
     """
 
     @initialize(
-        repeat=st.sampled_from(Repeat), deadline=st.none() | st.integers(1, 300), limit=st.sampled_from([10, 60, 300])
+        repeat=st.sampled_from(Repeat),
+        deadline=st.none() | st.integers(1, 300),
+        limit=st.sampled_from([10, 60, 300]),
+        referred=st.booleans(),
     )
-    def deliver(self, repeat: Repeat, deadline: int | None, limit: int) -> None:
+    def deliver(self, repeat: Repeat, deadline: int | None, limit: int, referred: bool) -> None:  # noqa: FBT001 -- drawn
         self.repeat = repeat
+        self.referred = referred
+        """It names the supplier's reference, or has it from its ticket."""
+        self.repeats = 0
+        """Times that somebody has decided to send it again."""
         self.now = 1_000.0
         self.not_after = None if deadline is None else self.now + deadline
         self.limit = float(limit)
@@ -118,14 +135,24 @@ class Lives(RuleBasedStateMachine):
 
     def begin(self) -> None:
         self.command = new(self.repeat, not_after=self.not_after, doubt_limit=self.limit)
-        past = Untouched() if self.journal is None else self.journal.past()
-        self.posts = past.attempt if not isinstance(past, Untouched) else past.attempts
-        self.told("begin", self.command.begin(self.now, past))
+        past = self.past()
+        if isinstance(past, Untouched) and not self.referred:
+            self.posts = 0
+            self.told("seek", self.command.seek(self.now))
+        else:
+            self.posts = past.attempt if not isinstance(past, Untouched) else past.attempts
+            self.told("begin", self.command.begin(self.now, past))
+
+    def past(self) -> Past:
+        return Untouched() if self.journal is None else self.journal.past()
 
     def told(self, fact: str, action: Action) -> None:
         """The laws of each action."""
         self.action: Action | None = action
         match action:
+            case Seek(until):
+                assert until <= self.now + REFERENCE_WAIT
+                assert self.not_after is None or until <= self.not_after
             case Intend(attempt):
                 assert self.repeat is not Repeat.SAFE
                 assert attempt == self.posts + 1
@@ -142,7 +169,7 @@ class Lives(RuleBasedStateMachine):
             case Publish(event):
                 self.may_publish(event)
             case Hold():
-                assert [type(told) for told in self.events] == [InDoubt]
+                assert {type(told) for told in self.events} == {InDoubt}
             case Finish():
                 assert sum(not isinstance(event, InDoubt) for event in self.events) == 1
                 assert not isinstance(self.events[-1], InDoubt)
@@ -156,9 +183,11 @@ class Lives(RuleBasedStateMachine):
         assert self.repeat is Repeat.KEYED or not self.maybe_taken, "no blind repeat"
 
     def may_publish(self, event: Event) -> None:
-        assert [type(told) for told in self.events] in ([], [InDoubt])
+        assert all(isinstance(told, InDoubt) for told in self.events)
         if self.events:
-            assert isinstance(event, Settled), "a doubt ends settled, and there is one of it"
+            assert isinstance(event, Settled | InDoubt), "a doubt ends settled"
+        if isinstance(event, InDoubt):
+            assert len(self.events) <= self.repeats, "one doubt, and one more for each repeat"
         match event:
             case InDoubt(until=until):
                 assert self.repeat is Repeat.NEVER
@@ -185,6 +214,7 @@ class Lives(RuleBasedStateMachine):
             attempt=self.command.attempts + (kind is Kind.INTENT),
             unclear_since=self.command.unclear_since,
             until=until,
+            doubted=self.command.doubted,
         )
 
     def mark_taken(self) -> None:
@@ -196,6 +226,21 @@ class Lives(RuleBasedStateMachine):
     @rule(passed=seconds)
     def time_passes(self, passed: float) -> None:
         self.now += passed
+
+    @precondition(lambda self: isinstance(self.action, Seek))
+    @rule()
+    def the_reference_is_found(self) -> None:
+        self.referred = True
+        past = self.past()
+        self.posts = past.attempts if isinstance(past, Untouched) else 0
+        self.told("begin", self.command.begin(self.now, past))
+
+    @precondition(lambda self: isinstance(self.action, Seek) and self.journal is None)
+    @rule()
+    def the_reference_is_never_found(self) -> None:
+        assert isinstance(self.action, Seek)
+        self.now = max(self.now, self.action.until)
+        self.told("unfound", self.command.unfound(self.now, LEFT_OUT))
 
     @precondition(lambda self: isinstance(self.action, Intend))
     @rule()
@@ -236,6 +281,14 @@ class Lives(RuleBasedStateMachine):
     def somebody_knows(self, outcome: Settlement, by: Settler) -> None:
         self.told("settle", self.command.settle(Settled(outcome, by)))
 
+    @precondition(lambda self: isinstance(self.action, Hold))
+    @rule()
+    def somebody_has_it_sent_again(self) -> None:
+        self.repeats += 1
+        self.maybe_taken = False  # he takes it upon himself
+        self.unclear_by = None
+        self.told("repeat", self.command.repeat(self.now, Again("Joe: try again")))
+
     @precondition(lambda self: isinstance(self.action, Publish))
     @rule()
     def the_event_is_committed(self) -> None:
@@ -264,6 +317,8 @@ class Lives(RuleBasedStateMachine):
         """If nothing else happens, the command ends, whether calls are answered or never are."""
         for _ in range(200):
             match self.action:
+                case Seek():
+                    self.the_reference_is_found()
                 case Intend():
                     self.the_intent_is_committed()
                 case Post():
@@ -279,7 +334,7 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: isinstance(self.action, Finish))
     @rule(repeat=st.sampled_from(Repeat))
     def the_next_command_is_delivered(self, repeat: Repeat) -> None:
-        self.deliver(repeat, None, 60)
+        self.deliver(repeat, None, 60, referred=True)
 
     @rule(data=st.data())
     def a_fact_comes_out_of_turn(self, data: st.DataObject) -> None:
@@ -304,6 +359,12 @@ def _state(command: Command) -> dict[str, Any]:
 
 
 # -- facts out of turn, one by one -------------------------------------------------------------------------------------
+
+
+def seeking() -> Command:
+    command = new(Repeat.NEVER)
+    command.seek(0.0)
+    return command
 
 
 def intending() -> Command:
@@ -333,7 +394,8 @@ def published(verdict: Verdict) -> Command:
 @pytest.mark.parametrize(
     ("make", "legal"),
     [
-        pytest.param(lambda: new(Repeat.NEVER), {"begin", "refuse"}, id="new"),
+        pytest.param(lambda: new(Repeat.NEVER), {"begin", "refuse", "seek"}, id="new"),
+        pytest.param(seeking, LEGAL[Seek], id="seeking"),
         pytest.param(intending, LEGAL[Intend], id="intending"),
         pytest.param(calling, LEGAL[Post], id="calling"),
         pytest.param(lambda: answered(Unavailable("connect")), LEGAL[Wait], id="waiting"),

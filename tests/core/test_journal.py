@@ -36,6 +36,7 @@ entries = st.builds(
     attempt=st.integers(0, 2**31 - 1),
     unclear_since=st.none() | times,
     until=st.none() | times,
+    doubted=st.none() | st.text(),
     source=st.none() | sources,
 ).map(lambda e: e if e.source is None else replace(e, source=replace(e.source, offset=e.offset)))
 
@@ -54,7 +55,7 @@ def made(kind: Kind, command_id: str = "a", offset: int = 0, *, resident: bool =
     [
         (Kind.INTENT, Intended(2, 5.0, 4.0)),
         (Kind.CLEARED, Untouched(2, 4.0)),
-        (Kind.HELD, Held(2, 9.0)),
+        (Kind.HELD, Held(2, 9.0, 4.0)),
         (Kind.PARKED, Untouched(2, 4.0)),
     ],
 )
@@ -62,8 +63,13 @@ def test_what_the_last_entry_of_a_command_means_to_a_successor(kind: Kind, past:
     assert Entry(kind, "a", 7, b"", at=5.0, attempt=2, unclear_since=4.0, until=9.0).past() == past
 
 
+def test_a_command_that_is_sent_again_after_a_doubt_says_so_to_a_successor() -> None:
+    entry = Entry(Kind.CLEARED, "a", 7, b"", at=5.0, attempt=2, doubted="Joe: again")
+    assert entry.past() == Untouched(2, None, "Joe: again")
+
+
 def test_a_doubt_without_a_time_limit_ends_at_once() -> None:
-    assert Entry(Kind.HELD, "a", 7, b"", at=5.0).past() == Held(0, 5.0)
+    assert Entry(Kind.HELD, "a", 7, b"", at=5.0).past() == Held(0, 5.0, 5.0)
 
 
 @pytest.mark.parametrize("kind", Kind)

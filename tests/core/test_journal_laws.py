@@ -17,7 +17,7 @@ ON: dict[Kind | None, list[Kind]] = {
     None: [Kind.INTENT, Kind.PARKED, Kind.SETTLED],
     Kind.INTENT: [Kind.CLEARED, Kind.HELD, Kind.SETTLED],
     Kind.CLEARED: [Kind.INTENT, Kind.SETTLED],
-    Kind.HELD: [Kind.SETTLED],
+    Kind.HELD: [Kind.INTENT, Kind.SETTLED],
     Kind.PARKED: [Kind.INTENT, Kind.SETTLED],
 }
 

@@ -248,9 +248,8 @@ async def test_all_that_breaks_the_schema_is_told_at_once_in_the_commands_words(
             "appointment.appointmentReservationKey",
         ),
         (say.resolve(unique(), resolveAccepted=False), "rejectedReason"),
-        (say.ask_update(unique()), "maintainerFaultReference"),
     ],
-    ids=["outage without key", "key without outage", "rejection without reason", "update without reference"],
+    ids=["outage without key", "key without outage", "rejection without reason"],
 )
 async def test_a_broken_rule_is_refused_before_anything_is_sent(
     rig: Rig, worker: Member, command: Command, path: str

@@ -8,6 +8,7 @@ from lxml import etree
 
 from adapter.core.operation import Mode, Operation, Problem, Repeat
 from adapter.suppliers import cityfibre
+from adapter.suppliers.cityfibre_notifications import KINDS
 
 KEY = "appointment.appointmentReservationKey"
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -133,10 +134,14 @@ def test_who_rejects_a_resolution_says_why(*, accepted: bool | None, reason: str
     assert [p.path for p in found] == ([] if allowed else ["rejectedReason"])
 
 
-def test_news_of_a_ticket_needs_the_suppliers_reference() -> None:
-    ask = cityfibre.supplier().operation("RequestFaultReportUpdate")
-    assert [p.path for p in problems(ask, {"maintainerFaultReference": " "})] == ["maintainerFaultReference"]
-    assert problems(ask, {"maintainerFaultReference": "CF-778899"}) == []
+def test_news_of_a_ticket_needs_the_suppliers_reference_and_nothing_else_does() -> None:
+    needy = [operation.name for operation in cityfibre.supplier().operations if operation.needs_reference]
+    assert needy == ["RequestFaultReportUpdate"]
+
+
+def test_what_notifications_confirm_a_call_in_doubt_is_data() -> None:
+    confirmed = {o.name: o.confirmed_by for o in cityfibre.supplier().operations if o.confirmed_by}
+    assert confirmed == {"AddFaultReport": KINDS, "AmendFaultReport": frozenset({"AMENDED"})}
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,28 @@ one worker's connection: it can be told of assignments, lose them, be fenced, be
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from adapter.core.errors import Unavailable
 from adapter.core.journal import Source, read_mark
 from adapter.ports import (
+    Checkpoint,
     Intake,
     IntakeListener,
     JournalReader,
     JournalTail,
+    Kept,
     Outgoing,
     Ownership,
+    Passing,
     Position,
     Registry,
+    Take,
+    TicketFeed,
+    TicketStore,
+    TicketStores,
     Transactor,
 )
 
@@ -61,6 +68,13 @@ class Bus:
         """Offsets before the mark that a new owner reads as well."""
         self.largest = 10**9
         """Bytes of the largest record that is taken."""
+        self.tickets: dict[int, list[Passing]] = {number: [] for number in range(partitions)}
+        self.written = 0
+        """Tickets written, ever: the offset of the next, less one."""
+        self.tickets_away = False
+        """Nobody can read the tickets."""
+        self.grown = asyncio.Condition()
+        """Told when the tickets have."""
         self._members: list[Member] = []
         self._decided = asyncio.Event()
 
@@ -311,6 +325,103 @@ class Member(Intake, Transactor, JournalReader):
     def _told(self) -> IntakeListener:
         assert self._listener is not None, "a worker listens before it is assigned anything"
         return self._listener
+
+
+class Feed(TicketFeed):
+    """One worker's reading of the tickets."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._following: dict[int, asyncio.Task[None]] = {}
+        self.asked: list[tuple[int, int]] = []
+        """(partition, start) of what was followed, ever."""
+
+    @property
+    def followed(self) -> set[int]:
+        return set(self._following)
+
+    async def identity(self) -> str:
+        return "tickets"
+
+    def follow(self, partition: int, start: int, take: Take) -> None:
+        self.leave(partition)
+        self.asked.append((partition, start))
+        self._following[partition] = asyncio.ensure_future(self._follow(partition, start, take))
+
+    def leave(self, partition: int) -> None:
+        if (task := self._following.pop(partition, None)) is not None:
+            task.cancel()
+
+    async def fetch(self, partition: int, offset: int) -> Passing | None:
+        if self._bus.tickets_away:
+            raise Unavailable("no answer")
+        return next((each for each in self._bus.tickets[partition] if each.offset == offset), None)
+
+    async def close(self) -> None:
+        for partition in self.followed:
+            self.leave(partition)
+
+    async def _follow(self, partition: int, start: int, take: Take) -> None:
+        log, at, ended = self._bus.tickets[partition], start, False
+        while True:
+            some = [each for each in log if each.offset >= at][:2]
+            if self._bus.tickets_away or (ended and not some):
+                async with self._bus.grown:
+                    await self._bus.grown.wait()
+                continue
+            at = some[-1].offset + 1 if some else at
+            ended = not any(each.offset >= at for each in log)
+            await take(some, at, ended)
+
+
+class Shelf(TicketStore):
+    """A store in memory."""
+
+    def __init__(self) -> None:
+        self._checkpoint: Checkpoint | None = None
+        self.rows: dict[bytes, Kept] = {}
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        return self._checkpoint
+
+    def load(self, tickets: Sequence[Kept]) -> None:
+        for each in tickets:
+            self.rows[each.key] = each
+            if each.value is None:
+                del self.rows[each.key]
+
+    async def clear(self) -> None:
+        self.rows.clear()
+        self._checkpoint = None
+
+    async def count(self) -> int:
+        return len(self.rows)
+
+    async def find(self, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
+        await asyncio.sleep(0)
+        return {key: self.rows[key].value or b"" for key in keys if key in self.rows}
+
+    async def due(self, until: int, limit: int) -> Sequence[Kept]:
+        found = [each for each in self.rows.values() if each.due is not None and each.due <= until]
+        return sorted(found, key=lambda each: each.due or 0)[:limit]
+
+    async def save(self, tickets: Sequence[Kept], checkpoint: Checkpoint) -> None:
+        await asyncio.sleep(0)
+        self.load(tickets)
+        self._checkpoint = checkpoint
+
+    async def close(self) -> None: ...
+
+
+class Shelves(TicketStores):
+    def __init__(self) -> None:
+        self.opened: list[int] = []
+        self.stores: dict[int, Shelf] = {}
+
+    async def open(self, partition: int, identity: str) -> Shelf:  # noqa: ARG002 -- the protocol's
+        self.opened.append(partition)
+        return self.stores.setdefault(partition, Shelf())
 
 
 @dataclass(slots=True)

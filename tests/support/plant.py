@@ -9,9 +9,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final
+from uuid import uuid4
 
 import fastavro
 
@@ -22,8 +23,12 @@ from adapter.core.avro import Encoder, UnknownFields, unframe
 from adapter.core.command import Policy
 from adapter.core.document import Limits
 from adapter.core.journal import Entry, Kind
+from adapter.core.partition import partition_of
 from adapter.core.retry import Backoff, Breaker
-from adapter.ports import Calls, NotSent, Outgoing, Reply, Unclear
+from adapter.core.ticket import Event as TicketEvent
+from adapter.core.ticket import Policy as TicketPolicy
+from adapter.core.ticket import Ticket, fold
+from adapter.ports import Calls, NotSent, Outgoing, Passing, Reply, Unclear
 from adapter.suppliers import cityfibre
 from adapter.telemetry import Metrics
 from adapter.worker.assignment import Memory
@@ -33,9 +38,10 @@ from adapter.worker.flow import Wiring, Worker
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger
 from adapter.worker.reader import Decoders, Reader
+from adapter.worker.tickets import Tickets
 from adapter.worker.window import Bounds
 from tests.support import bus
-from tests.support.bus import Bus, Member, Schemas
+from tests.support.bus import Bus, Feed, Member, Schemas, Shelves
 from tests.support.estate import Command
 from tests.support.wait import eventually
 
@@ -203,6 +209,8 @@ class Bounded:
     window: Bounds = field(default_factory=lambda: Bounds(10_000, 10**8, 10_000))
     remembered: int = 10_000
     revoke: float = 2.0
+    reference_wait: float = 0.2
+    linger: float = 30.0
     largest: int = 10**7
 
 
@@ -215,6 +223,7 @@ class Hand:
     gate: Gate
     metrics: Metrics
     lines: Lines
+    feed: Feed
     running: "asyncio.Task[None]"
 
     async def settle(self) -> None:
@@ -225,6 +234,7 @@ class Hand:
     async def kill(self, *, committed: bool = False) -> None:
         """As kill -9 does it."""
         self.member.kill(committed=committed)
+        await self.feed.close()
         tasks = [self.running, *(t for a in self.flow.assignments.values() for t in a._tasks.values())]
         for task in tasks:
             task.cancel()
@@ -234,6 +244,7 @@ class Hand:
         """As SIGTERM does it."""
         if not self.running.done():
             await self.flow.close()
+            await self.feed.close()
             self.running.cancel()
             await asyncio.wait([self.running])
         if not self.running.cancelled() and not self.member.dead:
@@ -258,8 +269,11 @@ class Plant:
         self.registry = Schemas()
         self.hands: list[Hand] = []
         self.catalogue = known()
-        everything = {**known().commands, **known().events, **known().journal}
+        everything = {**known().commands, **known().events, **known().tickets, **known().journal}
         self._ids = {name: self.registry.add(schema.text) for name, schema in everything.items()}
+        self.tickets: dict[str, Ticket] = {}
+        """As the projector has folded them."""
+        self._projected = 0
         self._names = {number: name for name, number in self._ids.items()}
         self._parsed = {name: schema.parsed for name, schema in everything.items()}
 
@@ -269,6 +283,7 @@ class Plant:
         """A worker that owns these partitions."""
         at = limits or Bounded()
         member, metrics, lines, memory = self.bus.member(), Metrics(), Lines(), Memory(at.remembered)
+        feed = Feed(self.bus)
         encoders = {
             name: Encoder(schema, self._ids[name])
             for name, schema in (*known().events.items(), *known().journal.items())
@@ -298,9 +313,19 @@ class Plant:
                     call_limit=at.call_limit,
                     doubt_limits={operation.name: at.doubt for operation in known().supplier.operations},
                     share=lambda: 0.5,
+                    reference_wait=at.reference_wait,
                 ),
                 deployment=_deployment(at),
                 memory=memory,
+                tickets=Tickets(
+                    feed=feed,
+                    stores=Shelves(),
+                    decoders=Decoders(self.registry, tuple(known().tickets.values()), UnknownFields.IGNORE),
+                    partitions=len(self.bus.tickets),
+                    linger=at.linger,
+                    failed=flow.failed,
+                    log=lines,
+                ),
                 assignments=flow.assignments.values,
                 finished=flow.finished,
                 log=lines,
@@ -332,6 +357,7 @@ class Plant:
             gate=gate,
             metrics=metrics,
             lines=lines,
+            feed=feed,
             running=asyncio.ensure_future(flow.run()),
         )
         self.hands.append(hand)
@@ -367,6 +393,75 @@ class Plant:
         for command in commands:
             offset = self.bus.put(command.key.encode(), self.encode(command), partition=partition, gap=gap)
         return offset
+
+    async def project(self) -> None:
+        """As the projector does it with the events there are; `notice` and `decide` make some."""
+        committed = self.bus.to(bus.EVENTS)
+        told, self._projected = committed[self._projected :], len(committed)
+        for record in told:
+            event, identifier = self._event(record), dict(record.headers)["ce_id"]
+            if event.record["buyerFaultReference"] is not None:
+                await self._fold(TicketEvent(event.type, str(identifier), event.record, datetime.now(UTC)))
+
+    async def notice(self, reference: str, kind: str = "AMENDED", **fields: Any) -> None:
+        """A notification from the supplier, folded at once."""
+        now = datetime.now(UTC)
+        record = {
+            "buyerFaultReference": reference,
+            "kind": kind,
+            "status": None,
+            "receivedAt": now,
+            "supplierSentAt": None,
+            "maintainerFaultReference": None,
+            "report": None,
+            **fields,
+        }
+        await self._fold(TicketEvent("FaultReportUpdated", uuid4().hex, record, now))
+
+    async def decide(self, command: Command, ruling: str, *, attempts: int = 1, why: str = "asked them") -> None:
+        """An operator's decision, folded at once."""
+        now = datetime.now(UTC)
+        record = {
+            "buyerFaultReference": command.key,
+            "commandId": command.command_id,
+            "attempts": attempts,
+            "decision": ruling,
+            "why": why,
+            "who": "joe",
+            "decidedAt": now,
+        }
+        await self._fold(TicketEvent("DoubtDecided", uuid4().hex, record, now))
+
+    async def come_back(self) -> None:
+        """The tickets can be read again."""
+        self.bus.tickets_away = False
+        async with self.bus.grown:
+            self.bus.grown.notify_all()
+
+    async def _fold(self, event: TicketEvent) -> None:
+        reference = event.record["buyerFaultReference"]
+        policy = TicketPolicy(timedelta(hours=48), timedelta(hours=6), timedelta(days=90))
+        self.tickets[reference] = fold(self.tickets.get(reference), reference, event, policy).ticket
+        await self.tell(self.tickets[reference])
+
+    async def tell(self, ticket: Ticket | None, *, key: bytes | None = None) -> None:
+        """What the projector writes of a ticket; None and its key: it is forgotten."""
+        key = key if ticket is None else ticket.reference.encode()
+        assert key is not None
+        value = reference = None
+        if ticket is not None:
+            out = io.BytesIO(b"\0" + self._ids["Ticket"].to_bytes(4, "big"))
+            out.seek(0, io.SEEK_END)
+            fastavro.schemaless_writer(out, self._parsed["Ticket"], ticket.record())
+            value = out.getvalue()
+            theirs = ticket.maintainer_reference
+            reference = None if theirs is None else theirs.encode()
+        log = self.bus.tickets[partition_of(key, len(self.bus.tickets))]
+        log[:] = [each for each in log if each.key != key]  # as compaction does it
+        self.bus.written += 1
+        async with self.bus.grown:
+            log.append(Passing(key, self.bus.written, value, reference))
+            self.bus.grown.notify_all()
 
     @property
     def events(self) -> list[Event]:

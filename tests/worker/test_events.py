@@ -71,12 +71,15 @@ def test_every_outcome_is_a_cloud_event_of_its_type(events: Events, event: Event
 
 
 def test_ids_are_derived_so_that_another_process_gives_the_same(events: Events) -> None:
-    def identifier(event: Event) -> str:
-        return (dict(events.outcome(SUBJECT, event, attempts=1, at=datetime.now(UTC)).headers)["ce_id"] or b"").decode()
+    def identifier(event: Event, *, attempts: int = 1) -> str:
+        record = events.outcome(SUBJECT, event, attempts=attempts, at=datetime.now(UTC))
+        return (dict(record.headers)["ce_id"] or b"").decode()
 
     assert identifier(Accepted(None)) == identifier(Accepted({}))
     assert identifier(Accepted(None)) != identifier(InDoubt("reset", None, 2.0))
     assert uuid.UUID(identifier(Accepted(None))).version == 5
+    assert identifier(Accepted(None)) == identifier(Accepted(None), attempts=2)
+    assert identifier(InDoubt("reset", None, 2.0)) != identifier(InDoubt("reset", None, 2.0), attempts=2)
     assert len(message_id("c-1")) == 36
 
 

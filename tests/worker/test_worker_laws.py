@@ -39,13 +39,22 @@ ANSWERS: Final[Mapping[str, Any]] = {
     "takes its time": later,
     "is not there": lambda _call: NotSent("connect", "nobody listens"),
 }
-LIMITS: Final = Bounded(call_limit=0.03, doubt=0.06, retry=0.002, parked_after=0.01, parked=2, permits=8, probe=0.005)
+KINDS: Final = ["add", "amend", "ask", "ask the ticket", "resolve"]
+LIMITS: Final = Bounded(
+    call_limit=0.03,
+    doubt=0.06,
+    retry=0.002,
+    parked_after=0.01,
+    parked=2,
+    permits=8,
+    probe=0.005,
+    reference_wait=0.02,
+    linger=0.01,
+)
 
 steps = st.one_of(
-    st.tuples(
-        st.just("send"), st.sampled_from(sorted(PARTITIONS)), st.sampled_from(["add", "amend", "ask", "resolve"])
-    ),
-    st.tuples(st.just("send"), st.just("A"), st.sampled_from(["add", "amend", "ask", "resolve"])),
+    st.tuples(st.just("send"), st.sampled_from(sorted(PARTITIONS)), st.sampled_from(KINDS)),
+    st.tuples(st.just("send"), st.just("A"), st.sampled_from(KINDS)),
     st.tuples(st.just("repeat"), st.integers(0, 9)),
     st.tuples(st.just("reuse"), st.integers(0, 9)),
     st.tuples(st.just("garbage"), st.sampled_from(sorted(PARTITIONS))),
@@ -60,6 +69,9 @@ steps = st.one_of(
     st.tuples(st.just("revoke")),
     st.tuples(st.just("lose")),
     st.tuples(st.just("expel")),
+    st.tuples(st.just("project")),
+    st.tuples(st.just("notice"), st.sampled_from(sorted(PARTITIONS)), st.sampled_from(["AMENDED", "ACCEPTED"])),
+    st.tuples(st.just("decide"), st.integers(0, 9), st.sampled_from(["ACCEPTED", "REJECTED", "REPEAT"])),
 )
 
 
@@ -94,6 +106,8 @@ class _Teller:
         self.sent: list[Command] = []
         """In the order of their first records."""
         self.reused: set[str] = set()
+        self.sent_again: set[str] = set()
+        """Somebody has decided so, at least once."""
         self.garbage = 0
         self.hand = self.hire()
 
@@ -110,6 +124,7 @@ class _Teller:
             "add": lambda: add(key),
             "amend": lambda: amend(key),
             "ask": lambda: ask_update(key, maintainerFaultReference="M-1"),
+            "ask the ticket": lambda: ask_update(key),
             "resolve": lambda: resolve(key),
         }[kind]()
         self.sent.append(command)
@@ -186,6 +201,22 @@ class _Teller:
         old.member.lose(0, 1)
         old.member.release()
 
+    async def _project(self) -> None:
+        await self.plant.project()
+
+    async def _notice(self, key: str, kind: str) -> None:
+        await self.plant.notice(key, kind, maintainerFaultReference="M-2")
+
+    async def _decide(self, number: int, ruling: str) -> None:
+        doubts = [event for event in self.plant.events if not event.final]
+        if doubts:
+            doubt = doubts[number % len(doubts)]
+            command = next(c for c in self.sent if c.command_id == doubt.record["commandId"])
+            if ruling == "REPEAT":
+                self.sent_again.add(command.command_id)
+            await self.plant.project()
+            await self.plant.decide(command, ruling, attempts=doubt.record["attempts"])
+
     async def end(self) -> None:
         """Everything recovers."""
         self.plant.desk.answers = accepted
@@ -222,14 +253,14 @@ class _Teller:
         finals = Counter(event.record["commandId"] for event in self.plant.events if event.final)
         assert finals == Counter(command.command_id for command in self.sent), "one final event each"
         doubts = Counter(event.record["commandId"] for event in self.plant.events if not event.final)
-        assert all(count == 1 for count in doubts.values()), "one doubt each"
+        assert all(count == 1 or i in self.sent_again for i, count in doubts.items()), "one doubt each"
         letters = Counter(self.plant.letters)
         assert letters["malformed"] + letters["unframed"] >= self.garbage
         assert set(letters) <= {"unframed", "command-id-reused"}
         for command in self.sent:
             calls = self.plant.desk.of(command)
             repeat = known().supplier.operation(command.name).repeat
-            if repeat is Repeat.NEVER and command.command_id not in self.reused:
+            if repeat is Repeat.NEVER and command.command_id not in self.reused | self.sent_again:
                 assert not any(call.taken for call in calls[:-1]), "no blind repeat"
             if command.command_id in doubts and command.command_id not in self.reused:
                 assert repeat is Repeat.NEVER
@@ -239,9 +270,11 @@ class _Teller:
     def _agrees(self, command: Command, calls: list[Call]) -> None:
         (final,) = (event for event in self.plant.of(command) if event.final)
         match final.type:
+            case "CommandSettled" if final.record["settledBy"] == "OPERATOR" and command.command_id in self.sent_again:
+                assert final.record["outcome"] != "ACCEPTED" or any(call.taken for call in calls)
             case "CommandSettled":
                 assert any(call.taken for call in calls) or final.record["commandId"] in self._intended()
-            case "CommandRejected" if final.record["code"] == "ticket-blocked":
+            case "CommandRejected" if final.record["code"] in {"ticket-blocked", "reference-unknown"}:
                 assert not calls
             case "CommandRejected":
                 assert any(call.ended and not call.taken for call in calls)

@@ -6,18 +6,31 @@ event; `due` and `fire` are what time alone does to a ticket.
 """
 
 from adapter.core.ticket.fold import Event, Folded, Policy, Verdict, fold
-from adapter.core.ticket.state import Clock, Command, Origin, Outcome, Status, Ticket, Transition, ticket
+from adapter.core.ticket.state import (
+    Clock,
+    Command,
+    Decision,
+    Origin,
+    Outcome,
+    Ruling,
+    Status,
+    Ticket,
+    Transition,
+    ticket,
+)
 from adapter.core.ticket.timer import Drop, Warn, due, fire
 
 __all__ = [
     "Clock",
     "Command",
+    "Decision",
     "Drop",
     "Event",
     "Folded",
     "Origin",
     "Outcome",
     "Policy",
+    "Ruling",
     "Status",
     "Ticket",
     "Transition",

@@ -13,10 +13,23 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final
 
-from adapter.core.ticket.state import SEEN, Clock, Command, Origin, Outcome, Status, Ticket, Transition, status
+from adapter.core.ticket.state import (
+    SEEN,
+    Clock,
+    Command,
+    Decision,
+    Origin,
+    Outcome,
+    Ruling,
+    Status,
+    Ticket,
+    Transition,
+    status,
+)
 
 NOTIFICATION: Final = "FaultReportUpdated"
 WARNING: Final = "ResolveDeadlineApproaching"
+DECISION: Final = "DoubtDecided"
 OPENING: Final = "AddFaultReport"
 """The operation that makes a ticket the buyer's."""
 
@@ -109,6 +122,8 @@ def fold(ticket: Ticket | None, reference: str, event: Event, policy: Policy) ->
     if event.name == WARNING:
         warned = counted.warned or (counted.deadline is not None and counted.deadline == event.record["deadline"])
         return Folded(replace(counted, warned=warned), Verdict.FOLDED)
+    if event.name == DECISION:
+        return Folded(replace(counted, commands=_decided(counted, event.record)), Verdict.FOLDED)
     if "commandId" in event.record:
         return _answered(counted, event, policy)
     return Folded(counted, Verdict.FOLDED)
@@ -191,7 +206,13 @@ def _answered(ticket: Ticket, event: Event, policy: Policy) -> Folded:
     outcome = _outcome(event)
     at: datetime = record["occurredAt"]
     command = Command(
-        record["commandId"], record["operation"], outcome, at, record.get("code"), record.get("doubtUntil")
+        record["commandId"],
+        record["operation"],
+        outcome,
+        at,
+        record.get("code"),
+        record.get("doubtUntil"),
+        record["attempts"],
     )
     ticket = replace(ticket, commands=_commands(ticket.commands, command))
     if command.operation != OPENING:
@@ -227,6 +248,19 @@ def _commands(known: tuple[Command, ...], command: Command) -> tuple[Command, ..
     if before is None or before.outcome is Outcome.IN_DOUBT:
         merged[command.command_id] = command
     return tuple(merged.values())[-COMMANDS:]
+
+
+def _decided(ticket: Ticket, record: Mapping[str, Any]) -> tuple[Command, ...]:
+    """The first decision about a doubt stays; one about no doubt, or about an earlier one of its command, is moot."""
+
+    def decided(command: Command) -> Command:
+        asked = (command.command_id, command.attempts) == (record["commandId"], record["attempts"])
+        if not asked or command.outcome is not Outcome.IN_DOUBT or command.decision is not None:
+            return command
+        ruling = Ruling(record["decision"])
+        return replace(command, decision=Decision(ruling, record["why"], record["who"], ticket.heard))
+
+    return tuple(map(decided, ticket.commands))
 
 
 def _word(text: str | None) -> Status | None:

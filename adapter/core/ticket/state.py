@@ -49,6 +49,26 @@ class Outcome(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+class Ruling(StrEnum):
+    """What an operator says of a command in doubt."""
+
+    ACCEPTED = "ACCEPTED"
+    REJECTED = "REJECTED"
+    REPEAT = "REPEAT"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An operator's, about a command in doubt."""
+
+    ruling: Ruling
+    why: str
+    who: str
+    heard: Mapping[str, datetime]
+    """What `Ticket.heard` was when it came: a notification that came first counts first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command about the ticket and what became of it."""
@@ -60,6 +80,10 @@ class Command:
     code: str | None = None
     """Of a rejection."""
     doubt_until: datetime | None = None
+    attempts: int = 0
+    """Calls made, or maybe made. Each doubt of a command has a number of its own."""
+    decision: Decision | None = None
+    """IN_DOUBT: the first one about this doubt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +169,15 @@ class Ticket:
                     "at": c.at,
                     "code": c.code,
                     "doubtUntil": c.doubt_until,
+                    "attempts": c.attempts,
+                    "decision": None
+                    if c.decision is None
+                    else {
+                        "decision": c.decision.ruling.value,
+                        "why": c.decision.why,
+                        "who": c.decision.who,
+                        "notifiedAt": dict(c.decision.heard),
+                    },
                 }
                 for c in self.commands
             ],
@@ -188,16 +221,29 @@ def ticket(record: Mapping[str, Any]) -> Ticket:
         newest_sent_at=record["newestSentAt"],
         report=record["report"],
         appointments=tuple(record["appointments"]),
-        commands=tuple(
-            Command(c["commandId"], c["operation"], Outcome(c["outcome"]), c["at"], c["code"], c["doubtUntil"])
-            for c in record["commands"]
-        ),
+        commands=tuple(map(_command, record["commands"])),
         heard=record["notifiedAt"],
         events=record["events"],
         late=record["lateEvents"],
         illegal=record["illegalTransitions"],
         last_illegal=_transition(illegal),
         seen=record["seen"],
+    )
+
+
+def _command(record: Mapping[str, Any]) -> Command:
+    decision = record["decision"]
+    return Command(
+        record["commandId"],
+        record["operation"],
+        Outcome(record["outcome"]),
+        record["at"],
+        record["code"],
+        record["doubtUntil"],
+        record["attempts"],
+        None
+        if decision is None
+        else Decision(Ruling(decision["decision"]), decision["why"], decision["who"], decision["notifiedAt"]),
     )
 
 

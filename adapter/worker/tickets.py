@@ -1,0 +1,294 @@
+"""What the worker knows of tickets: the supplier's reference of any, and every change of the few it watches.
+
+It follows the partitions of the tickets topic that it is asked about, and only while it is. On the disk it keeps where
+each ticket's newest record lies and the reference in it, so that a million tickets cost no memory, and coming back to a
+partition costs no more than what has changed meanwhile.
+"""
+
+import asyncio
+import random
+import struct
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from adapter.core.avro.decoders import Decoders
+from adapter.core.errors import Unavailable, Undecodable
+from adapter.core.partition import partition_of
+from adapter.core.retry import Backoff
+from adapter.core.ticket import Ticket, ticket
+from adapter.ports import Checkpoint, Kept, Passing, TicketFeed, TicketStore, TicketStores
+from adapter.telemetry import Log
+
+_T = TypeVar("_T")
+
+_ASK_AGAIN: Final = Backoff(first=0.2, longest=5.0)
+_PLACE: Final = struct.Struct(">Q")
+
+
+class Watch:
+    """A ticket whose changes are waited for."""
+
+    __slots__ = ("_decoders", "_log", "_offset", "_told", "_value")
+
+    def __init__(self, decoders: Decoders, log: Log) -> None:
+        self._decoders = decoders
+        self._log = log
+        self._told = asyncio.Event()
+        self._offset = -1
+        self._value: bytes | None = None
+
+    async def changed(self) -> Ticket:
+        """The ticket as it is now, if there is one; then each time it is another one."""
+        attempt = 0
+        while True:
+            await self._told.wait()
+            offset = self._offset
+            try:
+                found = ticket((await self._decoders.decode(self._value)).record)
+            except Undecodable as why:  # foreign bytes in our own topic tell nothing
+                self._log.error("ticket not readable", reason=why.reason)
+                found = None
+            except Unavailable as error:
+                attempt += 1
+                self._log.warning("registry not available", reason=str(error), attempt=attempt)
+                await asyncio.sleep(_ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+                continue
+            if offset == self._offset:
+                self._told.clear()
+            if found is not None:
+                return found
+
+    def tell(self, record: Passing) -> None:
+        """A record of it. One that is older than one known already is passed over, and so is the end of a ticket: what
+        was known of it stays true.
+        """
+        if record.value is not None and record.offset > self._offset:
+            self._offset, self._value = record.offset, record.value
+            self._told.set()
+
+
+class Tickets:
+    """`failed` hears of what makes it impossible to go on."""
+
+    def __init__(
+        self,
+        *,
+        feed: TicketFeed,
+        stores: TicketStores,
+        decoders: Decoders,
+        partitions: int,
+        linger: float,
+        failed: Callable[[Exception], None],
+        log: Log,
+    ) -> None:
+        """`linger`: seconds a partition is followed after the last question about it."""
+        self._feed = feed
+        self._stores = stores
+        self._decoders = decoders
+        self._partitions = partitions
+        self._linger = linger
+        self._failed = failed
+        self._log = log
+        self._shelves: dict[int, _Shelf] = {}
+
+    async def reference(self, key: bytes) -> str | None:
+        """The supplier's reference of that ticket, once the topic was read to its end; None if it has none."""
+        with self._shelf(key) as shelf:
+            return await shelf.reference(key)
+
+    async def ticket(self, key: bytes) -> Ticket | None:
+        """That ticket as it is, once the topic was read to its end; None if there is none."""
+        with self._shelf(key) as shelf, self.watch(key) as watch:
+            return await watch.changed() if await shelf.has(key) else None
+
+    @contextmanager
+    def watch(self, key: bytes) -> Iterator[Watch]:
+        """Watch that ticket, whoever else does."""
+        watch = Watch(self._decoders, self._log)
+        with self._shelf(key) as shelf, shelf.watched(key, watch):
+            yield watch
+
+    def followed(self) -> dict[str, float]:
+        """How many partitions are followed: read to their end, and not yet."""
+        following = [shelf for shelf in self._shelves.values() if shelf.following]
+        current = sum(shelf.current for shelf in following)
+        return {"current": float(current), "behind": float(len(following) - current)}
+
+    async def close(self) -> None:
+        await self._feed.close()
+        for shelf in self._shelves.values():
+            await shelf.close()
+
+    @contextmanager
+    def _shelf(self, key: bytes) -> Iterator["_Shelf"]:
+        """The shelf of that ticket, in use. A ticket lies where its key belongs, wherever its commands are."""
+        partition = partition_of(key, self._partitions)
+        shelf = self._shelves.get(partition)
+        if shelf is None:
+            shelf = self._shelves[partition] = _Shelf(
+                partition,
+                feed=self._feed,
+                stores=self._stores,
+                linger=self._linger,
+                failed=self._failed,
+                log=self._log,
+            )
+        with shelf.used():
+            yield shelf
+
+
+class _Shelf:
+    """One partition of the tickets topic."""
+
+    def __init__(
+        self,
+        partition: int,
+        *,
+        feed: TicketFeed,
+        stores: TicketStores,
+        linger: float,
+        failed: Callable[[Exception], None],
+        log: Log,
+    ) -> None:
+        self._partition = partition
+        self._linger = linger
+        self._feed = feed
+        self._stores = stores
+        self._failed = failed
+        self._log = log
+        self.following = False
+        self._current = asyncio.Event()
+        self._users = 0
+        self._leaving: asyncio.TimerHandle | None = None
+        self._store: TicketStore | None = None
+        self._opening = asyncio.Lock()
+        self._watches: dict[bytes, list[Watch]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def current(self) -> bool:
+        """Whether the partition was read to its end since it is followed."""
+        return self._current.is_set()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Followed meanwhile, and for a while after it."""
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        self._users += 1
+        if not self.following:
+            self.following = True
+            self._start(self._follow())
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users and self._leaving is None:
+                self._leaving = asyncio.get_running_loop().call_later(self._linger, self._leave)
+
+    async def has(self, key: bytes) -> bool:
+        await self._current.wait()
+        return await self._find(key) is not None
+
+    async def reference(self, key: bytes) -> str | None:
+        await self._current.wait()
+        found = await self._find(key)
+        return None if found is None or not found[1] else found[1].decode("utf-8", "replace")
+
+    @contextmanager
+    def watched(self, key: bytes, watch: Watch) -> Iterator[None]:
+        self._watches.setdefault(key, []).append(watch)
+        if self._store is not None:
+            self._start(self._look_up([key]))
+        try:
+            yield
+        finally:
+            self._watches[key].remove(watch)
+            if not self._watches[key]:
+                del self._watches[key]
+
+    async def close(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._store is not None:
+            await self._store.close()
+
+    # -- following -----------------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        async with self._opening:
+            if self._store is None:
+                identity = await self._asked(self._feed.identity)
+                self._store = await self._stores.open(self._partition, identity)
+        if self.following:
+            at = self._store.checkpoint
+            self._feed.follow(self._partition, 0 if at is None else at.tickets, self._take)
+        await self._look_up(list(self._watches))
+
+    def _leave(self) -> None:
+        self._leaving = None
+        self.following = False
+        self._current.clear()
+        self._feed.leave(self._partition)
+
+    async def _take(self, records: Sequence[Passing], end: int, ended: bool) -> None:  # noqa: FBT001 -- the port's
+        """Keep where each lies, tell who watches."""
+        assert self._store is not None, "it is followed from where its store ends"
+        if records:
+            kept = [
+                Kept(r.key, None if r.value is None else _PLACE.pack(r.offset) + (r.reference or b"")) for r in records
+            ]
+            try:
+                await self._store.save(kept, Checkpoint(transaction="", tickets=end))
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the flow must hear of it
+                self._failed(error)
+                return
+        for record in records:
+            for watch in self._watches.get(record.key, ()):
+                watch.tell(record)
+        if ended and self.following:
+            self._current.set()
+
+    # -- questions -----------------------------------------------------------------------------------------------------
+
+    async def _look_up(self, keys: Sequence[bytes]) -> None:
+        """Tell the watches of these keys what is kept. What is not comes by while we follow."""
+        for key in keys:
+            if key not in self._watches or (found := await self._find(key)) is None:
+                continue
+            record = await self._asked(partial(self._feed.fetch, self._partition, found[0]))
+            if record is not None and record.key == key:
+                for watch in self._watches.get(key, ()):
+                    watch.tell(record)
+
+    async def _find(self, key: bytes) -> tuple[int, bytes] | None:
+        """Where the newest record of that key lies, and the reference in it."""
+        assert self._store is not None, "it was opened"
+        found = (await self._store.find([key])).get(key)
+        return None if found is None else (_PLACE.unpack_from(found)[0], found[_PLACE.size :])
+
+    async def _asked(self, ask: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        attempt = 0
+        while True:
+            try:
+                return await ask()
+            except Unavailable as error:
+                attempt += 1
+                self._log.warning("tickets not readable", partition=self._partition, reason=str(error))
+                await asyncio.sleep(_ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._failed(error)

@@ -89,13 +89,6 @@ async def worker(
 
         partitions = await until_available("Kafka", count, log)
 
-        async def check() -> None:
-            if (now := await count()) != partitions:
-                raise Stop(
-                    f"{names.commands} had {partitions} partitions and has {now}: keys have moved. "
-                    "Let every command of the old partitions end, then start all workers anew"
-                )
-
         encoding = await encoders(
             settings, registry, log, {names.events: written(known), names.journal: known.journal.values()}
         )
@@ -175,7 +168,7 @@ async def worker(
                 ),
                 memory=memory,
                 partitions=partitions,
-                check=check,
+                check=lambda: asyncio.to_thread(_check_partitions, settings, admin, partitions),
                 revoke_limit=settings.supplier.total_timeout.total_seconds() + INTENT_LIFE,
                 log=log,
                 metrics=metrics,
@@ -260,6 +253,20 @@ async def _tickets(
     finally:
         await tickets.close()
         await asyncio.to_thread(stores.close)
+
+
+def _check_partitions(settings: Settings, admin: Admin, before: int) -> None:
+    """Raises Stop if a topic of one key has not `before` partitions any more, Unavailable."""
+    names = settings.topics.names()
+    counts = admin.partition_counts((names.commands, names.events, names.tickets, names.journal))
+    changed = [
+        f"{name} had {before} partitions and has {now}: keys have moved. "
+        "Let every command of the old partitions end, then start all workers anew"
+        for name, now in counts.items()
+        if now not in (0, before)  # a topic that a broker does not know for a moment has not changed
+    ]
+    if changed:
+        raise Stop(*changed)
 
 
 def _call_settings(settings: Settings, known: Catalogue) -> CallSettings:

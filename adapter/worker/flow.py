@@ -32,7 +32,7 @@ from adapter.worker.window import Bounds, Window
 _REWRITE: Final = 20_000
 """Journal entries that may lie behind a resident's before it is written forward."""
 _TICK: Final = 1.0
-_CHECK: Final = 30.0
+_CHECK: Final = 5.0
 """Seconds between two looks at the topics: a partition count that changes moves keys, and stops the intake."""
 _READ_AGAIN: Final = Backoff(first=0.2, longest=5.0)
 

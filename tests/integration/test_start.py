@@ -1,0 +1,96 @@
+"""What a worker looks at when it starts, and what stops it while it runs."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions
+
+from adapter.core.errors import Stop
+from tests.support import estate as say
+from tests.support.estate import unique
+from tests.support.processes import Processes
+from tests.support.rig import Rig, open_rig
+from tests.support.wait import eventually, wait_until
+
+WRONG = 2
+"""Exit code: something has to be set right first."""
+
+
+@pytest_asyncio.fixture
+async def rig(kafka: str) -> AsyncIterator[Rig]:
+    async with open_rig(kafka, partitions=2) as opened:
+        yield opened
+
+
+def admin(rig: Rig) -> AdminClient:
+    return AdminClient({"bootstrap.servers": rig.bootstrap})
+
+
+def widen(rig: Rig, topic: str, partitions: int) -> None:
+    client = admin(rig)
+    client.create_partitions([NewPartitions(topic, partitions)])[topic].result(timeout=30)
+    wait_until(lambda: len(client.list_topics(topic).topics[topic].partitions) == partitions)
+
+
+async def complaints(rig: Rig, **settings: str) -> list[str]:
+    """Why a worker does not start."""
+    with pytest.raises(Stop) as stop:
+        async with rig.worker(**settings):
+            pass
+    return list(stop.value.problems)
+
+
+async def test_every_topic_that_is_missing_is_told(rig: Rig) -> None:
+    told = await complaints(rig, TOPICS__DEAD_LETTERS="no-letters", TOPICS__JOURNAL="no-journal")
+    assert sorted(told) == [
+        "no-journal: the topic is missing; adapter topics create makes it",
+        "no-letters: the topic is missing; adapter topics create makes it",
+    ]
+
+
+async def test_topics_of_one_key_that_differ_in_their_partitions_are_refused(rig: Rig) -> None:
+    widen(rig, rig.topics.journal, 3)
+    (told,) = await complaints(rig)
+    assert f"{rig.topics.commands} has 2" in told
+    assert f"{rig.topics.journal} has 3" in told
+
+
+async def test_every_schema_that_is_not_registered_is_told(kafka: str) -> None:
+    async with open_rig(kafka, partitions=1, registered=False) as rig:
+        told = await complaints(rig)
+    assert len(told) > 5
+    assert all("adapter schemas register" in line for line in told)
+    assert any(line.startswith(f"{rig.topics.journal}-fault.journal.JournalEntry: ") for line in told)
+
+
+async def test_more_partitions_while_running_stop_the_worker(rig: Rig, processes: Processes) -> None:
+    worker = processes.adapter("worker", env=rig.environment())
+    await worker.ready(lambda process: "partition started" in process.output)
+    command = say.add(unique())
+    rig.estate.send(command)
+    await rig.estate.final(command)
+    widen(rig, rig.topics.commands, 3)
+    assert await worker.ended() == WRONG
+    (told,) = [line for line in worker.output.splitlines() if line.startswith("adapter: ")]
+    assert f"{rig.topics.commands} had 2 partitions and has 3" in told
+
+
+async def test_commands_that_are_gone_before_they_were_read_stop_the_worker_with_what_to_do(kafka: str) -> None:
+    async with open_rig(kafka, partitions=1) as rig:
+        async with rig.worker():
+            command = say.add(unique())
+            rig.estate.send(command)
+            await rig.estate.final(command)
+            await rig.estate.caught_up(rig.group)
+        unread = [rig.estate.send(say.add(unique())) for _ in range(3)]
+        at = TopicPartition(rig.topics.commands, 0, unread[-1].offset)
+        client = admin(rig)
+        client.delete_records([at])[at].result(timeout=30)
+        async with rig.worker() as worker:
+            await eventually(worker.running.done, what="the end of the worker")
+            with pytest.raises(Stop, match=rf"--topic {rig.topics.commands}:0 --to-earliest --execute"):
+                worker.running.result()
+        assert rig.estate.progress(rig.group)[0] == {0: 1}  # nothing was passed over

@@ -2,7 +2,7 @@
 
 from adapter.twin.calls import Call
 from adapter.twin.deliveries import Delivery
-from adapter.twin.dialects import Dialect
+from adapter.twin.dialects import Dialect, Manner
 from adapter.twin.faults import Fault, Kind
 from adapter.twin.lean import Lean
 from adapter.twin.life import Happening, Status, Ticket
@@ -21,6 +21,7 @@ __all__ = [
     "Kind",
     "Lean",
     "Letters",
+    "Manner",
     "Notify",
     "Status",
     "Ticket",

@@ -4,11 +4,13 @@ import json
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from aiohttp import web
 
 from adapter.core.errors import Stop
 from adapter.twin import calls, deliveries, faults
+from adapter.twin.dialects import Dialect, Manner
 from adapter.twin.life import Happening, Status, Ticket
 from adapter.twin.tickets import Books, Refusal
 
@@ -72,18 +74,10 @@ class Control:
         return _lines(deliveries.line(entry) for entry in self.notifications.since(since(request)))
 
     async def _post_notify(self, request: web.Request) -> web.Response:
-        given = await _json(request)
-        wanted = {"reference", "kind"}
-        if (
-            not isinstance(given, dict)
-            or not wanted <= set(given) <= wanted | {"code"}
-            or not all(isinstance(value, str) for value in given.values())
-            or given["kind"] not in list(Happening)
-        ):
-            kinds = ", ".join(Happening)
-            raise Stop(f'an object {{"reference": …, "kind": …, "code": …}} is needed, code if you like, kind: {kinds}')
-        what, code = Happening(given["kind"]), given.get("code", "FR")
-        found = self.books.happen(given["reference"], what, now=datetime.now(UTC), code=code)
+        wish = _wish(await _json(request))
+        found = self.books.happen(
+            wish["reference"], wish["kind"], now=datetime.now(UTC), code=wish["code"], manner=wish["manner"]
+        )
         if isinstance(found, Refusal):
             return web.json_response({"problems": [found.text]}, status=404)
         return web.json_response(_shown(found))
@@ -102,6 +96,30 @@ def since(request: web.Request) -> int:
     if not text.isdecimal():
         raise Stop("since: a sequence number is needed")
     return int(text)
+
+
+def _wish(given: object) -> dict[str, Any]:
+    """What is to happen, and how it is to be told. Raises Stop with everything that is wrong."""
+    if not isinstance(given, dict):
+        raise Stop('an object {"reference": …, "kind": …} is needed')
+    wrong = []
+    if not isinstance(given.get("reference"), str):
+        wrong.append("reference: a buyerFaultReference is needed")
+    if given.get("kind") not in list(Happening):
+        wrong.append(f"kind: one of {', '.join(Happening)}")
+    if not isinstance(given.get("code", ""), str):
+        wrong.append("code: a closure code is needed")
+    wrong += [f"{name}: true or false" for name in ("repeated", "late") if given.get(name) not in (None, True, False)]
+    spoken = given.get("dialects")
+    if spoken is not None and not (isinstance(spoken, list) and all(name in list(Dialect) for name in spoken)):
+        wrong.append(f"dialects: a list of {', '.join(Dialect)}")
+    known = {"reference", "kind", "code", "repeated", "late", "dialects"}
+    wrong += [f"{str(name)[:40]}: unknown; there are {', '.join(sorted(known))}" for name in given.keys() - known]
+    if wrong:
+        raise Stop(*wrong)
+    dialects = None if spoken is None else tuple(map(Dialect, spoken))
+    manner = Manner(given.get("repeated"), given.get("late"), dialects)
+    return {**given, "kind": Happening(given["kind"]), "code": given.get("code", "FR"), "manner": manner}
 
 
 def _lines(lines: Iterable[str]) -> web.Response:

@@ -49,6 +49,19 @@ EXCLUSIVE: Final = ((Dialect.BARE, Dialect.SOAP_1_2), (Dialect.UTF_16, Dialect.I
 
 
 @dataclass(frozen=True, slots=True)
+class Manner:
+    """How one notification is to be sent; None leaves it to chance."""
+
+    repeated: bool | None = None
+    """Once more after it was acknowledged."""
+
+    late: bool | None = None
+    """After the next one of its ticket."""
+
+    dialects: tuple[Dialect, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """A message as it goes over the wire."""
 

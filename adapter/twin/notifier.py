@@ -17,7 +17,7 @@ import aiohttp
 
 from adapter.twin import dialects, notices
 from adapter.twin.deliveries import NAMED, Delivery, DeliveryLog, End
-from adapter.twin.dialects import Dialect, Written
+from adapter.twin.dialects import Dialect, Manner, Written
 from adapter.twin.judge import Judge, asked_by
 from adapter.twin.notices import Notice
 from adapter.twin.post import Answered, post, session
@@ -38,6 +38,8 @@ class _Letter:
     dialects: frozenset[Dialect]
     seed: str
     """Of everything that is left to chance in it."""
+
+    manner: Manner
 
 
 class Notifier:
@@ -83,15 +85,18 @@ class Notifier:
         self._latest = max(datetime.now(UTC), self._latest + _TICK)  # no two at the same time
         sequence = self._log.number()
         notice = Notice(change.happening, change.ticket, f"CF-{sequence:05d}", self._latest)
-        self._enqueue(sequence, notice)
+        self._enqueue(sequence, notice, change.manner)
 
-    def _enqueue(self, sequence: int, notice: Notice, *, repeat_of: _Letter | None = None) -> None:
+    def _enqueue(self, sequence: int, notice: Notice, manner: Manner, *, repeat_of: _Letter | None = None) -> None:
         settings = self._settings
         ticket = notice.ticket
         seed = repeat_of.seed if repeat_of else f"{settings.seed}:{ticket.reference}:{len(ticket.updates)}"
         generator = random.Random(seed)  # noqa: S311 -- chance, not secrecy
-        late = generator.random() < settings.disorder and repeat_of is None
+        late = generator.random() < settings.disorder if manner.late is None else manner.late
+        late = late and repeat_of is None
         chosen = dialects.choose(settings.dialects, chance=settings.dialect_chance, generator=generator)
+        if manner.dialects is not None:
+            chosen = frozenset(manner.dialects)
         if Dialect.SAME_MESSAGE_ID in chosen:
             notice = replace(notice, message_id=dialects.SHARED_MESSAGE_ID)
         entry = Delivery(
@@ -107,7 +112,7 @@ class Notifier:
         )
         self._log.enter(entry)
         reference = ticket.reference
-        self._lanes.setdefault(reference, deque()).append(_Letter(notice, entry, chosen, seed))
+        self._lanes.setdefault(reference, deque()).append(_Letter(notice, entry, chosen, seed, manner))
         if reference in self._arrived:
             self._arrived[reference].set()
         else:
@@ -134,7 +139,8 @@ class Notifier:
         settings = self._settings
         generator = random.Random(f"{letter.seed}:written")  # noqa: S311 -- as above
         # Drawn for a repeat too: what is written below hangs on what was drawn before.
-        repeated = generator.random() < settings.repeats and letter.entry.repeat_of is None
+        drawn = generator.random() < settings.repeats
+        repeated = drawn if letter.manner.repeated is None else letter.manner.repeated
         written = dialects.write(notices.element(letter.notice), letter.dialects, generator)
         hint = "" if Dialect.NO_HINTS in letter.dialects else notices.PATHS.get(letter.notice.happening, "")
         headers = {"Content-Type": written.content_type, "SOAPAction": f'"{hint}"'}
@@ -148,10 +154,11 @@ class Notifier:
             if entry.end is None:
                 backoff = settings.retry * 2 ** min(entry.attempts - 1, 10)
                 await asyncio.sleep(min(max(backoff, wished), _LONGEST_PAUSE))
-        if repeated:
+        if repeated and entry.repeat_of is None:
             # With a time of its own: the same message in all but when it was sent.
             self._latest = max(datetime.now(UTC), self._latest + _TICK)
-            self._enqueue(self._log.number(), replace(letter.notice, sent_at=self._latest), repeat_of=letter)
+            again = replace(letter.notice, sent_at=self._latest)
+            self._enqueue(self._log.number(), again, letter.manner, repeat_of=letter)
 
     async def _attempt(
         self, entry: Delivery, written: Written, url: str, headers: Mapping[str, str]

@@ -16,6 +16,7 @@ from adapter.catalogue import schema_root
 from adapter.twin import control, desk, listen, wire
 from adapter.twin.calls import Call, CallLog
 from adapter.twin.deliveries import Delivery, DeliveryLog
+from adapter.twin.dialects import Manner
 from adapter.twin.faults import Fault, Plan
 from adapter.twin.judge import Judge
 from adapter.twin.lean import Lean
@@ -96,11 +97,12 @@ class Twin:
             raise KeyError(reference)
         return found
 
-    def happen(self, reference: str, what: Happening, *, code: str = "FR") -> Ticket:
-        """Makes that happen to a ticket, and with it the notification; `code` closes an appointment. KeyError if there
-        is no such ticket.
+    def happen(self, reference: str, what: Happening, *, code: str = "FR", manner: Manner | None = None) -> Ticket:
+        """Makes that happen to a ticket, and with it the notification, in that manner; `code` closes an appointment.
+        KeyError if there is no such ticket.
         """
-        found = self.books.happen(reference, what, now=datetime.now(UTC), code=code)
+        now = datetime.now(UTC)
+        found = self.books.happen(reference, what, now=now, code=code, manner=manner or Manner())
         if isinstance(found, Refusal):
             raise KeyError(reference)
         return found

@@ -11,9 +11,13 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from typing import Final
 
 from adapter.twin import life
+from adapter.twin.dialects import Manner
 from adapter.twin.life import HAPPENING_OF, Appointment, Happening, Rules, Status, Ticket
+
+_AS_IT_COMES: Final = Manner()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Change:
     ticket: Ticket
     happening: Happening | None
     """What there is to notify; None for a new ticket, whose status is in the reply."""
+
+    manner: Manner
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -172,13 +178,17 @@ class Books:
         """Sets the status by hand, as an engineer of the supplier would."""
         return self.happen(reference, HAPPENING_OF[status], now=now)
 
-    def happen(self, reference: str, what: Happening, *, now: datetime, code: str = "FR") -> Ticket | Refusal:
-        """Makes that happen to a ticket by hand, also what would not come next; `code` closes an appointment."""
+    def happen(
+        self, reference: str, what: Happening, *, now: datetime, code: str = "FR", manner: Manner = _AS_IT_COMES
+    ) -> Ticket | Refusal:
+        """Makes that happen to a ticket by hand, also what would not come next; `code` closes an appointment, `manner`
+        is that of its notification.
+        """
         self.advance(now)
         ticket = self.tickets.get(reference)
         if ticket is None:
             return Refusal(404, "no fault report with this buyerFaultReference")
-        return self._happen(ticket, what, cause="set by hand", now=now, code=code)
+        return self._happen(ticket, what, cause="set by hand", now=now, code=code, manner=manner)
 
     def advance(self, now: datetime) -> None:
         """Carries out every transition that time alone has brought up to `now`, each at its own moment."""
@@ -191,11 +201,20 @@ class Books:
             moment = max(at, self.changes[-1].at)
             self._happen(ticket, what, cause="time", now=moment, code=life.closure_code(reference))
 
-    def _happen(self, ticket: Ticket, what: Happening, *, cause: str, now: datetime, code: str = "FR") -> Ticket:
+    def _happen(
+        self,
+        ticket: Ticket,
+        what: Happening,
+        *,
+        cause: str,
+        now: datetime,
+        code: str = "FR",
+        manner: Manner = _AS_IT_COMES,
+    ) -> Ticket:
         after = life.after(ticket, what, now, code=code)
         if after.maintainer_reference is None and after.status not in (Status.PENDING, Status.REJECTED):
             after = replace(after, maintainer_reference=f"CF-{100_000 + len(self.changes)}")
-        return self._record(after, cause=cause, now=now, happening=what)
+        return self._record(after, cause=cause, now=now, happening=what, manner=manner)
 
     def _appointment(self, key: str, report: Mapping[str, str]) -> Appointment:
         """The appointment of that key, at the time the report tells or else the one that was reserved."""
@@ -227,10 +246,18 @@ class Books:
             return Refusal(404, "appointmentReservationKey is not a known reservation")
         return None
 
-    def _record(self, ticket: Ticket, *, cause: str, now: datetime, happening: Happening | None = None) -> Ticket:
+    def _record(
+        self,
+        ticket: Ticket,
+        *,
+        cause: str,
+        now: datetime,
+        happening: Happening | None = None,
+        manner: Manner = _AS_IT_COMES,
+    ) -> Ticket:
         before = self.tickets.get(ticket.reference)
         self.tickets[ticket.reference] = ticket
-        change = Change(len(self.changes) + 1, now, cause, ticket, happening)
+        change = Change(len(self.changes) + 1, now, cause, ticket, happening, manner)
         self.changes.append(change)
         step = life.next_step(ticket, self.rules)
         if step and (before is None or life.next_step(before, self.rules) != step):

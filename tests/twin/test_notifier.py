@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from adapter.twin import Delivery, Dialect, Happening, Notify, Status, TlsFiles, Twin, TwinSettings
+from adapter.twin import Delivery, Dialect, Happening, Manner, Notify, Status, TlsFiles, Twin, TwinSettings
 from adapter.twin.deliveries import End
 from adapter.twin.listen import server_context
 from tests.support.certificates import trials
@@ -241,6 +241,17 @@ async def test_the_same_seed_takes_the_same_chances() -> None:
     assert taken[0] == taken[1] != taken[2]
 
 
+async def test_the_manner_of_one_notification_can_be_asked_for() -> None:
+    async with receiver() as receiving, twin(receiving, hold=HOUR) as running:
+        await add(running, "SP-1")
+        running.happen("SP-1", Happening.ACCEPTED, manner=Manner(late=True, dialects=(Dialect.BARE,)))
+        running.happen("SP-1", Happening.IN_PROGRESS, manner=Manner(repeated=True))
+        entries = await delivered(running, 3)
+    assert [got.status for got in receiving.came] == ["In Progress", "Accepted", "In Progress"]
+    assert [entry.dialects for entry in entries] == [("bare",), (), ()]
+    assert [entry.repeat_of for entry in entries] == [None, None, 2]
+
+
 async def test_one_message_id_for_all_is_a_dialect_too() -> None:
     async with receiver() as receiving, twin(receiving, dialects=frozenset({Dialect.SAME_MESSAGE_ID})) as running:
         await add(running, "SP-1", "SP-2")
@@ -283,13 +294,17 @@ async def test_the_log_and_the_control_address_tell_what_became_of_each(tmp_path
     async with receiver() as receiving, twin(receiving, log=log) as running:
         await add(running, "SP-1")
         async with aiohttp.ClientSession() as http:
-            asked = {"reference": "SP-1", "kind": "appointment-completed", "code": "NA"}
+            asked = {"reference": "SP-1", "kind": "appointment-completed", "code": "NA", "dialects": ["child-order"]}
             async with http.post(f"{running.control_url}/twin/notify", json=asked) as response:
                 assert response.status == 200
             await delivered(running, 1)
             async with http.get(f"{running.control_url}/twin/notifications?since=0") as response:
                 (shown,) = (await response.text()).splitlines()
-            wrongs: list[object] = [{}, {"reference": "SP-1", "kind": "solved"}, {"reference": "SP-1", "kind": 1}, []]
+            fine = {"reference": "SP-1", "kind": "closed"}
+            wrongs: list[object] = [
+                *([], {}, fine | {"kind": "solved"}, fine | {"kind": 1}, fine | {"code": 1}, fine | {"late": "yes"}),
+                *(fine | {"dialects": "bare"}, fine | {"dialects": ["x"]}, fine | {"more": 1}),
+            ]
             for wrong in wrongs:
                 async with http.post(f"{running.control_url}/twin/notify", json=wrong) as response:
                     assert response.status == 400
@@ -298,5 +313,6 @@ async def test_the_log_and_the_control_address_tell_what_became_of_each(tmp_path
             ) as response:
                 assert response.status == 404
     assert '"end":"acknowledged"' in shown
+    assert '"dialects":["child-order"]' in shown
     assert log.read_text().splitlines()[-1] == shown
     assert receiving.came[0].text("appointments/appointment/appointmentClosureCode") == "NA"

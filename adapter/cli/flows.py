@@ -55,8 +55,9 @@ examples:
 """
 _DEMO = """\
 Runs the real product on this machine: Kafka (librdkafka's mock cluster unless --kafka is given), a schema registry, the
-twin behind mutual TLS, and the worker. It sends commands of all kinds, shows what becomes of them, and ends with exit
-code 0 if every outcome is the expected one.
+twin, and worker, server and projector, with mutual TLS in both directions. It plays nine tickets from their report on,
+with commands of all kinds and the supplier's notifications, shows what becomes of them, and ends with exit code 0 if
+every event and every ticket's state is the expected one.
 
 examples:
   adapter demo

@@ -104,4 +104,4 @@ def _told(reply: Mapping[str, Any]) -> str:
 
 def word(symbol: str) -> str:
     """An enum's symbol as one reads it: "in progress"."""
-    return symbol.lower().replace("_", " ")
+    return symbol.lower().replace("_", " ").replace("re opened", "re-opened")

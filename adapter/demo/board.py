@@ -1,36 +1,37 @@
-"""What the story expects of each command, and what came of it.
+"""What the story expects of each step and of each ticket, and what came of it.
 
 An outcome is an event's headline (core.wording); a story says which it expects, word for word.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from adapter.transport.kafka.client import Sent
 
 DEAD_LETTER: Final = "dead letter"
+QUARANTINED: Final = "quarantined"
 
 
 class Unexpected(Exception):  # noqa: N818 -- named for what it says
-    """A command ended in another way than the story goes on from."""
+    """A step ended in another way than the story goes on from."""
 
 
 @dataclass(slots=True, eq=False)
-class Sending:
-    """One record that was sent, what is expected of it and what was seen."""
+class Step:
+    """One record that was sent, or one thing the supplier tells: what is expected of it and what was seen."""
 
     ticket: str
     what: str
     expected: tuple[str, ...]
-    requests: int
-    """How many requests for it the supplier should get."""
+    messages: int
+    """How many messages about it go between us and the supplier: requests, or notifications."""
 
-    message_id: str | None
-    """Under which the supplier knows it; None for a record that is no command."""
+    record: Sent | None = None
+    """What was sent; None for what happens at the supplier."""
 
-    record: Sent
     seen: list[str] = field(default_factory=list)
     records: list[Mapping[str, Any]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -46,61 +47,100 @@ class Sending:
 
     async def end(self) -> Mapping[str, Any]:
         """Its last event, once all that is expected has come. Raises Unexpected as soon as another has."""
+        return await self.reaches(len(self.expected))
+
+    async def reaches(self, number: int) -> Mapping[str, Any]:
+        """The event of that number, counted from 1; else as `end`."""
         while True:
             if not self._in_order:
                 raise Unexpected(f"{self.ticket}: {self.what}: {self.seen[-1]}")
-            if len(self.seen) == len(self.expected):
-                return self.records[-1]
+            if len(self.seen) >= number:
+                return self.records[number - 1]
             self.changed.clear()
             await self.changed.wait()
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a ticket should stand in the end."""
+
+    status: str
+    late: int = 0
+    """Notifications that came after a newer one."""
+
+
 class Board:
-    """All that was sent and seen, in the order of sending."""
+    """All that was done and seen, in the order of doing."""
 
     def __init__(self) -> None:
-        self.sendings: dict[str, Sending] = {}
-        """By command id, or by ticket for a record that is no command."""
+        self.steps: dict[str, Step] = {}
+        """By the key under which what comes of it will be known."""
 
         self.strays: list[str] = []
-        """Outcomes of nothing that was sent."""
+        """Outcomes of nothing that was done."""
+
+        self.ids: Counter[str] = Counter()
+        """How often each event was seen, by its id."""
+
+        self.timeline: Counter[str] = Counter()
+        """How many events each ticket has had."""
+
+        self.states: dict[str, State] = {}
+        """What is expected of the tickets."""
+
+        self.tickets: dict[str, Mapping[str, Any]] = {}
+        """How they stand."""
 
     @property
     def decided(self) -> bool:
-        return all(sending.decided for sending in self.sendings.values())
+        return all(step.decided for step in self.steps.values()) and not list(self._unfolded())
 
-    def enter(self, identifier: str, sending: Sending) -> None:
-        self.sendings[identifier] = sending
+    def enter(self, key: str, step: Step) -> None:
+        self.steps[key] = step
 
-    def saw(self, identifier: str, text: str, record: Mapping[str, Any]) -> Sending | None:
+    def saw(self, key: str, text: str, record: Mapping[str, Any]) -> Step | None:
         """Notes an outcome; what it is of, None for a stray."""
-        sending = self.sendings.get(identifier)
-        if sending is None:
+        step = self.steps.get(key)
+        if step is None:
             self.strays.append(text)
             return None
-        sending.seen.append(text)
-        sending.records.append(record)
-        sending.changed.set()
-        return sending
+        step.seen.append(text)
+        step.records.append(record)
+        step.changed.set()
+        return step
 
+    def saw_event(self, reference: str, identifier: str) -> None:
+        """Counts an event by its ticket and its id."""
+        self.timeline[reference] += 1
+        self.ids[identifier] += 1
 
-def problems(board: Board, requests: Mapping[str, int], failures: Sequence[str] = ()) -> list[str]:
-    """Everything that did not go as expected; `requests` counts the supplier's by message id."""
-    found = list(failures)
-    for sending in board.sendings.values():
-        where = f"{sending.ticket}: {sending.what}"
-        if list(sending.expected) != sending.seen:
-            found.append(f"{where}: expected {_listed(sending.expected)}, seen {_listed(sending.seen)}")
-        asked = received(sending, requests)
-        if asked != sending.requests:
-            found.append(f"{where}: the supplier got {asked} requests, expected {sending.requests}")
-    found += [f"an outcome of nothing that was sent: {text}" for text in board.strays]
-    return found
+    def problems(self, messages: Mapping[str, int], failures: Sequence[str] = ()) -> list[str]:
+        """Everything that did not go as expected; `messages` counts those between us and the supplier, by step."""
+        found = list(failures)
+        for key, step in self.steps.items():
+            where = f"{step.ticket}: {step.what}"
+            if list(step.expected) != step.seen:
+                found.append(f"{where}: expected {_listed(step.expected)}, seen {_listed(step.seen)}")
+            got = messages.get(key, 0)
+            if got != step.messages:
+                found.append(f"{where}: {got} messages to or from the supplier, expected {step.messages}")
+        found += [f"an outcome of nothing that was done: {text}" for text in self.strays]
+        found += [f"the event {each} came {times} times" for each, times in self.ids.items() if times > 1]
+        found += self._unfolded()
+        return found
 
-
-def received(sending: Sending, requests: Mapping[str, int]) -> int:
-    """How many requests for it the supplier got."""
-    return requests.get(sending.message_id, 0) if sending.message_id else 0
+    def _unfolded(self) -> Iterator[str]:
+        """Tickets that do not stand as they should."""
+        for reference, expected in self.states.items():
+            ticket = self.tickets.get(reference)
+            events = self.timeline[reference]
+            wanted = f"{expected.status} after {events} events, {expected.late} of them late"
+            if ticket is None:
+                yield f"{reference}: has no state, expected {wanted}"
+                continue
+            found = f"{ticket['status']} after {ticket['events']} events, {ticket['lateEvents']} of them late"
+            if found != wanted:
+                yield f"{reference}: is {found}, expected {wanted}"
 
 
 def _listed(outcomes: Sequence[str]) -> str:

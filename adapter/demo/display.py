@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, TextIO
 
-from adapter.demo.board import Board, received
+from adapter.core.wording import columns
+from adapter.demo.board import Board
 
 
 class Ink(StrEnum):
@@ -22,7 +23,7 @@ class Ink(StrEnum):
 
 
 _ARROWS: Final = {"sent": "->", "event": "<-", "supplier": "**"}
-_WHAT: Final = 38
+_WHAT: Final = 42
 """Width of the column that says what happened."""
 
 _AS_EXPECTED: Final = "as expected"
@@ -52,32 +53,34 @@ class Display:
     def event(self, ticket: str, outcome: str, note: str) -> None:
         self._line("event", ticket, outcome, note, _ink(outcome))
 
-    def supplier(self, ticket: str, what: str) -> None:
-        """What happens at the supplier and not on the bus."""
-        self._line("supplier", ticket, f"supplier: {what}", "", Ink.SUPPLIER)
+    def supplier(self, ticket: str, what: str, note: str) -> None:
+        """What happens at the supplier."""
+        self._line("supplier", ticket, f"supplier: {what}", note, Ink.SUPPLIER)
 
-    def summary(self, board: Board, requests: Mapping[str, int]) -> None:
-        """Expected against seen, a row for each outcome."""
-        rows: list[tuple[str, str, str, str, str]] = []
-        for sending in sorted(board.sendings.values(), key=lambda each: each.ticket):
-            got = received(sending, requests)
-            asked = str(got) if got == sending.requests else f"{got}, expected {sending.requests}"
-            for place in range(max(len(sending.expected), len(sending.seen), 1)):
-                expected, seen = _at(sending.expected, place), _at(sending.seen, place)
-                row = (expected or "nothing", _AS_EXPECTED if expected == seen else seen or "nothing")
-                first = (sending.ticket, sending.what, *row, asked)
-                rows.append(first if place == 0 else ("", "", *row, ""))
-        rows += [("", "", "nothing", text, "") for text in board.strays]
-        self._table(("ticket", "sent", "expected", "seen", "requests"), rows)
-
-    def _table(self, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-        widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-        self.say("  ".join(name.ljust(width) for name, width in zip(head, widths, strict=True)).rstrip(), Ink.FAINT)
-        for row in rows:
-            good = row[3] == _AS_EXPECTED and "expected" not in row[4]
-            cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
-            cells[3] = self._paint(cells[3], Ink.GOOD if good else Ink.BAD)
-            self.say("  ".join(cells).rstrip())
+    def summary(self, board: Board, problems: Sequence[str], messages: Mapping[str, int]) -> None:
+        """What was done and what came of it, a row for each ticket."""
+        rows = []
+        wrong = {problem.partition(":")[0] for problem in problems}
+        for reference in sorted({step.ticket for step in board.steps.values()}):
+            steps = {key: step for key, step in board.steps.items() if step.ticket == reference}
+            state = board.tickets.get(reference)
+            row = (
+                reference,
+                str(len(steps)),
+                str(sum(len(step.seen) for step in steps.values())),
+                str(sum(messages.get(key, 0) for key in steps)),
+                str(state["status"]) if state else "none",
+                str(state["events"]) if state else "",
+                str(state["lateEvents"]) if state else "",
+                "no" if reference in wrong else _AS_EXPECTED,
+            )
+            rows.append(row)
+        head = ("ticket", "steps", "outcomes", "messages", "state", "events folded", "late", "")
+        lines = columns([head, *rows])
+        self.say(lines[0], Ink.FAINT)
+        for line, row in zip(lines[1:], rows, strict=True):
+            good = row[-1] == _AS_EXPECTED
+            self.say(f"{line.removesuffix(row[-1])}{self._paint(row[-1], Ink.GOOD if good else Ink.BAD)}")
 
     def _line(self, kind: str, ticket: str, what: str, note: str, ink: Ink) -> None:
         now = time.monotonic()
@@ -91,15 +94,11 @@ class Display:
         return f"\033[{ink}m{text}\033[0m" if self._coloured and ink is not Ink.PLAIN else text
 
 
-def _at(lines: Sequence[str], place: int) -> str:
-    return lines[place] if place < len(lines) else ""
-
-
 def _ink(outcome: str) -> Ink:
     match outcome.partition(":")[0].split()[0]:
-        case "CommandRejected" | "dead":
+        case "CommandRejected" | "dead" | "quarantined":
             return Ink.BAD
-        case "CommandOutcomeUnknown" | "CommandSettled":
+        case "CommandOutcomeUnknown" | "CommandSettled" | "ResolveDeadlineApproaching":
             return Ink.DOUBT
         case _:
             return Ink.GOOD

@@ -1,22 +1,22 @@
-"""The estate's side of the story: services that send commands and read events, one ticket at a time."""
+"""Both sides of the story: services of the estate that send commands and read events, and the supplier's engineers."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Final
 from uuid import uuid4
 
 from adapter.core import wording
-from adapter.core.avro import Decoder, from_json, unframe
-from adapter.demo.board import DEAD_LETTER, Board, Sending
+from adapter.core.avro import Decoded, Decoder, Schema, from_json, unframe
+from adapter.demo.board import DEAD_LETTER, QUARANTINED, Board, State, Step
 from adapter.demo.display import Display
 from adapter.demo.stage import Stage
 from adapter.telemetry import continued
 from adapter.transport.kafka.client import Follower, Seen, Sender, Sent
-from adapter.twin import Fault, Status
-from adapter.worker.events import message_id
+from adapter.twin import Fault, Happening, Manner
 
 _POLL: Final = 0.2
 """Seconds between two looks at whether to stop reading."""
@@ -32,10 +32,13 @@ class Ticket:
         self._board = board
         self._display = display
         self._commands = stage.settings.topics.names().commands
+        self._told = 0
+
+    # -- the estate --------------------------------------------------------------------------------------------------
 
     async def send(
         self, command: str, fields: Mapping[str, Any], *, expect: Sequence[str], requests: int = 1, note: str = ""
-    ) -> Sending:
+    ) -> Step:
         """Sends a command and says what is expected of it. `fields` is readable JSON, without the envelope."""
         entry = self._stage.known.operations[command]
         command_id = str(uuid4())
@@ -48,44 +51,82 @@ class Ticket:
         key = record[entry.operation.key].encode()
         headers = [("ce_id", command_id.encode()), ("traceparent", str(continued(None)).encode())]
         sent = Sent(self._commands, key, self._stage.encoders[command].encode(record), headers)
-        sending = Sending(self.reference, command, tuple(expect), requests, message_id(command_id), sent)
-        self._board.enter(command_id, sending)
-        await self._put(sending, note)
-        return sending
+        return await self._enter(command_id, Step(self.reference, command, tuple(expect), requests, sent), note)
 
-    async def send_again(self, sending: Sending) -> None:
+    async def send_again(self, step: Step) -> None:
         """The same record once more, as a producer does that missed the acknowledgement. Nothing may come of it."""
-        await self._put(sending, "again, with the same commandId")
+        await self._put(step, "again, with the same commandId")
 
-    async def send_bytes(self, value: bytes, *, expect: Sequence[str], note: str) -> Sending:
+    async def send_bytes(self, value: bytes, *, expect: Sequence[str], note: str) -> Step:
         """Sends what is no command at all, under the ticket's key."""
         sent = Sent(self._commands, self.reference.encode(), value)
-        sending = Sending(self.reference, "bytes", tuple(expect), 0, None, sent)
-        self._board.enter(self.reference, sending)
-        await self._put(sending, note)
-        return sending
+        return await self._enter(digest(value), Step(self.reference, "bytes", tuple(expect), 0, sent), note)
 
-    def moved(self, status: Status) -> str:
-        """An engineer of the supplier sets the ticket's status; returns the supplier's own reference of it."""
-        reference = self._stage.twin.put(self.reference, status).maintainer_reference
-        assert reference is not None, "a ticket that moves on has one"
-        self._display.supplier(self.reference, f"ticket {reference} is {status}")
-        return reference
+    def ends(self, status: str, *, late: int = 0) -> None:
+        """How the ticket should stand when all is over, after all events seen of it."""
+        self._board.states[self.reference] = State(status, late)
+
+    # -- the supplier ------------------------------------------------------------------------------------------------
+
+    def expects(self, what: Happening, *, kind: str | None = None, notifications: int = 1) -> Step:
+        """That a request will make this happen, and the supplier tell of it: an event of that kind."""
+        self._told += 1
+        headline = f"FaultReportUpdated: {kind or wording.word(what.name)}"
+        step = Step(self.reference, what.value, (headline,), notifications)
+        self._board.enter(told(self.reference, self._told), step)
+        return step
+
+    def happens(
+        self,
+        what: Happening,
+        *,
+        kind: str | None = None,
+        code: str = "FR",
+        manner: Manner | None = None,
+        note: str = "",
+    ) -> Step:
+        """Makes this happen at the supplier, who tells of it in that manner."""
+        step = self.expects(what, kind=kind, notifications=2 if manner and manner.repeated else 1)
+        self._display.supplier(self.reference, what.value, note)
+        self._stage.twin.happen(self.reference, what, code=code, manner=manner)
+        return step
+
+    async def posts(self, body: bytes, *, expect: Sequence[str], note: str) -> Step:
+        """Something that is no notification comes from the supplier's side."""
+        step = Step(self.reference, "garbage", tuple(expect), 0)
+        self._board.enter(digest(body), step)
+        self._display.supplier(self.reference, "posts something else", note)
+        status = await self._stage.post(body)
+        if status != 400:
+            raise RuntimeError(f"{step.what} was answered with {status}, not refused with 400")
+        return step
 
     def trouble(self, fault: Fault, what: str) -> None:
         """What the supplier's machines will do to requests."""
         self._stage.twin.inject(fault)
-        self._display.supplier(self.reference, what)
+        self._display.supplier(self.reference, what, "")
 
-    async def _put(self, sending: Sending, note: str) -> None:
-        self._display.sent(self.reference, sending.what, note)
-        (fault,) = await asyncio.to_thread(self._sender.send, [sending.record])
+    def waits_for(self, what: str) -> Step:
+        """Something that time alone brings: an event of that name about this ticket."""
+        step = Step(self.reference, what, (what,), 0)
+        self._board.enter(named(self.reference, what), step)
+        return step
+
+    async def _enter(self, key: str, step: Step, note: str) -> Step:
+        self._board.enter(key, step)
+        await self._put(step, note)
+        return step
+
+    async def _put(self, step: Step, note: str) -> None:
+        self._display.sent(self.reference, step.what, note)
+        assert step.record is not None
+        (fault,) = await asyncio.to_thread(self._sender.send, [step.record])
         if fault is not None:
-            raise RuntimeError(f"{sending.what} was not stored: {fault}")
+            raise RuntimeError(f"{step.what} was not stored: {fault}")
 
 
 class Reader:
-    """Notes on the board, and shows, what is written to the topics of events and dead letters."""
+    """Notes on the board, and shows, what is written to the topics."""
 
     def __init__(self, *, stage: Stage, board: Board, display: Display) -> None:
         self._stage = stage
@@ -100,28 +141,63 @@ class Reader:
         client = self._stage.settings.kafka.client()
         async with (
             _following(client, names.events, self._event) as events,
+            _following(client, names.tickets, self._ticket) as tickets,
             _following(client, names.dead_letters, self._dead_letter) as dead_letters,
+            _following(client, names.quarantine, self._quarantined) as quarantine,
         ):
-            yield frozenset({events, dead_letters})
+            yield frozenset({events, tickets, dead_letters, quarantine})
 
     async def _event(self, seen: Seen) -> None:
+        decoded = await self._decoded(seen, self._stage.known.events)
+        name, record = decoded.name, decoded.record
+        reference = (seen.key or b"").decode()
+        self._board.saw_event(reference, seen.header("ce_id"))
+        if "commandId" in record:
+            key = record["commandId"]
+        elif name == self._stage.known.notification.event.name:
+            key = told(reference, self._stage.place_of(record["report"]["messageId"]))
+        else:
+            key = named(reference, name)
+        self._note(key, wording.headline(name, record), record, wording.particulars(name, record))
+
+    async def _ticket(self, seen: Seen) -> None:
+        decoded = await self._decoded(seen, self._stage.known.tickets)
+        self._board.tickets[(seen.key or b"").decode()] = decoded.record
+
+    async def _dead_letter(self, seen: Seen) -> None:
+        text = f"{DEAD_LETTER}: {seen.header('dead-letter-reason')}"
+        self._note(digest(seen.value or b""), text, {"value": seen.value}, seen.header("dead-letter-detail"))
+
+    async def _quarantined(self, seen: Seen) -> None:
+        text = f"{QUARANTINED}: {seen.header('quarantine-reason')}"
+        self._note(digest(seen.value or b""), text, {"value": seen.value}, seen.header("quarantine-detail"))
+
+    async def _decoded(self, seen: Seen, schemas: Mapping[str, Schema]) -> Decoded:
         identifier, payload = unframe(seen.value)
         if identifier not in self._decoders:
             schema = await self._stage.registry.schema(identifier)
-            assert schema is not None, "an event's schema is registered"
-            self._decoders[identifier] = Decoder(schema, self._stage.known.events.values())
-        decoded = self._decoders[identifier].decode(payload)
-        name, record = decoded.name, decoded.record
-        self._note(record["commandId"], wording.headline(name, record), record, wording.particulars(name, record))
+            assert schema is not None, "what the adapter writes is registered"
+            self._decoders[identifier] = Decoder(schema, schemas.values())
+        return self._decoders[identifier].decode(payload)
 
-    async def _dead_letter(self, seen: Seen) -> None:
-        headers = {name: (value or b"").decode() for name, value in seen.headers}
-        text = f"{DEAD_LETTER}: {headers['dead-letter-reason']}"
-        self._note((seen.key or b"").decode(), text, {"value": seen.value}, headers["dead-letter-detail"])
+    def _note(self, key: str, text: str, record: Mapping[str, Any], note: str) -> None:
+        step = self._board.saw(key, text, record)
+        self._display.event(step.ticket if step else "", text, note)
 
-    def _note(self, identifier: str, text: str, record: Mapping[str, Any], note: str) -> None:
-        sending = self._board.saw(identifier, text, record)
-        self._display.event(sending.ticket if sending else "", text, note)
+
+def told(reference: str, place: int) -> str:
+    """The board's key of what the supplier tells about a ticket, counted from 1."""
+    return f"{reference}#{place}"
+
+
+def named(reference: str, event: str) -> str:
+    """The board's key of what comes by itself."""
+    return f"{reference}: {event}"
+
+
+def digest(value: bytes) -> str:
+    """The board's key of what nobody can read."""
+    return sha256(value).hexdigest()
 
 
 @asynccontextmanager

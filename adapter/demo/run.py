@@ -9,18 +9,22 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from adapter.demo.board import Board, Unexpected, problems
+from adapter.demo.board import DEAD_LETTER, QUARANTINED, Board, Unexpected
 from adapter.demo.display import Display, Ink
-from adapter.demo.play import Reader, Ticket
+from adapter.demo.play import Reader, Ticket, told
 from adapter.demo.stage import LOG, Stage, stage, wait_until
 from adapter.demo.story import STORY, Scene
 from adapter.transport.kafka.client import Sender
+from adapter.twin import Twin
+from adapter.twin.deliveries import End
+from adapter.worker.events import message_id
 
-_STORY_LIMIT: Final = 20.0
-"""Seconds for the whole story; it takes about two."""
+_STORY_LIMIT: Final = 40.0
+"""Seconds for the whole story; it takes about five."""
 
 _MISSING_LIMIT: Final = 10.0
 """Seconds to wait for outcomes after the last scene has ended."""
@@ -38,6 +42,7 @@ async def run(
     Raises Stop and Unavailable if something cannot be started.
     """
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(16))  # four of them only wait for records
     asked: asyncio.Future[signal.Signals] = loop.create_future()
 
     def ask(number: signal.Signals) -> None:
@@ -57,7 +62,7 @@ async def run(
     await asyncio.wait((show,))
     log = folder / LOG
     if log.exists() and not show.cancelled() and (show.exception() is not None or show.result() != 0):
-        demo.display.say(f"the worker's log is {log}")
+        demo.display.say(f"the adapter's log is {log}")
     else:
         shutil.rmtree(folder, ignore_errors=True)
     return 128 + asked.result() if show.cancelled() else show.result()
@@ -86,18 +91,17 @@ class _Demo:
             say("-> a command from the estate    <- an event from the adapter    ** at the supplier", Ink.FAINT)
             board = Board()
             failures = await self._play(running, board, story)
-            requests = Counter(call.message_id for call in running.twin.calls if call.message_id)
-            found = problems(board, requests, failures)
+            messages = _messages(board, running.twin)
+            found = board.problems(messages, [*failures, *_unacknowledged(running.twin)])
             say()
-            self.display.summary(board, requests)
+            self.display.summary(board, found, messages)
             say()
-            outcomes = sum(len(sending.seen) for sending in board.sendings.values())
             if found:
                 say(f"not as expected ({len(found)}):", Ink.BAD)
                 for problem in found:
                     say(f"  {problem}")
             else:
-                say(f"{len(board.sendings)} records sent, {outcomes} outcomes, every one as expected.", Ink.GOOD)
+                say(f"{_sum(board, running.twin)}: all as expected, nothing lost, nothing twice.", Ink.GOOD)
             if keep:
                 await self._stay(running)
             elif not found:
@@ -122,7 +126,7 @@ class _Demo:
         async with Reader(stage=running, board=board, display=self.display).reading() as readers:
             whole = asyncio.create_task(_whole([play(*each) for each in story.items()], board, running))
             try:
-                watched = {whole, running.running, *readers}
+                watched = {whole, *running.running, *readers}
                 ended, _ = await asyncio.wait(watched, timeout=_STORY_LIMIT, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 whole.cancel()
@@ -152,6 +156,39 @@ async def _whole(scenes: Sequence[Coroutine[Any, Any, None]], board: Board, runn
     await asyncio.sleep(_QUIET)
 
 
+def _messages(board: Board, twin: Twin) -> Counter[str]:
+    """How many messages went between us and the supplier, by the board's keys."""
+    requests = Counter(call.message_id for call in twin.calls)
+    found = Counter({key: requests[message_id(key)] for key in board.steps})
+    places: Counter[str] = Counter()
+    keys: dict[int, str] = {}
+    for delivery in twin.deliveries:
+        if delivery.repeat_of is None:
+            places[delivery.reference] += 1
+            keys[delivery.sequence] = told(delivery.reference, places[delivery.reference])
+        found[keys[delivery.repeat_of or delivery.sequence]] += 1
+    return found
+
+
+def _unacknowledged(twin: Twin) -> Iterator[str]:
+    """What the supplier has against our answers."""
+    for delivery in twin.deliveries:
+        if delivery.end is not End.ACKNOWLEDGED or delivery.problems:
+            why = ", ".join(delivery.problems) or delivery.failure or f"answered with {delivery.answered}"
+            yield f"{delivery.reference}: {delivery.kind}: the notification was not acknowledged: {why}"
+
+
+def _sum(board: Board, twin: Twin) -> str:
+    sent = sum(step.record is not None for step in board.steps.values())
+    outcomes = [text for step in board.steps.values() for text in step.seen]
+    dead, kept = (sum(text.startswith(start) for text in outcomes) for start in (DEAD_LETTER, QUARANTINED))
+    told = len(twin.deliveries)
+    return (
+        f"{sent} records sent, {told} notifications: {board.timeline.total()} events, {len(board.tickets)} tickets, "
+        f"{dead} dead letter, {kept} in quarantine"
+    )
+
+
 def _surroundings(running: Stage, folder: Path) -> Iterator[tuple[str, str]]:
     settings = running.settings
     kafka = settings.kafka.bootstrap_servers
@@ -161,7 +198,8 @@ def _surroundings(running: Stage, folder: Path) -> Iterator[tuple[str, str]]:
         yield "Kafka", f"{kafka}, topics {settings.topics.prefix}fault.*"
     yield "registry", f"{settings.registry.url}{', built in' if running.own_registry else ''}"
     yield "supplier", f"{running.twin.url}, a twin behind mutual TLS"
-    yield "worker", f"{running.telemetry}/status, its log is {folder / LOG}"
+    yield "adapter", f"worker, projector, and a listener for the supplier at {running.listener} (mutual TLS)"
+    yield "", f"{running.telemetry}/status, its log is {folder / LOG}"
 
 
 def _addresses(running: Stage) -> Iterator[tuple[str, str]]:
@@ -172,11 +210,17 @@ def _addresses(running: Stage) -> Iterator[tuple[str, str]]:
     if settings.topics.prefix:
         variables += f" ADAPTER_TOPICS__PREFIX={settings.topics.prefix}"
     yield "metrics", f"{running.telemetry}/metrics"
-    yield "supplier", f"{running.twin.control_url}/twin/tickets, /twin/calls, /twin/faults"
+    yield "supplier", f"{running.twin.control_url}/twin/tickets, /twin/calls, /twin/faults, /twin/notifications"
     yield "events", f"kcat -b {kafka} -t {topics.events} -s value=avro -r {registry} -C -u"
     yield "", f"kcat -b {kafka} -t {topics.events} -f '%k %h\\n' -C -u   (where kcat was built without Avro)"
-    yield "send", f"{sys.executable} -m adapter send --example AddFaultReport > command.json"
-    yield "", f"{variables} {sys.executable} -m adapter send command.json --wait"
+    adapter = f"{sys.executable} -m adapter"
+    yield "settings", f"export {variables}"
+    yield "watch", f"{adapter} watch"
+    yield "tickets", f"{adapter} tickets, {adapter} tickets SP-1001"
+    yield "send", f"{adapter} send --example AddFaultReport > command.json, fill it in"
+    yield "", f"{adapter} send command.json --wait"
+    happens = """-d '{"reference": "SP-1004", "kind": "in-progress"}'"""
+    yield "notify", f"curl -s {running.twin.control_url}/twin/notify {happens}"
 
 
 def _next(*, mock: bool) -> Iterator[tuple[str, str]]:

@@ -1,11 +1,14 @@
-"""Everything the story needs, running: Kafka, a registry, the twin behind mutual TLS, and the product's own worker."""
+"""Everything the story needs, running: Kafka, a registry, the product's three flows, and the twin, with mutual TLS in
+both directions.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 from adapter import app, catalogue
@@ -13,18 +16,27 @@ from adapter.catalogue import GROUPS, Catalogue, SubjectStrategy
 from adapter.core.avro import Encoder
 from adapter.core.errors import Stop, Unavailable
 from adapter.demo import registry as built_in
-from adapter.settings import Settings, load
+from adapter.projector.flow import Projector
+from adapter.settings import Receiving, Settings, load
 from adapter.telemetry import Metrics, start_logging
 from adapter.transport.kafka.admin import Admin, wanted
 from adapter.transport.kafka.mock import PARTITIONS, MockCluster
 from adapter.transport.registry import HttpRegistry
-from adapter.twin import TlsFiles, Twin, TwinSettings
+from adapter.twin import Answered, Letters, Notify, TlsFiles, Twin, TwinSettings, notify
 from adapter.twin.certificates import Certificates
 from adapter.twin.certificates import make as make_certificates
 from adapter.worker.flow import Worker
 
+_Tree = TypeVar("_Tree", Receiving, Settings)
+
 BUYER = "SPDEMO"
-LOG = "worker.log"
+SUPPLIER = "gateway.supplier.example"
+"""Common name of the twin's client certificate, the only one our listener lets in."""
+
+LOG = "adapter.log"
+
+ANSWER_WITHIN = 3.0
+"""Seconds from Resolved to the warning that the deadline approaches: about 48 hours before it, so that one sees it."""
 
 _TOPICS_WITHIN = 10.0
 """Seconds until a cluster's brokers know of topics that were just made."""
@@ -37,7 +49,7 @@ _JOINED_WITHIN = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What runs. `running` ends only if the worker fails."""
+    """What runs. The tasks of `running` end only if a flow fails."""
 
     settings: Settings
     known: Catalogue
@@ -47,58 +59,87 @@ class Stage:
     registry: HttpRegistry
     twin: Twin
     worker: Worker
-    running: "asyncio.Task[None]"
+    running: frozenset["asyncio.Task[None]"]
     mock: bool
     own_registry: bool
+    listener: str
+    """Where the supplier notifies."""
+
+    as_supplier: TlsFiles
+    """What the listener wants to see."""
+
     telemetry: str
+
+    def place_of(self, message_id: str) -> int:
+        """Which of a ticket's notifications has that id, from 1, repeats not counted; 0 for none."""
+        told = self.twin.deliveries
+        reference = next((each.reference for each in told if each.id == message_id), None)
+        own = [each.id for each in told if each.reference == reference and each.repeat_of is None]
+        return own.index(message_id) + 1 if reference is not None else 0
+
+    async def post(self, body: bytes) -> int:
+        """Posts to the listener as the supplier does; the status of the answer. Raises Unavailable if there is none."""
+        letters = Letters([("", body)], self.listener, "text/xml", "", self.as_supplier)
+        async for posted in notify(letters):
+            if isinstance(posted.answer, Answered):
+                return posted.answer.status
+        raise Unavailable("the listener does not answer")
 
 
 @asynccontextmanager
 async def stage(*, kafka: str | None, registry: str | None, keep: bool, folder: Path) -> AsyncIterator[Stage]:
     """Starts all of it and ends it in order; `keep` leaves the topics on a real cluster. `folder` takes certificates
-    and the worker's log (LOG). Raises Stop, Unavailable.
+    and the adapter's log (LOG). Raises Stop, Unavailable.
     """
     async with AsyncExitStack() as stack:
-        certificates = make_certificates(folder / "certificates", client=BUYER)
+        ours = make_certificates(folder / "at-the-supplier", client=BUYER)
+        theirs = make_certificates(folder / "at-the-buyer", client=SUPPLIER)
         registry_url = registry
         if registry_url is None:
             served = await built_in.serve()
             stack.push_async_callback(served.close)
             registry_url = served.url
-        twin = await stack.enter_async_context(_twin(certificates))
         bootstrap = kafka
         mock = None
         if bootstrap is None:
             mock = await asyncio.to_thread(MockCluster)
             stack.callback(mock.close)
             bootstrap = mock.bootstrap
-        settings = await asyncio.to_thread(
-            _settings,
-            bootstrap=bootstrap,
-            registry=registry_url,
-            twin=twin.url,
-            certificates=certificates,
-            mock=mock is not None,
+        variables = await asyncio.to_thread(
+            _variables, bootstrap=bootstrap, registry=registry_url, ours=ours, theirs=theirs, mock=mock is not None
         )
-        names = [topic.name for topic in wanted(settings.topics)]
+        receiving = _quick(load(Receiving, variables), mock=mock is not None)
+        names = [topic.name for topic in wanted(receiving.topics)]
         if mock is None:
-            admin = Admin(settings.kafka.client())
+            admin = Admin(receiving.kafka.client())
             if not keep:
                 stack.push_async_callback(asyncio.to_thread, admin.delete, names)
-            await asyncio.to_thread(admin.create, wanted(settings.topics))
+            await asyncio.to_thread(admin.create, wanted(receiving.topics))
             await _known_everywhere(admin, names)
         else:
             await asyncio.to_thread(mock.create, names)
-        client = HttpRegistry(settings.registry.url, timeout=settings.registry.timeout)
+        client = HttpRegistry(receiving.registry.url, timeout=receiving.registry.timeout)
         stack.push_async_callback(client.close)
-        known = app.load_catalogue(settings)
-        encoders = await _register(known, settings, client)
+        known = app.load_catalogue(receiving)
+        encoders = await _register(known, receiving, client)
         log_file = stack.enter_context((folder / LOG).open("w", encoding="utf-8"))
-        log = start_logging(level="info", form="console", stream=log_file, flow="worker")
-        worker, endpoint = await stack.enter_async_context(app.worker(settings, log, Metrics()))
-        running = asyncio.create_task(worker.run())
-        stack.push_async_callback(_stop, worker, running)
-        await _joined(worker, running)
+        log = start_logging(level="info", form="console", stream=log_file)
+        metrics = Metrics()
+        page = await stack.enter_async_context(
+            app.open_page(receiving.telemetry, metrics, log, ("server", "worker", "projector"))
+        )
+        # The listener comes first, since the twin has to know where it is, and the twin before who calls it.
+        listening = await stack.enter_async_context(app.server(receiving, log.bind(flow="server"), metrics, page))
+        url = f"https://127.0.0.1:{listening.listener.port}"
+        as_supplier = TlsFiles(theirs.client_certificate, theirs.client_key, theirs.ca)
+        twin = await stack.enter_async_context(_twin(ours, Notify(url, as_supplier)))
+        variables["ADAPTER_SUPPLIER__BASE_URL"] = twin.url
+        settings = _quick(load(Settings, variables), mock=mock is not None)
+        worker, _ = await stack.enter_async_context(app.worker(settings, log.bind(flow="worker"), metrics, page))
+        projector = await stack.enter_async_context(app.projector(settings, log.bind(flow="projector"), metrics, page))
+        running = frozenset({asyncio.create_task(worker.run()), asyncio.create_task(projector.run())})
+        stack.push_async_callback(_stop, (worker, projector), running)
+        await _joined(worker, projector, running)
         yield Stage(
             settings=settings,
             known=known,
@@ -109,26 +150,38 @@ async def stage(*, kafka: str | None, registry: str | None, keep: bool, folder: 
             running=running,
             mock=mock is not None,
             own_registry=registry is None,
-            telemetry=endpoint.url,
+            listener=url,
+            as_supplier=as_supplier,
+            telemetry=page.url,
         )
 
 
-def _twin(certificates: Certificates) -> Twin:
+def _twin(certificates: Certificates, notify: Notify) -> Twin:
     files = TlsFiles(certificates.server_certificate, certificates.server_key, certificates.ca)
-    return Twin(TwinSettings(tls=files, buyer=BUYER, reserved_keys_only=True))
+    # So slow that nothing happens by itself: the story says what happens.
+    return Twin(TwinSettings(tls=files, buyer=BUYER, reserved_keys_only=True, speed=0.001, notify=notify))
 
 
-def _settings(*, bootstrap: str, registry: str, twin: str, certificates: Certificates, mock: bool) -> Settings:
-    """The worker's settings, written as they would be for any deployment."""
+def _variables(
+    *, bootstrap: str, registry: str, ours: Certificates, theirs: Certificates, mock: bool
+) -> dict[str, str]:
+    """The settings of all flows but where the supplier is, written as they would be for any deployment."""
+    warn_before = timedelta(hours=48) - timedelta(seconds=ANSWER_WITHIN)
     variables = {
         "KAFKA__BOOTSTRAP_SERVERS": bootstrap,
         "REGISTRY__URL": registry,
-        "SUPPLIER__BASE_URL": twin,
         "SUPPLIER__BUYER_IDENTIFIER": BUYER,
-        "SUPPLIER__TLS__CERTIFICATE": str(certificates.client_certificate),
-        "SUPPLIER__TLS__KEY": str(certificates.client_key),
-        "SUPPLIER__TLS__CA": str(certificates.ca),
-        "SUPPLIER__DOUBT_LIMITS__AddFaultReport": "1500ms",
+        "SUPPLIER__TLS__CERTIFICATE": str(ours.client_certificate),
+        "SUPPLIER__TLS__KEY": str(ours.client_key),
+        "SUPPLIER__TLS__CA": str(ours.ca),
+        "SUPPLIER__DOUBT_LIMITS__AddFaultReport": "3s",
+        "SERVER__HOST": "127.0.0.1",
+        "SERVER__PORT": "0",
+        "SERVER__TLS__CERTIFICATE": str(theirs.server_certificate),
+        "SERVER__TLS__KEY": str(theirs.server_key),
+        "SERVER__TLS__CA": str(theirs.ca),
+        "SERVER__ALLOWED_SUBJECTS": f"CN={SUPPLIER}",
+        "PROJECTOR__WARN_BEFORE": f"{warn_before.total_seconds():.0f}s",
         "WORKER__RETRY_FIRST": "200ms",
         "TELEMETRY__HOST": "127.0.0.1",
         "TELEMETRY__PORT": "0",
@@ -136,21 +189,26 @@ def _settings(*, bootstrap: str, registry: str, twin: str, certificates: Certifi
         "TOPICS__REPLICATION_FACTOR": "1",
     }
     if not mock:
-        # Others work on a real cluster: topics, subjects and group of this run have names of their own.
+        # Others work on a real cluster: topics, subjects and groups of this run have names of their own.
         prefix = f"demo-{uuid4().hex[:8]}."
         brokers = Admin({"bootstrap.servers": bootstrap}, timeout=timedelta(seconds=5)).brokers()
         variables |= {
             "KAFKA__GROUP_ID": f"{prefix}worker",
+            "PROJECTOR__GROUP_ID": f"{prefix}projector",
             "TOPICS__PREFIX": prefix,
             "TOPICS__REPLICATION_FACTOR": str(min(brokers, 3)),
         }
-    settings = load(Settings, {f"ADAPTER_{name}": value for name, value in variables.items()})
-    if mock:
-        # It answers a waiting consumer only at the end of this time, half a second unless told; producers, which get
-        # all properties too, would warn of one that is not theirs.
-        quick = settings.kafka.model_copy(update={"properties": {"fetch.wait.max.ms": "10", "log_level": "0"}})
-        settings = settings.model_copy(update={"kafka": quick})
-    return settings
+    return {f"ADAPTER_{name}": value for name, value in variables.items()}
+
+
+def _quick(settings: _Tree, *, mock: bool) -> _Tree:
+    """The mock cluster answers a waiting consumer only at the end of a time, half a second unless told; producers get
+    all properties too and would warn of one that is not theirs.
+    """
+    if not mock:
+        return settings
+    quick = settings.kafka.model_copy(update={"properties": {"fetch.wait.max.ms": "10", "log_level": "0"}})
+    return settings.model_copy(update={"kafka": quick})
 
 
 async def _known_everywhere(admin: Admin, names: list[str]) -> None:
@@ -161,7 +219,7 @@ async def _known_everywhere(admin: Admin, names: list[str]) -> None:
         raise Unavailable(f"the topics were made and are not seen after {_TOPICS_WITHIN:.0f} s")
 
 
-async def _register(known: Catalogue, settings: Settings, registry: HttpRegistry) -> dict[str, Encoder]:
+async def _register(known: Catalogue, settings: Receiving, registry: HttpRegistry) -> dict[str, Encoder]:
     """Registers all schemas as `adapter schemas register` does; encoders of the commands."""
     strategy = SubjectStrategy(settings.registry.subject_strategy)
     topics = settings.topics.names()
@@ -178,16 +236,17 @@ async def _register(known: Catalogue, settings: Settings, registry: HttpRegistry
     return encoders
 
 
-async def _joined(worker: Worker, running: "asyncio.Task[None]") -> None:
-    """Waits until the group has given the worker all partitions. Raises what made it fail, Unavailable."""
+async def _joined(worker: Worker, projector: Projector, running: Iterable["asyncio.Task[None]"]) -> None:
+    """Waits until the groups have given each flow all partitions. Raises what made one fail, Unavailable."""
 
     async def joined() -> bool:
-        if running.done():
-            await running
-        return len(worker.assignments) == PARTITIONS
+        for task in running:
+            if task.done():
+                await task
+        return len(worker.assignments) == len(projector.partitions) == PARTITIONS
 
     if not await wait_until(joined, within=_JOINED_WITHIN):
-        raise Unavailable(f"the worker got no partitions within {_JOINED_WITHIN:.0f} s")
+        raise Unavailable(f"the flows got no partitions within {_JOINED_WITHIN:.0f} s")
 
 
 async def wait_until(condition: Callable[[], Awaitable[bool]], *, within: float) -> bool:
@@ -201,10 +260,12 @@ async def wait_until(condition: Callable[[], Awaitable[bool]], *, within: float)
     return False
 
 
-async def _stop(worker: Worker, running: "asyncio.Task[None]") -> None:
-    """Gives the partitions back while the worker can still commit, as at a SIGTERM."""
-    if not running.done():
-        await worker.close()
-    running.cancel()
-    with suppress(asyncio.CancelledError, Exception):  # what failed has been told where it was awaited
-        await running
+async def _stop(flows: Iterable[Worker | Projector], running: Iterable["asyncio.Task[None]"]) -> None:
+    """Gives the partitions back while the flows can still commit, as at a SIGTERM."""
+    if not any(task.done() for task in running):
+        for flow in flows:
+            await flow.close()
+    for task in running:
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):  # what failed has been told where it was awaited
+            await task

@@ -1,4 +1,4 @@
-"""The story: what happens to each ticket, and what is expected of every command.
+"""The story: what happens to each ticket, and what is expected of every command, every webhook and the ticket itself.
 
 A scene is one ticket's; all are played side by side. Within a scene commands go out one behind the other where the
 order of the lane is the point, and one after the other's outcome where its reply is needed.
@@ -8,16 +8,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from adapter.demo.board import Sending
+from adapter.demo.board import Step
 from adapter.demo.play import Ticket
-from adapter.twin import Fault, Kind, Status
+from adapter.twin import Dialect, Fault, Happening, Kind, Manner
 
 Scene = Callable[[Ticket], Awaitable[None]]
 
 
 async def whole_life(ticket: Ticket) -> None:
-    """A slow line from its report to the end, with an amendment right behind the report."""
+    """A slow line from its report to the end: amended, triaged, put on hold and taken up again, resolved, accepted."""
+    ticket.ends("CLOSED")
     await ticket.send("AddFaultReport", _report(ticket), expect=["FaultReportAdded: Pending"], note="Impaired Service")
+    confirmed = ticket.expects(Happening.AMENDED)
     amended = await ticket.send(
         "AmendFaultReport",
         _about(ticket) | {"faultDetails": {"triageFindings": "speed is low on all devices"}},
@@ -25,25 +27,27 @@ async def whole_life(ticket: Ticket) -> None:
         note="right behind it",
     )
     await amended.end()
-    maintainer = ticket.moved(Status.IN_PROGRESS)
+    await confirmed.end()
+    await ticket.happens(Happening.ACCEPTED).end()
+    await ticket.happens(Happening.TRIAGED).end()
+    await ticket.happens(Happening.IN_PROGRESS).end()
+    update = ticket.expects(Happening.UPDATE_REQUESTED, kind="in progress")
     asked = await ticket.send(
         "RequestFaultReportUpdate",
-        _about(ticket) | {"maintainerFaultReference": maintainer},
+        _about(ticket),
         expect=["FaultReportUpdateRequested"],
+        note="the adapter fills in the supplier's reference",
     )
     await asked.end()
-    ticket.moved(Status.RESOLVED)
-    closed = await ticket.send(
-        "ResolveResponse",
-        _about(ticket) | {"resolveAccepted": True},
-        expect=["ResolveResponseDelivered"],
-        note="accepted",
-    )
-    await closed.end()
+    await update.end()
+    await ticket.happens(Happening.ON_HOLD, note="its clock stands still").end()
+    await ticket.happens(Happening.IN_PROGRESS).end()
+    await _resolved(ticket, accepted=True)
 
 
 async def appointment(ticket: Ticket) -> None:
-    """A total loss of service needs an appointment; later it is moved to another slot."""
+    """A total loss of service needs an appointment; it is moved to another slot, kept, and the repair does not hold."""
+    ticket.ends("CLOSED")
     address = {"addressKey": "100012345678", "appointmentType": "Repair", "productName": "ftthl2r"}
     monday = _next_monday()
     found = await ticket.send(
@@ -60,6 +64,9 @@ async def appointment(ticket: Ticket) -> None:
         note=f"Service Outage, key {key}",
     )
     await added.end()
+    await ticket.happens(Happening.ACCEPTED).end()
+    await ticket.happens(Happening.IN_PROGRESS).end()
+    await ticket.happens(Happening.APPOINTMENT_CONFIRMED).end()
     again = await ticket.send(
         "QueryAppointmentAvailability",
         address | {"appointmentsFrom": monday.isoformat(), "reappointment": True},
@@ -68,6 +75,7 @@ async def appointment(ticket: Ticket) -> None:
     )
     last = (await again.end())["reply"]["appointmentSlots"][-1]
     key = await _reserve(ticket, address | {"appointmentSlot": _slot(last), "reappointment": True})
+    confirmed = ticket.expects(Happening.AMENDED)
     moved = await ticket.send(
         "AmendFaultReport",
         _about(ticket) | {"appointment": {"appointmentReservationKey": key}},
@@ -75,18 +83,17 @@ async def appointment(ticket: Ticket) -> None:
         note=f"new key {key}",
     )
     await moved.end()
-    ticket.moved(Status.RESOLVED)
-    rejected = await ticket.send(
-        "ResolveResponse",
-        _about(ticket) | {"resolveAccepted": False, "rejectedReason": "still no light on the ONT"},
-        expect=["ResolveResponseDelivered"],
-        note="rejected, the ticket is opened again",
-    )
-    await rejected.end()
+    await confirmed.end()
+    await ticket.happens(Happening.APPOINTMENT_CONFIRMED).end()
+    await ticket.happens(Happening.APPOINTMENT_COMPLETED, code="FR").end()
+    await _resolved(ticket, accepted=False)
+    await ticket.happens(Happening.IN_PROGRESS, kind="appointment completed", note="work goes on").end()
+    await _resolved(ticket, accepted=True)
 
 
 async def no_reservation(ticket: Ticket) -> None:
     """A Service Outage without a reservation key breaks a documented rule: nothing is sent to the supplier."""
+    ticket.ends("REJECTED")
     await _end(
         await ticket.send(
             "AddFaultReport",
@@ -99,7 +106,8 @@ async def no_reservation(ticket: Ticket) -> None:
 
 
 async def used_reference(ticket: Ticket) -> None:
-    """The supplier refuses a second report of one reference; a command that comes twice is sent once."""
+    """A second report of one reference is refused; a command that comes twice is sent once, a webhook told once."""
+    ticket.ends("ACCEPTED")
     added = await ticket.send("AddFaultReport", _report(ticket), expect=["FaultReportAdded: Pending"])
     await ticket.send_again(added)
     await _end(
@@ -110,10 +118,12 @@ async def used_reference(ticket: Ticket) -> None:
             note="another report of the same reference",
         )
     )
+    await ticket.happens(Happening.ACCEPTED, manner=Manner(repeated=True), note="told twice, the same message").end()
 
 
 async def busy_supplier(ticket: Ticket) -> None:
     """The supplier is too busy for the first two tries; what stands behind in the lane waits for the third."""
+    ticket.ends("IN_PROGRESS", late=1)
     ticket.trouble(
         Fault(Kind.STATUS, operation="addFaultReport", key=ticket.reference, status=503, times=2),
         "answers 503 to the next two requests",
@@ -121,6 +131,7 @@ async def busy_supplier(ticket: Ticket) -> None:
     await ticket.send(
         "AddFaultReport", _report(ticket), expect=["FaultReportAdded: Pending, 3 tries"], requests=3, note="tried again"
     )
+    confirmed = ticket.expects(Happening.AMENDED)
     await _end(
         await ticket.send(
             "AmendFaultReport",
@@ -129,36 +140,58 @@ async def busy_supplier(ticket: Ticket) -> None:
             note="waits for the report",
         )
     )
+    await confirmed.end()
+    await ticket.happens(Happening.ACCEPTED).end()
+    held = ticket.happens(Happening.ON_HOLD, manner=Manner(late=True), note="told after what follows")
+    went_on = ticket.happens(Happening.IN_PROGRESS)
+    await went_on.end()
+    await held.end()
 
 
 async def lost_answer(ticket: Ticket) -> None:
-    """The connection breaks after the request was taken: never repeated blindly, told as unknown, then settled."""
-    ticket.trouble(
-        Fault(Kind.RESET, operation="addFaultReport", key=ticket.reference, taken=True),
-        "takes the next request and breaks the connection",
-    )
-    await ticket.send(
-        "AddFaultReport",
-        _report(ticket),
-        expect=["CommandOutcomeUnknown: reset", "CommandSettled: undetermined"],
-        note="its answer gets lost",
-    )
-    await _end(
-        await ticket.send(
-            "AmendFaultReport",
-            _about(ticket) | {"faultDetails": {"triageComplete": True}},
-            expect=["FaultReportAmended"],
-            note="waits until that is settled",
-        )
-    )
+    """A connection breaks after the request was taken: never repeated blindly; a notification clears the doubt."""
+    ticket.ends("ACCEPTED")
+    doubtful = await _doubt(ticket, "CommandSettled: accepted")
+    await doubtful.reaches(1)
+    await ticket.happens(Happening.ACCEPTED, note="so it had arrived").end()
+    await doubtful.end()
+    await _behind_the_doubt(ticket)
+
+
+async def nobody_knows(ticket: Ticket) -> None:
+    """The same, and the supplier keeps silent: the doubt ends by its time limit, the ticket goes on."""
+    ticket.ends("PENDING")
+    await _doubt(ticket, "CommandSettled: undetermined")
+    await _behind_the_doubt(ticket)
 
 
 async def unreadable(ticket: Ticket) -> None:
-    """What is no Avro goes to the dead letters as it came; the next command of that key is not in its way."""
+    """What is no Avro goes to the dead letters, what is no notification to the quarantine; strange ones are read."""
+    ticket.ends("ACCEPTED")
     value = b"this is no Avro record"
     dead = await ticket.send_bytes(value, expect=["dead letter: unframed"], note=f"{len(value)} bytes of plain text")
     assert (await dead.end())["value"] == value, "a dead letter has the original bytes"
     await _end(await ticket.send("AddFaultReport", _report(ticket), expect=["FaultReportAdded: Pending"]))
+    page = b"<html><body>504 Gateway Time-out</body></html>"
+    kept = await ticket.posts(page, expect=["quarantined: unknown-root"], note="a proxy's error page")
+    assert (await kept.end())["value"] == page, "the quarantine has the original bytes"
+    strange = ticket.happens(
+        Happening.ACCEPTED,
+        manner=Manner(dialects=(Dialect.SOAP_1_2, Dialect.PREFIXES, Dialect.CHILD_ORDER, Dialect.UNKNOWN_ELEMENTS)),
+        note="in another dialect",
+    )
+    assert (await strange.end())["deviations"], "what strays is listed"
+
+
+async def silence(ticket: Ticket) -> None:
+    """Nobody answers a resolution: the projector warns before the deadline, then the supplier closes the ticket."""
+    ticket.ends("CLOSED")
+    await _end(await ticket.send("AddFaultReport", _report(ticket), expect=["FaultReportAdded: Pending"]))
+    await ticket.happens(Happening.ACCEPTED).end()
+    warned = ticket.waits_for("ResolveDeadlineApproaching")
+    await ticket.happens(Happening.RESOLVED).end()
+    await warned.end()
+    await ticket.happens(Happening.CLOSED, note="as after 48 hours of silence").end()
 
 
 STORY: Mapping[str, Scene] = {
@@ -168,12 +201,57 @@ STORY: Mapping[str, Scene] = {
     "SP-1004": used_reference,
     "SP-1005": busy_supplier,
     "SP-1006": lost_answer,
-    "SP-1007": unreadable,
+    "SP-1007": nobody_knows,
+    "SP-1008": unreadable,
+    "SP-1009": silence,
 }
 
 
-async def _end(sending: Sending) -> None:
-    await sending.end()
+async def _doubt(ticket: Ticket, settled: str) -> Step:
+    ticket.trouble(
+        Fault(Kind.RESET, operation="addFaultReport", key=ticket.reference, taken=True),
+        "takes the next request and breaks the connection",
+    )
+    return await ticket.send(
+        "AddFaultReport",
+        _report(ticket),
+        expect=["CommandOutcomeUnknown: reset", settled],
+        note="its answer gets lost",
+    )
+
+
+async def _behind_the_doubt(ticket: Ticket) -> None:
+    confirmed = ticket.expects(Happening.AMENDED)
+    await _end(
+        await ticket.send(
+            "AmendFaultReport",
+            _about(ticket) | {"faultDetails": {"triageComplete": True}},
+            expect=["FaultReportAmended"],
+            note="waits until that is settled",
+        )
+    )
+    await confirmed.end()
+
+
+async def _end(step: Step) -> None:
+    await step.end()
+
+
+async def _resolved(ticket: Ticket, *, accepted: bool) -> None:
+    """The supplier resolves it, and the buyer accepts that or not."""
+    await ticket.happens(Happening.RESOLVED).end()
+    then = ticket.expects(Happening.CLOSED if accepted else Happening.RE_OPENED)
+    answer: dict[str, Any] = {"resolveAccepted": accepted}
+    if not accepted:
+        answer["rejectedReason"] = "still no light on the ONT"
+    answered = await ticket.send(
+        "ResolveResponse",
+        _about(ticket) | answer,
+        expect=["ResolveResponseDelivered"],
+        note="accepted" if accepted else "rejected, the ticket is opened again",
+    )
+    await answered.end()
+    await then.end()
 
 
 async def _reserve(ticket: Ticket, fields: Mapping[str, Any]) -> str:

@@ -25,8 +25,8 @@ from adapter.twin.settings import Notify
 from adapter.twin.tickets import Books, Change
 
 _LONGEST_PAUSE: Final = 60.0
-_TICK: Final = timedelta(microseconds=100)
-"""Resolution of the times in a message."""
+_TICK: Final = timedelta(milliseconds=1)
+"""So far apart are the times of two messages at least: some dialects write no more than three digits of a second."""
 
 
 @dataclass(frozen=True, slots=True)

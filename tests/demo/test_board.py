@@ -6,23 +6,22 @@ import re
 
 import pytest
 
-from adapter.demo.board import Board, Sending, Unexpected, problems
+from adapter.demo.board import Board, State, Step, Unexpected
 from adapter.demo.display import Display
-from adapter.transport.kafka.client import Sent
 
 DOUBT = ("CommandOutcomeUnknown: reset", "CommandSettled: undetermined")
 
 
-def sending(*expected: str, requests: int = 1) -> Sending:
-    return Sending("SP-1", "AddFaultReport", expected, requests, "m-1", Sent("commands", b"SP-1", b""))
+def step(*expected: str, messages: int = 1) -> Step:
+    return Step("SP-1", "AddFaultReport", expected, messages)
 
 
-def judged(*seen: str, expected: tuple[str, ...], requests: int = 1) -> list[str]:
+def judged(*seen: str, expected: tuple[str, ...], messages: int = 1) -> list[str]:
     board = Board()
-    board.enter("c-1", sending(*expected))
+    board.enter("c-1", step(*expected))
     for text in seen:
         board.saw("c-1", text, {})
-    return problems(board, {"m-1": requests})
+    return board.problems({"c-1": messages})
 
 
 def test_all_as_expected_is_no_problem() -> None:
@@ -46,22 +45,51 @@ def test_anything_else_is_named(seen: tuple[str, ...]) -> None:
     assert problem.endswith("seen " + (", then ".join(seen) or "nothing"))
 
 
-@pytest.mark.parametrize("requests", [0, 2])
-def test_a_request_that_is_missing_or_repeated_is_named(requests: int) -> None:
-    found = judged(*DOUBT, expected=DOUBT, requests=requests)
-    assert found == [f"SP-1: AddFaultReport: the supplier got {requests} requests, expected 1"]
+@pytest.mark.parametrize("messages", [0, 2])
+def test_a_message_that_is_missing_or_repeated_is_named(messages: int) -> None:
+    found = judged(*DOUBT, expected=DOUBT, messages=messages)
+    assert found == [f"SP-1: AddFaultReport: {messages} messages to or from the supplier, expected 1"]
 
 
-def test_an_outcome_of_nothing_that_was_sent_is_named() -> None:
+def test_an_outcome_of_nothing_that_was_done_is_named() -> None:
     board = Board()
     assert board.saw("c-9", "FaultReportAdded", {}) is None
-    assert problems(board, {}) == ["an outcome of nothing that was sent: FaultReportAdded"]
+    assert board.problems({}) == ["an outcome of nothing that was done: FaultReportAdded"]
+
+
+def test_an_event_that_comes_twice_is_named() -> None:
+    board = Board()
+    for identifier in ("one", "other", "one"):
+        board.saw_event("SP-1", identifier)
+    assert board.problems({}) == ["the event one came 2 times"]
+
+
+@pytest.mark.parametrize(
+    ("ticket", "told"),
+    [
+        (None, "has no state"),
+        ({"status": "PENDING", "events": 2, "lateEvents": 1}, "is PENDING after 2 events, 1 of them late"),
+        ({"status": "CLOSED", "events": 1, "lateEvents": 1}, "is CLOSED after 1 events, 1 of them late"),
+        ({"status": "CLOSED", "events": 2, "lateEvents": 0}, "is CLOSED after 2 events, 0 of them late"),
+        ({"status": "CLOSED", "events": 2, "lateEvents": 1}, None),
+    ],
+)
+def test_a_ticket_that_does_not_stand_as_it_should_is_named(ticket: dict[str, object] | None, told: str | None) -> None:
+    board = Board()
+    board.states["SP-1"] = State("CLOSED", late=1)
+    for identifier in ("one", "other"):
+        board.saw_event("SP-1", identifier)
+    if ticket is not None:
+        board.tickets["SP-1"] = ticket
+    expected = [f"SP-1: {told}, expected CLOSED after 2 events, 1 of them late"] if told else []
+    assert board.problems({}) == expected
+    assert board.decided is (told is None)
 
 
 async def test_a_scene_waits_for_the_last_outcome_and_gets_its_record() -> None:
     board = Board()
-    board.enter("c-1", sending(*DOUBT))
-    ending = asyncio.create_task(board.sendings["c-1"].end())
+    board.enter("c-1", step(*DOUBT))
+    ending = asyncio.create_task(board.steps["c-1"].end())
     board.saw("c-1", DOUBT[0], {"n": 1})
     await asyncio.sleep(0)
     assert not ending.done()
@@ -73,10 +101,10 @@ async def test_a_scene_waits_for_the_last_outcome_and_gets_its_record() -> None:
 
 async def test_a_scene_is_broken_off_by_another_outcome() -> None:
     board = Board()
-    board.enter("c-1", sending(*DOUBT))
+    board.enter("c-1", step(*DOUBT))
     board.saw("c-1", "FaultReportAdded: Pending", {})
     with pytest.raises(Unexpected, match="SP-1: AddFaultReport: FaultReportAdded: Pending"):
-        await board.sendings["c-1"].end()
+        await board.steps["c-1"].end()
     assert board.decided
 
 
@@ -109,16 +137,17 @@ def test_the_timeline_is_aligned() -> None:
     assert first.index(" x") == second.index(" x")
 
 
-def test_the_summary_shows_what_was_seen_instead() -> None:
+def test_the_summary_has_a_row_for_each_ticket_and_says_which_is_not_as_expected() -> None:
     board, out = Board(), io.StringIO()
-    board.enter("c-1", sending("FaultReportAdded: Pending"))
+    board.enter("c-1", step("FaultReportAdded: Pending"))
+    board.enter("c-2", Step("SP-2", "AmendFaultReport", ("FaultReportAmended",), 1))
     board.saw("c-1", "CommandRejected by supplier: 409", {})
-    Display(out).summary(board, {"m-1": 2})
-    cells = re.split(r"\s{2,}", out.getvalue().splitlines()[1])
-    assert cells == [
-        "SP-1",
-        "AddFaultReport",
-        "FaultReportAdded: Pending",
-        "CommandRejected by supplier: 409",
-        "2, expected 1",
+    board.saw("c-2", "FaultReportAmended", {})
+    board.tickets["SP-2"] = {"status": "PENDING", "events": 1, "lateEvents": 0}
+    messages = {"c-1": 2, "c-2": 1}
+    Display(out).summary(board, board.problems(messages), messages)
+    rows = [re.split(r"\s{2,}", line) for line in out.getvalue().splitlines()[1:]]
+    assert rows == [
+        ["SP-1", "1", "1", "2", "none", "no"],
+        ["SP-2", "1", "1", "1", "PENDING", "1", "0", "as expected"],
     ]

@@ -15,7 +15,10 @@ from adapter.catalogue import load
 from adapter.suppliers import cityfibre
 from tests.support.processes import Process, Processes
 
-GOOD = "20 records sent, 21 outcomes, every one as expected."
+GOOD = (
+    "24 records sent, 33 notifications: 58 events, 9 tickets, 1 dead letter, 1 in quarantine: "
+    "all as expected, nothing lost, nothing twice."
+)
 
 SABOTAGED = """
 import asyncio
@@ -67,6 +70,12 @@ async def test_on_the_mock_cluster_every_outcome_is_the_expected_one(demo: Start
         "FaultReportAdded: Pending, 3 tries",
         "dead letter: unframed",
         "CommandSettled: undetermined",
+        "CommandSettled: accepted",
+        "FaultReportUpdated: appointment completed",
+        "FaultReportUpdated: re-opened",
+        "FaultReportUpdated: closed",
+        "ResolveDeadlineApproaching",
+        "quarantined: unknown-root",
     ):
         assert f"<- {outcome}" in output
     assert "\033" not in output
@@ -84,6 +93,7 @@ async def test_on_a_real_cluster_too_and_its_topics_are_gone_afterwards(
     assert await process.ended(within=60) == 0, process.tail()
     assert GOOD in process.output
     assert "MOCK" not in process.output
+    assert "|rdkafka#" not in process.output
     found = re.search(r"topics (demo-\w+\.)fault\.\*", process.output)
     assert found is not None
     topics = AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics
@@ -95,13 +105,13 @@ async def test_an_outcome_that_is_not_the_expected_one_fails_it(processes: Proce
     assert await process.ended(within=40) == 1, process.tail()
     output = process.output
     rejected = "CommandRejected by adapter: invalid"
-    assert "every one as expected" not in output
+    assert "all as expected" not in output
     assert f"SP-2: AddFaultReport: expected FaultReportAdded: Pending, seen {rejected}" in output
     assert f"SP-3: AddFaultReport: expected nothing, seen {rejected}" in output
     assert "not as expected (2):" in output
     (left,) = left_in(folder)
-    assert f"the worker's log is {left / 'worker.log'}" in output
-    assert "worker starts" in (left / "worker.log").read_text()
+    assert f"the adapter's log is {left / 'adapter.log'}" in output
+    assert "worker starts" in (left / "adapter.log").read_text()
 
 
 async def test_an_interrupt_stops_it_cleanly(demo: Starter, folder: Path) -> None:
@@ -114,7 +124,7 @@ async def test_an_interrupt_stops_it_cleanly(demo: Starter, folder: Path) -> Non
     assert left_in(folder) == []
 
 
-async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, folder: Path) -> None:
+async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, processes: Processes, folder: Path) -> None:
     process = demo("--keep")
     await process.ready(lambda process: "--wait" in process.output, within=40)
     assert GOOD in process.output
@@ -129,6 +139,15 @@ async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, folder: Pat
         figures = await client.get(metrics[0])
     assert f"{topic}-fault.event.FaultReportAdded" in subjects.json()
     assert "adapter_commands_received_total" in figures.text
+    settings = re.search(r"settings +export (.*)", process.output)
+    assert settings is not None
+    env = dict(setting.split("=", 1) for setting in settings[1].split())
+    shown = processes.adapter("tickets", "--all", env=env)
+    assert await shown.ended() == 0, shown.tail()
+    assert {"SP-1001", "SP-1009"} <= set(re.findall(r'"buyerFaultReference": "(SP-\d+)"', shown.output))
+    watched = processes.adapter("watch", "--since", "beginning", "--until-now", "--reference", "SP-1001", env=env)
+    assert await watched.ended() == 0, watched.tail()
+    assert '"kind": "CLOSED"' in watched.output
     assert process.exit_code is None
     assert await process.stop() == 0
     assert left_in(folder) == []

@@ -54,6 +54,9 @@ chart: install ship-tools ## lint, render and validate the Helm chart, and its r
 	  && $(SHIP)/bin/kubernetes-validate --strict --quiet --no-warn -k $$version build/$$example.yaml || exit 1; done; done
 	$(BIN)/python -m pytest tests/chart
 
+cluster-test: install ## the chart on the cluster kubectl points to: installed, upgraded under load, uninstalled; IMAGE=name:tag there
+	FAULT_ADAPTER_CLUSTER_IMAGE=$(or $(IMAGE),fault-adapter:$(VERSION)) $(BIN)/python -m pytest -s tests/chart/test_cluster.py
+
 chart-pages: install ## the settings' part of the chart's schema, and its README, made anew
 	$(BIN)/python helm/generate.py
 

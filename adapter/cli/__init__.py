@@ -22,6 +22,7 @@ _COMMANDS: Final = (
     ("demo", "flows", "the whole product against a twin, on this machine"),
     ("topics", "topics", "compare the cluster's topics with those wanted; create what is missing"),
     ("schemas", "schemas", "check, register and show the schemas"),
+    ("check", "check", "is everything there for a role to go live?"),
     ("settings", "settings", "every setting with its default and meaning"),
     ("send", "send", "send commands written as JSON, and follow their outcomes"),
     ("watch", "watch", "show the events as they come"),
@@ -34,6 +35,7 @@ first steps:
   adapter settings                           what can be set, all through variables ADAPTER_…
   adapter topics plan                        what the cluster lacks
   adapter schemas register                   hand the schemas to the registry
+  adapter check worker                       is everything there to go live?
   adapter worker                             start, commands to the supplier
   adapter server                             start, notifications to Kafka
   adapter projector                          start, current state of each ticket

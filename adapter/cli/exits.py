@@ -21,7 +21,7 @@ _MEANINGS = {
     Exit.DONE: "done",
     Exit.FAILED: "failed: something outside did not answer or refused",
     Exit.WRONG: "wrong usage, settings, schemas or input; nothing was done",
-    Exit.DIFFERENT: "topics plan, schemas check: not as it should be",
+    Exit.DIFFERENT: "topics plan, schemas check, check: not as it should be",
     Exit.NOT_ACCEPTED: "send --wait: a command was not accepted, or has no outcome yet; twin notify: not acknowledged",
     Exit.INTERRUPTED: "interrupted",
 }

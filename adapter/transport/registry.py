@@ -7,7 +7,8 @@ import base64
 import json
 import time
 from collections.abc import Callable, Coroutine
-from datetime import timedelta
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -54,6 +55,9 @@ class HttpRegistry:
         self._timeout = timeout.total_seconds()
         self._client = httpx.AsyncClient(verify=context, timeout=self._timeout, trust_env=False)
         self._credentials = credentials
+        self.time: datetime | None = None
+        """What the registry's clock said in its last answer."""
+
         self._schemas: _Kept[int, str] = _Kept(absent_for=absent_for, clock=clock)
         self._identifiers: _Kept[tuple[str, str], int] = _Kept(absent_for=absent_for, clock=clock)
 
@@ -98,6 +102,12 @@ class HttpRegistry:
         status, answer = await self._ask("PUT", f"/config/{_quoted(subject)}", {"compatibility": level})
         if status != HTTPStatus.OK:
             raise Stop(f"{subject}: the registry refuses the compatibility level: {_said(status, answer)}")
+
+    async def compatibility(self, subject: str) -> str | None:
+        """The level that applies to the subject by its own rule; None if it has none. Raises Unavailable."""
+        status, answer = await self._ask("GET", f"/config/{_quoted(subject)}")
+        level = answer.get("compatibilityLevel")
+        return level if status == HTTPStatus.OK and isinstance(level, str) else None
 
     async def close(self) -> None:
         await self._schemas.close()
@@ -162,6 +172,7 @@ class HttpRegistry:
             raise Unavailable(f"no answer within {self._timeout:g} s") from None
         except httpx.TransportError as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
+        self.time = _date(reply.headers.get("Date"))
         return reply.status_code, _answer(reply.status_code, bytes(body))
 
 
@@ -211,6 +222,13 @@ class _Kept(Generic[K, V]):
         now = self._clock()
         self._absent = {other: until for other, until in self._absent.items() if until > now}
         self._absent[key] = now + self._absent_for
+
+
+def _date(header: str | None) -> datetime | None:
+    try:
+        return None if header is None else parsedate_to_datetime(header)
+    except ValueError:
+        return None
 
 
 def _address(text: str) -> str:

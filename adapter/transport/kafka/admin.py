@@ -37,6 +37,8 @@ class Config:
     name: str
     value: str
     wish: Wish
+    vital: bool = False
+    """A promise rests on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
+    """`vital`: as long as it is so, a promise does not hold or the adapter does not start."""
+
     topic: str
     text: str
+    vital: bool
 
     def __str__(self) -> str:
         return f"{self.topic}: {self.text}"
@@ -88,7 +93,7 @@ def wanted(topics: Topics) -> tuple[Wanted, ...]:
             keyed,
             (
                 *config,
-                Config("max.message.bytes", str(longest), size_wish),
+                Config("max.message.bytes", str(longest), size_wish, vital=True),
                 Config("min.insync.replicas", str(in_sync), Wish.AT_LEAST),
             ),
         )
@@ -96,7 +101,7 @@ def wanted(topics: Topics) -> tuple[Wanted, ...]:
     return (
         topic(names.commands, *_kept(keep.commands), longest=large // 2),
         topic(names.events, *_kept(keep.events)),
-        topic(names.tickets, Config("cleanup.policy", "compact", Wish.EXACTLY)),
+        topic(names.tickets, Config("cleanup.policy", "compact", Wish.EXACTLY, vital=True)),
         topic(names.journal, *_kept(keep.journal)),
         topic(names.dead_letters, *_kept(keep.dead_letters), keyed=False),
         topic(names.quarantine, *_kept(keep.quarantine), keyed=False),
@@ -108,19 +113,21 @@ def differences(wants: Iterable[Wanted], found: Mapping[str, Found]) -> Iterator
     for want in wants:
         have = found.get(want.name)
         if have is None:
-            yield Difference(want.name, "is missing")
+            yield Difference(want.name, "is missing", vital=True)
             continue
         if want.keyed and have.partitions != want.partitions:
-            yield Difference(want.name, f"has {have.partitions} partitions, wanted are {want.partitions}")
+            text = f"has {have.partitions} partitions, wanted are {want.partitions}"
+            yield Difference(want.name, text, vital=True)
         if have.replication_factor < want.replication_factor:
             text = f"has {have.replication_factor} copies of each partition, wanted are {want.replication_factor}"
-            yield Difference(want.name, text)
+            yield Difference(want.name, text, vital=False)
         for config in want.config:
             value = None if have.config is None else have.config.get(config.name)
             if value is not None and not _granted(config, value):
                 yield Difference(
                     want.name,
                     f"{config.name} is {value}, wanted is {config.wish} {config.value}".replace("exactly ", ""),
+                    config.vital,
                 )
 
 
@@ -164,6 +171,25 @@ class Admin:
             )
             for name, topic in existing.items()
         }
+
+    def rights(self, names: Sequence[str]) -> dict[str, frozenset[str]]:
+        """What we may do with those of the topics that exist and tell: "READ", "WRITE" and so on; everything where the
+        cluster has no access rules. Raises Unavailable.
+        """
+        asked = self._client.describe_topics(
+            TopicCollection(list(names)), request_timeout=self._timeout, include_authorized_operations=True
+        )
+        found: dict[str, frozenset[str]] = {}
+        for name, answer in asked.items():
+            try:
+                operations = self._wait(answer).authorized_operations
+            except KafkaException as error:
+                if _code(error) == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    found[name] = frozenset()
+                continue
+            if operations is not None:
+                found[name] = frozenset(operation.name for operation in operations)
+        return found
 
     def create(self, topics: Iterable[Wanted]) -> None:
         """Make these topics; one that exists by now is left alone. Raises Stop with every refusal, Unavailable."""
@@ -261,7 +287,7 @@ _UNSUPPORTED: Final[int] = getattr(KafkaError, "_UNSUPPORTED_FEATURE")  # noqa: 
 def _kept(retention: timedelta) -> tuple[Config, Config]:
     milliseconds = retention // timedelta(milliseconds=1)
     return (
-        Config("cleanup.policy", "delete", Wish.EXACTLY),
+        Config("cleanup.policy", "delete", Wish.EXACTLY, vital=True),
         Config("retention.ms", str(milliseconds), Wish.AT_LEAST),
     )
 

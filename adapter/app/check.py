@@ -1,0 +1,385 @@
+"""What stands between an installation and going live, looked at from where it will run. Nothing is changed: what is
+written is a transactional id that no worker uses.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from adapter import catalogue
+from adapter.app.start import load_catalogue, open_registry
+from adapter.catalogue import Catalogue, SubjectStrategy
+from adapter.core.errors import Stop, Unavailable
+from adapter.settings import Bus, Projecting, Receiving, Settings, Telemetry, load
+from adapter.suppliers import cityfibre
+from adapter.transport import probe
+from adapter.transport.kafka.admin import Admin, Difference, Found, differences, wanted
+from adapter.transport.kafka.producer import TransactionalProducer
+from adapter.transport.server_tls import server_context
+from adapter.transport.tls import TlsFiles, client_context
+
+SOON: Final = timedelta(days=30)
+"""A certificate that expires within this is told."""
+
+SKEW: Final = timedelta(seconds=5)
+LIMIT: Final = 5.0
+"""Seconds to wait for one answer."""
+
+
+class Role(StrEnum):
+    WORKER = "worker"
+    SERVER = "server"
+    PROJECTOR = "projector"
+
+
+class Verdict(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing looked at. `fix` says what to do, where something is to be done."""
+
+    subject: str
+    verdict: Verdict
+    said: str
+    fix: str = ""
+
+
+_TREES: Final[Mapping[Role, type[Receiving | Projecting]]] = {
+    Role.WORKER: Settings,
+    Role.SERVER: Receiving,
+    Role.PROJECTOR: Projecting,
+}
+_NEEDS: Final[Mapping[Role, Mapping[str, frozenset[str]]]] = {
+    Role.WORKER: {
+        "commands": frozenset({"READ"}),
+        "events": frozenset({"READ", "WRITE"}),
+        "tickets": frozenset({"READ"}),
+        "journal": frozenset({"READ", "WRITE"}),
+        "dead_letters": frozenset({"WRITE"}),
+    },
+    Role.SERVER: {"events": frozenset({"WRITE"}), "quarantine": frozenset({"WRITE"})},
+    Role.PROJECTOR: {"events": frozenset({"READ", "WRITE"}), "tickets": frozenset({"READ", "WRITE"})},
+}
+"""What each role does with the topics."""
+
+
+async def check(role: Role) -> AsyncGenerator[Line, None]:
+    """One line after another, as it is known. Settings that are wrong are the last thing that is told."""
+    try:
+        settings = load(_TREES[role])
+    except Stop as stop:
+        for problem in stop.problems:
+            yield Line("settings", Verdict.FAILED, problem, "see adapter settings")
+        return
+    yield Line("settings", Verdict.OK, f"complete for the {role}")
+    try:
+        known = _compile(settings)
+    except Stop as stop:
+        for problem in stop.problems:
+            yield Line("schemas", Verdict.FAILED, problem, "mend the schemas, or unset ADAPTER_SCHEMAS")
+        return
+    yield _port(settings.telemetry)
+    async for line in _own(settings, known):
+        yield line
+    async for line in _kafka(settings, role):
+        yield line
+    async for line in _registry(settings, known):
+        yield line
+
+
+async def _own(settings: Receiving | Projecting, known: Catalogue) -> AsyncIterator[Line]:
+    """What one role alone needs."""
+    match settings:
+        case Settings():
+            async for line in _supplier(settings, known):
+                yield line
+        case Receiving():
+            for line in _listener(settings):
+                yield line
+        case Projecting():
+            for line in _store(settings):
+                yield line
+
+
+def _compile(settings: Receiving | Projecting) -> Catalogue:
+    if isinstance(settings, Receiving):
+        return load_catalogue(settings)
+    return catalogue.load(cityfibre.supplier(), settings.schemas)
+
+
+def _port(telemetry: Telemetry) -> Line:
+    try:
+        with socket.create_server((telemetry.host, telemetry.port), reuse_port=False):
+            pass
+    except OSError as error:
+        said = f"{telemetry.host}:{telemetry.port}: {error.strerror or error}"
+        fix = "fine if the role runs here already; else another ADAPTER_TELEMETRY__PORT"
+        return Line("telemetry port", Verdict.WARNING, said, fix)
+    return Line("telemetry port", Verdict.OK, f"{telemetry.host}:{telemetry.port} is free")
+
+
+# -- certificates ------------------------------------------------------------------------------------------------------
+
+
+async def _supplier(settings: Settings, known: Catalogue) -> AsyncIterator[Line]:
+    supplier, subject = settings.supplier, "supplier certificate"
+    files = TlsFiles(supplier.tls.certificate, supplier.tls.key, supplier.tls.ca)
+    try:
+        context, _ = client_context(files)
+    except Stop as stop:
+        for line in _problems(subject, stop):
+            yield line
+        return
+    if files.certificate is None:
+        yield Line(
+            subject, Verdict.WARNING, "none", "the supplier asks for one: set ADAPTER_SUPPLIER__TLS__CERTIFICATE"
+        )
+    else:
+        for line in _file(subject, files.certificate, "client"):
+            yield line
+    if supplier.environment is not None:
+        address = known.supplier.environments[supplier.environment.value]
+    else:
+        assert supplier.base_url is not None, "settings have one of the two"
+        address = supplier.base_url
+    way = urlsplit(address)
+    assert way.hostname is not None, "a web address has one"
+    secure = way.scheme == "https"
+    port = way.port or (443 if secure else 80)
+    proxy = urlsplit(supplier.proxy.url) if supplier.proxy.url else None
+    secret = supplier.proxy.credentials
+    at = f"{way.hostname}:{port}" + (f" through {proxy.hostname}" if proxy else "")
+    try:
+        greeting = await probe.greet(
+            way.hostname,
+            port,
+            context if secure else None,
+            limit=LIMIT,
+            proxy=(proxy.hostname or "", proxy.port or 80) if proxy else None,
+            credentials=secret.read_text(encoding="utf-8").strip() if secret else None,
+        )
+    except Unavailable as error:
+        fix = "look at address, firewall, proxy and ADAPTER_SUPPLIER__TLS__CA; the supplier must know our certificate"
+        yield Line("supplier", Verdict.FAILED, f"{at}: {error}", fix)
+        return
+    if greeting is None:
+        yield Line("supplier", Verdict.WARNING, f"{at}: reached, without encryption", "write https:// for production")
+        return
+    said = f"{at}: {greeting.version}, {greeting.peer.subject}, until {greeting.peer.not_after:%Y-%m-%d}"
+    yield Line("supplier", Verdict.OK, said)
+
+
+def _listener(settings: Receiving) -> Iterator[Line]:
+    server, subject = settings.server, "listener certificate"
+    if server.allow_plaintext:
+        fix = "only behind a proxy that ends TLS (ADAPTER_SERVER__TRUSTED_PROXIES), or for a test"
+        yield Line(subject, Verdict.WARNING, "none: it listens without TLS", fix)
+    else:
+        try:
+            server_context(TlsFiles(server.tls.certificate, server.tls.key, server.tls.ca))
+        except Stop as stop:
+            yield from _problems(subject, stop)
+        else:
+            assert server.tls.certificate is not None, "a context needs one"
+            yield from _file(subject, server.tls.certificate, "server")
+    if server.allowed_subjects or server.allowed_networks:
+        said = f"{len(server.allowed_subjects)} subjects, {len(server.allowed_networks)} networks"
+        yield Line("callers", Verdict.OK, said)
+    else:
+        fix = "set ADAPTER_SERVER__ALLOWED_SUBJECTS or ADAPTER_SERVER__ALLOWED_NETWORKS"
+        yield Line("callers", Verdict.WARNING, "anyone with a certificate of the authorities", fix)
+    if server.spool.path is None:
+        yield Line("spool", Verdict.OK, "none: the supplier gets 503 while Kafka is away")
+    else:
+        yield _writable("spool", server.spool.path.parent)
+
+
+def _store(settings: Projecting) -> Iterator[Line]:
+    if settings.projector.store is None:
+        yield Line("store", Verdict.OK, "none: the tickets are read at every start")
+    else:
+        yield _writable("store", _existing(settings.projector.store))
+
+
+def _problems(subject: str, stop: Stop, fix: str = "") -> Iterator[Line]:
+    """What was found to be wrong; a problem that ends with what to do says it itself."""
+    for problem in stop.problems:
+        said, _, own = problem.rpartition("; ")
+        yield Line(subject, Verdict.FAILED, said or problem, own if said else fix)
+
+
+def _file(subject: str, path: Path, usage: str) -> Iterator[Line]:
+    """What of a usable certificate is still not as it should be."""
+    seen = probe.look(path)
+    left = seen.not_after - datetime.now(UTC)
+    said = f"{seen.subject}, of {seen.issuer}, until {seen.not_after:%Y-%m-%d}"
+    if usage not in seen.usages:
+        fix = f"have one issued with the extended key usage {usage}Auth"
+        yield Line(subject, Verdict.FAILED, f"{said}: is not for use as a {usage}'s", fix)
+    elif not seen.whole:
+        fix = "put the certificates into the file in order, each signed by the next"
+        yield Line(subject, Verdict.FAILED, f"{said}: the chain is broken", fix)
+    elif left < SOON:
+        fix = "renew it; a new file is taken up without a restart"
+        yield Line(subject, Verdict.WARNING, f"{said}: expires in {left.days} days", fix)
+    elif usage == "server":
+        yield Line(subject, Verdict.OK, f"{said}, for {', '.join(seen.names) or 'no host name'}")
+    else:
+        yield Line(subject, Verdict.OK, said)
+
+
+def _writable(subject: str, folder: Path) -> Line:
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return Line(subject, Verdict.OK, f"{folder} can be written")
+    fix = "make it, for the user the process runs as"
+    return Line(subject, Verdict.FAILED, f"{folder} is not a folder that can be written", fix)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or where it would be made."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+# -- Kafka -------------------------------------------------------------------------------------------------------------
+
+
+async def _kafka(settings: Bus, role: Role) -> AsyncIterator[Line]:
+    names, client = settings.topics.names(), settings.kafka.client()
+    needs = {getattr(names, topic): rights for topic, rights in _NEEDS[role].items()}
+    wants = [want for want in wanted(settings.topics) if want.name in needs]
+    try:
+        admin = Admin(client, timeout=timedelta(seconds=LIMIT))
+        brokers = await asyncio.to_thread(admin.brokers)
+        found = await asyncio.to_thread(admin.find, [want.name for want in wants])
+        rights = await asyncio.to_thread(admin.rights, list(found)) if found else {}
+    except Unavailable as error:
+        fix = "look at ADAPTER_KAFKA__BOOTSTRAP_SERVERS, the network, and TLS and SASL in ADAPTER_KAFKA__PROPERTIES"
+        yield Line("Kafka", Verdict.FAILED, str(error), fix)
+        return
+    except Stop as stop:
+        for line in _problems("Kafka", stop, "look at ADAPTER_KAFKA__PROPERTIES and our rights"):
+            yield line
+        return
+    yield Line("Kafka", Verdict.OK, f"{brokers} brokers")
+    unlike = list(differences(wants, found))
+    for want in wants:
+        lacking = needs[want.name] - rights.get(want.name, needs[want.name])
+        for line in _topic(want.name, found.get(want.name), [d for d in unlike if d.topic == want.name], lacking):
+            yield line
+    if role is Role.WORKER:
+        for line in _journal(found, names.commands, names.journal):
+            yield line
+    if role is not Role.SERVER:
+        yield await _transaction(settings, client)
+
+
+def _topic(name: str, have: Found | None, unlike: Sequence[Difference], lacking: frozenset[str]) -> Iterator[Line]:
+    for difference in unlike:
+        verdict = Verdict.FAILED if difference.vital else Verdict.WARNING
+        fix = "adapter topics create" if have is None else "kafka-configs.sh --alter, or the setting"
+        yield Line(name, verdict, difference.text, fix)
+    if lacking:
+        said = f"no right to {' and '.join(sorted(lacking)).lower()}"
+        yield Line(name, Verdict.FAILED, said, "kafka-acls.sh --add for the user we log in as")
+    if have is not None and not unlike and not lacking:
+        yield Line(name, Verdict.OK, f"{have.partitions} partitions, {have.replication_factor} copies")
+
+
+def _journal(found: Mapping[str, Found], commands: str, journal: str) -> Iterator[Line]:
+    """The journal must outlive every command that can still come: by what the topics have, not by the settings."""
+
+    def kept(topic: str) -> float | None:
+        config = found[topic].config if topic in found else None
+        value = None if config is None else config.get("retention.ms")
+        return None if value is None else float("inf") if value == "-1" else float(value)
+
+    of_commands, of_journal = kept(commands), kept(journal)
+    if of_commands is None or of_journal is None:
+        return
+    if of_journal < 2 * of_commands:
+        fix = f"raise retention.ms of {journal}, or lower that of {commands}"
+        yield Line("journal", Verdict.FAILED, "is kept for less than twice as long as the commands", fix)
+    else:
+        yield Line("journal", Verdict.OK, "is kept for at least twice as long as the commands")
+
+
+async def _transaction(settings: Bus, client: Mapping[str, str]) -> Line:
+    prefix = settings.kafka.transactional_id_prefix
+    producer = TransactionalProducer(
+        client=client,
+        commands=settings.topics.names().commands,
+        group=settings.kafka.group_id,
+        transactional_id=f"{prefix}-check-{uuid4().hex}",
+        timeout=settings.kafka.transaction_timeout,
+        max_message_bytes=settings.topics.max_message_bytes,
+        report=lambda _: None,
+    )
+    try:
+        async with asyncio.timeout(LIMIT):
+            await producer.open()
+    except (TimeoutError, Stop, Unavailable) as error:
+        said = "; ".join(error.problems) if isinstance(error, Stop) else str(error) or f"no answer within {LIMIT:g} s"
+        fix = f"kafka-acls.sh: write and describe transactional ids that begin with {prefix}"
+        return Line("transactions", Verdict.FAILED, said, fix)
+    finally:
+        await producer.close()
+    return Line("transactions", Verdict.OK, f"granted to {prefix}…")
+
+
+# -- the registry ------------------------------------------------------------------------------------------------------
+
+
+async def _registry(settings: Bus, known: Catalogue) -> AsyncIterator[Line]:
+    topics = settings.topics.names()
+    strategy = SubjectStrategy(settings.registry.subject_strategy)
+    subjects = known.subjects(strategy, {group: getattr(topics, group) for group in catalogue.GROUPS})
+    registry = open_registry(settings)
+    there, missing = 0, []
+    try:
+        for subject, schema in subjects:
+            if await registry.identifier(subject, schema.text) is not None:
+                there += 1
+            elif await registry.compatible(subject, schema.text):
+                missing.append(subject)
+            else:
+                fix = "somebody has registered another schema there: compare it with adapter schemas show"
+                yield Line("registry", Verdict.FAILED, f"{subject}: holds versions ours does not fit", fix)
+            level = await registry.compatibility(subject)
+            if strategy is not SubjectStrategy.TOPIC and level not in {None, "FULL_TRANSITIVE"}:
+                fix = "adapter schemas register sets FULL_TRANSITIVE"
+                yield Line("registry", Verdict.WARNING, f"{subject}: compatibility is {level}", fix)
+        if there == len(subjects):
+            yield Line("registry", Verdict.OK, f"has our {there} schemas")
+        if missing:
+            said = f"{len(missing)} of {len(subjects)} schemas are not registered, such as {missing[0]}"
+            yield Line("registry", Verdict.FAILED, said, "adapter schemas register")
+        yield _clock(registry.time, datetime.now(UTC))
+    except Unavailable as error:
+        yield Line("registry", Verdict.FAILED, str(error), "look at ADAPTER_REGISTRY__URL, __CREDENTIALS and __CA")
+    except Stop as stop:
+        for line in _problems("registry", stop, "ask whoever runs the registry"):
+            yield line
+    finally:
+        await registry.close()
+
+
+def _clock(theirs: datetime | None, ours: datetime) -> Line:
+    if theirs is None:
+        return Line("clock", Verdict.OK, "the registry does not tell its time")
+    skew = abs(ours - theirs)
+    if skew > SKEW:
+        said = f"differs from the registry's by {skew.total_seconds():.0f} s"
+        return Line("clock", Verdict.WARNING, said, "synchronise both (NTP): deadlines and order rest on it")
+    return Line("clock", Verdict.OK, "agrees with the registry's")

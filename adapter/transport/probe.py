@@ -1,0 +1,155 @@
+"""TLS before it is needed: what is in a certificate's file, and a handshake with the other side."""
+
+import asyncio
+import base64
+import ssl
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+
+from adapter.core.errors import Unavailable
+
+_LISTEN: Final = 1.0
+"""Seconds in which a refusal of our certificate comes: with TLS 1.3 it comes after the handshake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A certificate. `usages` are client and server, both where it does not say; `whole`: each certificate of its file
+    is signed by the next one.
+    """
+
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    not_after: datetime
+    usages: frozenset[str]
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """A completed handshake: the protocol, and the other side's certificate."""
+
+    version: str
+    peer: Seen
+
+
+def look(path: Path) -> Seen:
+    """What the file's first certificate says. OSError or ValueError if there is none: `tls.check` says it in words."""
+    chain = x509.load_pem_x509_certificates(path.read_bytes())
+    return _seen(chain[0], whole=all(map(_signed, chain, chain[1:])))
+
+
+async def greet(
+    host: str,
+    port: int,
+    context: ssl.SSLContext | None,
+    *,
+    limit: float,
+    proxy: tuple[str, int] | None = None,
+    credentials: str | None = None,
+) -> Greeting | None:
+    """Connect and shake hands, sending no request; without `context` only connect. `credentials` for the proxy are
+    `user:password`.
+
+    Raises Unavailable with what went wrong, also if the other side refuses our certificate.
+    """
+    try:
+        async with asyncio.timeout(limit):
+            reader, writer = await asyncio.open_connection(*(proxy or (host, port)))
+            try:
+                if proxy is not None:
+                    await _tunnel(reader, writer, f"{host}:{port}", credentials)
+                if context is None:
+                    return None
+                await writer.start_tls(context, server_hostname=host)
+                greeting = _greeting(writer)
+                await _accepted(reader)
+            finally:
+                writer.transport.abort()
+    except TimeoutError:
+        raise Unavailable(f"no answer within {limit:g} s") from None
+    except ssl.SSLCertVerificationError as error:
+        raise Unavailable(f"its certificate is not accepted: {error.verify_message}") from None
+    except ssl.SSLError as error:
+        raise Unavailable(f"TLS fails: {error.reason or error}") from None
+    except OSError as error:
+        raise Unavailable(error.strerror or str(error) or type(error).__name__) from None
+    return greeting
+
+
+async def _tunnel(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str, credentials: str | None
+) -> None:
+    head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
+    if credentials is not None:
+        head += f"Proxy-Authorization: Basic {base64.b64encode(credentials.encode()).decode()}\r\n"
+    writer.write(f"{head}\r\n".encode())
+    try:
+        answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        raise Unavailable("the proxy does not answer as one") from None
+    status = answer.split(maxsplit=2)[1:2]
+    if status != ["200"]:
+        raise Unavailable(f"the proxy refuses: {answer.splitlines()[0]}")
+
+
+async def _accepted(reader: asyncio.StreamReader) -> None:
+    """Returns if the other side keeps silent, as a server does that waits for a request."""
+    try:
+        async with asyncio.timeout(_LISTEN):
+            if not await reader.read(1):
+                raise Unavailable("it closes the connection after the handshake: it may refuse our certificate")
+    except TimeoutError:
+        return
+
+
+def _greeting(writer: asyncio.StreamWriter) -> Greeting:
+    session = writer.get_extra_info("ssl_object")
+    peer = x509.load_der_x509_certificate(session.getpeercert(binary_form=True))
+    return Greeting(session.version(), _seen(peer, whole=True))
+
+
+def _seen(certificate: x509.Certificate, *, whole: bool) -> Seen:
+    return Seen(
+        subject=certificate.subject.rfc4514_string(),
+        issuer=certificate.issuer.rfc4514_string(),
+        names=_names(certificate),
+        not_after=certificate.not_valid_after_utc,
+        usages=_usages(certificate),
+        whole=whole,
+    )
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        found = certificate.extensions.get_extension_for_oid(ExtensionOID.SUBJECT_ALTERNATIVE_NAME).value
+    except x509.ExtensionNotFound:
+        return ()
+    assert isinstance(found, x509.SubjectAlternativeName)
+    addresses = (str(address) for address in found.get_values_for_type(x509.IPAddress))
+    return (*found.get_values_for_type(x509.DNSName), *addresses)
+
+
+def _usages(certificate: x509.Certificate) -> frozenset[str]:
+    try:
+        found = certificate.extensions.get_extension_for_oid(ExtensionOID.EXTENDED_KEY_USAGE).value
+    except x509.ExtensionNotFound:
+        return frozenset({"client", "server"})
+    assert isinstance(found, x509.ExtendedKeyUsage)
+    known = {ExtendedKeyUsageOID.CLIENT_AUTH: "client", ExtendedKeyUsageOID.SERVER_AUTH: "server"}
+    return frozenset(known[usage] for usage in found if usage in known)
+
+
+def _signed(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True

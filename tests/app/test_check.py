@@ -1,0 +1,218 @@
+"""`adapter check` as an operator runs it: what is wrong with certificates and with the way to the supplier."""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter.app.check import Line, Role, Verdict, _clock, _journal, check
+from adapter.cli import main
+from adapter.transport.kafka.admin import Found
+from adapter.twin.certificates import Pair
+from adapter.twin.server import Twin
+from adapter.twin.settings import TlsFiles, TwinSettings
+from tests.support.certificates import Trials
+from tests.support.ports import free_port
+
+Environment = Callable[..., None]
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
+    """Sets what a role needs, nothing of it reachable; then what it is told, by the names without ADAPTER_."""
+    for name in [name for name in os.environ if name.startswith("ADAPTER_")]:
+        monkeypatch.delenv(name)
+
+    def change(**values: object) -> None:
+        usual = {
+            "KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+            "REGISTRY__URL": f"http://127.0.0.1:{free_port()}",
+            "SUPPLIER__BUYER_IDENTIFIER": "SPDEV1",
+            "SUPPLIER__BASE_URL": f"https://localhost:{free_port()}",
+            "TELEMETRY__PORT": free_port(),
+        }
+        for name, value in (usual | values).items():
+            monkeypatch.setenv(f"ADAPTER_{name}", str(value))
+
+    return change
+
+
+@pytest.fixture
+async def twin(trials: Trials) -> AsyncIterator[Twin]:
+    good = trials.good
+    async with Twin(TwinSettings(port=0, tls=TlsFiles(good.server_certificate, good.server_key, good.ca))) as running:
+        yield running
+
+
+async def _line(role: Role, subject: str) -> Line:
+    """The first line about it; what comes later is not waited for."""
+    async with aclosing(check(role)) as lines:
+        async for line in lines:
+            if line.subject == subject:
+                return line
+    raise AssertionError(f"nothing is said about {subject}")
+
+
+def _client(pair: Pair | None = None, *, trials: Trials, **more: object) -> dict[str, object]:
+    good = trials.good
+    certificate, key = (good.client_certificate, good.client_key) if pair is None else (pair.certificate, pair.key)
+    return {
+        "SUPPLIER__TLS__CERTIFICATE": certificate,
+        "SUPPLIER__TLS__KEY": key,
+        "SUPPLIER__TLS__CA": good.ca,
+        **more,
+    }
+
+
+async def test_the_supplier_answers_our_certificate(environment: Environment, twin: Twin, trials: Trials) -> None:
+    environment(**_client(trials=trials, SUPPLIER__BASE_URL=twin.url))
+    line = await _line(Role.WORKER, "supplier")
+    assert line.verdict is Verdict.OK
+    assert "TLSv1.3" in line.said
+
+
+async def test_the_supplier_refuses_a_certificate_it_does_not_know(
+    environment: Environment, twin: Twin, trials: Trials
+) -> None:
+    environment(**_client(trials.unknown_client, trials=trials, SUPPLIER__BASE_URL=twin.url))
+    line = await _line(Role.WORKER, "supplier")
+    assert line.verdict is Verdict.FAILED
+    assert "UNKNOWN_CA" in line.said or "closes the connection" in line.said
+
+
+async def test_the_supplier_is_another_than_we_trust(environment: Environment, twin: Twin, trials: Trials) -> None:
+    environment(**_client(trials=trials, SUPPLIER__BASE_URL=twin.url, SUPPLIER__TLS__CA=trials.unknown_ca))
+    line = await _line(Role.WORKER, "supplier")
+    assert line.verdict is Verdict.FAILED
+    assert "not accepted" in line.said
+
+
+async def test_nobody_listens_where_the_supplier_should_be(environment: Environment, trials: Trials) -> None:
+    environment(**_client(trials=trials))
+    line = await _line(Role.WORKER, "supplier")
+    assert line.verdict is Verdict.FAILED
+    assert "firewall" in line.fix
+
+
+async def test_through_a_proxy_that_refuses(environment: Environment, trials: Trials) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        environment(**_client(trials=trials, SUPPLIER__PROXY__URL=f"http://127.0.0.1:{port}"))
+        line = await _line(Role.WORKER, "supplier")
+    assert line.verdict is Verdict.FAILED
+    assert "407" in line.said
+
+
+async def test_an_expired_certificate(environment: Environment, trials: Trials) -> None:
+    environment(**_client(trials.expired_client, trials=trials))
+    line = await _line(Role.WORKER, "supplier certificate")
+    assert line.verdict is Verdict.FAILED
+    assert "expired" in line.said
+    assert line.fix == "renew it"
+
+
+async def test_a_key_of_another_certificate(environment: Environment, trials: Trials) -> None:
+    environment(**_client(trials=trials, SUPPLIER__TLS__KEY=trials.unknown_client.key))
+    line = await _line(Role.WORKER, "supplier certificate")
+    assert line.verdict is Verdict.FAILED
+    assert "is not the key of" in line.said
+
+
+async def test_a_certificate_that_ends_soon(environment: Environment, trials: Trials) -> None:
+    soon = trials.authority.client("soon", valid_for=timedelta(days=20))
+    environment(**_client(soon, trials=trials))
+    line = await _line(Role.WORKER, "supplier certificate")
+    assert line.verdict is Verdict.WARNING
+    assert "expires in 19 days" in line.said or "expires in 20 days" in line.said
+
+
+async def test_a_chain_in_the_wrong_order(environment: Environment, trials: Trials, tmp_path: Path) -> None:
+    pair = trials.unknown_client
+    broken = tmp_path / "chain.pem"
+    broken.write_bytes(pair.certificate.read_bytes() + trials.good.ca.read_bytes())
+    environment(**_client(Pair(broken, pair.key), trials=trials))
+    line = await _line(Role.WORKER, "supplier certificate")
+    assert line.verdict is Verdict.FAILED
+    assert "chain is broken" in line.said
+
+
+async def test_a_servers_certificate_is_no_clients(environment: Environment, trials: Trials) -> None:
+    good = trials.good
+    environment(**_client(Pair(good.server_certificate, good.server_key), trials=trials))
+    line = await _line(Role.WORKER, "supplier certificate")
+    assert line.verdict is Verdict.FAILED
+    assert "clientAuth" in line.fix
+
+
+async def test_the_listener_says_by_which_names_it_can_be_called(environment: Environment, trials: Trials) -> None:
+    pair = trials.authority.server("long", valid_for=timedelta(days=90))
+    files = {"CERTIFICATE": pair.certificate, "KEY": pair.key, "CA": trials.good.ca}
+    environment(**{f"SERVER__TLS__{name}": path for name, path in files.items()})
+    line = await _line(Role.SERVER, "listener certificate")
+    assert line.verdict is Verdict.OK
+    assert "localhost" in line.said
+
+
+async def test_folders_that_can_not_be_written(environment: Environment, tmp_path: Path) -> None:
+    environment(SERVER__ALLOW_PLAINTEXT="true", SERVER__SPOOL__PATH=tmp_path / "missing" / "spool.db")
+    line = await _line(Role.SERVER, "spool")
+    assert line.verdict is Verdict.FAILED
+    environment(PROJECTOR__STORE=tmp_path / "made" / "by" / "itself")
+    line = await _line(Role.PROJECTOR, "store")
+    assert line.verdict is Verdict.OK
+
+
+async def test_the_telemetry_port_is_taken(environment: Environment) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        environment(TELEMETRY__PORT=taken.getsockname()[1])
+        line = await _line(Role.PROJECTOR, "telemetry port")
+    assert line.verdict is Verdict.WARNING
+
+
+async def test_nothing_answers(environment: Environment) -> None:
+    environment()
+    lines = [line async for line in check(Role.PROJECTOR)]
+    failed = {line.subject for line in lines if line.verdict is Verdict.FAILED}
+    assert failed == {"Kafka", "registry"}
+    assert all(line.fix for line in lines if line.verdict is not Verdict.OK)
+
+
+def test_wrong_settings_are_all_told(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    environment(SUPPLIER__TOTAL_TIMEOUT="soon", TOPICS__PARTITIONS="many")
+    assert main(["check", "worker", "--json"]) == 3
+    said: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    assert [line["verdict"] for line in said] == ["failed", "failed"]
+    assert {line["said"].split(":")[0] for line in said} == {
+        "ADAPTER_SUPPLIER__TOTAL_TIMEOUT",
+        "ADAPTER_TOPICS__PARTITIONS",
+    }
+
+
+@pytest.mark.parametrize(
+    ("commands", "journal", "verdict"),
+    [("1000", "2000", Verdict.OK), ("1000", "1999", Verdict.FAILED), ("-1", "2000", Verdict.FAILED)],
+)
+def test_the_journal_outlives_the_commands_there_are(commands: str, journal: str, verdict: Verdict) -> None:
+    def topic(retention: str) -> Found:
+        return Found("id", 1, 1, {"retention.ms": retention})
+
+    (line,) = _journal({"c": topic(commands), "j": topic(journal)}, "c", "j")
+    assert line.verdict is verdict
+
+
+@pytest.mark.parametrize(("ahead", "verdict"), [(0, Verdict.OK), (-4, Verdict.OK), (60, Verdict.WARNING)])
+def test_a_clock_that_differs(ahead: int, verdict: Verdict) -> None:
+    now = datetime.now(UTC)
+    assert _clock(now + timedelta(seconds=ahead), now).verdict is verdict

@@ -1,0 +1,82 @@
+"""`adapter check` against a real broker and its access rules."""
+
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
+
+from adapter.cli import main
+from tests.support.broker import Cluster
+from tests.support.ports import free_port
+
+RULES = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
+
+
+def _verdicts(capsys: pytest.CaptureFixture[str], role: str) -> dict[str, list[str]]:
+    main(["check", role, "--json"])
+    found: dict[str, list[str]] = {}
+    for line in json.loads(capsys.readouterr().out):
+        found.setdefault(line["subject"], []).append(f"{line['verdict']}: {line['said']}")
+    return found
+
+
+@pytest.fixture
+def cluster(kafka_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    started = kafka_cluster(properties=RULES)
+    for name in [name for name in os.environ if name.startswith("ADAPTER_")]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "KAFKA__BOOTSTRAP_SERVERS": started.bootstrap,
+        "REGISTRY__URL": f"http://127.0.0.1:{free_port()}",
+        "SUPPLIER__BUYER_IDENTIFIER": "SPDEV1",
+        "SUPPLIER__BASE_URL": "https://localhost:1",
+        "TOPICS__REPLICATION_FACTOR": "1",
+        "TELEMETRY__PORT": str(free_port()),
+    }.items():
+        monkeypatch.setenv(f"ADAPTER_{name}", value)
+    return started
+
+
+def _deny(admin: AdminClient, kind: ResourceType, name: str, operation: AclOperation) -> None:
+    rule = AclBinding(
+        kind, name, ResourcePatternType.PREFIXED, "User:ANONYMOUS", "*", operation, AclPermissionType.DENY
+    )
+    known = AclBinding(
+        kind, name, ResourcePatternType.PREFIXED, "User:ANONYMOUS", "*", AclOperation.DESCRIBE, AclPermissionType.ALLOW
+    )
+    for done in admin.create_acls([rule, known]).values():
+        done.result(10)
+
+
+def test_topics_rights_and_partitions_are_told(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _verdicts(capsys, "worker")["fault.journal"] == ["failed: is missing"]
+
+    assert main(["topics", "create"]) == 0
+    capsys.readouterr()
+    found = _verdicts(capsys, "worker")
+    assert found["fault.journal"] == ["ok: 8 partitions, 1 copies"]
+    assert found["transactions"] == ["ok: granted to fault-adapter…"]
+
+    monkeypatch.setenv("ADAPTER_TOPICS__PARTITIONS", "12")
+    monkeypatch.setenv("ADAPTER_TOPICS__RETENTION__EVENTS", "800d")
+    found = _verdicts(capsys, "projector")
+    assert found["fault.tickets"] == ["failed: has 8 partitions, wanted are 12"]
+    assert found["fault.events"][0] == "failed: has 8 partitions, wanted are 12"
+    assert found["fault.events"][1].startswith("warning: retention.ms")
+
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+    _deny(admin, ResourceType.TOPIC, "fault.quarantine", AclOperation.WRITE)
+    _deny(admin, ResourceType.TRANSACTIONAL_ID, "fault-adapter", AclOperation.WRITE)
+    assert _verdicts(capsys, "server")["fault.quarantine"] == ["failed: no right to write"]
+    (said,) = _verdicts(capsys, "worker")["transactions"]
+    assert said.startswith("failed: ")
+    assert "authoriz" in said.lower()

@@ -1,0 +1,120 @@
+"""A door between one client and Kafka that can hold chosen requests back, or the answers to them.
+
+It reads the protocol's frames (size, then in a request: api key, version, correlation id; in an answer: correlation
+id) and puts its own port in the place of the broker's wherever an answer names that, so that a client that is told
+only of the door stays with it. For a cluster of one node.
+"""
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import IntEnum
+
+from confluent_kafka.admin import AdminClient
+
+
+class Api(IntEnum):
+    """Keys of the requests that tests hold (https://kafka.apache.org/protocol)."""
+
+    PRODUCE = 0
+    END_TXN = 26
+
+
+class KafkaDoor:
+    """`held` has what was held so far, in order."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.held: list[Api] = []
+        self._behind = (host, port)
+        self._port = 0
+        self._requests: frozenset[Api] = frozenset()
+        self._answers: frozenset[Api] = frozenset()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def bootstrap(self) -> str:
+        return f"{self._behind[0]}:{self._port}"
+
+    def hold_requests(self, *apis: Api) -> None:
+        """From now on such requests do not reach the broker, nor does what comes behind them on their connection."""
+        self._requests = frozenset(apis)
+
+    def hold_answers(self, *apis: Api) -> None:
+        """From now on such requests reach the broker, and its answers do not come back."""
+        self._answers = frozenset(apis)
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._enter, self._behind[0], 0)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Cuts all connections; what is held is never passed on."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._relay(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection(*self._behind)
+        asked: dict[int, Api] = {}
+        ways = {
+            asyncio.ensure_future(self._up(reader, up_writer, asked)),
+            asyncio.ensure_future(self._down(up_reader, writer, asked)),
+        }
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)  # their ends are those of the connections
+            up_writer.transport.abort()
+            writer.transport.abort()
+
+    async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: dict[int, Api]) -> None:
+        while True:
+            frame = await _frame(reader)
+            api, _, correlation = struct.unpack(">hhi", frame[4:12])
+            if api in self._requests:
+                self.held.append(Api(api))
+                await asyncio.get_running_loop().create_future()
+            if api in self._answers:
+                asked[correlation] = Api(api)
+            writer.write(frame)
+            await writer.drain()
+
+    async def _down(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: dict[int, Api]) -> None:
+        host, port = self._behind
+        theirs, ours = (host.encode() + struct.pack(">i", each) for each in (port, self._port))
+        while True:
+            frame = await _frame(reader)
+            (correlation,) = struct.unpack(">i", frame[4:8])
+            if correlation in asked:
+                self.held.append(asked[correlation])
+                await asyncio.get_running_loop().create_future()
+            writer.write(frame.replace(theirs, ours))
+            await writer.drain()
+
+
+async def _frame(reader: asyncio.StreamReader) -> bytes:
+    size = await reader.readexactly(4)
+    return size + await reader.readexactly(struct.unpack(">i", size)[0])
+
+
+@asynccontextmanager
+async def kafka_door(bootstrap: str) -> AsyncIterator[KafkaDoor]:
+    """An open door to the one node of that cluster, closed at the end."""
+    (node,) = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).brokers.values()
+    door = KafkaDoor(str(node.host), int(node.port))
+    await door.open()
+    try:
+        yield door
+    finally:
+        await door.close()

@@ -30,6 +30,7 @@ class KafkaDoor:
         self._port = 0
         self._requests: frozenset[Api] = frozenset()
         self._answers: frozenset[Api] = frozenset()
+        self._released = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -44,6 +45,11 @@ class KafkaDoor:
     def hold_answers(self, *apis: Api) -> None:
         """From now on such requests reach the broker, and its answers do not come back."""
         self._answers = frozenset(apis)
+
+    def release(self) -> None:
+        """Lets go of all that is held, and holds nothing any more."""
+        self._requests = self._answers = frozenset()
+        self._released.set()
 
     async def open(self) -> None:
         self._server = await asyncio.start_server(self._enter, self._behind[0], 0)
@@ -84,7 +90,7 @@ class KafkaDoor:
             api, _, correlation = struct.unpack(">hhi", frame[4:12])
             if api in self._requests:
                 self.held.append(Api(api))
-                await asyncio.get_running_loop().create_future()
+                await self._released.wait()
             if api in self._answers:
                 asked[correlation] = Api(api)
             writer.write(frame)
@@ -98,7 +104,7 @@ class KafkaDoor:
             (correlation,) = struct.unpack(">i", frame[4:8])
             if correlation in asked:
                 self.held.append(asked[correlation])
-                await asyncio.get_running_loop().create_future()
+                await self._released.wait()
             writer.write(frame.replace(theirs, ours))
             await writer.drain()
 

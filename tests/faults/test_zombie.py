@@ -1,0 +1,20 @@
+"""A worker that is stopped at any step of a command and wakes up when another one has its partition does no harm."""
+
+from collections.abc import Mapping
+
+import pytest
+import pytest_asyncio
+
+from tests.faults.steps import STORIES, Fate, Told, judge, play_all
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def told(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Told]:
+    return await play_all(Fate.FROZEN, kafka, tmp_path_factory.mktemp("workers"))
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_a_command_ends_once_wherever_its_worker_is_frozen(told: Mapping[str, Told], name: str) -> None:
+    judge(STORIES[name], told[name])

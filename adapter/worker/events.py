@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, Schema
 from adapter.core.command import Accepted, Event, InDoubt, Rejected, Settled
+from adapter.core.derived import namespace
 from adapter.core.errors import Undecodable
 from adapter.core.journal import Entry, Source
 from adapter.core.operation import Operation
@@ -16,6 +17,8 @@ from adapter.ports import Outgoing
 
 NAMESPACE: Final = UUID("5d7e0f5e-6a0f-5c0e-9d6b-1f1a7c0d2b43")
 """Root of all derived ids: the same command always gets the same ids, also in another process."""
+
+_derive: Final = namespace(NAMESPACE)
 
 TEXT_LIMIT: Final = 4000
 """Characters of a supplier's text that an event carries."""
@@ -29,7 +32,7 @@ def written(catalogue: Catalogue) -> list[Schema]:
 
 def message_id(command_id: str) -> str:
     """The id under which the supplier sees every attempt of a command: 36 characters, the contract's limit."""
-    return str(uuid5(NAMESPACE, command_id))
+    return _derive(command_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class Events:
         # CloudEvents 1.0, Kafka protocol binding, binary content mode (section 3.2).
         headers: list[tuple[str, bytes | None]] = [
             ("ce_specversion", b"1.0"),
-            ("ce_id", str(uuid5(NAMESPACE, f"{subject.command_id}/{told}")).encode()),
+            ("ce_id", _derive(f"{subject.command_id}/{told}").encode()),
             ("ce_source", self._source),
             ("ce_type", f"fault.event.{name}".encode()),
             ("ce_time", at.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),

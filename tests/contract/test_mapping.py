@@ -216,6 +216,35 @@ def test_whatever_the_texts_a_command_becomes_valid_xml_or_is_refused(name: str)
 
 
 @every_operation
+def test_the_quick_writer_writes_what_the_thorough_one_writes(name: str) -> None:
+    writer = entry(name).writer
+
+    @law
+    @given(commands(name))
+    def holds(record: dict[str, Any]) -> None:
+        assert writer.quick(record, VALUES) == writer.explain(record, VALUES)
+
+    holds()
+
+
+@every_operation
+def test_the_quick_writer_stumbles_over_what_the_thorough_one_refuses(name: str) -> None:
+    made = entry(name)
+
+    @law
+    @given(strategies.values(made.command.record), strategies.any_text)
+    def holds(record: dict[str, Any], text: str) -> None:
+        values = VALUES | {"correlation_id": text, "buyer_identifier": text}
+        try:
+            body = made.writer.quick(record, values)
+        except Exception:  # noqa: BLE001 -- it may stumble over anything, in any way
+            return
+        assert made.writer.explain(record, values) == body  # and does not raise Refused
+
+    holds()
+
+
+@every_operation
 def test_ten_megabytes_of_any_text_are_refused_in_words(name: str) -> None:
     made = entry(name)
     record = strategies.filled(made.command.record, "\x01" * 10_000_000)
@@ -328,6 +357,7 @@ def test_golden_messages(case: Path) -> None:
     made = entry(case.parent.name)
     command = from_json(made.command, json.loads((case / "command.json").read_text()))
     body = made.writer.write(command, protocol(case))
+    assert made.writer.quick(command, protocol(case)) == body
     assert canonical((case / "request.xml").read_bytes()) == canonical(body)
     event = json.loads((case / "event.json").read_text())
     (kind,) = event

@@ -23,7 +23,8 @@ from adapter.core.mapping import (
     compile_request,
     record_of,
 )
-from adapter.core.mapping.write import ITEM_LIMIT, TEXT_LIMIT
+from adapter.core.mapping.source import ITEM_LIMIT
+from adapter.core.mapping.texts import TEXT_LIMIT
 from adapter.core.xsd import Xsd, load_schema
 
 TIME = {"type": "long", "logicalType": "timestamp-millis"}

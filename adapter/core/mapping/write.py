@@ -1,10 +1,10 @@
 """Requests: an Avro record becomes the bytes of one XML element, or every reason why it cannot.
 
 The writer is put together once, one small function per element with its tags ready as text; per message it
-only looks up, checks, escapes and joins. `lxml`'s validator has the last word on the result.
+only looks up, checks, escapes and joins. What has nothing wrong with it is written by source compiled from the same
+pairs (`source.py`), which is quicker and finds no reasons. `lxml`'s validator has the last word on the result.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, Final
@@ -12,7 +12,7 @@ from typing import Any, Final
 from lxml import etree
 
 from adapter.core.avro.schema import Enum, Schema
-from adapter.core.document import fold, local_name
+from adapter.core.document import local_name
 from adapter.core.errors import Refused, Stop
 from adapter.core.mapping.pairs import (
     Direction,
@@ -25,22 +25,23 @@ from adapter.core.mapping.pairs import (
     Scalar,
     symbol,
 )
+from adapter.core.mapping.source import ITEM_LIMIT, Names, Write, compile_writer
+from adapter.core.mapping.texts import Flaw, cleaner, escaped
 from adapter.core.operation import Problem
 from adapter.core.xsd import Element, Kind, Leaf, Xsd
-
-TEXT_LIMIT: Final = 65_536
-"""Characters of a text for which the XSD sets no length."""
-
-ITEM_LIMIT: Final = 1_000
-"""Items of an array for which the XSD sets no number."""
 
 
 class RequestWriter:
     """Writes the body element of one operation's requests."""
 
-    def __init__(self, root: Element, fields: tuple["_Field", ...], tag: str, judge: etree.XMLSchema) -> None:
+    def __init__(
+        self, root: Element, fields: tuple["_Field", ...], quick: Write, tag: str, judge: etree.XMLSchema
+    ) -> None:
         self.element = root.name
         """Local name of the element."""
+
+        self.quick = quick
+        """Writes what has nothing wrong with it, and stumbles over the rest."""
 
         self._fields = fields
         self._open = f"<{tag}>"
@@ -53,6 +54,17 @@ class RequestWriter:
         `protocol_values` are texts, aware datetimes or None by the names of Supplier.protocol.
         Raises Refused with all problems, in the command's vocabulary, and nothing else.
         """
+        try:
+            body = self.quick(record, protocol_values)
+        except Exception:  # noqa: BLE001 -- whatever it stumbles over: the other one says what is wrong, or writes it
+            body = self.explain(record, protocol_values)
+        root = etree.fromstring(body, _PARSER)
+        if not self._judge.validate(root):
+            raise Refused(*_complaints(self._judge, root))
+        return body
+
+    def explain(self, record: Mapping[str, Any], protocol_values: Mapping[str, Any]) -> bytes:
+        """As `write`, slower and without the validator. Raises Refused with all that the writer sees."""
         out = [self._open]
         problems: list[tuple[str, str]] = []
         for write in self._fields:
@@ -60,11 +72,7 @@ class RequestWriter:
         if problems:
             raise Refused(*(Problem(path, text) for path, text in problems))
         out.append(self._close)
-        body = "".join(out).encode()
-        root = etree.fromstring(body, _PARSER)
-        if not self._judge.validate(root):
-            raise Refused(*_complaints(self._judge, root))
-        return body
+        return "".join(out).encode()
 
 
 def compile_request(
@@ -85,9 +93,9 @@ def compile_request(
         content = pairing.children(root.content, schema.record, "", ignored=envelope)
     if faults:
         raise Stop(*(f"{root.name}: {fault}" for fault in faults))
-    names = _Names(xsd.prefixes)
+    names = Names(xsd.prefixes)
     fields = tuple(_field(pair, names) for pair in content)
-    return RequestWriter(root, fields, names.root(root), xsd.judge)
+    return RequestWriter(root, fields, compile_writer(root, content, names), names.root(root), xsd.judge)
 
 
 _PARSER: Final = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, collect_ids=False)
@@ -100,27 +108,7 @@ _Value = Callable[[Any, Mapping[str, Any], list[str], _Problems], None]
 """Writes one value; its own problems have the path ""."""
 
 
-class _Names:
-    """Qualified names; prefixes are declared on the root, so elements without namespace stay without."""
-
-    def __init__(self, prefixes: Mapping[str, str]) -> None:
-        self._prefixes = prefixes
-        self._used: dict[str, str] = {}
-
-    def of(self, element: Element) -> str:
-        namespace, _, local = element.tag.rpartition("}")
-        if not namespace:
-            return local
-        prefix = self._used.setdefault(namespace[1:], self._prefixes.get(namespace[1:], f"n{len(self._used)}"))
-        return f"{prefix}:{local}"
-
-    def root(self, element: Element) -> str:
-        """The root's name with the declarations of all namespaces that were used."""
-        name = self.of(element)
-        return " ".join((name, *(f'xmlns:{prefix}="{space}"' for space, prefix in self._used.items())))
-
-
-def _field(pair: Pair, names: _Names) -> _Field:
+def _field(pair: Pair, names: Names) -> _Field:
     match pair:
         case Scalar(name, element, _, _) | Group(name, element, _):
             return _named(name, _value(pair, names), required=element.least > 0)
@@ -132,7 +120,7 @@ def _field(pair: Pair, names: _Names) -> _Field:
             return _filled_group(names.of(element), tuple(_field(child, names) for child in children), element)
 
 
-def _value(pair: Scalar | Group, names: _Names) -> _Value:
+def _value(pair: Scalar | Group, names: Names) -> _Value:
     match pair:
         case Scalar(_, element, leaf, kind):
             return _scalar(leaf, kind if isinstance(kind, Enum) else None, names.of(element))
@@ -172,7 +160,7 @@ def _group(tag: str, fields: tuple[_Field, ...]) -> _Value:
     return write
 
 
-def _many(pair: Many, names: _Names) -> _Field:
+def _many(pair: Many, names: Names) -> _Field:
     name, least, wrapped = pair.name, pair.least, pair.wrapped
     most = ITEM_LIMIT if pair.most is None else pair.most
     write_item = _value(pair.item, names)
@@ -237,7 +225,7 @@ def _filled_group(tag: str, fields: tuple[_Field, ...], element: Element) -> _Fi
 def _scalar(leaf: Leaf, enum: Enum | None, tag: str) -> _Value:
     opening, closing = f"<{tag}>", f"</{tag}>"
     if enum is not None:
-        return _enum({symbol(value): _escaped(value) for value in leaf.values}, opening, closing)
+        return _enum({symbol(value): escaped(value) for value in leaf.values}, opening, closing)
     match leaf.kind:
         case Kind.TEXT:
             return _text(leaf, opening, closing)
@@ -253,61 +241,18 @@ def _scalar(leaf: Leaf, enum: Enum | None, tag: str) -> _Value:
             raise AssertionError("content of any kind is refused by the pairing")
 
 
-# What XML 1.0 cannot carry (section 2.2, Char) and what must be written as a reference; a bare CR would be
-# read back as LF (section 2.11).
-_SPECIAL: Final = re.compile("[&<>\r\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
-
-
-def _escaped(text: str) -> str:
-    return text.translate(_ESCAPES)
-
-
 def _text(leaf: Leaf, opening: str, closing: str) -> _Value:
-    collapse, fault_of, special = leaf.collapse, _form(leaf), _SPECIAL.search
-    longest = TEXT_LIMIT if leaf.longest is None else leaf.longest
-    # Looked at before anything that costs; white space that will be folded away does not count yet.
-    longest_given = TEXT_LIMIT if collapse else longest
+    clean = cleaner(leaf)
 
     def write(value: Any, _: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
-        if len(value) > longest_given:
-            problems.append(("", f"longer than {longest}"))
-            return
-        if collapse:
-            value = fold(value)
-        if fault_of and (fault := fault_of(value)):
-            problems.append(("", fault))
-        if special(value):
-            if forbidden := _FORBIDDEN.search(value):
-                problems.append(("", f"has a character XML cannot carry (U+{ord(forbidden[0]):04X})"))
-                return
-            value = _escaped(value)
-        out.append(f"{opening}{value}{closing}")
+        try:
+            text = clean(value)
+        except Flaw as flaw:
+            problems.append(("", str(flaw)))
+        else:
+            out.append(f"{opening}{text}{closing}")
 
     return write
-
-
-def _form(leaf: Leaf) -> Callable[[str], str | None] | None:
-    """What is wrong with a text of this type, white space folded; None where nothing can be."""
-    longest, shortest, values, patterns = leaf.longest, leaf.shortest, leaf.values, leaf.patterns
-    if not (leaf.not_blank or shortest or values or patterns or (leaf.collapse and longest is not None)):
-        return None
-
-    def fault_of(value: str) -> str | None:
-        if longest is not None and len(value) > longest:
-            return f"longer than {longest}"
-        if leaf.not_blank and (not value or value.isspace()):  # XML's white space and all other
-            return "is blank"
-        if len(value) < shortest:
-            return f"shorter than {shortest}"
-        if values and value not in values:
-            return "not a known value"
-        if not all(pattern.search(value) for pattern in patterns):
-            return "does not have the demanded form"
-        return None
-
-    return fault_of
 
 
 def _enum(values: Mapping[str, str], opening: str, closing: str) -> _Value:

@@ -1,0 +1,91 @@
+"""Texts of requests: what a leaf of the XSD demands of one, and how XML carries it."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from adapter.core.document import fold
+from adapter.core.xsd import Leaf
+
+TEXT_LIMIT: Final = 65_536
+"""Characters of a text for which the XSD sets no length."""
+
+
+class Flaw(Exception):  # noqa: N818 -- named for what it says
+    """What is wrong with a text."""
+
+
+Clean = Callable[[str], str]
+"""The text as it is written. Raises Flaw."""
+
+
+def cleaner(leaf: Leaf) -> Clean:
+    collapse, fault_of, special = leaf.collapse, _form(leaf), _SPECIAL.search
+    longest = TEXT_LIMIT if leaf.longest is None else leaf.longest
+    # Looked at before anything that costs; white space that will be folded away does not count yet.
+    longest_given = TEXT_LIMIT if collapse else longest
+
+    def clean(value: str) -> str:
+        if len(value) > longest_given:
+            raise Flaw(f"longer than {longest}")
+        if collapse:
+            value = fold(value)
+        if fault_of and (fault := fault_of(value)):
+            raise Flaw(fault)
+        if special(value):
+            if forbidden := _FORBIDDEN.search(value):
+                raise Flaw(f"has a character XML cannot carry (U+{ord(forbidden[0]):04X})")
+            value = escaped(value)
+        return value
+
+    return clean
+
+
+def plain(leaf: Leaf, name: str) -> str | None:
+    """A condition, as Python source, under which the text in `name` is clean as it stands: most texts are, and this is
+    quicker than cleaning. None where a leaf demands too much to be told so.
+    """
+    if leaf.shortest > 1 or leaf.values or leaf.patterns:
+        return None
+    longest = TEXT_LIMIT if leaf.longest is None else leaf.longest
+    # What is printable has no white space but single spaces, nothing XML cannot carry, no carriage return.
+    conditions = [f"{name}.isprintable()", f"len({name}) <= {longest}"]
+    if leaf.not_blank or leaf.shortest:
+        conditions.insert(0, name)
+    conditions += [f"{sign!r} not in {name}" for sign in "&<>"]
+    if leaf.collapse or leaf.not_blank:
+        conditions += [f"{name}[:1] != ' '", f"{name}[-1:] != ' '", f"'  ' not in {name}"]
+    return " and ".join(conditions)
+
+
+# What XML 1.0 cannot carry (section 2.2, Char) and what must be written as a reference; a bare CR would be
+# read back as LF (section 2.11).
+_SPECIAL: Final = re.compile("[&<>\r\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
+
+
+def escaped(text: str) -> str:
+    return text.translate(_ESCAPES)
+
+
+def _form(leaf: Leaf) -> Callable[[str], str | None] | None:
+    """What is wrong with a text of this type, white space folded; None where nothing can be."""
+    longest, shortest, values, patterns = leaf.longest, leaf.shortest, leaf.values, leaf.patterns
+    if not (leaf.not_blank or shortest or values or patterns or (leaf.collapse and longest is not None)):
+        return None
+
+    def fault_of(value: str) -> str | None:
+        if longest is not None and len(value) > longest:
+            return f"longer than {longest}"
+        if leaf.not_blank and (not value or value.isspace()):  # XML's white space and all other
+            return "is blank"
+        if len(value) < shortest:
+            return f"shorter than {shortest}"
+        if values and value not in values:
+            return "not a known value"
+        if not all(pattern.search(value) for pattern in patterns):
+            return "does not have the demanded form"
+        return None
+
+    return fault_of

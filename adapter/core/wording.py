@@ -1,6 +1,7 @@
 """Events, appointments and times in words, for a person's eyes.
 
-Nothing here names a person or repeats a report's free text; of the supplier's words only the reason of a refusal.
+Nothing here names a person or repeats a report's free text: of the supplier's words only the reason of a refusal, of an
+operator's that of a decision.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ def headline(name: str, record: Mapping[str, Any]) -> str:
             return f"{name}: {record['reason']}{tries}"
         case "CommandSettled":
             return f"{name}: {word(record['outcome'])}{tries}"
+        case "DoubtDecided":
+            return f"{name}: {word(record['decision'])}"
         case "FaultReportUpdated":
             return f"{name}: {word(record['kind'])}"
         case _:
@@ -34,6 +37,8 @@ def particulars(name: str, record: Mapping[str, Any]) -> str:
             found = [record["operation"], f"held until {moment(record['doubtUntil'])}"]
         case "CommandSettled":
             found = [record["operation"], f"by {word(record['settledBy'])}", record["text"] or ""]
+        case "DoubtDecided":
+            found = [record["why"]]
         case "FaultReportUpdated":
             found = _notified(record)
         case "ResolveDeadlineApproaching":

@@ -52,6 +52,7 @@ def outcome(**fields: Any) -> dict[str, Any]:
         ),
         ("CommandOutcomeUnknown", outcome(reason="reset"), "CommandOutcomeUnknown: reset"),
         ("CommandSettled", outcome(outcome="UNDETERMINED"), "CommandSettled: undetermined"),
+        ("DoubtDecided", {"decision": "REPEAT", "attempts": 2}, "DoubtDecided: repeat"),
         ("FaultReportUpdated", notified("IN_PROGRESS"), "FaultReportUpdated: in progress"),
         ("ResolveDeadlineApproaching", {"deadline": NOON}, "ResolveDeadlineApproaching"),
         ("OfALaterRelease", {}, "OfALaterRelease"),
@@ -72,6 +73,11 @@ def test_a_headline_has_what_matters_most(name: str, record: dict[str, Any], tol
         ("CommandRejected", outcome(problems=[], text="in use"), "AddFaultReport; in use"),
         ("CommandOutcomeUnknown", outcome(doubtUntil=NOON), "AddFaultReport; held until 2026-01-31 12:00:00Z"),
         ("CommandSettled", outcome(settledBy="TIME_LIMIT", text=None), "AddFaultReport; by time limit"),
+        (
+            "DoubtDecided",
+            {"decision": "REPEAT", "why": "the portal has no such ticket"},
+            "the portal has no such ticket",
+        ),
         ("AppointmentReserved", outcome(reply={"appointmentReservationKey": "7"}), "key 7"),
         (
             "ResolveDeadlineApproaching",

@@ -116,6 +116,7 @@ async def projector(
             assert isinstance(listener, Projector)
             member = {
                 "queued.max.messages.kbytes": str(_PREFETCH_KIB),
+                "fetch.queue.backoff.ms": "5",  # unless told, the client rests for a second whenever so much waits
                 **client,
                 **membership(settings.kafka, ours.group_id),
             }

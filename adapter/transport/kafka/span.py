@@ -10,6 +10,9 @@ from adapter.core.errors import Unavailable
 STEP: Final = 5.0
 """Seconds one question to a broker may take."""
 
+_AHEAD_KIB: Final = 4 * 1024
+"""What the client may read ahead of us."""
+
 
 def bounds(consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
     """Where the partition begins and ends, as `consumer` (read_uncommitted or not) sees it. Raises Unavailable."""
@@ -29,6 +32,8 @@ def reader_properties(client: Mapping[str, str], group: str) -> dict[str, str | 
         "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
         "fetch.wait.max.ms": 50,
+        "queued.max.messages.kbytes": _AHEAD_KIB,
+        "fetch.queue.backoff.ms": 5,  # unless told, the client rests for a second whenever so much waits
     }
 
 

@@ -32,8 +32,8 @@ from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.kafka.tickets import KafkaTickets
 from adapter.transport.store import SqliteStores
 
-_CACHE: Final = 16 * 1024 * 1024
-"""Bytes of memory for each partition's store."""
+_CACHE: Final = 4 * 1024 * 1024
+"""Bytes of memory for each partition's store; the rest is left to the system's cache of files."""
 _PREFETCH_KIB: Final = 16 * 1024
 """What the client may read ahead."""
 

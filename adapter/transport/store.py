@@ -10,12 +10,13 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
 
 from adapter.core.errors import Stop
@@ -33,6 +34,7 @@ _WRITE: Final = (
     "INSERT INTO ticket (key, value, due) VALUES (?, ?, ?) "
     "ON CONFLICT (key) DO UPDATE SET value = excluded.value, due = excluded.due"
 )
+_PREFIX: Final = "fault-adapter-tickets-"
 _AT_ONCE: Final = 500
 """Keys of one question."""
 
@@ -48,20 +50,18 @@ class SqliteStores:
         self._setting = setting
         self._cache = cache
         self._damaged = damaged
-        self._temporary = TemporaryDirectory(prefix="fault-adapter-") if folder is None else None
-        self._folder = Path(self._temporary.name) if self._temporary else folder or Path()
+        self._temporary = folder is None
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if folder is None:
+                _remove_left_behind()
+                folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = _lock(folder)
         except OSError as error:
-            raise _unusable(setting, self._folder, error) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise Stop(
-                f"{setting}: {self._folder} is in use by another process; each needs a folder of its own"
-            ) from None
+            raise _unusable(setting, folder or Path(tempfile.gettempdir()), error) from None
+        if lock is None:
+            raise Stop(f"{setting}: {folder} is in use by another process; each needs a folder of its own")
+        self._folder, self._lock = folder, lock
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="tickets")
 
     async def open(self, partition: int, identity: str) -> "SqliteStore":
@@ -74,9 +74,9 @@ class SqliteStores:
     def close(self) -> None:
         """After every store was closed."""
         self._threads.shutdown()
+        if self._temporary:
+            shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._lock)
-        if self._temporary is not None:
-            self._temporary.cleanup()
 
     def _open(self, path: Path, partition: int) -> "SqliteStore":
         try:
@@ -89,8 +89,7 @@ class SqliteStores:
                 if isinstance(error, sqlite3.OperationalError):  # not the file: the disk or its permissions
                     raise
                 self._damaged(path)
-                for leftover in (path, *path.parent.glob(f"{path.name}-*")):
-                    leftover.unlink(missing_ok=True)
+                _remove(path)
                 return SqliteStore(_connect(path, self._cache), self._threads, path, self._setting)
         except (OSError, sqlite3.Error) as error:
             raise _unusable(self._setting, path, error) from None
@@ -112,11 +111,7 @@ class SqliteStore:
         self._whole = self.checkpoint is not None
 
     def load(self, tickets: Sequence[Kept]) -> None:
-        with self._access, self._writing():
-            if not self._whole:  # a fresh copy that a power failure damages has no checkpoint
-                self._database.execute("PRAGMA synchronous = OFF")
-            with self._transaction():
-                self._write(tickets)
+        self._alone(lambda: self._load(tickets))
 
     async def clear(self) -> None:
         await self._do(self._clear)
@@ -144,11 +139,25 @@ class SqliteStore:
 
     def _alone(self, what: Callable[[], _T]) -> _T:
         with self._access:
-            return what()
+            try:
+                return what()
+            except sqlite3.OperationalError as error:
+                raise _unusable(self._setting, self._path, error) from error
+            except sqlite3.DatabaseError as error:
+                self._database.close()
+                _remove(self._path)
+                raise Stop(
+                    f"{self._path} is damaged and was removed; start again: it is read anew ({error})"
+                ) from error
+
+    def _load(self, tickets: Sequence[Kept]) -> None:
+        if not self._whole:  # a fresh copy that a power failure damages has no checkpoint
+            self._database.execute("PRAGMA synchronous = OFF")
+        with self._transaction():
+            self._write(tickets)
 
     def _clear(self) -> None:
-        with self._writing():
-            self._database.executescript("DELETE FROM mark; DROP TABLE ticket;" + _SCHEMA)  # noqa: S608 -- constants
+        self._database.executescript("DELETE FROM mark; DROP TABLE ticket;" + _SCHEMA)  # noqa: S608 -- constants
         self.checkpoint, self._whole = None, False
 
     def _find(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -158,16 +167,15 @@ class SqliteStore:
             yield from self._database.execute(f"SELECT key, value FROM ticket WHERE key IN ({marks})", some)  # noqa: S608 -- marks alone
 
     def _save(self, tickets: Sequence[Kept], checkpoint: Checkpoint) -> None:
-        with self._writing():
-            if not self._whole:  # what was loaded unsynced reaches the disk before anything says it is complete
-                self._database.execute("PRAGMA synchronous = NORMAL")
-                self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            with self._transaction():
-                self._write(tickets)
-                self._database.executemany(
-                    "INSERT OR REPLACE INTO mark (name, value) VALUES (?, ?)",
-                    [("transaction", checkpoint.transaction), ("tickets", checkpoint.tickets)],
-                )
+        if not self._whole:  # what was loaded unsynced reaches the disk before anything says it is complete
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with self._transaction():
+            self._write(tickets)
+            self._database.executemany(
+                "INSERT OR REPLACE INTO mark (name, value) VALUES (?, ?)",
+                [("transaction", checkpoint.transaction), ("tickets", checkpoint.tickets)],
+            )
         self.checkpoint, self._whole = checkpoint, True
 
     def _write(self, tickets: Sequence[Kept]) -> None:
@@ -181,16 +189,10 @@ class SqliteStore:
         try:
             yield
         except BaseException:
-            self._database.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
+                self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise _unusable(self._setting, self._path, error) from error
 
 
 def _connect(path: Path, cache: int) -> sqlite3.Connection:
@@ -206,6 +208,31 @@ def _connect(path: Path, cache: int) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _lock(folder: Path) -> int | None:
+    """The lock of that folder, held as long as the number is open; None if another process holds it."""
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _remove_left_behind() -> None:
+    """Temporary folders of processes that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
+            if (folder / "lock").exists() and (lock := _lock(folder)) is not None:
+                shutil.rmtree(folder)
+                os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    for each in (path, *path.parent.glob(f"{path.name}-*")):
+        each.unlink(missing_ok=True)
 
 
 def _unusable(setting: str, path: Path, error: Exception) -> Stop:

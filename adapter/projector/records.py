@@ -30,17 +30,12 @@ class Records:
 
     def keep(self, ticket: Ticket) -> tuple[Kept, bool]:
         """The ticket as it is kept, and whether something had to be left out for it to fit its topic."""
-        key = ticket.reference.encode()
-        value = self.ticket.encode(ticket.record())
-        whole = len(value)
+        kept = whole = self._kept(ticket)
         for lighter in _lighter(ticket):
-            if len(key) + len(value) + _ROOM <= self.largest:
+            if len(kept.key) + len(kept.value or b"") + len(kept.reference or b"") + _ROOM <= self.largest:
                 break
-            value = self.ticket.encode(lighter.record())
-        at = due(ticket, self.policy)
-        theirs = ticket.maintainer_reference
-        kept = Kept(key, value, None if at is None else milliseconds(at), None if theirs is None else theirs.encode())
-        return kept, len(value) < whole
+            kept = self._kept(lighter)
+        return kept, kept is not whole
 
     def written(self, kept: Kept, partition: int) -> Outgoing:
         """What is kept, as a record of the tickets topic; without a value a tombstone."""
@@ -63,6 +58,15 @@ class Records:
         key = warn.ticket.reference.encode()
         return Outgoing(self.events_topic, key, self.warning.encode(warn.record), headers, partition)
 
+    def _kept(self, ticket: Ticket) -> Kept:
+        at, theirs = due(ticket, self.policy), ticket.maintainer_reference
+        return Kept(
+            ticket.reference.encode(),
+            self.ticket.encode(ticket.record()),
+            None if at is None else milliseconds(at),
+            None if theirs is None else theirs.encode(),
+        )
+
 
 def milliseconds(at: datetime) -> int:
     return round(at.timestamp() * 1000)
@@ -72,4 +76,5 @@ def _lighter(ticket: Ticket) -> Iterator[Ticket]:
     """The ticket with less and less of what a supplier or a producer can make long."""
     yield (ticket := replace(ticket, report=None))
     yield (ticket := replace(ticket, appointments=()))
-    yield replace(ticket, commands=tuple(c for c in ticket.commands if c.outcome is Outcome.IN_DOUBT))
+    yield (ticket := replace(ticket, commands=tuple(c for c in ticket.commands if c.outcome is Outcome.IN_DOUBT)))
+    yield replace(ticket, maintainer_reference=None, commands=())

@@ -296,6 +296,13 @@ def test_the_latest_commands_are_kept() -> None:
     assert [c.command_id for c in known.commands] == [f"C-{n}" for n in range(5, COMMANDS + 5)]
 
 
+def test_a_command_in_doubt_is_kept_however_many_come_after_it() -> None:
+    later = (answered(f"C-{n}", "CommandRejected", at=minutes(n), code="blocked") for n in range(COMMANDS + 5))
+    known = state(doubted("C-X", at=minutes(0)), *later)
+    assert known.commands[0].command_id == "C-X"
+    assert len(known.commands) == COMMANDS
+
+
 # -- appointments ------------------------------------------------------------------------------------------------------
 
 

@@ -46,7 +46,8 @@ def answered(
     command: str, name: str = "FaultReportAdded", *, operation: str = "AddFaultReport", at: datetime, **more: Any
 ) -> Event:
     """A command's outcome."""
-    record = {"commandId": command, "operation": operation, "buyerFaultReference": "SP-1", "occurredAt": at}
+    record: dict[str, Any] = {"commandId": command, "operation": operation, "buyerFaultReference": "SP-1"}
+    record |= {"occurredAt": at, "attempts": 1}
     return Event(name, f"{command}/{name}/{next(_numbers)}", record | more, at)
 
 

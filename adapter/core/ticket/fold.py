@@ -242,12 +242,15 @@ def _outcome(event: Event) -> Outcome:
 
 
 def _commands(known: tuple[Command, ...], command: Command) -> tuple[Command, ...]:
-    """The first final outcome of a command stays."""
+    """The first final outcome of a command stays. The oldest are let go of, but none in doubt: its worker waits."""
     merged = {each.command_id: each for each in known}
     before = merged.get(command.command_id)
     if before is None or before.outcome is Outcome.IN_DOUBT:
         merged[command.command_id] = command
-    return tuple(merged.values())[-COMMANDS:]
+    ended = [each.command_id for each in merged.values() if each.outcome is not Outcome.IN_DOUBT]
+    for command_id in ended[: max(0, len(merged) - COMMANDS)]:
+        del merged[command_id]
+    return tuple(merged.values())
 
 
 def _decided(ticket: Ticket, record: Mapping[str, Any]) -> tuple[Command, ...]:

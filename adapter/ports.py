@@ -197,8 +197,10 @@ class TooLarge(Exception):  # noqa: N818 -- named for what it says
 class Publisher(Protocol):
     """Writes records one by one, acknowledged by all in-sync replicas, in the order of the calls per key."""
 
-    def publish(self, record: Outgoing) -> "Future[None]":
-        """Done when the record is safe. Fails with TooLarge, or with Unavailable: then it may be there all the same."""
+    def publish(self, record: Outgoing, *, limit: float, late: Callable[[], None]) -> "Future[None]":
+        """Done when the record is safe. Fails with TooLarge; or with Unavailable, as when it is not acknowledged within
+        `limit` seconds: then it may be there all the same, and `late` is called should that turn out.
+        """
         ...
 
 

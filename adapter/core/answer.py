@@ -4,10 +4,12 @@ Neither repeats anything of the content but the message id and the buyer identif
 the XSD gives them.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeGuard
 from uuid import uuid5
+from xml.sax.saxutils import escape
 
 from lxml import etree
 
@@ -28,8 +30,11 @@ class AnswerWriter:
     """Writes the answers to notifications, each enveloped as its notification was."""
 
     def __init__(self, tag: str, children: tuple[Element, ...]) -> None:
-        self._tag = tag
-        self._children = children
+        root = etree.Element(tag)
+        for child in children:
+            etree.SubElement(root, child.tag).text = f"@{child.name}@"
+        # Literal text and names of values in turns.
+        self._template = re.split("@([A-Za-z]+)@", etree.tostring(root, encoding="unicode"))
 
     def accepted(self, notification: Readable, *, api_version: str, buyer: str, at: datetime, own_id: bool) -> Answer:
         """That the notification is safe, valid against the XSD.
@@ -41,16 +46,14 @@ class AnswerWriter:
         if own_id or not _fits(message_id):
             message_id = str(uuid5(NAMESPACE, f"{notification.id}/answer"))
         values = {
-            "apiVersion": api_version,
-            "buyerIdentifier": notification.buyer if _fits(notification.buyer) else buyer,
+            "apiVersion": _written(api_version),
+            "buyerIdentifier": _written(notification.buyer if _fits(notification.buyer) else buyer),
             "sentAt": f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z",
-            "messageId": message_id,
+            "messageId": _written(message_id),
             "responseCode": "200",
         }
-        root = etree.Element(self._tag)
-        for child in self._children:
-            etree.SubElement(root, child.tag).text = values[child.name]
-        return _enveloped(etree.tostring(root), notification.version)
+        texts = [values[text] if place % 2 else text for place, text in enumerate(self._template)]
+        return _enveloped("".join(texts).encode(), notification.version)
 
 
 FIELDS: Final = frozenset({"apiVersion", "buyerIdentifier", "sentAt", "messageId", "responseCode"})
@@ -85,8 +88,12 @@ _LONGEST: Final = 36
 """Characters of an id (section 3.3)."""
 
 
-def _fits(text: str | None) -> bool:
+def _fits(text: str | None) -> TypeGuard[str]:
     return text is not None and 0 < len(text) <= _LONGEST and not text.isspace()
+
+
+def _written(text: str) -> str:
+    return escape(text, {"\r": "&#13;"})  # or the reader would make it a line feed
 
 
 def _enveloped(element: bytes, version: Version) -> Answer:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Thread
-from typing import Final
+from typing import Final, cast
 
 from lxml import etree
 
@@ -62,10 +62,11 @@ def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None =
     _check_prolog(text)
     # Every element has one "<" that starts no end tag, comment or instruction, every attribute a "=" and two
     # quotes: counting them costs microseconds and bounds what the parser can be made to build.
-    elements = text.count(b"<") - text.count(b"</") - text.count(b"<!") - text.count(b"<?")
-    if elements > limits.elements:
-        raise Unreadable("too-many-elements", f"more than {limits.elements}")
-    if min(text.count(b"="), (text.count(b'"') + text.count(b"'")) // 2) > limits.attributes:
+    if text.count(b"<") > limits.elements:
+        elements = text.count(b"<") - text.count(b"</") - text.count(b"<!") - text.count(b"<?")
+        if elements > limits.elements:
+            raise Unreadable("too-many-elements", f"more than {limits.elements}")
+    if text.count(b"=") > limits.attributes and (text.count(b'"') + text.count(b"'")) // 2 > limits.attributes:
         raise Unreadable("too-many-attributes", f"more than {limits.attributes}")
     try:
         root = etree.fromstring(text, _PARSER) if _VOCABULARY.covers(text) else _parsed_aside(text)
@@ -75,16 +76,16 @@ def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None =
         raise Unreadable("malformed", "the parser refuses it") from error
     if root.getroottree().docinfo.internalDTD is not None:  # what the look at the bytes may have missed
         raise Unreadable("doctype", "a document type declaration is not admitted")
-    if elements > limits.depth and _deeper_than(limits.depth)(root):
+    # Of nested elements all but the innermost have an end tag.
+    if text.count(b"</") >= limits.depth and _deeper_than(limits.depth)(root):
         raise Unreadable("too-deep", f"nested more than {limits.depth} levels")
     return root
 
 
 def local_name(element: etree._Element) -> str:
     """The element's name without its namespace."""
-    tag = element.tag
-    assert isinstance(tag, str)  # admitted documents have no comments and instructions
-    return tag.rpartition("}")[2]
+    tag = cast("str", element.tag)  # admitted documents have no comments and instructions
+    return tag.rpartition("}")[2] if tag[0] == "{" else tag
 
 
 def folded_text(element: etree._Element) -> str:
@@ -152,6 +153,8 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_UNMARKED: Final[tuple[bytes, str | None]] = (b"", "")
+_MARKED: Final = frozenset(mark[:1] for mark, _ in _MARKS)
 _SPOKEN: Final = {
     "utf-8": "utf-8",
     "utf8": "utf-8",
@@ -182,7 +185,7 @@ def _check_prolog(text: bytes) -> None:
 
 def _utf8(body: bytes, charset: str | None) -> bytes:
     """The document in UTF-8 without a byte order mark; bytes said to be UTF-8 are left to the parser to check."""
-    mark, encoding = next((found for found in _MARKS if body.startswith(found[0])), (b"", ""))
+    mark, encoding = _mark(body) if body[:1] in _MARKED else _UNMARKED
     if encoding is None:
         raise Unreadable("encoding", "UTF-32 is not spoken")
     told = _spoken(charset) if charset else ""
@@ -205,6 +208,10 @@ def _utf8(body: bytes, charset: str | None) -> bytes:
         return body.decode(encoding).encode("utf-8")
     except UnicodeError:
         raise Unreadable("encoding", f"the bytes are not {encoding}") from None
+
+
+def _mark(body: bytes) -> tuple[bytes, str | None]:
+    return next((found for found in _MARKS if body.startswith(found[0])), _UNMARKED)
 
 
 def _spoken(name: str) -> str:

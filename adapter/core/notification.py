@@ -232,20 +232,24 @@ def content_hash(element: etree._Element, *, without: str) -> str:
 
 def hints(delivery: Delivery) -> tuple[str, ...]:
     """What HTTP says a message is about: the URL path, the SOAPAction of SOAP 1.1, the action of SOAP 1.2."""
-    action = re.search(r'action\s*=\s*"?([^\s";]+)', delivery.content_type or "", re.IGNORECASE)
+    action = _ACTION.search(delivery.content_type or "")
     given = (delivery.path.partition("?")[0], delivery.soap_action, action and action[1])
     return tuple(hint for hint in given if hint)
 
 
 def without_positions(path: str) -> str:
     """The schema's path of one in a message: updates.description of updates[3].description."""
-    return re.sub(r"\[[0-9]+\]", "", path)
+    return _POSITION.sub("", path)
+
+
+_ACTION: Final = re.compile(r'action\s*=\s*"?([^\s";]+)', re.IGNORECASE)
+_POSITION: Final = re.compile(r"\[[0-9]+\]")
 
 
 def _canonical(element: etree._Element, parts: list[str]) -> None:
     """Written with control characters XML cannot carry, so that no content can look like structure."""
     text = element.text
-    if len(element) == 0:
+    if not len(element):
         parts.append(f"\x01{local_name(element)}\x02{text or ''}\x03")
         return
     parts.append(f"\x01{local_name(element)}\x02")
@@ -253,8 +257,9 @@ def _canonical(element: etree._Element, parts: list[str]) -> None:
         parts.append(text)
     for child in element:
         _canonical(child, parts)
-        if child.tail and not child.tail.isspace():
-            parts.append(child.tail)
+        tail = child.tail
+        if tail and not tail.isspace():
+            parts.append(tail)
     parts.append("\x03")
 
 

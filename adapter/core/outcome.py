@@ -19,6 +19,7 @@ from adapter.core.document import Limits, local_name
 from adapter.core.errors import Unreadable
 from adapter.core.mapping import ReplyReader
 
+_CHARSET: Final = re.compile(r'charset\s*=\s*"?([^\s";]+)', re.IGNORECASE)
 _LONGEST_RETRY_AFTER: Final = 3600.0
 """Seconds; more is taken as this much, so that a slip at the supplier does not stop us for days."""
 
@@ -50,7 +51,7 @@ def judge(
 
 def charset(content_type: str | None) -> str | None:
     """The charset parameter of a media type (RFC 9110 section 8.3.2)."""
-    found = re.search(r'charset\s*=\s*"?([^\s";]+)', content_type or "", re.IGNORECASE)
+    found = _CHARSET.search(content_type or "")
     return found[1] if found else None
 
 

@@ -119,6 +119,7 @@ def _distinguished(name: x509.Name) -> str:
     return "\x02".join(parts)
 
 
+@lru_cache(maxsize=4096)
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         found = ip_address(text.partition("%")[0])
@@ -131,6 +132,7 @@ def _within(address: IPv4Address | IPv6Address, networks: frozenset[Network]) ->
     return any(address in network for network in networks)
 
 
+@lru_cache(maxsize=4096)
 def _shown(address: IPv4Address | IPv6Address | None, peer: Peer) -> str:
     return peer.address if address is None else str(address)
 

@@ -5,15 +5,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 from adapter.core.answer import Answer as Written
 from adapter.core.answer import AnswerWriter, refused
-from adapter.core.document import Limits
 from adapter.core.errors import Unavailable
-from adapter.core.notification import NotificationReader, Readable, Refusal
+from adapter.core.notification import LIMITS, NotificationReader, Readable, Refusal
 from adapter.ports import Answer, Arrival, Caller, Head, Outgoing, Peer, Publisher, Spool
 from adapter.server.admission import Admission, Refused
 from adapter.server.keeper import Keeper, Kept
@@ -22,9 +21,10 @@ from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 
 _Result = TypeVar("_Result")
+_Arguments = TypeVarTuple("_Arguments")
 
 _LONG: Final = 32 * 1024
-"""Bytes of a body that is read on another thread, so that the loop goes on."""
+"""Bytes of a body that is read on another thread."""
 
 _RETRY_AFTER: Final = {"Retry-After": "5"}
 
@@ -66,10 +66,11 @@ class Server:
         self._answers = answers
         self._records = records
         self._deployment = deployment
-        self._limits = Limits(size=deployment.max_body_bytes)
+        self._limits = replace(LIMITS, size=deployment.max_body_bytes)
         self._log = log
         self._metrics = metrics
         self._seconds = metrics.histogram(m.NOTIFICATION_SECONDS)
+        self._loop = asyncio.get_running_loop()
         self._stored: OrderedDict[str, None] = OrderedDict()
         self._pending: dict[str, asyncio.Future[bool]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
@@ -128,7 +129,7 @@ class Server:
 
     async def receive(self, arrival: Arrival) -> Answer:
         began = time.monotonic()
-        read = await self._aside(len(arrival.delivery.body), lambda: self._read(arrival))
+        read = await self._aside(self._read, arrival) if _long(arrival) else self._read(arrival)
         answer = await (self._refuse(read, arrival) if isinstance(read, Refusal) else self._store(read, arrival))
         self._seconds.observe(time.monotonic() - began)
         return answer
@@ -147,11 +148,12 @@ class Server:
         if identifier in self._stored:
             self._stored.move_to_end(identifier)
             return self._repeated(readable)
-        ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[bool] = self._loop.create_future()
         self._pending[identifier] = ended
         kept = None
         try:
-            event = await self._aside(len(arrival.delivery.body), lambda: self._records.event(readable, arrival))
+            write = self._records.event
+            event = await self._aside(write, readable, arrival) if _long(arrival) else write(readable, arrival)
             if isinstance(event, Refusal):
                 return await self._refuse(event, arrival)
             assert event.key is not None
@@ -186,18 +188,15 @@ class Server:
 
     async def _again(self, arrival: Arrival) -> Outgoing:
         """The record of a notification from the spool: read as the settings and schemas are now."""
-        size = len(arrival.delivery.body)
-        read = await self._aside(size, lambda: self._read(arrival))
+        read = await self._aside(self._read, arrival)
         record = read if isinstance(read, Refusal) else self._records.event(read, arrival)
         if isinstance(record, Refusal):
             record = self._records.quarantined(record, arrival, at=datetime.now(UTC))
         return record
 
-    async def _aside(self, size: int, act: Callable[[], _Result]) -> _Result:
-        """At once if it is short work, else on another thread."""
-        if size <= _LONG:
-            return act()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, act)
+    async def _aside(self, act: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
+        """On another thread, so that the loop goes on."""
+        return await self._loop.run_in_executor(self._thread, act, *arguments)
 
     def _remember(self, identifier: str) -> None:
         self._stored[identifier] = None
@@ -233,6 +232,10 @@ class Server:
     def _unavailable(self) -> Answer:
         self._metrics.count(m.NOTIFICATIONS, "unavailable")
         return Answer(503, b"It could not be stored; send it again.\n", headers=_RETRY_AFTER)
+
+
+def _long(arrival: Arrival) -> bool:
+    return len(arrival.delivery.body) > _LONG
 
 
 def _written(written: Written, status: int) -> Answer:

@@ -116,28 +116,22 @@ class Keeper:
             return "no time is left"
         self._trying += 1
         try:
-            written = self._publisher.publish(record)
-            await asyncio.wait((written,), timeout=left)
+            await self._publisher.publish(record, limit=left, late=late)
+        except TooLarge as error:
+            raise Unavailable(str(error)) from None
+        except Unavailable as error:
+            self._fell(str(error))
+            return str(error)
         finally:
             self._trying -= 1
-        if not written.done():
-            written.add_done_callback(lambda done: None if done.exception() else late())
-            self._fell("no acknowledgement in time")
-            return "no acknowledgement in time"
-        match written.exception():
-            case None:
-                self._rose()
-                return ""
-            case TooLarge() as error:
-                raise Unavailable(str(error))
-            case error:
-                self._fell(str(error))
-                return str(error)
+        self._rose()
+        return ""
 
     async def _round(self, spool: Spool) -> bool:
         """Publish the oldest of each ticket; whether all of them are."""
         heads = await spool.heads(_BATCH)
-        writes = [self._publisher.publish(await self._record(head.arrival)) for head in heads]
+        records = [await self._record(head.arrival) for head in heads]
+        writes = [self._publisher.publish(record, limit=self._limit, late=lambda: None) for record in records]
         await asyncio.wait(writes)
         errors = [write.exception() for write in writes]
         done = [head.number for head, error in zip(heads, errors, strict=True) if error is None]

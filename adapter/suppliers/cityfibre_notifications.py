@@ -60,9 +60,10 @@ HINTS: Final = {
 
 def plain(text: str) -> str:
     """A word as it is compared: spellings differ in case, hyphens and spaces (section 8, number 4)."""
-    return re.sub(r"[\W_]+", "", text[:_LONGEST_WORD]).lower()
+    return _BETWEEN_WORDS.sub("", text[:_LONGEST_WORD]).lower()
 
 
+_BETWEEN_WORDS: Final = re.compile(r"[\W_]+")
 _LONGEST_WORD: Final = 200
 """Characters of a text that is looked at as a word; none in a table comes near."""
 

@@ -4,10 +4,11 @@ Nothing here is global but the root of the standard library's logging, whose lin
 way. A payload, a name, a phone number or an address never belongs into a field.
 """
 
+import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any, Protocol, TextIO
+from typing import Any, Final, Protocol, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -45,7 +46,7 @@ def start_logging(*, level: str = "info", form: str = "auto", stream: TextIO | N
         render = [
             structlog.processors.format_exc_info,
             _ordered,
-            structlog.processors.JSONRenderer(ensure_ascii=False, separators=(",", ":")),
+            structlog.processors.JSONRenderer(serializer=lambda event, **_: _JSON.encode(event)),
         ]
     threshold = getattr(logging, level.upper())
     log: Log = structlog.wrap_logger(
@@ -59,9 +60,11 @@ def start_logging(*, level: str = "info", form: str = "auto", stream: TextIO | N
 
 
 def _timestamped(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    now = datetime.now(UTC)
-    event["time"] = f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z"
+    event["time"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
     return event
+
+
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr)
 
 
 def _ordered(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

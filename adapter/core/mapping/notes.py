@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
+from enum import Enum, StrEnum
 from typing import Final
 
 from lxml import etree
@@ -61,54 +61,83 @@ def value_class(element: etree._Element | None) -> ValueClass:
 Aside = etree._Element | str  # noqa: SLF001 -- lxml's name for the type of elements
 
 
+class _Sort(Enum):
+    UNKNOWN = "unknown"
+    DEVIATION = "deviation"
+    ASIDE = "aside"
+
+
 @dataclass(slots=True)
+class _Noted:
+    sort: _Sort
+    path: str
+    what: str
+    content: Aside | None
+
+
 class Notes:
     """What strays while one message is read. Whoever reads an element notes paths below it, "" for itself; whoever
     called puts them under its name.
     """
 
-    unknown: list[str] = field(default_factory=list)
-    deviations: list[tuple[str, str, etree._Element | None]] = field(default_factory=list)
-    aside: list[tuple[str, Aside]] = field(default_factory=list)
+    __slots__ = ("_left", "noted")
+
+    def __init__(self) -> None:
+        self.noted: list[_Noted] = []
+        self._left = {_Sort.UNKNOWN: NAMED_LIMIT, _Sort.DEVIATION: NAMED_LIMIT, _Sort.ASIDE: ASIDE_LIMIT}
 
     def stranger(self, element: etree._Element) -> None:
         name = local_name(element)[:100]
-        if len(self.unknown) < NAMED_LIMIT:
-            self.unknown.append(name)
+        self._note(_Sort.UNKNOWN, name)
         self.keep(name, element)
 
     def stray(self, what: str, element: etree._Element, *, kept: bool = False) -> None:
         """The element being read strays; `kept` says that what it holds has found its place."""
-        if len(self.deviations) < NAMED_LIMIT:
-            self.deviations.append(("", what, element))
+        self._note(_Sort.DEVIATION, "", what, element)
         if not kept:
             self.keep("", element)
 
     def miss(self, name: str) -> None:
-        if len(self.deviations) < NAMED_LIMIT:
-            self.deviations.append((name, "missing", None))
+        self._note(_Sort.DEVIATION, name, "missing")
 
     def keep(self, path: str, content: Aside) -> None:
-        if len(self.aside) < ASIDE_LIMIT:
-            self.aside.append((path, content))
+        self._note(_Sort.ASIDE, path, content=content)
 
-    def marks(self) -> tuple[int, int, int]:
-        return len(self.unknown), len(self.deviations), len(self.aside)
+    def below(self, name: str, start: int) -> None:
+        """Puts the paths of all from `noted[start]` on under `name`."""
+        for note in self.noted[start:]:
+            note.path = _joined(name, note.path)
 
-    def below(self, name: str, marks: tuple[int, int, int]) -> None:
-        """Puts the paths of what was noted since these marks under `name`."""
-        unknown, deviations, aside = marks
-        for place in range(unknown, len(self.unknown)):
-            self.unknown[place] = _joined(name, self.unknown[place])
-        for place in range(deviations, len(self.deviations)):
-            path, what, element = self.deviations[place]
-            self.deviations[place] = (_joined(name, path), what, element)
-        for place in range(aside, len(self.aside)):
-            path, content = self.aside[place]
-            self.aside[place] = (_joined(name, path), content)
+    def strays(self, name: str, start: int) -> bool:
+        """Whether a deviation of `name` is among them from `noted[start]` on."""
+        return any(note.sort is _Sort.DEVIATION and note.path == name for note in self.noted[start:])
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Paths of unknown elements."""
+        return tuple(note.path for note in self.noted if note.sort is _Sort.UNKNOWN)
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        return tuple(
+            Deviation(note.path, note.what, value_class(None if isinstance(note.content, str) else note.content))
+            for note in self.noted
+            if note.sort is _Sort.DEVIATION
+        )
+
+    @property
+    def aside(self) -> tuple[tuple[str, str], ...]:
+        """(path, text) of what was kept aside."""
+        kept = [(note.path, note.content) for note in self.noted if note.sort is _Sort.ASIDE]
+        return tuple(_texts([(path, content) for path, content in kept if content is not None]))
+
+    def _note(self, sort: _Sort, path: str, what: str = "", content: Aside | None = None) -> None:
+        if self._left[sort] > 0:
+            self._left[sort] -= 1
+            self.noted.append(_Noted(sort, path, what, content))
 
 
-def texts(aside: list[tuple[str, Aside]]) -> Iterator[tuple[str, str]]:
+def _texts(aside: list[tuple[str, Aside]]) -> Iterator[tuple[str, str]]:
     """(path, text) of what was kept aside: one entry per text, unknown elements taken apart."""
     left = ASIDE_LIMIT
     pending = [(path, content) for path, content in reversed(aside)]

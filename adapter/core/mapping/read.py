@@ -7,7 +7,7 @@ caller decides what that means (supplier contract, section 8: thirty-three ways 
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from lxml import etree
@@ -15,9 +15,9 @@ from lxml import etree
 from adapter.core.avro.schema import Primitive, Record, Schema, optional
 from adapter.core.document import local_name
 from adapter.core.errors import Stop
-from adapter.core.mapping.notes import Deviation, Notes, texts, value_class
+from adapter.core.mapping.notes import Deviation, Notes
 from adapter.core.mapping.pairs import Direction, Group, Many, Pair, Pairing, Scalar
-from adapter.core.mapping.values import Value, scalar
+from adapter.core.mapping.values import Quick, Value, quick, scalar
 from adapter.core.xsd import Leaf, Xsd
 
 
@@ -47,11 +47,13 @@ class ReplyReader:
         """Never raises, whatever is in the element; its own name is the caller's to look at."""
         notes = Notes()
         record = self._read(element, notes)
+        if not notes.noted:
+            return Read(record, (), ())
         return Read(
             record=record,
-            unknown=tuple(notes.unknown),
-            deviations=tuple(Deviation(path, what, value_class(strayed)) for path, what, strayed in notes.deviations),
-            aside=tuple(texts(notes.aside)) if notes.aside else (),
+            unknown=notes.unknown,
+            deviations=notes.deviations,
+            aside=notes.aside,
         )
 
     def valid(self, element: etree._Element) -> bool:
@@ -91,6 +93,9 @@ def record_of(schema: Schema, field: str) -> Record:
 class _Step:
     name: str
     read: Value
+    quick: Quick
+    """Reads the text of a plain value as it should be; None means: look closer."""
+
     collects: bool = False
     """Each occurrence adds an item."""
 
@@ -109,12 +114,17 @@ def _steps(pairs: Collection[Scalar | Group | Many], zone: tzinfo) -> dict[str, 
     for pair in pairs:
         many = isinstance(pair, Many)
         wrapped = isinstance(pair, Many) and pair.wrapped
-        steps[pair.name] = _Step(pair.name, _value(pair, zone), collects=many and not wrapped, wraps=wrapped)
+        at_once = quick(pair.leaf) if isinstance(pair, Scalar) else _never
+        steps[pair.name] = _Step(pair.name, _value(pair, zone), at_once, collects=many and not wrapped, wraps=wrapped)
     for pair in pairs:
         if isinstance(pair, Many) and pair.wrapped:
-            bare = _Step(pair.name, _value(pair.item, zone), collects=True, homeless=True)
+            bare = _Step(pair.name, _value(pair.item, zone), _never, collects=True, homeless=True)
             steps.setdefault(pair.item.name, bare)
     return steps
+
+
+def _never(_text: str | None) -> None:
+    """Lists and records are no plain values."""
 
 
 def _value(pair: Pair, zone: tzinfo) -> Value:
@@ -131,7 +141,7 @@ def _value(pair: Pair, zone: tzinfo) -> Value:
             raise AssertionError("a message that is read has no enums and no protocol values")
 
 
-def _group(children: tuple[Pair, ...], zone: tzinfo) -> Value:
+def _group(children: tuple[Pair, ...], zone: tzinfo) -> Value:  # noqa: C901 -- the walk, flat because it is hot
     pairs = [pair for pair in children if isinstance(pair, Scalar | Group | Many)]  # nothing is filled by us
     steps = _steps(pairs, zone)
     blank: dict[str, Any] = dict.fromkeys(pair.name for pair in pairs)
@@ -140,17 +150,20 @@ def _group(children: tuple[Pair, ...], zone: tzinfo) -> Value:
 
     def read(element: etree._Element, notes: Notes) -> Any:
         record = blank.copy()
-        start = len(notes.deviations)
+        start = len(notes.noted)
         for child in element:
-            step = steps.get(local_name(child))
+            step = steps.get(cast("str", child.tag)) or steps.get(local_name(child))  # most have no namespace
             if step is None:
                 notes.stranger(child)
+            elif record[step.name] is None and not len(child) and (value := step.quick(child.text)) is not None:
+                record[step.name] = value
             else:
                 _take(record, step, child, notes)
-            if child.tail and not child.tail.isspace():
-                notes.keep("", child.tail)
+            tail = child.tail
+            if tail and not tail.isspace():
+                notes.keep("", tail)
         for name in required:
-            if record[name] is None and not any(path == name for path, _, _ in notes.deviations[start:]):
+            if record[name] is None and not notes.strays(name, start):
                 notes.miss(name)
         for name in lists:
             if record[name] is None:
@@ -165,7 +178,7 @@ def _group(children: tuple[Pair, ...], zone: tzinfo) -> Value:
 
 def _take(record: dict[str, Any], step: _Step, child: etree._Element, notes: Notes) -> None:
     """Puts what `child` holds into its field."""
-    marks = notes.marks()
+    start = len(notes.noted)
     where = step.name
     value = record[step.name]
     if step.collects:
@@ -184,8 +197,8 @@ def _take(record: dict[str, Any], step: _Step, child: etree._Element, notes: Not
         notes.stray("more than once, all are taken", child, kept=True)
     else:
         notes.stray("more than once, the first is taken", child)
-    if notes.marks() != marks:
-        notes.below(where, marks)
+    if len(notes.noted) > start:
+        notes.below(where, start)
 
 
 def _wrapper(item: Scalar | Group, zone: tzinfo) -> Value:
@@ -204,10 +217,10 @@ def _wrapper(item: Scalar | Group, zone: tzinfo) -> Value:
             if local_name(child) != wanted:
                 notes.stranger(child)
                 continue
-            marks = notes.marks()
+            start = len(notes.noted)
             value = read_item(child, notes)
-            if notes.marks() != marks:
-                notes.below(f"[{len(items)}]", marks)
+            if len(notes.noted) > start:
+                notes.below(f"[{len(items)}]", start)
             if value is not None:
                 items.append(value)
         if element.text and not element.text.isspace():

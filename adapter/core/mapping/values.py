@@ -4,6 +4,7 @@ Nothing here refuses: what cannot be read is None and noted.
 """
 
 import re
+import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Any, Final
@@ -17,6 +18,9 @@ from adapter.core.xsd import Kind, Leaf
 Value = Callable[[etree._Element, Notes], Any]  # noqa: SLF001 -- lxml's name for the type of elements
 """Reads one element; notes have paths below it, "" for itself."""
 
+
+Quick = Callable[[str | None], Any]
+"""Reads the text of an element without children if it is as it should be; None means: let the other one look."""
 
 _NIL: Final = "{http://www.w3.org/2001/XMLSchema-instance}nil"
 
@@ -36,6 +40,42 @@ def scalar(leaf: Leaf, avro: str, zone: tzinfo) -> Value:
         case Kind.INTEGER:
             bits = 32 if avro == "int" else 64
             return _parsed(lambda text: _integer(text, bits), "not a whole number")
+
+
+def quick(leaf: Leaf) -> Quick:
+    """What most values are, at a fifth of the price; never another value than that of `scalar`."""
+    match leaf.kind:
+        case Kind.TEXT if not leaf.values:
+            return _quick_text(leaf)
+        case Kind.BOOLEAN:
+            return lambda text: {"true": True, "false": False}.get(text or "")
+        case Kind.DATE_TIME:
+            return _quick_time
+        case _:
+            return lambda _: None
+
+
+def _quick_text(leaf: Leaf) -> Quick:
+    collapse = leaf.collapse
+    longest = sys.maxsize if leaf.longest is None else leaf.longest
+
+    def read(text: str | None) -> str | None:
+        if not text or len(text) > longest or (collapse and fold(text) is not text):
+            return None
+        return text
+
+    return read
+
+
+def _quick_time(text: str | None) -> datetime | None:
+    # fromisoformat takes more than XSD does: what could be anything else is looked at closely.
+    if text and 20 <= len(text) <= 26 and text[10] == "T" and text[-1] == "Z" and text[13] == text[16] == ":":
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            return None
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    return None
 
 
 def _text(leaf: Leaf) -> Value:

@@ -5,8 +5,10 @@ millisecond. A thread of its own for the delivery reports would take the interpr
 """
 
 import asyncio
+import heapq
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -51,10 +53,10 @@ class KafkaPublisher:
         self._loop = asyncio.get_running_loop()
         self._line = self._open()
 
-    def publish(self, record: Outgoing) -> "asyncio.Future[None]":
+    def publish(self, record: Outgoing, *, limit: float, late: Callable[[], None]) -> "asyncio.Future[None]":
         future: asyncio.Future[None] = self._loop.create_future()
         try:
-            self._line.produce(record, future)
+            self._line.produce(record, _Under(self._loop.time() + limit, future, late))
         except BufferError:
             _fail(future, Unavailable("the producer's queue is full"))
         except KafkaException as failure:
@@ -82,22 +84,32 @@ class KafkaPublisher:
 
     def _settle(self, line: "_Line", reports: "list[_Report]") -> None:
         failed: set[str] = set()
-        for future, error in reports:
+        for under, error in reports:
             if error is not None:
                 failed.add(error.str())
                 if error.fatal():
                     self._replace(line)
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(None)
+            if under.future.done():
+                if error is None:
+                    under.late()
+            elif error is None:
+                under.future.set_result(None)
             else:
-                _fail(future, _reason(error))
+                _fail(under.future, _reason(error))
         for why in failed:
             self._report(why)
 
 
-_Report = tuple["asyncio.Future[None]", KafkaError | None]
+@dataclass(frozen=True, slots=True, order=True)
+class _Under:
+    """A record under way."""
+
+    deadline: float
+    future: "asyncio.Future[None]" = field(compare=False)
+    late: Callable[[], None] = field(compare=False)
+
+
+_Report = tuple[_Under, KafkaError | None]
 
 
 class _Line:
@@ -113,18 +125,21 @@ class _Line:
         self._loop = loop
         self._settle = settle
         self._reports: list[_Report] = []
+        self._under_way: list[_Under] = []
+        """A heap; who was answered stays until it is on top."""
         self._looks = loop.call_later(_IDLE, self._looking)
         self._busy = False
         self._abandoned = False
 
-    def produce(self, record: Outgoing, future: "asyncio.Future[None]") -> None:
+    def produce(self, record: Outgoing, under: _Under) -> None:
         self._producer.produce(
             record.topic,
             record.value,
             record.key,
             headers=list(record.headers),
-            on_delivery=partial(self._delivered, future),
+            on_delivery=partial(self._delivered, under),
         )
+        heapq.heappush(self._under_way, under)
         if not self._busy:
             self._busy = True
             self._looks.cancel()
@@ -142,9 +157,11 @@ class _Line:
             await asyncio.sleep(_LOOK)
 
     def _looking(self) -> None:
-        self._busy = self._look()
-        if self._busy or not self._abandoned:
-            self._looks = self._loop.call_later(_LOOK if self._busy else _IDLE, self._looking)
+        try:
+            self._busy = self._look()
+        finally:  # or nobody would ever look again
+            if self._busy or not self._abandoned:
+                self._looks = self._loop.call_later(_LOOK if self._busy else _IDLE, self._looking)
 
     def _look(self) -> bool:
         """Settle what is decided; whether anything is still under way."""
@@ -152,10 +169,15 @@ class _Line:
         if self._reports:
             reports, self._reports = self._reports, []
             self._settle(self, reports)
+        under_way, now = self._under_way, self._loop.time()
+        while under_way and (under_way[0].future.done() or under_way[0].deadline <= now):
+            under = heapq.heappop(under_way)
+            if not under.future.done():
+                _fail(under.future, Unavailable("no acknowledgement in time"))
         return len(self._producer) > 0
 
-    def _delivered(self, future: "asyncio.Future[None]", error: KafkaError | None, _message: Message) -> None:
-        self._reports.append((future, error))
+    def _delivered(self, under: _Under, error: KafkaError | None, _message: Message) -> None:
+        self._reports.append((under, error))
 
 
 def _reason(error: KafkaError) -> Exception:

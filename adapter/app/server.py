@@ -16,9 +16,10 @@ from adapter.server.records import Records
 from adapter.settings import Receiving
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
+from adapter.transport.incoming import Limits
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.publisher import KafkaPublisher
-from adapter.transport.listener import Limits, Listener
+from adapter.transport.listener import Listener
 from adapter.transport.server_tls import ServerTls
 from adapter.transport.spool import SqliteSpool
 from adapter.transport.tls import Reload, TlsFiles

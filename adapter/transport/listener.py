@@ -1,48 +1,32 @@
-"""The listener for notifications: HTTP/1.1 with mutual TLS, and limits on everything a caller could use up.
+"""The listener for notifications: accepts, with mutual TLS, and keeps one caller from harming others.
 
-Who may call and what is answered is the receiver's business (`ports.Receiver`). Here is what keeps one caller from
-harming others: a connection has so long for a whole header and so long for a body, there are so many connections (the
-one that was silent for longest gives way) and so many bytes under way at once.
+Who may call and what is answered is the receiver's business (`ports.Receiver`). A connection has so long for its
+handshake, for a whole header and for a body; there are so many connections, those in their handshake included (the
+one that was silent for longest gives way), and so many bytes under way at once.
 """
 
 import asyncio
 import socket
-import ssl
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
-
 from adapter.core.errors import Stop
-from adapter.core.notification import Delivery
-from adapter.ports import Answer, Arrival, Caller, Head, Peer, Receiver
+from adapter.ports import Receiver
 from adapter.telemetry import Log
+from adapter.transport.incoming import Incoming, Limits, Room
 from adapter.transport.server_tls import ServerTls
 from adapter.transport.tls import Reload
 
 _BACKLOG: Final = 1024
-_READ_AHEAD: Final = 16 * 1024
-"""Bytes of a body that wait unread in a connection, twice: what each of many connections may cost."""
-_LINGER: Final = 2.0
-"""Seconds in which what is left of a refused body is thrown away, so that the caller gets to read the answer."""
 _HANDSHAKE: Final = 10.0
+_SHUTDOWN: Final = 2.0
+"""Seconds a TLS connection has for its handshake, and to take leave."""
 _RELOAD: Final = 5.0
 """Seconds between two looks at the certificate files."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Times in seconds."""
-
-    body_bytes: int
-    bytes_in_flight: int
-    connections: int
-    idle: float
-    body: float
+_SWEEPS: Final = 10
+"""Looks at silent connections within the shortest limit."""
+_OUT_OF_FILES: Final = 0.1
+"""Seconds without accepting after the process had no file descriptor left."""
 
 
 class Listener:
@@ -58,20 +42,24 @@ class Listener:
         log: Log,
     ) -> None:
         """Without `tls` in plain text. `on_reload` is told of every change of the certificate files."""
-        self._receiver = receiver
         self._limits = limits
         self._tls = tls
         self._on_reload = on_reload
         self._log = log
-        self._web = _Web(self._answer, receiver, limits)
+        self._loop = asyncio.get_running_loop()
+        self._room = Room(receiver, limits, log)
         self._socket: socket.socket | None = None
-        self._server: asyncio.AbstractServer | None = None
-        self._watching: asyncio.Task[None] | None = None
-        self.bytes_in_flight = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._handshakes: dict[asyncio.Task[None], None] = {}
+        """In the order of their beginning."""
 
     @property
     def connections(self) -> int:
-        return len(self._web.open)
+        return len(self._room.open) + len(self._handshakes)
+
+    @property
+    def bytes_in_flight(self) -> int:
+        return self._room.bytes_in_flight
 
     @property
     def port(self) -> int:
@@ -81,11 +69,8 @@ class Listener:
     async def open(self, host: str, port: int) -> None:
         """Raises Stop if the port can't be had."""
         try:
-            family, _, _, _, address = (
-                await asyncio.get_running_loop().getaddrinfo(
-                    host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-                )
-            )[0]
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, _, _, _, address = found[0]
             bound = socket.socket(family, socket.SOCK_STREAM)
             try:
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -101,39 +86,66 @@ class Listener:
                 f"ADAPTER_SERVER__PORT: can't listen on {host}:{port} ({reason}); choose another, or 0 for a free one"
             ) from None
         self._socket = bound
-        await self._listen()
+        self._tasks = [asyncio.ensure_future(self._accept(bound)), asyncio.ensure_future(self._sweep())]
         if self._tls is not None:
-            self._watching = asyncio.ensure_future(self._watch(self._tls))
+            self._room.context = self._tls.context
+            self._tasks.append(asyncio.ensure_future(self._watch(self._tls)))
 
     async def close(self, limit: float) -> None:
         """Take no new requests, answer those under way within `limit` seconds, close all connections."""
-        if self._watching is not None:
-            self._watching.cancel()
-        if self._server is not None:
-            self._server.close()
+        for task in (*self._tasks, *self._handshakes):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._handshakes, return_exceptions=True)
         if self._socket is not None:
             self._socket.close()
-        self._web.pre_shutdown()
-        await self._web.shutdown(limit)
+        for incoming in list(self._room.open):
+            incoming.finish()
+        end = self._loop.time() + limit
+        while self._room.open and self._loop.time() < end:  # noqa: ASYNC110 -- each tells the room, none tells us
+            await asyncio.sleep(0.01)
+        for incoming in list(self._room.open):
+            incoming.abort()
 
-    async def _listen(self) -> None:
-        """Accept on the socket with the newest context; connections of an older one end after their next answer."""
-        assert self._socket is not None
-        before = self._server
+    async def _accept(self, listening: socket.socket) -> None:
+        while True:
+            try:
+                accepted, _ = await self._loop.sock_accept(listening)
+            except OSError as error:  # no file descriptor left, or the caller has gone already
+                self._log.debug("not accepted", reason=error.strerror)
+                if self._room.open:
+                    self._room.close_most_silent()
+                await asyncio.sleep(_OUT_OF_FILES)
+                continue
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            entering = self._loop.create_task(self._enter(accepted))
+            self._handshakes[entering] = None
+            entering.add_done_callback(self._entered)
+            if len(self._handshakes) > self._limits.connections:
+                next(iter(self._handshakes)).cancel()
+
+    async def _enter(self, accepted: socket.socket) -> None:
         secure: dict[str, Any] = {}
-        if self._tls is not None:
+        if self._room.context is not None:
             secure = {
-                "ssl": self._tls.context,
+                "ssl": self._room.context,
                 "ssl_handshake_timeout": _HANDSHAKE,
-                "ssl_shutdown_timeout": _LINGER,
+                "ssl_shutdown_timeout": _SHUTDOWN,
             }
-        # A socket of its own for each: whoever is told to stop closes the one it was given.
-        self._server = await asyncio.get_running_loop().create_server(
-            self._web, sock=self._socket.dup(), backlog=_BACKLOG, **secure
-        )
-        if before is not None:
-            before.close()
-            self._web.epoch += 1
+        try:
+            await self._loop.connect_accepted_socket(lambda: Incoming(self._room), accepted, **secure)
+        except (OSError, TimeoutError) as error:  # TLS refused, or the caller has gone
+            self._log.debug("handshake failed", reason=type(error).__name__)
+        except BaseException:
+            accepted.close()
+            raise
+
+    def _entered(self, task: asyncio.Task[None]) -> None:
+        del self._handshakes[task]
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(min(self._limits.idle, self._limits.body) / _SWEEPS)
+            self._room.sweep()
 
     async def _watch(self, tls: ServerTls) -> None:
         while True:
@@ -141,152 +153,5 @@ class Listener:
             reload = await asyncio.to_thread(tls.refresh)
             if reload is None:
                 continue
-            if not reload.problems:
-                await self._listen()
+            self._room.context = tls.context
             self._on_reload(reload)
-
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        try:
-            answer = await self._exchange(request)
-        except (ConnectionError, asyncio.CancelledError):
-            raise
-        except Exception:  # noqa: BLE001 -- told in the log, and answered; the listener goes on
-            self._log.exception("notification answer failed")
-            answer = Answer(500, b"A fault of ours; send it again.\n", close=True)
-        headers = {**answer.headers, "Content-Type": answer.content_type, "Server": "fault-adapter"}
-        response = web.Response(status=answer.status, body=answer.body, headers=headers)
-        if answer.close or self._web.outdated(request.protocol):
-            response.force_close()
-        return response
-
-    async def _exchange(self, request: web.BaseRequest) -> Answer:
-        connection = self._web.active(request.protocol)
-        head = Head(request.method, request.path, _headers(request))
-        caller = self._receiver.admit(connection.peer, head)
-        if isinstance(caller, Answer):
-            return caller
-        if head.headers.get("expect", "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
-        received = 0
-        body = bytearray()
-        try:
-            try:
-                async with asyncio.timeout(self._limits.body):
-                    async for chunk in request.content.iter_any():
-                        received += len(chunk)
-                        self.bytes_in_flight += len(chunk)
-                        if received > self._limits.body_bytes:
-                            return self._receiver.too_large()
-                        if self.bytes_in_flight > self._limits.bytes_in_flight:
-                            return self._receiver.too_busy()
-                        body += chunk
-            except TimeoutError:
-                return self._receiver.too_slow()
-            except web.RequestPayloadError:
-                return self._receiver.garbled()
-            return await self._receiver.receive(_arrival(head, caller, bytes(body)))
-        finally:
-            self.bytes_in_flight -= received
-
-
-@dataclass(slots=True)
-class _Connection:
-    transport: asyncio.Transport
-    peer: Peer
-    epoch: int
-    """Which set of certificate files it was made with."""
-
-
-class _Web(web.Server):
-    """aiohttp's server, with a bound on its connections."""
-
-    def __init__(self, handler: Callable[[web.BaseRequest], Any], receiver: Receiver, limits: Limits) -> None:
-        super().__init__(handler)
-        self._receiver = receiver
-        self._limits = limits
-        self.open: OrderedDict[RequestHandler, _Connection] = OrderedDict()
-        self.epoch = 0
-
-    def __call__(self) -> RequestHandler:
-        return _Handler(self, self._receiver, self._limits)
-
-    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self.open[handler] = _Connection(transport, _peer(transport), self.epoch)
-        if len(self.open) > self._limits.connections:
-            _, silent = self.open.popitem(last=False)
-            silent.transport.abort()
-
-    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
-        self.open.pop(handler, None)
-        super().connection_lost(handler, exc)
-
-    def active(self, handler: RequestHandler) -> _Connection:
-        """The connection of `handler`, now the last to be closed for silence."""
-        if handler not in self.open:  # closed for silence while its request came in
-            raise ConnectionResetError
-        self.open.move_to_end(handler)
-        return self.open[handler]
-
-    def outdated(self, handler: RequestHandler) -> bool:
-        connection = self.open.get(handler)
-        return connection is not None and connection.epoch != self.epoch
-
-
-class _Handler(RequestHandler):
-    __slots__ = ("_receiver",)
-
-    def __init__(self, server: _Web, receiver: Receiver, limits: Limits) -> None:
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            keepalive_timeout=limits.idle,
-            access_log=None,  # type: ignore[arg-type]  # None turns it off, the annotation forgets that
-            lingering_time=_LINGER,
-            read_bufsize=_READ_AHEAD,
-            auto_decompress=False,
-        )
-        self._receiver = receiver
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,  # noqa: ARG002 -- given by position
-        exc: BaseException | None = None,  # noqa: ARG002 -- as above
-        message: str | None = None,  # noqa: ARG002 -- as above
-    ) -> web.StreamResponse:
-        """In place of one that logs the exception and answers its text, both of which repeat what was sent."""
-        if request.writer.output_size > 0:
-            raise ConnectionResetError
-        answer = self._receiver.garbled()
-        response = web.Response(status=answer.status, body=answer.body, headers={"Server": "fault-adapter"})
-        response.force_close()
-        return response
-
-
-def _peer(transport: asyncio.Transport) -> Peer:
-    name = transport.get_extra_info("peername")
-    secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-    certificate = None if secured is None else secured.getpeercert(binary_form=True)
-    return Peer(str(name[0]) if isinstance(name, tuple) else "", certificate)
-
-
-def _headers(request: web.BaseRequest) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in request.headers.items():
-        lower = name.lower()
-        headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
-    return headers
-
-
-def _arrival(head: Head, caller: Caller, body: bytes) -> Arrival:
-    headers = head.headers
-    delivery = Delivery(
-        body=body,
-        received_at=datetime.now(UTC),
-        path=head.path,
-        content_type=headers.get("content-type"),
-        soap_action=headers.get("soapaction"),
-    )
-    return Arrival(delivery, caller, headers.get("traceparent"))

@@ -1,0 +1,395 @@
+"""The connections of callers: HTTP/1.1 with keep-alive and pipelining, requests answered one after the other.
+
+The bytes are parsed by llhttp (httptools), which is strict about framing; what it does not bound is bounded here.
+A request that is refused is answered without its body: what is left of it is thrown away for a moment, so that the
+caller gets to read the answer, and the connection ends.
+"""
+
+import asyncio
+import ssl
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final, cast
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from adapter.core.notification import Delivery
+from adapter.ports import Answer, Arrival, Caller, Head, Peer, Receiver
+from adapter.telemetry import Log
+
+_HEADER_LINES: Final = 100
+_HEADER_BYTES: Final = 32 * 1024
+"""Of a whole header; a certificate that a proxy passes on may take 8 KiB of it."""
+_PIPELINED: Final = 128
+"""Requests of one connection that wait for their turn; one more, and nothing after it is read."""
+_FRAMING: Final = 8
+"""How many times the longest body one in chunks may measure with all that is around them."""
+_LINGER: Final = 2.0
+"""Seconds in which what is left of a refused request is thrown away."""
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in seconds."""
+
+    body_bytes: int
+    bytes_in_flight: int
+    connections: int
+    idle: float
+    body: float
+
+
+class Room:
+    """What the connections of a listener share, and who of them has to go."""
+
+    def __init__(self, receiver: Receiver, limits: Limits, log: Log) -> None:
+        self.receiver = receiver
+        self.limits = limits
+        self.log = log
+        self.context: ssl.SSLContext | None = None
+        """The newest TLS context; connections of another one end with their next answer."""
+        self.open: OrderedDict[Incoming, float] = OrderedDict()
+        """With the time of their last sign of life; the most silent one first."""
+        self.bodies: OrderedDict[Incoming, float] = OrderedDict()
+        """Those in the middle of a body, with the time they began."""
+        self.bytes_in_flight = 0
+
+    def enter(self, incoming: "Incoming") -> None:
+        self.alive(incoming)
+        while len(self.open) > self.limits.connections:
+            self.close_most_silent()
+
+    def alive(self, incoming: "Incoming") -> None:
+        self.open[incoming] = time.monotonic()
+        self.open.move_to_end(incoming)
+
+    def leave(self, incoming: "Incoming") -> None:
+        self.open.pop(incoming, None)
+        self.bodies.pop(incoming, None)
+
+    def close_most_silent(self) -> None:
+        incoming, _ = self.open.popitem(last=False)
+        incoming.abort()
+
+    def sweep(self) -> None:
+        """Close who has been silent for too long, and refuse what takes too long to come."""
+        now = time.monotonic()
+        while self.open:
+            incoming, since = next(iter(self.open.items()))
+            if since > now - self.limits.idle:
+                break
+            if incoming.busy:
+                self.alive(incoming)
+            else:
+                self.close_most_silent()
+        while self.bodies:
+            incoming, since = next(iter(self.bodies.items()))
+            if since > now - self.limits.body:
+                break
+            incoming.refuse(self.receiver.too_slow())
+
+
+@dataclass(slots=True)
+class _Request:
+    head: Head
+    keep_alive: bool
+    judged: Caller | Answer
+    """Who sent it, or the answer that needs no look at it."""
+    body: bytes = b""
+    received: int = 0
+    pieces: list[bytes] = field(default_factory=list)
+
+
+class Incoming(asyncio.Protocol):
+    """One connection."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._context = room.context
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._peer = Peer("", None)
+        self._parser: HttpRequestParser | None = None
+        self._path = b""
+        self._headers: dict[str, str] = {}
+        self._lines = 0
+        self._size = 0
+        """Bytes of the header being read, then of the body with all around it; rather too many than too few."""
+        self._reading: _Request | None = None
+        """Its header is whole, its body is not."""
+        self._waiting: deque[_Request] = deque()
+        self._serving: asyncio.Task[None] | None = None
+        self._owes_continue = False
+        self._ending = False
+        """Nothing is read any more; what waits is answered, then the connection ends."""
+        self._unread = False
+        """Some of a request was not read."""
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is our turn, or that of the clock of bodies."""
+        return self._reading is not None or (self._serving is not None and self._writable.is_set())
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def finish(self) -> None:
+        """Answer what is whole, then close."""
+        self._ending = True
+        self._forget_body()
+        if self._serving is None:
+            self._end()
+
+    def refuse(self, answer: Answer | None) -> None:
+        """Nothing more is read; `answer`, if any, is the last one here."""
+        self._ending = self._unread = True
+        request = self._reading
+        if request is not None:
+            self._forget_body()
+        if answer is not None:
+            head = Head("", "", {}) if request is None else request.head
+            self._queue(_Request(head, keep_alive=False, judged=answer))
+
+    # -- asyncio.Protocol --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        name = transport.get_extra_info("peername")
+        secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        certificate = None if secured is None else secured.getpeercert(binary_form=True)
+        self._peer = Peer(str(name[0]) if isinstance(name, tuple) else "", certificate)
+        self._room.enter(self)
+
+    def data_received(self, data: bytes) -> None:
+        while data and not self._ending:
+            if self._parser is None:
+                self._parser = HttpRequestParser(self)
+            begun = bool(self._path) or self._reading is not None
+            try:
+                self._parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:  # an offer we do not take up: what follows is HTTP as before
+                self._parser = None
+                data = data[upgrade.args[0] :]
+                continue
+            except HttpParserCallbackError as error:
+                if not isinstance(error.__context__, _Enough):
+                    self._room.log.exception("request failed")
+                    self.refuse(_OURS)
+            except HttpParserError:
+                self.refuse(self._room.receiver.garbled())
+            # The parser tells neither of a line that does not end nor of what is around chunks: all bytes are counted.
+            if begun and not self._ending and (answer := self._too_long(len(data))):
+                self.refuse(answer)
+            return
+
+    def eof_received(self) -> bool:
+        """Whether to stay half open: what is whole is still answered. TLS knows no such state."""
+        self._ending = True
+        return self._serving is not None and self._context is None
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's signature
+        # What is being answered goes on all the same: the notification may be half way to Kafka.
+        self._transport = None
+        self._ending = True
+        self._forget_body()
+        self._forget_waiting()
+        self._writable.set()
+        self._room.leave(self)
+
+    # -- the parser's callbacks --------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._path, self._headers, self._lines, self._size = b"", {}, 0, 0
+
+    def on_url(self, url: bytes) -> None:
+        self._path += url
+        self._stop_if(self._too_long(len(url)))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reading is not None:  # a trailer, which nobody asked for
+            return
+        self._lines += 1
+        self._stop_if(self._too_long(len(name) + len(value)))
+        lower, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        self._headers[lower] = f"{self._headers[lower]}, {text}" if lower in self._headers else text
+
+    def on_headers_complete(self) -> None:
+        parser, room = cast("HttpRequestParser", self._parser), self._room
+        head = Head(parser.get_method().decode("latin-1"), self._path.decode("latin-1"), self._headers)
+        room.alive(self)
+        judged = room.receiver.admit(self._peer, head)
+        self._reading = _Request(head, parser.should_keep_alive(), judged)
+        self._size = 0
+        if isinstance(judged, Answer) and judged.close:
+            self._stop_if(judged)
+        room.bodies[self] = time.monotonic()
+        if self._headers.get("expect", "").lower() == "100-continue":
+            if self._serving is None:
+                self._write(_CONTINUE)
+            else:
+                self._owes_continue = True
+
+    def on_body(self, body: bytes) -> None:
+        request, room = self._reading, self._room
+        assert request is not None
+        request.received += len(body)
+        room.bytes_in_flight += len(body)
+        if request.received > room.limits.body_bytes:
+            self._stop_if(room.receiver.too_large())
+        if room.bytes_in_flight > room.limits.bytes_in_flight:
+            self._stop_if(room.receiver.too_busy())
+        request.pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        request = self._reading
+        assert request is not None
+        request.body = b"".join(request.pieces)
+        request.pieces.clear()
+        self._reading, self._path, self._owes_continue = None, b"", False
+        self._room.bodies.pop(self, None)
+        self._queue(request)
+        if not request.keep_alive or len(self._waiting) > _PIPELINED:
+            self._ending = True
+            raise _Enough
+
+    def _too_long(self, more: int) -> Answer | None:
+        self._size += more
+        if self._reading is not None:
+            if self._size > _FRAMING * self._room.limits.body_bytes:
+                return self._room.receiver.too_large()
+        elif self._size > _HEADER_BYTES or self._lines > _HEADER_LINES:
+            return self._room.receiver.garbled()
+        return None
+
+    def _stop_if(self, answer: Answer | None) -> None:
+        if answer is not None:
+            self.refuse(answer)
+            raise _Enough
+
+    # -- answering ---------------------------------------------------------------------------------------------------
+
+    def _queue(self, request: _Request) -> None:
+        self._waiting.append(request)
+        if self._serving is None:
+            self._serving = self._loop.create_task(self._serve())
+        elif self._transport is not None:  # the socket keeps what else the caller has to say
+            self._transport.pause_reading()
+
+    async def _serve(self) -> None:
+        while self._waiting:
+            request = self._waiting.popleft()
+            answer = await self._answer(request)
+            self._room.bytes_in_flight -= request.received
+            outdated = self._context is not self._room.context
+            last = answer.close or not request.keep_alive or outdated or (self._ending and not self._waiting)
+            self._write(_response(answer, last=last, whole=request.head.method != "HEAD"))
+            if last:
+                self._forget_waiting()
+                self._end()
+            elif self._transport is not None:
+                self._room.alive(self)
+                await self._writable.wait()
+        self._serving = None
+        if self._transport is not None and not self._ending:
+            self._go_on(self._transport)
+
+    def _go_on(self, transport: asyncio.Transport) -> None:
+        transport.resume_reading()
+        if self._reading is not None:  # it could not come on while reading was paused
+            self._room.bodies[self] = time.monotonic()
+            self._room.bodies.move_to_end(self)
+        if self._owes_continue:
+            self._owes_continue = False
+            transport.write(_CONTINUE)
+
+    async def _answer(self, request: _Request) -> Answer:
+        if isinstance(request.judged, Answer):
+            return request.judged
+        try:
+            return await self._room.receiver.receive(_arrival(request, request.judged))
+        except Exception:
+            self._room.log.exception("notification answer failed")
+            return _OURS
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _end(self) -> None:
+        self._ending = True
+        transport = self._transport
+        if transport is None:
+            return
+        if not self._unread:
+            transport.close()
+            return
+        # Closed with bytes unread, the kernel would take back even the answer (RFC 9112 section 9.6).
+        transport.resume_reading()
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._loop.call_later(_LINGER, transport.abort)
+
+    def _forget_body(self) -> None:
+        if self._reading is not None:
+            self._room.bytes_in_flight -= self._reading.received
+            self._room.bodies.pop(self, None)
+            self._reading = None
+
+    def _forget_waiting(self) -> None:
+        while self._waiting:
+            self._room.bytes_in_flight -= self._waiting.popleft().received
+
+
+class _Enough(Exception):  # noqa: N818 -- never leaves this module
+    """Out of the parser's callbacks: nothing more is parsed."""
+
+
+_OURS: Final = Answer(500, b"A fault of ours; send it again.\n", close=True)
+
+
+def _arrival(request: _Request, caller: Caller) -> Arrival:
+    headers = request.head.headers
+    delivery = Delivery(
+        body=request.body,
+        received_at=datetime.now(UTC),
+        path=request.head.path,
+        content_type=headers.get("content-type"),
+        soap_action=headers.get("soapaction"),
+    )
+    return Arrival(delivery, caller, headers.get("traceparent"))
+
+
+def _response(answer: Answer, *, last: bool, whole: bool) -> bytes:
+    """`last`: the connection ends after it. Not `whole`: the head alone, of an answer to HEAD."""
+    lines = [
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        f"Content-Type: {answer.content_type}",
+        f"Content-Length: {len(answer.body)}",
+        *(f"{name}: {text}" for name, text in answer.headers.items()),
+        f"Date: {_date(int(time.time()))}",
+        "Server: fault-adapter",
+    ]
+    if last:
+        lines.append("Connection: close")
+    head = "\r\n".join(lines).encode("latin-1")
+    return b"%b\r\n\r\n%b" % (head, answer.body if whole else b"")
+
+
+@lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)

@@ -258,6 +258,10 @@ class Receiver(Protocol):
         """Whether the body may be read; if not, the answer."""
         ...
 
+    def stranger(self, address: str, reason: str) -> None:
+        """TLS has refused a caller; `reason` is OpenSSL's word for it."""
+        ...
+
     def too_large(self) -> Answer:
         """The body went beyond the limit while it was read."""
         ...

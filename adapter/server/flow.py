@@ -94,6 +94,10 @@ class Server:
             return Answer(403, b"You are not on the list of callers.\n", close=True)
         return self._judge_head(head) or judged
 
+    def stranger(self, address: str, reason: str) -> None:
+        self._metrics.count(m.CALLERS_REFUSED, "tls")
+        self._log.warning("caller refused", reason="tls", detail=reason, address=address)
+
     def too_large(self) -> Answer:
         return self._turned_away(413, f"At most {self._deployment.max_body_bytes} bytes are taken.")
 

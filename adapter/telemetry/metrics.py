@@ -281,7 +281,8 @@ QUARANTINED: Final = Metric(
 CALLERS_REFUSED: Final = Metric(
     "callers_refused_total",
     Kind.COUNTER,
-    "Requests answered 403, by reason: network, certificate, subject.",
+    "Callers not let in, by reason: tls (no handshake: no certificate, or none of our authorities'), network, "
+    "certificate, subject (answered 403).",
     "Grows: a stranger calls, or the supplier has a new certificate or address; the log names it.",
     labels=("reason",),
 )

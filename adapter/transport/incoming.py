@@ -27,8 +27,8 @@ _HEADER_BYTES: Final = 32 * 1024
 """Of a whole header; a certificate that a proxy passes on may take 8 KiB of it."""
 _PIPELINED: Final = 128
 """Requests of one connection that wait for their turn; one more, and nothing after it is read."""
-_FRAMING: Final = 8
-"""How many times the longest body one in chunks may measure with all that is around them."""
+_FRAMING_BYTES: Final = 64 * 1024
+"""What may lie around the chunks of a body, and a quarter of the body besides: nobody needs chunks of a few bytes."""
 _LINGER: Final = 2.0
 """Seconds in which what is left of a refused request is thrown away."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -126,6 +126,8 @@ class Incoming(asyncio.Protocol):
         self._waiting: deque[_Request] = deque()
         self._serving: asyncio.Task[None] | None = None
         self._owes_continue = False
+        self._moved = False
+        """A header or a body has begun or ended within the bytes at hand."""
         self._ending = False
         """Nothing is read any more; what waits is answered, then the connection ends."""
         self._unread = False
@@ -173,7 +175,7 @@ class Incoming(asyncio.Protocol):
         while data and not self._ending:
             if self._parser is None:
                 self._parser = HttpRequestParser(self)
-            begun = bool(self._path) or self._reading is not None
+            self._moved = False
             try:
                 self._parser.feed_data(data)
             except HttpParserUpgrade as upgrade:  # an offer we do not take up: what follows is HTTP as before
@@ -182,12 +184,13 @@ class Incoming(asyncio.Protocol):
                 continue
             except HttpParserCallbackError as error:
                 if not isinstance(error.__context__, _Enough):
-                    self._room.log.exception("request failed")
+                    self._room.log.exception("notification answer failed")
                     self.refuse(_OURS)
             except HttpParserError:
                 self.refuse(self._room.receiver.garbled())
-            # The parser tells neither of a line that does not end nor of what is around chunks: all bytes are counted.
-            if begun and not self._ending and (answer := self._too_long(len(data))):
+            # The parser tells of no line before its end, of nothing around chunks and before requests: if nothing has
+            # begun or ended, all these bytes belong to the same header or body.
+            if not self._moved and not self._ending and (answer := self._too_long(len(data))):
                 self.refuse(answer)
             return
 
@@ -215,6 +218,7 @@ class Incoming(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._path, self._headers, self._lines, self._size = b"", {}, 0, 0
+        self._moved = True
 
     def on_url(self, url: bytes) -> None:
         self._path += url
@@ -235,6 +239,7 @@ class Incoming(asyncio.Protocol):
         judged = room.receiver.admit(self._peer, head)
         self._reading = _Request(head, parser.should_keep_alive(), judged)
         self._size = 0
+        self._moved = True
         if isinstance(judged, Answer) and judged.close:
             self._stop_if(judged)
         room.bodies[self] = time.monotonic()
@@ -260,7 +265,7 @@ class Incoming(asyncio.Protocol):
         assert request is not None
         request.body = b"".join(request.pieces)
         request.pieces.clear()
-        self._reading, self._path, self._owes_continue = None, b"", False
+        self._reading, self._size, self._owes_continue, self._moved = None, 0, False, True
         self._room.bodies.pop(self, None)
         self._queue(request)
         if not request.keep_alive or len(self._waiting) > _PIPELINED:
@@ -270,7 +275,8 @@ class Incoming(asyncio.Protocol):
     def _too_long(self, more: int) -> Answer | None:
         self._size += more
         if self._reading is not None:
-            if self._size > _FRAMING * self._room.limits.body_bytes:
+            received = self._reading.received
+            if self._size - received > _FRAMING_BYTES + received // 4:
                 return self._room.receiver.too_large()
         elif self._size > _HEADER_BYTES or self._lines > _HEADER_LINES:
             return self._room.receiver.garbled()

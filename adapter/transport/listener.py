@@ -7,6 +7,7 @@ one that was silent for longest gives way), and so many bytes under way at once.
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -45,7 +46,6 @@ class Listener:
         self._limits = limits
         self._tls = tls
         self._on_reload = on_reload
-        self._log = log
         self._loop = asyncio.get_running_loop()
         self._room = Room(receiver, limits, log)
         self._socket: socket.socket | None = None
@@ -109,21 +109,20 @@ class Listener:
     async def _accept(self, listening: socket.socket) -> None:
         while True:
             try:
-                accepted, _ = await self._loop.sock_accept(listening)
-            except OSError as error:  # no file descriptor left, or the caller has gone already
-                self._log.debug("not accepted", reason=error.strerror)
+                accepted, address = await self._loop.sock_accept(listening)
+            except OSError:  # no file descriptor left, or the caller has gone already
                 if self._room.open:
                     self._room.close_most_silent()
                 await asyncio.sleep(_OUT_OF_FILES)
                 continue
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            entering = self._loop.create_task(self._enter(accepted))
+            entering = self._loop.create_task(self._enter(accepted, address))
             self._handshakes[entering] = None
             entering.add_done_callback(self._entered)
             if len(self._handshakes) > self._limits.connections:
                 next(iter(self._handshakes)).cancel()
 
-    async def _enter(self, accepted: socket.socket) -> None:
+    async def _enter(self, accepted: socket.socket, address: Any) -> None:
         secure: dict[str, Any] = {}
         if self._room.context is not None:
             secure = {
@@ -133,8 +132,11 @@ class Listener:
             }
         try:
             await self._loop.connect_accepted_socket(lambda: Incoming(self._room), accepted, **secure)
-        except (OSError, TimeoutError) as error:  # TLS refused, or the caller has gone
-            self._log.debug("handshake failed", reason=type(error).__name__)
+        except ssl.SSLError as error:
+            if not isinstance(error, ssl.SSLEOFError):  # it hung up by itself
+                self._room.receiver.stranger(str(address[0]), error.reason or "unknown")
+        except OSError:  # the caller has gone, as those do that only look whether the port is open
+            pass
         except BaseException:
             accepted.close()
             raise

@@ -1,6 +1,7 @@
 """A server on this loop, before a real broker."""
 
 import io
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from adapter.app.server import Listening
 from adapter.settings import Receiving, load
 from adapter.telemetry import Metrics, start_logging
 from tests.server.bus import Record, records
+from tests.support.processes import Process
 from tests.support.rig import Rig, open_rig
 
 PLAIN = {"SERVER__ALLOW_PLAINTEXT": "true", "SERVER__HOST": "127.0.0.1", "SERVER__PORT": "0"}
@@ -49,6 +51,12 @@ class Serving:
 
     def quarantine(self) -> list[Record]:
         return records(self.rig.bootstrap, self.rig.topics.quarantine)
+
+
+def port_of(process: Process) -> int:
+    """Of a server process that listens; 0 before that."""
+    found = re.search(r'"event":"server starts".*?"port":(\d+)', process.output)
+    return int(found[1]) if found else 0
 
 
 Serve = Callable[..., AbstractAsyncContextManager[Serving]]

@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 
 from tests.server.bus import records
-from tests.server.conftest import PLAIN, Serving, notification, serving
+from tests.server.conftest import PLAIN, Serving, notification, port_of, serving
 from tests.support.broker import Cluster
-from tests.support.processes import Process, Processes
+from tests.support.processes import Processes
 from tests.support.rig import open_rig
 from tests.support.wait import PAUSE, eventually
 
@@ -68,8 +68,8 @@ async def test_kill_9_under_load_loses_nothing_that_got_200(kafka: str, processe
     async with open_rig(kafka) as rig:
         for life in range(4):
             process = processes.adapter("server", env=rig.environment(**PLAIN))
-            await process.ready(_port, within=30)
-            url = f"http://127.0.0.1:{_port(process)}/x"
+            await process.ready(port_of, within=30)
+            url = f"http://127.0.0.1:{port_of(process)}/x"
             load = [asyncio.ensure_future(_load(url, f"{life}-{lane}", acknowledged)) for lane in range(16)]
             before = len(acknowledged)
             await eventually(partial(_beyond, acknowledged, before + 150), within=30)
@@ -105,8 +105,3 @@ async def _load(url: str, lane: str, acknowledged: set[str]) -> None:
                         acknowledged.add(reference)
             except aiohttp.ClientError:
                 return
-
-
-def _port(process: Process) -> int:
-    found = re.search(r'"server starts","port":(\d+)|"event":"server starts".*?"port":(\d+)', process.output)
-    return int(found[1] or found[2]) if found else 0

@@ -1,0 +1,200 @@
+"""Who may call: certificates by any of their names, networks, and proxies whose word is taken."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from ipaddress import ip_address, ip_network
+from urllib.parse import quote
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter.ports import Caller, Head, Peer
+from adapter.server.admission import Admission, Refused
+
+NAME = "CN=gateway,OU=Network Operations,O=Supplier Ltd,C=GB"
+URI = "spiffe://supplier.example/gateway"
+
+
+def made(subject: str = NAME) -> x509.Certificate:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name.from_rfc4514_string(subject)
+    now = datetime.now(UTC)
+    alternatives = [
+        x509.DNSName("gw.supplier.example"),
+        x509.UniformResourceIdentifier(URI),
+        x509.RFC822Name("noc@supplier.example"),
+        x509.IPAddress(ip_address("192.0.2.10")),
+    ]
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+CERTIFICATE = made()
+DER = CERTIFICATE.public_bytes(Encoding.DER)
+PEM = CERTIFICATE.public_bytes(Encoding.PEM).decode()
+RFC_9440 = f":{base64.b64encode(DER).decode()}:"
+
+
+def judged(
+    *,
+    subjects: str = "",
+    networks: str = "",
+    proxies: str = "",
+    address: str = "192.0.2.7",
+    certificate: bytes | None = DER,
+    **headers: str,
+) -> Caller | Refused:
+    admission = Admission(
+        subjects=frozenset(filter(None, (part.strip() for part in subjects.split(";")))),
+        networks=frozenset(map(ip_network, networks.split())),
+        proxies=frozenset(map(ip_network, proxies.split())),
+        certificate_header="client-cert",
+        address_header="x-forwarded-for",
+    )
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return admission.judge(Peer(address, certificate), Head("POST", "/", named))
+
+
+def reason(verdict: Caller | Refused) -> str:
+    return verdict.reason if isinstance(verdict, Refused) else "admitted"
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        NAME,
+        "C=GB,O=Supplier Ltd,OU=Network Operations,CN=gateway",  # as openssl prints it
+        "CN=GATEWAY, OU=network operations, O=Supplier Ltd, C=gb",
+        "gw.supplier.example",
+        "GW.Supplier.Example",
+        URI,
+        "noc@supplier.example",
+        "192.0.2.10",
+        f"CN=somebody else;{NAME}",
+    ],
+)
+def test_a_certificate_is_let_in_by_any_of_its_names(listed: str) -> None:
+    assert reason(judged(subjects=listed)) == "admitted"
+
+
+@pytest.mark.parametrize(
+    "listed", ["CN=gateway", "gateway", "supplier.example", "*.supplier.example", "O=Supplier Ltd", URI.upper()]
+)
+def test_part_of_a_name_is_not_the_name(listed: str) -> None:
+    verdict = judged(subjects=listed)
+    assert reason(verdict) == "subject"
+    assert isinstance(verdict, Refused)
+    assert verdict.caller.subject == NAME  # for the log
+
+
+def test_with_a_list_of_subjects_there_must_be_a_certificate() -> None:
+    assert reason(judged(subjects=NAME, certificate=None)) == "certificate"
+    assert reason(judged(certificate=None)) == "admitted"
+
+
+@pytest.mark.parametrize(
+    ("networks", "address", "expected"),
+    [
+        ("192.0.2.0/24", "192.0.2.7", "admitted"),
+        ("192.0.2.0/24", "192.0.3.7", "network"),
+        ("192.0.2.0/24", "::ffff:192.0.2.7", "admitted"),  # as a socket for both kinds shows it
+        ("2001:db8::/32", "2001:db8:1::7", "admitted"),
+        ("2001:db8::/32", "2001:db9::7", "network"),
+        ("fe80::/10", "fe80::1%eth0", "admitted"),
+        ("198.51.100.0/24 2001:db8::/32 192.0.2.7/32", "192.0.2.7", "admitted"),
+        ("192.0.2.0/24", "/run/socket", "network"),
+    ],
+)
+def test_networks_of_both_kinds(networks: str, address: str, expected: str) -> None:
+    assert reason(judged(networks=networks, address=address)) == expected
+
+
+def test_network_and_subject_must_both_be_right() -> None:
+    assert reason(judged(networks="198.51.100.0/24", subjects=NAME)) == "network"
+    assert reason(judged(networks="192.0.2.0/24", subjects="CN=somebody else")) == "subject"
+
+
+@pytest.mark.parametrize("header", [RFC_9440, quote(PEM), PEM.replace("\n", "%0A")])
+def test_the_word_of_a_trusted_proxy_is_taken_for_certificate_and_address(header: str) -> None:
+    verdict = judged(
+        subjects=NAME,
+        networks="203.0.113.0/24",
+        proxies="192.0.2.0/24",
+        certificate=None,
+        client_cert=header,
+        x_forwarded_for="203.0.113.9",
+    )
+    assert verdict == Caller("203.0.113.9", NAME)
+
+
+def test_the_same_headers_from_anybody_else_mean_nothing() -> None:
+    claimed = partial(judged, client_cert=RFC_9440, x_forwarded_for="203.0.113.9")
+    assert reason(claimed(subjects=NAME, certificate=None)) == "certificate"
+    assert reason(claimed(networks="203.0.113.0/24")) == "network"
+    assert claimed() == Caller("192.0.2.7", NAME)
+
+
+def test_the_proxys_own_certificate_does_not_stand_for_its_callers() -> None:
+    assert reason(judged(subjects=NAME, proxies="192.0.2.0/24")) == "certificate"
+
+
+@pytest.mark.parametrize(
+    ("chain", "address"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("198.51.100.1, 203.0.113.9", "203.0.113.9"),  # the first one may be made up
+        ("203.0.113.9, 192.0.2.8", "203.0.113.9"),  # through two proxies of ours
+        ("203.0.113.9:4711", "203.0.113.9"),
+        ("[2001:db8::9]:4711", "2001:db8::9"),
+        ("2001:db8::9", "2001:db8::9"),
+        ("192.0.2.8", "192.0.2.7"),  # nothing but proxies: the one that is connected
+    ],
+)
+def test_the_address_is_the_last_one_that_is_no_proxy_of_ours(chain: str, address: str) -> None:
+    verdict = judged(proxies="192.0.2.0/24", certificate=None, x_forwarded_for=chain)
+    assert isinstance(verdict, Caller)
+    assert verdict.address == address
+
+
+def test_an_address_that_is_none_is_in_no_network() -> None:
+    verdict = judged(networks="203.0.113.0/24", proxies="192.0.2.0/24", x_forwarded_for="unknown")
+    assert reason(verdict) == "network"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ":not base64:",
+        ":AAAA:",
+        "::",
+        "-----BEGIN CERTIFICATE-----",
+        quote(PEM.replace("M", "N")),
+        "x" * 20_000,
+        RFC_9440 + ", " + RFC_9440,
+    ],
+)
+def test_a_proxys_certificate_that_is_none_is_refused_as_one(header: str) -> None:
+    assert reason(judged(subjects=NAME, proxies="192.0.2.0/24", client_cert=header)) == "certificate"
+
+
+@given(st.text(st.characters(codec="latin-1"), max_size=300), st.text(st.characters(codec="latin-1"), max_size=100))
+def test_whatever_a_proxy_passes_on_nobody_gets_in_by_it(certificate: str, address: str) -> None:
+    verdict = judged(
+        subjects=NAME, proxies="192.0.2.0/24", client_cert=certificate, x_forwarded_for=address, certificate=None
+    )
+    assert isinstance(verdict, Refused)

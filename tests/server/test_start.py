@@ -1,0 +1,58 @@
+"""What a server says and refuses when it starts."""
+
+import json
+
+import aiohttp
+import pytest
+
+from adapter.core.errors import Stop
+from tests.server.conftest import SAMPLE, Serve
+from tests.support.certificates import Trials
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def test_without_tls_it_starts_only_when_told_so_and_says_it(serve: Serve) -> None:
+    async with serve() as server:
+        said = {str(line["event"]) for line in lines(server.lines.getvalue()) if line["level"] == "warning"}
+        assert {"listening without TLS", "no list of callers"} <= said
+    with pytest.raises(Stop) as stop:
+        async with serve(SERVER__ALLOW_PLAINTEXT="false"):
+            pass
+    assert [problem.partition(":")[0] for problem in stop.value.problems] == [
+        "ADAPTER_SERVER__TLS__CERTIFICATE",
+        "ADAPTER_SERVER__TLS__KEY",
+        "ADAPTER_SERVER__TLS__CA",
+    ]
+
+
+async def test_plaintext_and_a_certificate_contradict_each_other(serve: Serve, trials: Trials) -> None:
+    with pytest.raises(Stop, match="ADAPTER_SERVER__ALLOW_PLAINTEXT"):
+        async with serve(
+            SERVER__TLS__CERTIFICATE=str(trials.good.server_certificate),
+            SERVER__TLS__KEY=str(trials.good.server_key),
+            SERVER__TLS__CA=str(trials.good.ca),
+        ):
+            pass
+
+
+async def test_a_port_that_is_taken_is_told_with_what_to_do(serve: Serve) -> None:
+    async with serve() as server:
+        with pytest.raises(Stop, match=rf"ADAPTER_SERVER__PORT: can't listen on 127.0.0.1:{server.port}"):
+            async with serve(SERVER__PORT=str(server.port)):
+                pass
+
+
+async def test_a_topic_that_is_missing_is_told_with_what_to_do(serve: Serve) -> None:
+    with pytest.raises(Stop, match="nowhere: the topic is missing; adapter topics create"):
+        async with serve(TOPICS__QUARANTINE="nowhere"):
+            pass
+
+
+async def test_it_listens_on_ipv6_too(serve: Serve) -> None:
+    async with serve(SERVER__HOST="::1", SERVER__ALLOWED_NETWORKS="::1/128") as server:
+        url = f"http://[::1]:{server.port}/"
+        async with aiohttp.ClientSession() as client, client.post(url, data=SAMPLE) as reply:
+            assert reply.status == 200

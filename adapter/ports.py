@@ -309,7 +309,9 @@ class Spool(Protocol):
         ...
 
     async def drop(self, numbers: Sequence[int]) -> None:
-        """These are published. Raises Unavailable; they then come again."""
+        """These are published: `heads` gives them no more. Raises Unavailable if they can't be deleted yet: should the
+        process be killed, they come again.
+        """
         ...
 
 

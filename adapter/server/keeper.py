@@ -87,7 +87,7 @@ class Keeper:
             try:
                 whole = await self._round(self._spool)
             except Unavailable as error:
-                self._log.error("spool not readable", reason=str(error))
+                self._log.error("spool not usable", reason=str(error))
                 whole = False
             failures = 0 if whole else failures + 1
             if failures:
@@ -137,9 +137,9 @@ class Keeper:
         done = [head.number for head, error in zip(heads, errors, strict=True) if error is None]
         if done:
             self._rose()
-            await spool.drop(done)
             for _ in done:
                 self._drained()
+            await spool.drop(done)
         for error in errors:
             if isinstance(error, TooLarge):
                 self._log.error("spooled notification too large for its topic", reason=str(error))

@@ -3,6 +3,9 @@
 A thread of its own owns the file. What waits for it is written in one transaction, so a burst costs one fsync
 (WAL, synchronous=FULL: the commit has reached the disk when it returns). Which numbers a key has, and how many bytes
 all of them are, is kept in memory, read once at the start; the contents stay on disk.
+
+To delete needs room too, which a full disk does not have. So what is published is gone from memory at once, and deleted
+when it can be; when nothing else is left in the file, it is begun anew, which makes room again.
 """
 
 import asyncio
@@ -55,20 +58,24 @@ class SqliteSpool:
 
         Raises Stop if it can't be had, as when another process has it.
         """
+        self._path = path
         self._max_bytes = max_bytes
+        self._published: set[int] = set()
+        """Numbers that are still in the file."""
         self._keys: dict[bytes, deque[_Entry]] = {}
         self._depth = 0
         self._size = 0
         self._loop = asyncio.get_running_loop()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         try:
-            self._database = _open(path, damaged)
+            database = _open(path, damaged)
         except (OSError, sqlite3.Error) as error:
             raise Stop(
                 f"ADAPTER_SERVER__SPOOL__PATH: {path} can't be used ({error}); give a file on a local disk that "
                 "this process alone may write"
             ) from None
-        for number, key, received_at, size in self._database.execute(
+        self._database: sqlite3.Connection | None = database
+        for number, key, received_at, size in database.execute(
             "SELECT number, key, received_at, length(key) + length(facts) + length(body) FROM notification "
             "ORDER BY number"
         ):
@@ -116,14 +123,13 @@ class SqliteSpool:
         return rows
 
     async def drop(self, numbers: Sequence[int]) -> None:
-        def delete(database: sqlite3.Connection) -> None:
-            with _transaction(database):
-                database.executemany("DELETE FROM notification WHERE number = ?", [(number,) for number in numbers])
-
-        await self._ask(_Do(delete, self._loop.create_future()))
         gone = set(numbers)
         for key in [key for key, entries in self._keys.items() if entries[0].number in gone]:
             self._leave(key)
+        self._published |= gone
+        due = frozenset(self._published)
+        await self._ask(_Do(partial(self._delete, numbers=due), self._loop.create_future()))
+        self._published -= due
 
     async def close(self) -> None:
         """What was put stays for the next start."""
@@ -164,18 +170,33 @@ class SqliteSpool:
                         if following is None:
                             self._requests.put(None)
             if puts:
-                self._answer([put.done for put in puts], partial(_insert, self._database, puts))
+                self._answer([put.done for put in puts], partial(_insert, puts=puts))
             if isinstance(following, _Do):
-                self._answer([following.done], partial(_act, following.action, self._database))
-        with contextlib.suppress(sqlite3.Error):
-            self._database.close()
+                self._answer([following.done], partial(_act, action=following.action))
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._database.close()
 
-    def _answer(self, futures: "list[asyncio.Future[Any]]", act: Callable[[], list[Any]]) -> None:
+    def _delete(self, database: sqlite3.Connection, *, numbers: frozenset[int]) -> None:
+        try:
+            with _transaction(database):
+                database.executemany("DELETE FROM notification WHERE number = ?", [(number,) for number in numbers])
+        except sqlite3.Error:
+            if any(number not in numbers for (number,) in database.execute("SELECT number FROM notification")):
+                raise
+            database.close()
+            self._database = None
+            for ending in _ENDINGS:
+                self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
+
+    def _answer(self, futures: "list[asyncio.Future[Any]]", act: Callable[[sqlite3.Connection], list[Any]]) -> None:
         failure: Exception | None = None
         results: list[Any] = []
         try:
-            results = act()
-        except (sqlite3.Error, ValueError) as error:
+            if self._database is None:
+                self._database = _connect(self._path)
+            results = act(self._database)
+        except (sqlite3.Error, ValueError, OSError) as error:
             failure = Unavailable(f"the spool can't be used: {error}")
 
         def settle() -> None:
@@ -191,6 +212,7 @@ class SqliteSpool:
             self._loop.call_soon_threadsafe(settle)
 
 
+_ENDINGS: Final = ("", "-wal", "-shm")
 _Row = tuple[bytes, float, str, bytes]
 
 
@@ -216,7 +238,7 @@ def _open(path: Path, damaged: Callable[[Path], None]) -> sqlite3.Connection:
         if isinstance(error, sqlite3.OperationalError):  # busy, unreadable: not the file's contents
             raise
     aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
-    for ending in ("", "-wal", "-shm"):
+    for ending in _ENDINGS:
         part = path.with_name(path.name + ending)
         if part.exists():
             part.rename(aside.with_name(aside.name + ending))
@@ -280,7 +302,7 @@ def _insert(database: sqlite3.Connection, puts: Sequence[_Put]) -> list[int]:
     return numbers
 
 
-def _act(action: Callable[[sqlite3.Connection], Any], database: sqlite3.Connection) -> list[Any]:
+def _act(database: sqlite3.Connection, action: Callable[[sqlite3.Connection], Any]) -> list[Any]:
     return [action(database)]
 
 

@@ -1,8 +1,10 @@
 """The spool, on a real disk."""
 
 import asyncio
+import resource
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,6 +27,17 @@ def arrival(body: bytes = b"<a/>", *, at: datetime = AT) -> Arrival:
 
 def modes(folder: Path) -> set[int]:
     return {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """A limit in bytes on what this process writes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -95,6 +108,7 @@ async def test_beyond_its_size_nothing_is_kept_and_what_is_there_stays(opened: O
 async def test_a_full_disk_refuses_and_harms_nothing(opened: Opener) -> None:
     spool = await opened(max_bytes=10 * 1024**2)
     await spool.put(b"A", arrival(b"kept"))
+    assert spool._database is not None
     spool._database.execute("PRAGMA max_page_count = 40")  # SQLite then answers as on a full disk: SQLITE_FULL
     with pytest.raises(Unavailable, match="full"):
         await spool.put(b"B", arrival(b"x" * 1024**2))
@@ -103,6 +117,31 @@ async def test_a_full_disk_refuses_and_harms_nothing(opened: Opener) -> None:
     spool = await opened()
     assert spool.depth == 2
     assert [head.arrival.delivery.body for head in await spool.heads(5)] == [b"kept"]
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="its limit stands for a disk that the spool has filled"
+)
+async def test_a_disk_it_has_filled_itself_is_drained_and_then_has_room_again(opened: Opener, tmp_path: Path) -> None:
+    spool = await opened(max_bytes=10 * 1024**2)
+    for number in range(100):
+        await spool.put(b"%d" % (number % 40), arrival(b"%d" % number + b"x" * 5000))
+    # No file grows any more: neither to keep nor to delete is there room.
+    with no_file_beyond((tmp_path / "spool.db-wal").stat().st_size):
+        with pytest.raises(Unavailable):
+            await spool.put(b"A", arrival())
+        seen = []
+        for _ in range(4):
+            heads = await spool.heads(100)
+            seen += [int(head.arrival.delivery.body.rstrip(b"x")) for head in heads]
+            with suppress(Unavailable):
+                await spool.drop([head.number for head in heads])
+        assert sorted(seen) == list(range(100))
+        assert (spool.depth, spool.size) == (0, 0)
+        await spool.put(b"A", arrival(b"again"))
+    spool = await opened()
+    assert [head.arrival.delivery.body for head in await spool.heads(5)] == [b"again"]
+    assert modes(tmp_path) == {0o600}
 
 
 async def test_only_its_owner_may_read_it(opened: Opener, tmp_path: Path) -> None:

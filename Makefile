@@ -32,6 +32,9 @@ demo: install ## the whole product against a supplier twin; KAFKA=host:port uses
 test: install ## all tests
 	$(BIN)/python -m pytest
 
+torture: install ## everything is killed, cut and frozen under load, by a seeded plan: MINUTES=20 SEED=7 REPORT=file.json
+	$(BIN)/python -m tests.faults.torture $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
+
 check: install ## format, lint, types, import rules, schemas
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

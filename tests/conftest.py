@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -68,18 +68,19 @@ def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def kafka_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
-    """Starts a cluster of the test's own, which it may kill: `kafka_cluster(nodes=3, properties={...})`."""
+    """Starts a cluster of the test's own, which it may kill: `kafka_cluster(nodes=3, properties={...})`; the arguments
+    are those of Cluster."""
     clusters: list[Cluster] = []
 
-    def start(*, nodes: int = 1, properties: dict[str, object] | None = None) -> Cluster:
+    def start(**how: Any) -> Cluster:
         folder = tmp_path / f"kafka-{len(clusters) + 1}"
         folder.mkdir()
         try:
-            cluster = Cluster(folder, nodes=nodes, properties=properties)
+            cluster = Cluster(folder, **how)
         except downloads.Missing as missing:
-            how = f"no Kafka that may be killed: {NEEDED} ({missing})"
-            found = request.config.stash.get(KAFKA, how)
-            _unavailable(found if isinstance(found, str) else how)
+            why = f"no Kafka that may be killed: {NEEDED} ({missing})"
+            found = request.config.stash.get(KAFKA, why)
+            _unavailable(found if isinstance(found, str) else why)
         clusters.append(cluster)
         cluster.start()
         return cluster

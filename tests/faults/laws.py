@@ -1,24 +1,38 @@
-"""The laws of the command path, as a judge over evidence: what was sent, what the twin saw, what the bus shows.
+"""The laws of the adapter, as a judge over evidence: what was sent, what the twin saw, what the bus shows.
 
-Imports nothing from `adapter`.
+Imports nothing from `adapter`. A law yields, for each case it was tried on, what is wrong, or None.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from tests.faults.evidence import Call, Event
-from tests.faults.workload import KEYED, NEVER, SAFE, Sent
+from tests.faults import command_laws, process_laws, ticket_laws
+from tests.faults.evidence import Call, DeadLetter, Event, Evidence
+from tests.faults.workload import Sent
 
-FINAL = {
-    "FaultReportAdded",
-    "FaultReportAmended",
-    "FaultReportUpdateRequested",
-    "ResolveResponseDelivered",
-    "AppointmentAvailabilityFound",
-    "AppointmentReserved",
-    "CommandRejected",
-    "CommandSettled",
+Law = Callable[[Evidence], Iterator[str | None]]
+
+LAWS: Final[dict[str, tuple[str, Law]]] = {
+    "one outcome": ("every command ends in one final event or one dead letter", command_laws.one_outcome),
+    "no stranger": ("no outcome without a command", command_laws.no_stranger),
+    "one doubt": ("only what may not be repeated is held in doubt, and once", command_laws.one_doubt),
+    "agreement": ("the outcome is what the supplier did", command_laws.agreement),
+    "no blind repeat": ("what may not be repeated is sent again only if it was refused entry", command_laws.repeats),
+    "order": ("the commands of a key are called in their order", command_laws.order),
+    "never two at once": ("and one after the other", command_laws.never_two_at_once),
+    "timeline": ("outcomes come in the order of the commands, under their key", command_laws.timeline),
+    "poison": ("what is no command is a dead letter, once", command_laws.poison),
+    "frontier": ("what is committed is finished, and all is committed", command_laws.frontier),
+    "200 is a promise": ("every notification that got 200 is an event", ticket_laws.promise),
+    "one id": ("a notification has one id, however often it comes", ticket_laws.one_id),
+    "nothing made up": ("every update was sent by the supplier", ticket_laws.nothing_made_up),
+    "quarantine": ("what can't be read is kept, raw", ticket_laws.quarantine),
+    "newest counts": ("a ticket shows the supplier's last word", ticket_laws.newest_counts),
+    "fold": ("a ticket is the fold of its events, each counted once", ticket_laws.fold),
+    "stands": ("no process ends by itself", process_laws.stands),
+    "leaves": ("SIGTERM ends it in time with exit code 0", process_laws.leaves),
+    "memory": ("no process takes more than 250 MB", process_laws.memory),
 }
 
 
@@ -28,127 +42,29 @@ class Violation:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    law: str
+    says: str
+    cases: int
+    violations: tuple[str, ...]
+
+
+def findings(evidence: Evidence) -> list[Finding]:
+    """One for each law, in their order."""
+    found = []
+    for name, (says, law) in LAWS.items():
+        judged = list(law(evidence))
+        found.append(Finding(name, says, len(judged), tuple(wrong for wrong in judged if wrong is not None)))
+    return found
+
+
+def violations(evidence: Evidence) -> list[Violation]:
+    return [Violation(finding.law, what) for finding in findings(evidence) for what in finding.violations]
+
+
 def judge(
-    sent: Sequence[Sent], calls: Sequence[Call], events: Sequence[Event], *, dead: Iterable[str] = ()
+    sent: Sequence[Sent], calls: Sequence[Call], events: Sequence[Event], *, dead: Sequence[DeadLetter] = ()
 ) -> list[Violation]:
-    """Every violation of every law; `dead` are ids of commands that ended as dead letters."""
-    finals: dict[str, list[Event]] = defaultdict(list)
-    doubts: Counter[str] = Counter()
-    messages: dict[str, str] = {}
-    for event in events:
-        command_id = event.record["commandId"]
-        if event.type in FINAL:
-            finals[command_id].append(event)
-        elif event.type == "CommandOutcomeUnknown":
-            doubts[command_id] += 1
-        if event.record.get("messageId"):
-            messages[event.record["messageId"]] = command_id
-    by_id = {command.command_id: command for command in sent}
-    return [
-        *_one_outcome(sent, finals, set(dead)),
-        *_no_stranger(by_id, finals),
-        *_one_doubt(by_id, doubts),
-        *_no_blind_repeat(by_id, calls, messages),
-        *_order(by_id, calls, messages),
-        *_never_two_at_once(by_id, calls, messages),
-        *_agreement(by_id, calls, messages, finals),
-        *_timeline(by_id, events),
-    ]
-
-
-def _one_outcome(sent: Sequence[Sent], finals: dict[str, list[Event]], dead: set[str]) -> Iterable[Violation]:
-    for command in sent:
-        count = len(finals[command.command_id]) + (command.command_id in dead)
-        if count != 1:
-            yield Violation("one outcome", f"{command.operation} {command.command_id} has {count} final outcomes")
-
-
-def _no_stranger(by_id: dict[str, Sent], finals: dict[str, list[Event]]) -> Iterable[Violation]:
-    for command_id, found in finals.items():
-        if found and command_id not in by_id:
-            yield Violation("no stranger", f"an outcome for {command_id}, which nobody sent")
-
-
-def _one_doubt(by_id: dict[str, Sent], doubts: Counter[str]) -> Iterable[Violation]:
-    for command_id, count in doubts.items():
-        operation = by_id[command_id].operation if command_id in by_id else "?"
-        if count > 1 or operation not in NEVER:
-            yield Violation("one doubt", f"{operation} {command_id} was in doubt {count} times")
-
-
-def _no_blind_repeat(by_id: dict[str, Sent], calls: Sequence[Call], messages: dict[str, str]) -> Iterable[Violation]:
-    seen: dict[str, list[Call]] = defaultdict(list)
-    for call in calls:
-        seen[call.message_id].append(call)
-    for message_id, made in seen.items():
-        command = by_id.get(messages.get(message_id, ""))
-        if command is None or command.operation not in NEVER:
-            continue
-        if any(call.taken for call in made[:-1]):
-            yield Violation("no blind repeat", f"{command.operation} {command.command_id} was called {len(made)} times")
-
-
-def _order(by_id: dict[str, Sent], calls: Sequence[Call], messages: dict[str, str]) -> Iterable[Violation]:
-    last: dict[str, int] = {}
-    for call in calls:
-        command = by_id.get(messages.get(call.message_id, ""))
-        if command is None:
-            continue
-        if command.number < last.get(command.key, 0):
-            yield Violation("order", f"{command.command_id} was called after number {last[command.key]} of its key")
-        last[command.key] = max(last.get(command.key, 0), command.number)
-
-
-def _never_two_at_once(by_id: dict[str, Sent], calls: Sequence[Call], messages: dict[str, str]) -> Iterable[Violation]:
-    """SAFE calls are exempt: after a loss without a revoke their repeat need not wait."""
-    busy: dict[str, Call] = {}
-    for call in calls:
-        command = by_id.get(messages.get(call.message_id, ""))
-        if command is None or command.operation in SAFE:
-            continue
-        before = busy.get(command.key)
-        # A call that never ended was cut off with its caller; until when it ran nobody knows.
-        if before is not None and before.finished is not None and before.finished > call.received:
-            yield Violation("never two at once", f"{command.command_id} began while another call of its key ran")
-        busy[command.key] = call
-
-
-def _agreement(
-    by_id: dict[str, Sent], calls: Sequence[Call], messages: dict[str, str], finals: dict[str, list[Event]]
-) -> Iterable[Violation]:
-    verdicts: dict[str, set[str]] = defaultdict(set)
-    for call in calls:
-        command_id = messages.get(call.message_id)
-        if command_id is not None and call.taken and call.verdict:
-            verdicts[command_id].add(call.verdict)
-    for command_id, found in finals.items():
-        if command_id not in by_id:
-            continue
-        for event in found:
-            told = _told(event)
-            if told is not None and told not in verdicts[command_id]:
-                yield Violation("agreement", f"{command_id}: told {told}, the twin said {sorted(verdicts[command_id])}")
-            if event.type == "CommandSettled" and by_id[command_id].operation in SAFE | KEYED:
-                yield Violation("agreement", f"{command_id} can be repeated and was settled all the same")
-
-
-def _told(event: Event) -> str | None:
-    if event.type == "CommandSettled":
-        return None
-    if event.type == "CommandRejected":
-        return "refused" if event.record["rejectedBy"] == "SUPPLIER" else None
-    return None if event.record["alreadyDone"] else "accepted"
-
-
-def _timeline(by_id: dict[str, Sent], events: Sequence[Event]) -> Iterable[Violation]:
-    """Final outcomes of a key come in the order of its commands."""
-    last: dict[str, int] = {}
-    for event in events:
-        command = by_id.get(event.record["commandId"])
-        if command is None or event.type not in FINAL:
-            continue
-        if event.key != command.key:
-            yield Violation("timeline", f"{command.command_id}: its event has the key {event.key}")
-        if command.number < last.get(command.key, 0):
-            yield Violation("timeline", f"outcome of {command.command_id} comes after number {last[command.key]}")
-        last[command.key] = max(last.get(command.key, 0), command.number)
+    """Every violation of the laws about commands."""
+    return violations(Evidence(sent=sent, calls=calls, events=events, dead=dead))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults import evidence, laws
+from tests.faults.command_laws import FINAL
 from tests.faults.laws import Violation
 from tests.faults.workload import Workload
 from tests.support.processes import Process, Processes
@@ -24,6 +25,9 @@ async def main():
 asyncio.run(main())
 """
 
+WORKERS = "fault-workers"
+"""Their group."""
+
 CALL_LIMIT = 4
 """Seconds a call may take; a KEYED repeat waits that long after a kill."""
 
@@ -33,6 +37,8 @@ class OpenCalls:
     """Follows the twin's log: which requests it is working on."""
 
     log: Path
+    messages: set[str] = field(default_factory=set)
+    """Message ids that have come."""
     _at: int = 0
     _open: set[int] = field(default_factory=set)
 
@@ -44,6 +50,7 @@ class OpenCalls:
                     break
                 self._at += len(line)
                 row = json.loads(line)
+                self.messages.add(row["message_id"])
                 if row["finished"] is None:
                     self._open.add(row["sequence"])
                 else:
@@ -73,7 +80,7 @@ class Stage:
         """Wait until every command is finished: the committed offsets are at the end, nobody holds a doubt."""
 
         def done() -> bool:
-            offsets, ends = evidence.committed(self.bootstrap, self.topics.commands, "fault-workers")
+            offsets, ends = evidence.committed(self.bootstrap, self.topics.commands, WORKERS)
             # The last record of a partition may be followed by nothing: commands are written without transactions.
             return all(offsets[p] >= end or end == 0 for p, end in ends.items()) and not self._doubts()
 
@@ -82,7 +89,7 @@ class Stage:
     def _doubts(self) -> bool:
         found = evidence.events(self.bootstrap, self.registry, self.topics.events)
         open_doubts = {e.record["commandId"] for e in found if e.type == "CommandOutcomeUnknown"}
-        return bool(open_doubts - {e.record["commandId"] for e in found if e.type in laws.FINAL})
+        return bool(open_doubts - {e.record["commandId"] for e in found if e.type in FINAL})
 
     def verdict(self, workload: Workload) -> tuple[list[Violation], list[evidence.Event]]:
         events = evidence.events(self.bootstrap, self.registry, self.topics.events)
@@ -90,19 +97,40 @@ class Stage:
 
 
 async def open_stage(processes: Processes, bootstrap: str, topics: Topics, folder: Path, *, latency: float) -> Stage:
-    registering = processes.start(sys.executable, "-c", REGISTRY)
-    await registering.ready(lambda p: "registry:" in p.output)
-    registry = registering.output.split()[1]
+    registry = await open_registry(processes)
     log = folder / "calls.jsonl"
-    slow = json.dumps({"kind": "delay", "seconds": latency, "times": None, "jitter": latency / 2})
     twin = processes.adapter(
-        "twin", "--port", "0", "--control-port", "0", "--calls", str(log), "--fault", slow, cwd=folder
+        "twin", "--port", "0", "--control-port", "0", "--calls", str(log), "--fault", late(latency), cwd=folder
     )
     await twin.ready(lambda p: "control:" in p.output)
     url = next(line.split()[1] for line in twin.output.splitlines() if line.startswith("twin:"))
-    settings = {
+    settings = settings_of(bootstrap, topics, registry, url)
+    await register(processes, settings)
+    return Stage(bootstrap, registry, topics, processes, log, url, settings)
+
+
+async def open_registry(processes: Processes) -> str:
+    """Its URL."""
+    registering = processes.start(sys.executable, "-c", REGISTRY)
+    await registering.ready(lambda p: "registry:" in p.output)
+    return registering.output.split()[1]
+
+
+async def register(processes: Processes, settings: Mapping[str, str]) -> None:
+    registering = processes.adapter("schemas", "register", env=settings)
+    assert await registering.ended(within=60) == 0, registering.output
+
+
+def late(seconds: float) -> str:
+    """The twin's fault by which every answer takes that long, more or less."""
+    return json.dumps({"kind": "delay", "seconds": seconds * 0.75, "times": None, "jitter": seconds / 2})
+
+
+def settings_of(bootstrap: str, topics: Topics, registry: str, supplier: str) -> dict[str, str]:
+    """Those of every role, with limits that are short."""
+    return {
         "ADAPTER_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
-        "ADAPTER_KAFKA__GROUP_ID": "fault-workers",
+        "ADAPTER_KAFKA__GROUP_ID": WORKERS,
         "ADAPTER_KAFKA__SESSION_TIMEOUT": "6s",
         "ADAPTER_KAFKA__TRANSACTION_TIMEOUT": "5s",
         "ADAPTER_TOPICS__PREFIX": f"{topics.prefix}.",
@@ -114,16 +142,15 @@ async def open_stage(processes: Processes, bootstrap: str, topics: Topics, folde
         "ADAPTER_TOPICS__QUARANTINE": "quarantine",
         "ADAPTER_TOPICS__PARTITIONS": str(topics.partitions),
         "ADAPTER_REGISTRY__URL": registry,
-        "ADAPTER_SUPPLIER__BASE_URL": url,
+        "ADAPTER_SUPPLIER__BASE_URL": supplier,
         "ADAPTER_SUPPLIER__ALLOW_PLAINTEXT": "true",
         "ADAPTER_SUPPLIER__BUYER_IDENTIFIER": "SPDEV1",
         "ADAPTER_SUPPLIER__CONNECT_TIMEOUT": "2s",
         "ADAPTER_SUPPLIER__WRITE_TIMEOUT": "2s",
         "ADAPTER_SUPPLIER__READ_TIMEOUT": f"{CALL_LIMIT}s",
         "ADAPTER_SUPPLIER__TOTAL_TIMEOUT": f"{CALL_LIMIT}s",
-        "ADAPTER_SUPPLIER__DOUBT_LIMITS": json.dumps({"AddFaultReport": "3s", "AmendFaultReport": "3s"}),
+        "ADAPTER_SUPPLIER__DOUBT_LIMITS": json.dumps(
+            {"AddFaultReport": "3s", "AmendFaultReport": "3s", "ReserveAppointment": "3s"}
+        ),
         "ADAPTER_TELEMETRY__PORT": "0",
     }
-    registering = processes.adapter("schemas", "register", env=settings)
-    assert await registering.ended(within=60) == 0, registering.output
-    return Stage(bootstrap, registry, topics, processes, log, url, settings)

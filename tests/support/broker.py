@@ -90,15 +90,26 @@ def under_java(folder: Path) -> Iterator[str]:
 class Cluster:
     """Kafka under Java, `nodes` nodes (each broker and controller), data below `folder`, ports kept for life.
 
-    `properties` are server properties on top of ours. Not started by the constructor; raises Missing if it could
-    not be. Start it from the main thread: a node dies with the thread that started it.
+    `properties` are server properties on top of ours. `doors` are further listeners of a single node: by name the port
+    it listens on and the one that its clients are told, so that a relay can stand between. Not started by the
+    constructor; raises Missing if it could not be. Start it from the main thread: a node dies with the thread that
+    started it.
     """
 
-    def __init__(self, folder: Path, *, nodes: int = 1, properties: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int = 1,
+        properties: Mapping[str, object] | None = None,
+        doors: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
         self._java = downloads.java()
         self._classpath = f"{downloads.kafka_jars()}/*"
         self._folder = folder
         self._properties = dict(properties or {})
+        self._doors = dict(doors or {})
+        assert nodes == 1 or not self._doors, "each node would need doors of its own"
         self._ports = {node: free_port() for node in range(1, nodes + 1)}
         self._controllers = {node: free_port() for node in range(1, nodes + 1)}
         self._running: dict[int, Process] = {}
@@ -143,12 +154,14 @@ class Cluster:
     def thaw(self, node: int = 1) -> None:
         self._running[node].thaw()
 
-    def restart(self, node: int = 1) -> None:
+    def restart(self, node: int = 1, *, wait: bool = True) -> None:
         """Starts the node again on the same data and ports, after stopping it if it runs. Returns when clients see
-        it."""
+        it, or at once."""
         if node in self._running:
             self.stop(node)
         self._start(node)
+        if not wait:
+            return
         own = f"127.0.0.1:{self._ports[node]}"
         await_nodes(own, nodes=len(self._running), within=60, watch=self._running.values())
 
@@ -205,10 +218,18 @@ class Cluster:
             "process.roles": "broker,controller",
             "node.id": node,
             "controller.quorum.voters": voters,
-            "listeners": f"PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{client}",
+            "listeners": ",".join(
+                [f"PLAINTEXT://127.0.0.1:{client}", f"CONTROLLER://127.0.0.1:{controller}"]
+                + [f"{name}://127.0.0.1:{bound}" for name, (bound, _) in self._doors.items()]
+            ),
+            "advertised.listeners": ",".join(
+                [f"PLAINTEXT://127.0.0.1:{client}"]
+                + [f"{name}://127.0.0.1:{told}" for name, (_, told) in self._doors.items()]
+            ),
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "listener.security.protocol.map": ",".join(
+                f"{name}:PLAINTEXT" for name in ("CONTROLLER", "PLAINTEXT", *self._doors)
+            ),
             "log.dirs": self._folder / f"{node}",
         }
         file = self._folder / f"{node}.properties"

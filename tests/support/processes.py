@@ -115,11 +115,12 @@ class Process:
 
 
 class Processes:
-    """The processes of one test. Leaving the context ends them all and prints the end of what they wrote, which
-    pytest shows if the test failed."""
+    """The processes of one test. Leaving the context ends them all and, unless `quiet`, prints the end of what they
+    wrote, which pytest shows if the test failed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, quiet: bool = False) -> None:
         self._folder = folder
+        self._quiet = quiet
         self._all: list[Process] = []
 
     def adapter(self, *arguments: str, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> Process:
@@ -142,7 +143,7 @@ class Processes:
     ) -> None:
         for process in reversed(self._all):
             process.close()
-        for process in self._all:
+        for process in [] if self._quiet else self._all:
             print(f"--- {process} (exit code {process.exit_code})\n{process.tail()}")
 
 

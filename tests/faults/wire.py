@@ -1,0 +1,251 @@
+"""The wires between the parties: TCP relays with a thread of their own, whose troubles are those of real networks."""
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import struct
+import threading
+from collections.abc import Coroutine, Sequence
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from tests.support.ports import free_port
+
+T = TypeVar("T")
+Address = tuple[str, int]
+
+
+class Trouble(StrEnum):
+    RESET = "reset"
+    """Once: every open connection ends with RST."""
+    REFUSED = "refused"
+    """Nobody listens; open connections are cut."""
+    BLACK_HOLE = "black hole"
+    """Nothing passes, either way; what was sent meanwhile comes afterwards, but nothing of a sender that has gone."""
+    HALF_OPEN = "half-open"
+    """Connections that are open now are dead for good, and nobody is told; new ones work."""
+    DELAY = "delay"
+    """Whatever passes is late."""
+    TRICKLE = "trickle"
+    """A few bytes at a time."""
+    CUT = "cut"
+    """Every connection ends in the middle of its next reply."""
+
+
+LATE: Final = 0.3
+"""Seconds by which DELAY holds back what passes."""
+_DROP: Final = 64
+"""Bytes that TRICKLE lets pass at a time."""
+_DRIP: Final = 0.02
+_CHUNK: Final = 65536
+
+
+class Wire:
+    """From a port of its own to the first of `targets` that takes a connection, beginning with another each time."""
+
+    def __init__(self, wires: "Wires", targets: Sequence[Address]) -> None:
+        self.port = free_port()
+        self._wires = wires
+        self._targets = targets
+        self._turn = itertools.cycle(range(len(targets)))
+        self._server: asyncio.Server | None = None
+        self._links: set[_Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._trouble: Trouble | None = None
+        self._passable = asyncio.Event()
+        self._passable.set()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def links(self) -> int:
+        """Connections that are open now."""
+        return len(self._links)
+
+    @property
+    def abandoned(self) -> int:
+        """Those among them whose client has gone."""
+        return sum(_ended(link.client) for link in list(self._links))
+
+    def begin(self, trouble: Trouble) -> None:
+        """Lasts until `heal`, but RESET is over at once. One trouble at a time."""
+        self._wires.do(self._begin(trouble))
+
+    def heal(self) -> None:
+        self._wires.do(self._heal())
+
+    # -- on the wires' loop --------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=512)
+
+    async def close(self) -> None:
+        self._shut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # what was closed is gone one turn later
+
+    async def _begin(self, trouble: Trouble) -> None:
+        self._trouble = trouble
+        match trouble:
+            case Trouble.RESET:
+                self._trouble = None
+                self._cut_all()
+            case Trouble.REFUSED:
+                self._shut()
+            case Trouble.BLACK_HOLE:
+                self._passable.clear()
+            case Trouble.HALF_OPEN:
+                for link in self._links:
+                    link.dead = True
+            case _:
+                pass
+
+    async def _heal(self) -> None:
+        self._trouble = None
+        self._passable.set()
+        if self._server is None:
+            await self.open()
+
+    def _shut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._cut_all()
+
+    def _cut_all(self) -> None:
+        for link in list(self._links):
+            link.reset()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._relay(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            up_reader, up_writer = await self._connect()
+        except BaseException as error:
+            _reset(writer)
+            if isinstance(error, OSError):
+                return
+            raise
+        link = _Link(reader, writer, up_writer)
+        self._links.add(link)
+        ways = (self._carry(link, reader, up_writer, reply=False), self._carry(link, up_reader, writer, reply=True))
+        tasks = [asyncio.ensure_future(way) for way in ways]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)  # neither side uses half-closed connections
+        finally:
+            for task in tasks:
+                task.cancel()
+            self._links.discard(link)
+            link.end()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        await self._passable.wait()
+        first = next(self._turn)
+        for host, port in (*self._targets[first:], *self._targets[:first]):
+            with contextlib.suppress(OSError):
+                return await asyncio.open_connection(host, port)
+        raise ConnectionRefusedError
+
+    async def _carry(
+        self, link: "_Link", source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, reply: bool
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(_CHUNK):
+                held = self._trouble is not None
+                await self._passable.wait()
+                if link.dead:
+                    continue
+                match self._trouble:
+                    case Trouble.DELAY:
+                        await asyncio.sleep(LATE)
+                    case Trouble.TRICKLE:
+                        while self._trouble is Trouble.TRICKLE and len(data) > _DROP:
+                            sink.write(data[:_DROP])
+                            data = data[_DROP:]
+                            await asyncio.sleep(_DRIP)
+                    case Trouble.CUT if reply:
+                        sink.write(data[: len(data) // 2])
+                        await sink.drain()
+                        return
+                    case _:
+                        pass
+                # A request must not come later than its caller could have waited: no limit of his can cover that.
+                if held and not reply and _ended(source):
+                    return
+                sink.write(data)
+                await sink.drain()
+
+
+class Wires:
+    """All wires of a stage. Leaving the context cuts and closes them."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="wires", daemon=True)
+        self._all: list[Wire] = []
+
+    def lay(self, *ports: int) -> Wire:
+        """An open wire to the first of these local ports that takes a connection."""
+
+        async def make() -> Wire:
+            wire = Wire(self, [("127.0.0.1", port) for port in ports])
+            await wire.open()
+            return wire
+
+        wire = self.do(make())
+        self._all.append(wire)
+        return wire
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for wire in self._all:
+            self.do(wire.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class _Link:
+    """One connection on a wire."""
+
+    def __init__(self, client: asyncio.StreamReader, *writers: asyncio.StreamWriter) -> None:
+        self.client = client
+        self._writers = writers
+        self.dead = False
+
+    def reset(self) -> None:
+        for writer in self._writers:
+            _reset(writer)
+
+    def end(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+def _ended(source: asyncio.StreamReader) -> bool:
+    """Whether its other side has gone, also if there is something left to read."""
+    return source.exception() is not None or bool(getattr(source, "_eof", False))
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    found: socket.socket = writer.get_extra_info("socket")
+    if not writer.transport.is_closing():
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

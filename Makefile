@@ -13,7 +13,7 @@ REVISION = $(shell git describe --always --dirty --abbrev=40 2>/dev/null || echo
 RESOLVE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench image ship-tools lock clean
+.PHONY: help install demo test check bench bench-smoke bench-compare image ship-tools lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -72,6 +72,12 @@ $(SHIP)/.installed: requirements-ship.lock
 
 bench: install ## measure, minutes: CASES="A B S L R", or ARGS for python -m bench (--help lists them)
 	$(BIN)/python -m bench $(or $(CASES),A B S L R) $(ARGS)
+
+bench-smoke: install ## the steps against the committed baseline, under a minute; ARGS=--update writes it anew
+	$(BIN)/python -m bench.smoke $(ARGS)
+
+bench-compare: install ## this product and two peers in turns, minutes (Java, Maven); ARGS for python -m bench.compare
+	$(BIN)/python -m bench.compare $(ARGS)
 
 lock: ## resolve the dependencies anew (needs uv)
 	$(RESOLVE) --extra tracing pyproject.toml -o requirements.lock

@@ -24,14 +24,15 @@ _ADD: Final = {
     "serviceAffected": "S18650",
     "parentFaultReference": "SP-456XYZ",
     "faultDetails": {
-        "description": "No light on the ONT since this morning & the router was restarted twice",
+        "description": "No light on the ONT since this morning & the router was restarted twice; neighbours on the "
+        "same street have service, the customer works from home and depends on it",
         "type": "IMPAIRED_SERVICE",
         "faultStartTime": datetime(2026, 3, 1, 22, 4, 5, 678000, tzinfo=UTC),
         "faultLocation": "500 Avebury Boulevard, Milton Keynes MK1 3XX",
         "siteAccessDetails": "Access 24/7, call 0771234123.",
         "siteAccessContactDetails": {"phone": "12345"},
         "triageComplete": True,
-        "triageFindings": "ONT down, CFM down ISP",
+        "triageFindings": "ONT down, CFM down ISP; optical power at the last reading -31.2 dBm",
     },
     "attachments": [
         {"name": "ont.jpg", "contentType": "image/jpeg", "description": "Lights of the ONT"},

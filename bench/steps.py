@@ -68,12 +68,12 @@ class Cost:
     """To the yardstick of the same moment: parts per million of it."""
 
 
-def measured(step: Step) -> Cost:
+def measured(step: Step, rounds: int = _ROUNDS) -> Cost:
     """The best of some rounds, the yardstick taken around each."""
     run = step.prepare()
     run(step.batch // 5)
     best, ratio = float("inf"), float("inf")
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         before = yardstick(2)
         with _without_collection():
             began = time.process_time()

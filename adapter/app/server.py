@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter.app.page import Page, open_page
-from adapter.app.start import before, encoders, load_catalogue, open_registry, until_available
+from adapter.app.start import before, encoders, expiry, load_catalogue, open_registry, until_available
 from adapter.core.errors import Stop
 from adapter.server.admission import Admission
 from adapter.server.flow import Deployment, Server
@@ -118,6 +118,8 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
             log=log,
         )
         _watch(flow, listener, spool, metrics)
+        if tls is not None:
+            metrics.watch(m.CERTIFICATE_NOT_AFTER, lambda: expiry("listener", tls.not_after))
         if page is None:
             page = await stack.enter_async_context(open_page(settings.telemetry, metrics, log))
         page.show(

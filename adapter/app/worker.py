@@ -10,7 +10,7 @@ from typing import Final
 from uuid import uuid4
 
 from adapter.app.page import Page, open_page
-from adapter.app.start import before, encoders, load_catalogue, membership, open_registry, until_available
+from adapter.app.start import before, encoders, expiry, load_catalogue, membership, open_registry, until_available
 from adapter.catalogue import Catalogue
 from adapter.core.avro import UnknownFields
 from adapter.core.command import Policy
@@ -79,7 +79,7 @@ async def worker(
         calls = HttpsCalls(_call_settings(settings, known), on_reload=lambda reload: _reloaded(reload, log))
         stack.push_async_callback(calls.close)
         if (tls := calls.tls) is not None:
-            metrics.watch(m.CERTIFICATE_NOT_AFTER, lambda: {k: v.timestamp() for k, v in tls.not_after.items()})
+            metrics.watch(m.CERTIFICATE_NOT_AFTER, lambda: expiry("supplier", tls.not_after))
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)
         admin = Admin(client)

@@ -15,6 +15,7 @@ def watch(projector: Projector, metrics: Metrics) -> None:
     def each(value: Callable[[Partition], float]) -> Callable[[], Mapping[str, float]]:
         return lambda: {str(number): float(value(p)) for number, p in projector.partitions.items()}
 
+    metrics.watch(m.PARTITIONS, lambda: {"projector": float(len(projector.partitions))})
     metrics.watch(m.TICKETS, each(lambda p: p.tickets))
     metrics.watch(m.TICKETS_BEHIND, each(lambda p: p.behind))
 

@@ -4,12 +4,12 @@ Counters and histograms are bound to their labels once and then cost a few hundr
 whoever owns the state says how to read it (`Metrics.watch`), and it is read when somebody asks, so they can't drift.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
@@ -48,7 +48,7 @@ class Metric:
 _CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _COMMAND_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
 _TRANSACTION_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_NOTIFICATION_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
+_NOTIFICATION_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 _TRANSACTION_RECORDS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
@@ -368,6 +368,13 @@ TICKETS_TRIMMED: Final = Metric(
     "Tickets stored without their report, which is too long to be stored again; the event still has it.",
     "Above zero: raise ADAPTER_TOPICS__MAX_MESSAGE_BYTES.",
 )
+PARTITIONS: Final = Metric(
+    "partitions",
+    Kind.GAUGE,
+    "Partitions owned, by flow: of the commands by a worker, of the events by a projector.",
+    "0 for long: there are more instances than partitions, or the group does not come to rest.",
+    labels=("flow",),
+)
 TICKETS: Final = Metric("tickets", Kind.GAUGE, "Tickets kept, by partition.", "", labels=("partition",))
 TICKETS_BEHIND: Final = Metric(
     "tickets_behind_seconds",
@@ -380,7 +387,8 @@ TICKETS_BEHIND: Final = Metric(
 CERTIFICATE_NOT_AFTER: Final = Metric(
     "certificate_not_after_timestamp_seconds",
     Kind.GAUGE,
-    "When a certificate in use expires, in seconds since the epoch.",
+    "When a certificate in use expires, in seconds since the epoch: supplier-certificate (ours for the supplier), "
+    "supplier-ca, listener-certificate, listener-ca.",
     "Within 30 days: renew it; a new file is taken up without a restart.",
     labels=("certificate",),
     unit="seconds",
@@ -412,8 +420,9 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._counters = {m: _counter(m, self._registry) for m in METRICS if m.kind is Kind.COUNTER}
         self._histograms = {m: _histogram(m, self._registry) for m in METRICS if m.kind is Kind.HISTOGRAM}
-        self._sources: dict[Metric, Callable[[], Reading]] = {BUILD_INFO: lambda: {__version__: 1.0}}
+        self._sources: dict[Metric, list[Callable[[], Reading]]] = {BUILD_INFO: [lambda: {__version__: 1.0}]}
         self._registry.register(_Gauges(self._sources))
+        ProcessCollector(registry=self._registry)
         self._bound: dict[tuple[Metric, tuple[str, ...]], Counter] = {}
         self._meters: dict[str, OperationMeter] = {}
 
@@ -448,8 +457,11 @@ class Metrics:
         return meter
 
     def watch(self, gauge: Metric, source: Callable[[], Reading]) -> None:
-        """From now on `gauge` is what `source` says whenever somebody asks; a gauge nobody watches is not shown."""
-        self._sources[gauge] = source
+        """From now on `gauge` is what `source` says whenever somebody asks; a gauge nobody watches is not shown.
+
+        Flows of one process may each say the values of labels of their own.
+        """
+        self._sources.setdefault(gauge, []).append(source)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All values as text and its content type: OpenMetrics if the Accept header wants it, else Prometheus'."""
@@ -464,30 +476,33 @@ def markdown() -> str:
         "",
         "Served at `/metrics` of the telemetry port, in OpenMetrics or in Prometheus' text format. Made from the list",
         "in `adapter/telemetry/metrics.py`; a test compares the two. Labels never carry a key, a reference or an id.",
+        "The usual `process_*` metrics (CPU, memory, file descriptors, start time) are there as well.",
         "",
-        "| metric | type | labels | what it says | when it is bad |",
-        "| --- | --- | --- | --- | --- |",
+        "| metric | type | unit | labels | what it says | when it is bad |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
-    lines += [
-        f"| `{m.full_name}` | {m.kind} | {', '.join(f'`{label}`' for label in m.labels)} | {m.help} | {m.bad} |"
-        for m in METRICS
-    ]
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(
+            f"| `{metric.full_name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help} | {metric.bad} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 class _Gauges(Collector):
-    def __init__(self, sources: Mapping[Metric, Callable[[], Reading]]) -> None:
+    def __init__(self, sources: Mapping[Metric, Sequence[Callable[[], Reading]]]) -> None:
         self._sources = sources
 
     def collect(self) -> Iterator[Family]:
-        for metric, source in self._sources.items():
+        for metric, sources in self._sources.items():
             family = GaugeMetricFamily(metric.full_name, metric.help, labels=metric.labels, unit=metric.unit)
-            reading = source()
-            if isinstance(reading, Mapping):
-                for label, value in reading.items():
-                    family.add_metric((label,), value)
-            else:
-                family.add_metric((), reading)
+            for source in sources:
+                reading = source()
+                if isinstance(reading, Mapping):
+                    for label, value in reading.items():
+                        family.add_metric((label,), value)
+                else:
+                    family.add_metric((), reading)
             yield family
 
 

@@ -34,6 +34,7 @@ def watch(worker: Worker, gate: Gate, metrics: Metrics) -> None:
         reasons = {why for a in owned.values() for why in a.waiting.values() if why in _HALTED}
         return {why: float(why in reasons) for why in sorted(_HALTED)}
 
+    metrics.watch(m.PARTITIONS, lambda: {"worker": float(len(owned))})
     metrics.watch(m.CALLS_IN_FLIGHT, lambda: float(gate.in_flight))
     metrics.watch(m.LANES, lanes)
     metrics.watch(m.WINDOW_RECORDS, lambda: float(worker.window.records))

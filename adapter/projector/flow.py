@@ -140,11 +140,11 @@ class Projector(IntakeListener):
         self._throttle()
         self._wake()
 
-    def at_end(self, number: int, epoch: int, _offset: int) -> None:
+    def at_end(self, number: int, epoch: int, offset: int) -> None:
         """There is nothing to deliver of this partition for now."""
         partition = self.partitions.get(number)
         if partition is not None and partition.epoch == epoch:
-            partition.at_end = True
+            partition.reached_end(offset)
 
     def failed(self, error: Exception) -> None:
         if not self._failure.done():

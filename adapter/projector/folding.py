@@ -102,6 +102,7 @@ class Folding:
             raise
         if timers and not partition.closing:
             await self._timers(batch)
+            batch.position = max(batch.position, partition.finished)
         await self._write(batch)
         return batch
 

@@ -25,6 +25,8 @@ class Partition:
         """The next offset to fold; all before it is committed."""
         self.at_end = False
         """Nothing was left in the topic when it was last asked."""
+        self._end = 0
+        """Where that was: behind the last event lie the markers of transactions."""
         self.bound = 0
         """Where the tickets' partition ended at a moment when the store had all of it."""
         self.written = 0
@@ -55,6 +57,10 @@ class Partition:
         self.queue.append(source)
         self.size += len(source.value or b"")
 
+    def reached_end(self, offset: int) -> None:
+        """There is nothing to deliver before this offset."""
+        self.at_end, self._end = True, offset
+
     def take(self, limit: int) -> list[Source]:
         """The oldest records of the queue, no longer in it."""
         taken = [self.queue.popleft() for _ in range(min(limit, len(self.queue)))]
@@ -67,6 +73,11 @@ class Partition:
         """What could not be folded now, in front of what waits."""
         self.queue.extendleft(reversed(taken))
         self.size += sum(len(source.value or b"") for source in taken)
+
+    @property
+    def finished(self) -> int:
+        """The offset all before which is folded, once what was taken is."""
+        return max(self._next, self._end) if self.at_end and not self.queue else self.position
 
     def clock(self) -> float:
         """The time up to which this partition's events are known, seconds since the epoch: what they say of a later

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -70,6 +71,18 @@ class Running:
     metrics: Metrics
     lines: io.StringIO
     running: "asyncio.Task[None]"
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a metric (without the product's prefix); 0 if it was never counted."""
+        text, _ = self.metrics.exposition("text/plain")
+        for line in text.decode().splitlines():
+            match = re.fullmatch(rf"fault_adapter_{name}(?:\{{(.*)\}})? (\S+)", line)
+            if match and labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', match[1] or "")).items():
+                return float(match[2])
+        return 0.0
+
+    def tickets(self) -> int:
+        return sum(partition.tickets for partition in self.flow.partitions.values())
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         lines: Iterable[dict[str, Any]] = map(json.loads, self.lines.getvalue().splitlines())

@@ -147,7 +147,7 @@ class Scribe:
         return found
 
     def warnings(self) -> list[dict[str, Any]]:
-        """Every ResolveDeadlineApproaching that is committed, with its ce_id as `id`."""
+        """Every ResolveDeadlineApproaching that is committed, with the headers of its id and type."""
         number, schema = self._schema(self._topics.events, "events", "fault.event.ResolveDeadlineApproaching")
         found: list[dict[str, Any]] = []
         for message in self._messages(self._topics.events):
@@ -155,7 +155,8 @@ class Scribe:
             if value is not None and value[:5] == struct.pack(">bI", 0, number):
                 record = fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None)
                 assert isinstance(record, dict)
-                found.append(record | {"id": dict(message.headers() or ())["ce_id"].decode()})
+                headers = {name: said.decode() for name, said in message.headers() or ()}
+                found.append(record | {"id": headers["ce_id"], "ce_type": headers["ce_type"]})
         return found
 
     def behind(self, group: str) -> int:

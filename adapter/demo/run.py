@@ -213,14 +213,24 @@ def _addresses(running: Stage) -> Iterator[tuple[str, str]]:
     yield "supplier", f"{running.twin.control_url}/twin/tickets, /twin/calls, /twin/faults, /twin/notifications"
     yield "events", f"kcat -b {kafka} -t {topics.events} -s value=avro -r {registry} -C -u"
     yield "", f"kcat -b {kafka} -t {topics.events} -f '%k %h\\n' -C -u   (where kcat was built without Avro)"
-    adapter = f"{sys.executable} -m adapter"
+    adapter = _adapter()
     yield "settings", f"export {variables}"
     yield "watch", f"{adapter} watch"
-    yield "tickets", f"{adapter} tickets, {adapter} tickets SP-1001"
-    yield "send", f"{adapter} send --example AddFaultReport > command.json, fill it in"
+    yield "tickets", f"{adapter} tickets --all"
+    yield "", f"{adapter} tickets SP-1002"
+    yield "send", f"{adapter} send --example AddFaultReport > command.json"
     yield "", f"{adapter} send command.json --wait"
     happens = """-d '{"reference": "SP-1004", "kind": "in-progress"}'"""
     yield "notify", f"curl -s {running.twin.control_url}/twin/notify {happens}"
+
+
+def _adapter() -> str:
+    """How to call the command line from where we are."""
+    script = Path(sys.argv[0])
+    if script.name != "adapter":
+        return f"{sys.executable} -m adapter"
+    found = os.path.relpath(script)
+    return str(script) if found.startswith("..") else found
 
 
 def _next(*, mock: bool) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
+from adapter.transport.kafka.mock import is_mock
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ class Follower:
         self._topic = topic
         self._timeout = timeout.total_seconds()
         self._heard = _Heard()
+        self._oldest = datetime.min.replace(tzinfo=UTC)
+        """What is older is passed over."""
         try:
             self._consumer = Consumer(
                 {
@@ -151,8 +154,8 @@ class Follower:
         """Records as they come, till `until` (monotonic seconds). Raises Unavailable on what will not mend itself."""
         while (left := until - time.monotonic()) > 0:
             message = self._consumer.poll(min(left, 0.5))
-            if message is not None and self._is_record(message):
-                yield _seen(message)
+            if message is not None and self._is_record(message) and (seen := _seen(message)).at >= self._oldest:
+                yield seen
 
     def rest(self) -> Iterator[Seen]:
         """All from the start to where the topic ended when this was opened. Raises Unavailable."""
@@ -166,7 +169,8 @@ class Follower:
                     continue
                 end = self._spans[number][1]
                 if record and offset < end:
-                    yield _seen(message)
+                    if (seen := _seen(message)).at >= self._oldest:
+                        yield seen
                     offset += 1
                 if offset >= end:  # also without a record there: markers and what was aborted may lie behind the last
                     left.discard(number)
@@ -177,7 +181,8 @@ class Follower:
         self._consumer.close()
 
     def _open(self, start: datetime | Edge, key: bytes | None) -> None:
-        known = self._consumer.list_topics(self._topic, timeout=self._timeout).topics[self._topic]
+        cluster = self._consumer.list_topics(self._topic, timeout=self._timeout)
+        known = cluster.topics[self._topic]
         if known.error is not None or not known.partitions:
             raise Stop(f"{self._topic}: there is no such topic, or we may not read it; see `adapter topics plan`")
         numbers = list(known.partitions) if key is None else [partition_of(key, len(known.partitions))]
@@ -187,6 +192,8 @@ class Follower:
                 self._spans = bounds
             case Edge.END:
                 self._spans = {number: (end, end) for number, (_, end) in bounds.items()}
+            case datetime() if is_mock(cluster.cluster_id or ""):  # finds no offset for a time
+                self._spans, self._oldest = bounds, start
             case datetime():
                 self._spans = self._since(start, bounds)
         self._consumer.assign([TopicPartition(self._topic, number, at) for number, (at, _) in self._spans.items()])

@@ -31,6 +31,7 @@ _FRAMING_BYTES: Final = 64 * 1024
 """What may lie around the chunks of a body, and a quarter of the body besides: nobody needs chunks of a few bytes."""
 _LINGER: Final = 2.0
 """Seconds in which what is left of a refused request is thrown away."""
+_OFFER: Final = frozenset({"connection", "upgrade", "http2-settings"})
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -126,6 +127,8 @@ class Incoming(asyncio.Protocol):
         self._waiting: deque[_Request] = deque()
         self._serving: asyncio.Task[None] | None = None
         self._owes_continue = False
+        self._without_offer = b""
+        """The header of a request that offers to upgrade, without that."""
         self._moved = False
         """A header or a body has begun or ended within the bytes at hand."""
         self._ending = False
@@ -178,9 +181,9 @@ class Incoming(asyncio.Protocol):
             self._moved = False
             try:
                 self._parser.feed_data(data)
-            except HttpParserUpgrade as upgrade:  # an offer we do not take up: what follows is HTTP as before
-                self._parser = None
-                data = data[upgrade.args[0] :]
+            except HttpParserUpgrade as upgrade:
+                data = self._without_offer + data[upgrade.args[0] :]
+                self._parser, self._without_offer = None, b""
                 continue
             except HttpParserCallbackError as error:
                 if not isinstance(error.__context__, _Enough):
@@ -229,11 +232,18 @@ class Incoming(asyncio.Protocol):
             return
         self._lines += 1
         self._stop_if(self._too_long(len(name) + len(value)))
-        lower, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        lower, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
         self._headers[lower] = f"{self._headers[lower]}, {text}" if lower in self._headers else text
 
     def on_headers_complete(self) -> None:
         parser, room = cast("HttpRequestParser", self._parser), self._room
+        if "upgrade" in self._headers and parser.should_upgrade():
+            # We do not take up the offer (RFC 9110 section 7.8), but the parser would take the body for another
+            # protocol: the request is read again without it.
+            kept = [f"{name}: {text}\r\n" for name, text in self._headers.items() if name not in _OFFER]
+            line = f"{parser.get_method().decode('latin-1')} {self._path.decode('latin-1')} HTTP/1.1\r\n"
+            self._without_offer = "".join((line, *kept, "\r\n")).encode("latin-1")
+            return
         head = Head(parser.get_method().decode("latin-1"), self._path.decode("latin-1"), self._headers)
         room.alive(self)
         judged = room.receiver.admit(self._peer, head)
@@ -242,12 +252,9 @@ class Incoming(asyncio.Protocol):
         self._moved = True
         if isinstance(judged, Answer) and judged.close:
             self._stop_if(judged)
-        room.bodies[self] = time.monotonic()
-        if self._headers.get("expect", "").lower() == "100-continue":
-            if self._serving is None:
-                self._write(_CONTINUE)
-            else:
-                self._owes_continue = True
+        self._owes_continue = self._headers.get("expect", "").lower() == "100-continue"
+        if self._serving is None:
+            self._go_on()
 
     def on_body(self, body: bytes) -> None:
         request, room = self._reading, self._room
@@ -262,10 +269,11 @@ class Incoming(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         request = self._reading
-        assert request is not None
+        if request is None:  # an offer, which is read again
+            return
         request.body = b"".join(request.pieces)
         request.pieces.clear()
-        self._reading, self._size, self._owes_continue, self._moved = None, 0, False, True
+        self._reading, self._size, self._moved = None, 0, True
         self._room.bodies.pop(self, None)
         self._queue(request)
         if not request.keep_alive or len(self._waiting) > _PIPELINED:
@@ -312,16 +320,16 @@ class Incoming(asyncio.Protocol):
                 await self._writable.wait()
         self._serving = None
         if self._transport is not None and not self._ending:
-            self._go_on(self._transport)
+            self._transport.resume_reading()
+            if self._reading is not None:
+                self._go_on()
 
-    def _go_on(self, transport: asyncio.Transport) -> None:
-        transport.resume_reading()
-        if self._reading is not None:  # it could not come on while reading was paused
-            self._room.bodies[self] = time.monotonic()
-            self._room.bodies.move_to_end(self)
+    def _go_on(self) -> None:
+        """Let the body come. Its time begins here: while the request before is answered, nothing may be read."""
+        self._room.bodies[self] = time.monotonic()
         if self._owes_continue:
             self._owes_continue = False
-            transport.write(_CONTINUE)
+            self._write(_CONTINUE)
 
     async def _answer(self, request: _Request) -> Answer:
         if isinstance(request.judged, Answer):

@@ -1,0 +1,396 @@
+"""The listener's HTTP, before a receiver whose answers the test gives."""
+
+import asyncio
+import io
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adapter.ports import Answer, Arrival, Caller, Head, Peer
+from adapter.telemetry import start_logging
+from adapter.transport.incoming import Limits
+from adapter.transport.listener import Listener
+from adapter.transport.server_tls import ServerTls
+from adapter.transport.tls import TlsFiles
+from tests.support.certificates import Trials
+from tests.support.wait import eventually
+
+HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\n"
+
+
+def post(body: bytes, *lines: bytes) -> bytes:
+    return HEAD + b"".join(line + b"\r\n" for line in lines) + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+class Receiver:
+    """`ports.Receiver`: answers with the body it got, or when and as the test says."""
+
+    def __init__(self) -> None:
+        self.heads: list[Head] = []
+        self.bodies: list[bytes] = []
+        self.strangers: list[str] = []
+        self.hold: asyncio.Event | None = None
+        self.broken = False
+
+    def admit(self, peer: Peer, head: Head) -> Caller | Answer:
+        self.heads.append(head)
+        if head.method != "POST":
+            return Answer(405, b"no", close=head.path != "/again")
+        if head.path == "/refused":
+            return Answer(403, b"no", close=True)
+        if head.path == "/broken":
+            raise RuntimeError("secret")
+        return Caller(peer.address, "someone" if peer.certificate else None)
+
+    def stranger(self, address: str, reason: str) -> None:  # noqa: ARG002 -- the port's signature
+        self.strangers.append(reason)
+
+    def too_large(self) -> Answer:
+        return Answer(413, b"", close=True)
+
+    def too_slow(self) -> Answer:
+        return Answer(408, b"", close=True)
+
+    def too_busy(self) -> Answer:
+        return Answer(503, b"", close=True)
+
+    def garbled(self) -> Answer:
+        return Answer(400, b"", close=True)
+
+    async def receive(self, arrival: Arrival) -> Answer:
+        self.bodies.append(arrival.delivery.body)
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.broken:
+            raise RuntimeError("secret")
+        return Answer(200, b"<" + arrival.delivery.body[:20] + b">")
+
+
+class Open:
+    def __init__(self, listener: Listener, receiver: Receiver, lines: io.StringIO) -> None:
+        self.listener = listener
+        self.receiver = receiver
+        self.lines = lines
+
+    async def said(self, *requests: bytes, context: ssl.SSLContext | None = None) -> bytes:
+        """All that comes back until the server closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.listener.port, ssl=context)
+        for request in requests:
+            writer.write(request)
+            await writer.drain()
+        try:
+            async with asyncio.timeout(15):
+                return await reader.read()
+        finally:
+            writer.close()
+
+
+Opened = Callable[..., AbstractAsyncContextManager[Open]]
+
+
+@pytest.fixture
+async def opened() -> Opened:
+    """Opens listeners: `opened(idle=1.0)`."""
+
+    @asynccontextmanager
+    async def make(*, tls: ServerTls | None = None, stop: float = 5.0, **limits: float) -> AsyncIterator[Open]:
+        receiver, lines = Receiver(), io.StringIO()
+        chosen = {"body_bytes": 1000, "bytes_in_flight": 5000, "connections": 50, "idle": 20.0, "body": 20.0} | limits
+        listener = Listener(
+            receiver,
+            limits=Limits(**chosen),  # type: ignore[arg-type]  # whole numbers where they belong
+            tls=tls,
+            on_reload=lambda _: None,
+            log=start_logging(form="json", stream=lines),
+        )
+        await listener.open("127.0.0.1", 0)
+        try:
+            yield Open(listener, receiver, lines)
+        finally:
+            await listener.close(stop)
+        await eventually(lambda: listener.connections == 0)
+        assert listener.bytes_in_flight == 0
+
+    return make
+
+
+LAST = post(b"last", b"Connection: close")
+
+
+async def test_what_comes_in_one_piece_or_in_many_is_the_same(opened: Opened) -> None:
+    async with opened() as it:
+        whole = await it.said(post(b"one") + post(b"two") + LAST)
+        pieces = await it.said(*(bytes([byte]) for byte in post(b"one") + post(b"two") + LAST))
+        chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\no\r\n2;e=f\r\nne\r\n0\r\nX: y\r\n\r\n"
+        in_chunks = await it.said(chunked + post(b"two") + LAST)
+    for answer in (whole, pieces, in_chunks):
+        assert [part[:5] for part in answer.split(b"<")[1:]] == [b"one>H", b"two>H", b"last>"]
+        assert answer.count(b"HTTP/1.1 200 OK\r\n") == 3
+        assert answer.count(b"Connection: close\r\n") == 1
+    assert "x" not in it.receiver.heads[-1].headers  # a trailer is no header
+
+
+async def test_an_answer_names_no_software_but_ours_and_has_a_date(opened: Opened) -> None:
+    async with opened() as it:
+        head = (await it.said(LAST)).partition(b"\r\n\r\n")[0].decode().splitlines()
+    assert [line.partition(":")[0] for line in head[1:]] == [
+        "Content-Type", "Content-Length", "Date", "Server", "Connection",
+    ]  # fmt: skip
+    assert head[4] == "Server: fault-adapter"
+
+
+async def test_a_head_has_lower_names_and_lines_of_one_name_are_joined(opened: Opened) -> None:
+    async with opened() as it:
+        await it.said(post(b"", b"X-Y: a", b"x-y:  b ", b'SOAPAction: "urn:x"', b"Connection: close"))
+    head = it.receiver.heads[0]
+    assert (head.method, head.path) == ("POST", "/x")
+    assert head.headers["x-y"] == "a, b"
+    assert head.headers["soapaction"] == '"urn:x"'
+
+
+async def test_a_caller_is_told_to_go_on_only_when_it_is_let_in(opened: Opened) -> None:
+    async with opened() as it:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        writer.write(HEAD + b"Expect: 100-continue\r\nContent-Length: 4\r\nConnection: close\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"body")
+        assert b"200 OK" in await reader.read()
+        writer.close()
+        refused = await it.said(
+            b"POST /refused HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+        )
+        assert refused.startswith(b"HTTP/1.1 403 ")
+        assert it.receiver.bodies == [b"body"]
+
+
+async def test_who_expects_to_be_told_behind_another_request_is_told_after_its_answer(opened: Opened) -> None:
+    async with opened() as it:
+        it.receiver.hold = asyncio.Event()
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        writer.write(post(b"first") + HEAD + b"Expect: 100-continue\r\nContent-Length: 6\r\nConnection: close\r\n\r\n")
+        await eventually(lambda: len(it.receiver.heads) == 2)
+        it.receiver.hold.set()
+        assert b"<first>HTTP/1.1 100 Continue" in await reader.readuntil(b"Continue\r\n\r\n")
+        writer.write(b"second")
+        assert (await reader.read()).endswith(b"<second>")
+        writer.close()
+
+
+async def test_a_refusal_reads_none_of_the_body_and_ends_the_connection(opened: Opened) -> None:
+    async with opened(body_bytes=10**6) as it:
+        answer = await it.said(b"POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n", b"x" * 500_000)
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        assert b"Connection: close\r\n" in answer
+        assert it.listener.bytes_in_flight == 0
+    assert it.receiver.bodies == []
+
+
+async def test_an_answer_to_head_has_no_body(opened: Opened) -> None:
+    async with opened() as it:
+        answer = await it.said(b"HEAD /x HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert b"Content-Length: 2\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_an_older_client_gets_its_answer_and_the_end(opened: Opened) -> None:
+    async with opened() as it:
+        assert (await it.said(b"POST /x HTTP/1.0\r\nContent-Length: 3\r\n\r\nold")).endswith(b"<old>")
+
+
+async def test_an_offer_to_upgrade_is_passed_over(opened: Opened) -> None:
+    offer = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
+    async with opened() as it:
+        answer = await it.said(post(b"one", *offer) + post(b"two") + LAST)
+    assert it.receiver.bodies == [b"one", b"two", b"last"]
+    assert answer.count(b"200 OK") == 3
+
+
+async def test_who_has_no_more_to_say_still_gets_the_answer(opened: Opened) -> None:
+    async with opened() as it:
+        it.receiver.hold = asyncio.Event()
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        writer.write(post(b"one"))
+        writer.write_eof()
+        await eventually(lambda: it.receiver.bodies)
+        it.receiver.hold.set()
+        assert (await reader.read()).endswith(b"<one>")
+        writer.close()
+
+
+async def test_what_was_received_is_finished_though_the_caller_has_gone(opened: Opened) -> None:
+    finished = asyncio.Event()
+
+    class Finishing(asyncio.Event):
+        async def wait(self) -> bool:  # type: ignore[override]  # as the original is typed
+            await super().wait()
+            finished.set()
+            return True
+
+    async with opened() as it:
+        it.receiver.hold = Finishing()
+        _, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        writer.write(post(b"one"))
+        await eventually(lambda: it.receiver.bodies)
+        linger = struct.pack("ii", 1, 0)  # gone with a reset
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+        await eventually(lambda: it.listener.connections == 0)
+        it.receiver.hold.set()
+        await eventually(finished.is_set)
+
+
+async def test_the_clock_of_a_body_stands_still_while_the_one_before_is_answered(opened: Opened) -> None:
+    async with opened(body=0.5) as it:
+        it.receiver.hold = asyncio.Event()
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        writer.write(post(b"one") + post(b"two") + HEAD + b"Connection: close\r\nContent-Length: 5\r\n\r\nth")
+        await eventually(lambda: len(it.receiver.heads) == 3)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await reader.read(1)
+        it.receiver.hold.set()
+        await reader.readuntil(b"<two>")
+        writer.write(b"ree")
+        assert (await reader.read()).endswith(b"<three>")
+        writer.close()
+
+
+async def test_a_fault_of_ours_is_500_and_in_the_log_without_the_content(opened: Opened) -> None:
+    async with opened() as it:
+        it.receiver.broken = True
+        assert (await it.said(post(b"one"))).startswith(b"HTTP/1.1 500 ")
+        assert (await it.said(b"POST /broken HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")).startswith(
+            b"HTTP/1.1 500 "
+        )
+    assert it.lines.getvalue().count('"notification answer failed"') == 2
+
+
+async def test_closing_answers_what_is_under_way_and_takes_nothing_new(opened: Opened) -> None:
+    async with opened(stop=10.0) as it:
+        it.receiver.hold = asyncio.Event()
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        silent, other = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        writer.write(post(b"one"))
+        await eventually(lambda: it.receiver.bodies)
+        closing = asyncio.ensure_future(it.listener.close(10.0))
+        assert await silent.read() == b""
+        with pytest.raises(OSError, match=r"."):
+            await asyncio.open_connection(
+                "127.0.0.1", it.listener._socket.getsockname()[1] if it.listener._socket else 0
+            )
+        it.receiver.hold.set()
+        answer = await reader.read()
+        assert answer.endswith(b"<one>")
+        assert b"Connection: close\r\n" in answer
+        await closing
+        writer.close()
+        other.close()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        HEAD + b"Content-Length: +3\r\n\r\nabc",
+        HEAD + b"Content-Length: 3, 3\r\n\r\nabc",
+        HEAD + b"Content-Length : 3\r\n\r\nabc",
+        HEAD + b"Transfer-Encoding: gzip, identity\r\n\r\nabc",
+        HEAD + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        HEAD + b" folded: x\r\n\r\n",
+        HEAD + b"X: a\rb\r\nContent-Length: 0\r\n\r\n",
+        HEAD + b"X: a\x00b\r\nContent-Length: 0\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\nabc\n0\n\n",
+        b"POST /x HTTP/1.1\nHost: x\nContent-Length: 3\n\nabc",
+        b"POST /x HTTP/9.9\r\n\r\n",
+        b"post /x HTTP/1.1\r\n\r\n",
+    ],
+)
+async def test_what_another_could_read_otherwise_is_refused(opened: Opened, request_: bytes) -> None:
+    # A proxy in front of us that took the body's length from the other header would let its callers smuggle requests.
+    async with opened() as it:
+        answer = await it.said(request_ + LAST)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"last" not in b"".join(it.receiver.bodies)
+
+
+async def test_any_bytes_get_answers_in_http_or_nothing(opened: Opened) -> None:
+    async with opened(idle=0.3, body=0.3) as it:
+
+        @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(
+            st.lists(
+                st.sampled_from(
+                    [
+                        HEAD,
+                        b"Content-Length: 3\r\n",
+                        b"Transfer-Encoding: chunked\r\n",
+                        b"\r\n",
+                        b"3\r\nabc\r\n",
+                        b"0\r\n\r\n",
+                        b"Expect: 100-continue\r\n",
+                        b"Upgrade: h2c\r\nConnection: upgrade\r\n",
+                        b"abc",
+                        post(b"one"),
+                        LAST,
+                    ]
+                )
+                | st.binary(max_size=20),
+                max_size=12,
+            )
+        )
+        def collect(pieces: list[bytes]) -> None:
+            stories.append(pieces)
+
+        stories: list[list[bytes]] = []
+        collect()
+        for start in range(0, len(stories), 25):
+            answers = await asyncio.gather(*(_answered(it, pieces) for pieces in stories[start : start + 25]))
+            assert all(answer == b"" or answer.startswith(b"HTTP/1.1 ") for answer in answers)
+    assert "exception" not in it.lines.getvalue()
+
+
+async def _answered(it: Open, pieces: Sequence[bytes], context: ssl.SSLContext | None = None) -> bytes:
+    try:
+        return await it.said(*pieces, context=context)
+    except (ConnectionError, ssl.SSLError):
+        return b""
+
+
+async def test_a_caller_without_a_certificate_of_ours_is_told_to_the_receiver(opened: Opened, trials: Trials) -> None:
+    good = trials.good
+    async with opened(tls=ServerTls(TlsFiles(good.server_certificate, good.server_key, good.ca))) as it:
+        context = ssl.create_default_context(cafile=str(good.ca))
+        for pair in (None, trials.unknown_client, trials.expired_client):
+            if pair is not None:
+                context.load_cert_chain(pair.certificate, pair.key)
+            assert await _answered(it, [LAST], context) == b""
+        await eventually(lambda: len(it.receiver.strangers) == 3)
+        _, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        writer.close()  # one that only looks whether the port is open is no stranger
+        context.load_cert_chain(good.client_certificate, good.client_key)
+        assert (await it.said(LAST, context=context)).endswith(b"<last>")
+    assert it.receiver.strangers[0] == "PEER_DID_NOT_RETURN_A_CERTIFICATE"
+    assert len(it.receiver.strangers) == 3
+
+
+async def test_callers_who_never_begin_their_handshake_give_way(opened: Opened, trials: Trials) -> None:
+    good = trials.good
+    tls = ServerTls(TlsFiles(good.server_certificate, good.server_key, good.ca))
+    async with opened(tls=tls, connections=20) as it:
+        mute = [await asyncio.open_connection("127.0.0.1", it.listener.port) for _ in range(100)]
+        await eventually(lambda: it.listener.connections <= 20)
+        context = ssl.create_default_context(cafile=str(good.ca))
+        context.load_cert_chain(good.client_certificate, good.client_key)
+        assert (await it.said(LAST, context=context)).endswith(b"<last>")
+        for _, writer in mute:
+            writer.close()

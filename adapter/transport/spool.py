@@ -188,6 +188,10 @@ class SqliteSpool:
             self._database = None
             for ending in _ENDINGS:
                 self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
+            return
+        if database.execute("SELECT 1 FROM notification LIMIT 1").fetchone() is None:
+            # Nobody's name or telephone number is left behind in the write-ahead log.
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _answer(self, futures: "list[asyncio.Future[Any]]", act: Callable[[sqlite3.Connection], list[Any]]) -> None:
         failure: Exception | None = None

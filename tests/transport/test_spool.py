@@ -247,3 +247,16 @@ asyncio.run(main())
     for lane, last in told.items():
         assert kept[lane] == list(range(len(kept[lane])))
         assert len(kept[lane]) > last
+
+
+async def test_an_empty_spool_has_forgotten_everybody(opened: Opener, tmp_path: Path) -> None:
+    spool = await opened()
+    await spool.put(b"A", arrival(b"Zoe Angstrom"))
+    assert b"Zoe" in contents(tmp_path)
+    (head,) = await spool.heads(1)
+    await spool.drop([head.number])
+    assert b"Zoe" not in contents(tmp_path)
+
+
+def contents(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())

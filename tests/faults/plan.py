@@ -87,6 +87,10 @@ _SECONDS: Final = {
 }
 
 
+_BRIEFLY: Final = {"twin": 2.0, "broker": 6.0}
+"""A supplier that reads a request long after its caller has given up takes it all the same: no caller can help that."""
+
+
 def seeded(seed: int, cast: Cast) -> Iterator[Step]:
     """Without end."""
     chance = random.Random(seed)
@@ -108,4 +112,7 @@ def seeded(seed: int, cast: Cast) -> Iterator[Step]:
                 target = chance.choice([part for part in cast.parts if part.partition(" ")[0] == role])
         if act is Act.SUPPLIER:
             how = chance.choice(list(Mood)).value
-        yield Step(chance.uniform(1.0, 5.0), act, target, chance.uniform(*_SECONDS[act]), how)
+        seconds = chance.uniform(*_SECONDS[act])
+        if act is Act.FREEZE and target in _BRIEFLY:
+            seconds = min(seconds, _BRIEFLY[target])
+        yield Step(chance.uniform(1.0, 5.0), act, target, seconds, how)

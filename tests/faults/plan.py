@@ -61,9 +61,9 @@ class Step:
 
 
 _WEIGHTS: Final = {
-    (Act.KILL, "worker"): 10,
-    (Act.KILL, "server"): 6,
-    (Act.KILL, "projector"): 5,
+    (Act.KILL, "worker"): 12,
+    (Act.KILL, "server"): 8,
+    (Act.KILL, "projector"): 7,
     (Act.KILL, "broker"): 4,
     (Act.FREEZE, "worker"): 3,
     (Act.FREEZE, "server"): 1,

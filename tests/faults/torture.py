@@ -47,7 +47,7 @@ WANTED: Final = 90
 """Calls the load keeps under way."""
 BACKLOG: Final = 600
 """Commands that may wait, beyond which the load holds back."""
-PATIENCE: Final = 12.0
+PATIENCE: Final = 30.0
 """Seconds a kill waits for so many calls."""
 PARTITIONS: Final = 8
 PROJECTORS: Final = "fault-projectors"

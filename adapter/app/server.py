@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page, open_page
-from adapter.app.start import before, encoders, expiry, load_catalogue, open_registry, until_available
+from adapter.app.start import before, encoders, load_catalogue, open_registry, until_available
 from adapter.core.errors import Stop
 from adapter.server.admission import Admission
 from adapter.server.flow import Deployment, Server
@@ -22,7 +23,7 @@ from adapter.transport.kafka.publisher import KafkaPublisher
 from adapter.transport.listener import Listener
 from adapter.transport.server_tls import ServerTls
 from adapter.transport.spool import SqliteSpool
-from adapter.transport.tls import Reload, TlsFiles
+from adapter.transport.tls import TlsFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,9 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
         stack.callback(flow.close)
         if spool is not None:
             stack.push_async_callback(_cancelled, asyncio.ensure_future(flow.keeper.drain()))
+        certificates = CertificateReport("listener", log, metrics)
+        if tls is not None:
+            certificates.watch(lambda: tls.not_after)
         listener = Listener(
             flow,
             limits=Limits(
@@ -114,12 +118,10 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
                 body=limits.body_timeout.total_seconds(),
             ),
             tls=tls,
-            on_reload=lambda reload: _told(reload, log),
+            on_reload=certificates.reloaded,
             log=log,
         )
         _watch(flow, listener, spool, metrics)
-        if tls is not None:
-            metrics.watch(m.CERTIFICATE_NOT_AFTER, lambda: expiry("listener", tls.not_after))
         if page is None:
             page = await stack.enter_async_context(open_page(settings.telemetry, metrics, log))
         page.show(
@@ -201,10 +203,3 @@ async def _cancelled(task: "asyncio.Task[None]") -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-def _told(reload: Reload, log: Log) -> None:
-    if reload.problems:
-        log.error("new certificates are not used", problems=list(reload.problems))
-    else:
-        log.info("new certificates in use", not_after={k: v.isoformat() for k, v in reload.not_after.items()})

@@ -5,7 +5,7 @@ import os
 import random
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final, TypeVar
 
 from adapter import catalogue
@@ -120,8 +120,3 @@ def stop_on_signals(log: Log) -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number.name)
     return stop
-
-
-def expiry(of: str, not_after: Mapping[str, datetime]) -> dict[str, float]:
-    """Ends of validity as the metric has them: seconds by "supplier-certificate" and so on."""
-    return {f"{of}-{name}": end.timestamp() for name, end in not_after.items()}

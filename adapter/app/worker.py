@@ -9,8 +9,9 @@ from datetime import timedelta
 from typing import Final
 from uuid import uuid4
 
+from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page, open_page
-from adapter.app.start import before, encoders, expiry, load_catalogue, membership, open_registry, until_available
+from adapter.app.start import before, encoders, load_catalogue, membership, open_registry, until_available
 from adapter.catalogue import Catalogue
 from adapter.core.avro import UnknownFields
 from adapter.core.command import Policy
@@ -28,7 +29,7 @@ from adapter.transport.kafka.feed import KafkaTicketFeed
 from adapter.transport.kafka.journal import KafkaJournal
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.store import SqliteStores
-from adapter.transport.tls import Reload, TlsFiles
+from adapter.transport.tls import TlsFiles
 from adapter.worker import report
 from adapter.worker.assignment import Memory
 from adapter.worker.conductor import INTENT_LIFE, Conductor, Deployment
@@ -76,10 +77,11 @@ async def worker(
     client = settings.kafka.client()
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
-        calls = HttpsCalls(_call_settings(settings, known), on_reload=lambda reload: _reloaded(reload, log))
+        certificates = CertificateReport("supplier", log, metrics)
+        calls = HttpsCalls(_call_settings(settings, known), on_reload=certificates.reloaded)
         stack.push_async_callback(calls.close)
         if (tls := calls.tls) is not None:
-            metrics.watch(m.CERTIFICATE_NOT_AFTER, lambda: expiry("supplier", tls.not_after))
+            certificates.watch(lambda: tls.not_after)
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)
         admin = Admin(client)
@@ -331,13 +333,6 @@ def _deployment(settings: Settings) -> Deployment:
         parked_after=settings.worker.parked_after.total_seconds(),
         parked=settings.worker.parked_per_ticket,
     )
-
-
-def _reloaded(reload: Reload, log: Log) -> None:
-    if reload.problems:
-        log.error("new certificates are not used", problems=list(reload.problems))
-    else:
-        log.info("new certificates in use", not_after={k: v.isoformat() for k, v in reload.not_after.items()})
 
 
 def _not_committed(why: str, log: Log, metrics: Metrics) -> None:

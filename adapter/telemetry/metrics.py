@@ -393,6 +393,13 @@ CERTIFICATE_NOT_AFTER: Final = Metric(
     labels=("certificate",),
     unit="seconds",
 )
+CERTIFICATES_REFUSED: Final = Metric(
+    "certificates_refused",
+    Kind.GAUGE,
+    "1 while the certificate files can't be used and those from before are, by direction: supplier, listener.",
+    "1: the log names the file and what is wrong with it; mend it before the old certificate expires.",
+    labels=("direction",),
+)
 BUILD_INFO: Final = Metric("build_info", Kind.GAUGE, "1, with the version as a label.", "", labels=("version",))
 
 METRICS: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

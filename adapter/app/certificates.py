@@ -1,0 +1,34 @@
+"""What is told of certificates, in either direction: their ends, and files that can't be used."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from adapter.telemetry import Log, Metrics
+from adapter.telemetry import metrics as m
+from adapter.transport.tls import Reload
+
+
+class CertificateReport:
+    """Of one direction, "supplier" or "listener". `reloaded` hears of every change of the files."""
+
+    def __init__(self, direction: str, log: Log, metrics: Metrics) -> None:
+        self._direction = direction
+        self._log = log
+        self._metrics = metrics
+        self._refused = False
+
+    def watch(self, not_after: Callable[[], Mapping[str, datetime]]) -> None:
+        """`not_after` gives the ends of validity of what is in use, by kind of file."""
+        self._metrics.watch(
+            m.CERTIFICATE_NOT_AFTER,
+            lambda: {f"{self._direction}-{kind}": end.timestamp() for kind, end in not_after().items()},
+        )
+        self._metrics.watch(m.CERTIFICATES_REFUSED, lambda: {self._direction: float(self._refused)})
+
+    def reloaded(self, reload: Reload) -> None:
+        self._refused = bool(reload.problems)
+        if reload.problems:
+            self._log.error("new certificates are not used", problems=list(reload.problems))
+        else:
+            ends = {kind: end.isoformat() for kind, end in reload.not_after.items()}
+            self._log.info("new certificates in use", not_after=ends)

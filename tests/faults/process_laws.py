@@ -1,5 +1,6 @@
 """Processes: they stay until they are killed or asked to leave, and within their memory."""
 
+import signal
 from collections.abc import Iterator
 from typing import Final
 
@@ -18,9 +19,11 @@ def stands(evidence: Evidence) -> Iterator[str | None]:
 
 
 def leaves(evidence: Evidence) -> Iterator[str | None]:
+    """One that was asked before it had said a word was not there yet: the signal itself has ended it."""
     for ending in evidence.endings:
         if ending.asked:
-            yield None if ending.code == 0 else f"{ending.part} left with {ending.code}: {ending.output}"
+            fine = ending.code == 0 or (ending.code == -signal.SIGTERM and not ending.output)
+            yield None if fine else f"{ending.part} left with {ending.code}: {ending.output}"
 
 
 def memory(evidence: Evidence) -> Iterator[str | None]:

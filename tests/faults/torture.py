@@ -110,6 +110,8 @@ class Stage:
         supplier = int(said["twin"].rpartition(":")[2])
         common = settings_of(self.cluster.bootstrap, self.topics, registry, said["twin"]) | {
             "ADAPTER_KAFKA__GROUP_PROTOCOL": protocol,
+            "ADAPTER_SUPPLIER__READ_TIMEOUT": "8s",  # far above what a busy machine adds to the latency
+            "ADAPTER_SUPPLIER__TOTAL_TIMEOUT": "8s",
             "ADAPTER_WORKER__STOP_TIMEOUT": "20s",
             "ADAPTER_WORKER__BREAKER_PROBE": "300ms",
             "ADAPTER_WORKER__RETRY_FIRST": "100ms",

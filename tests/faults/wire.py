@@ -23,7 +23,7 @@ class Trouble(StrEnum):
     REFUSED = "refused"
     """Nobody listens; open connections are cut."""
     BLACK_HOLE = "black hole"
-    """Nothing passes, either way; what was sent meanwhile comes afterwards, but nothing of a sender that has gone."""
+    """Nothing passes, either way; what was sent meanwhile comes afterwards."""
     HALF_OPEN = "half-open"
     """Connections that are open now are dead for good, and nobody is told; new ones work."""
     DELAY = "delay"
@@ -43,7 +43,10 @@ _CHUNK: Final = 65536
 
 
 class Wire:
-    """From a port of its own to the first of `targets` that takes a connection, beginning with another each time."""
+    """From a port of its own to the first of `targets` that takes a connection, beginning with another each time.
+
+    Nothing is passed on of a client that has gone in the meantime.
+    """
 
     def __init__(self, wires: "Wires", targets: Sequence[Address]) -> None:
         self.port = free_port()
@@ -160,7 +163,6 @@ class Wire:
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(_CHUNK):
-                held = self._trouble is not None
                 await self._passable.wait()
                 if link.dead:
                     continue
@@ -179,7 +181,7 @@ class Wire:
                     case _:
                         pass
                 # A request must not come later than its caller could have waited: no limit of his can cover that.
-                if held and not reply and _ended(source):
+                if not reply and _ended(source):
                     return
                 sink.write(data)
                 await sink.drain()

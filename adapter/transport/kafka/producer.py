@@ -5,11 +5,14 @@ answers CONCURRENT_TRANSACTIONS while the last one settles); with 5 it costs abo
 """
 
 import asyncio
+import contextlib
 import logging
+import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Final
+from time import monotonic
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
@@ -18,6 +21,8 @@ from adapter.ports import Outgoing, Position
 
 _STEP: Final = 5.0
 """Seconds one step of a transaction may take before it is asked again; steps can be resumed (KIP-447)."""
+_LOOK: Final = 1.0
+"""Seconds between two looks whether the library is stuck."""
 
 
 class TransactionalProducer:
@@ -38,7 +43,7 @@ class TransactionalProducer:
         report: Callable[[str], None],
     ) -> None:
         milliseconds = timeout // timedelta(milliseconds=1)
-        self._conf: dict[str, str | int | bool] = {
+        conf: dict[str, Any] = {
             **client,
             "transactional.id": transactional_id,
             "transaction.timeout.ms": milliseconds,
@@ -49,39 +54,118 @@ class TransactionalProducer:
             "partitioner": "murmur2_random",
             "delivery.report.only.error": True,
         }
-        self._commands = commands
+        self._open_line: Callable[[], _Line] = lambda: _Line(
+            conf, client=client, commands=commands, group=group, report=report, loop=asyncio.get_running_loop()
+        )
         self._report = report
-        self._group = group
-        self._client = client
-        self._producer: Producer | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="transactions")
-        self._closed = False
+        self._line: _Line | None = None
 
     async def open(self) -> None:
         """Wait until the broker knows us; transactions of an earlier life with this id are ended by that."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+        self._line = self._open_line()
+        await self._line.ask(self._line.open)
 
     async def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], membership: object) -> bool:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._commit, records, positions, membership
-        )
+        line = self._line
+        assert line is not None, "it was opened"
+        asked = line.ask(lambda: line.commit(records, positions, membership))
+        while not (await asyncio.wait({asked}, timeout=_LOOK))[0]:
+            if line.stuck:
+                return await self._replace(line, positions)
+        return asked.result()
 
     async def close(self) -> None:
+        if self._line is not None:
+            await asyncio.to_thread(self._line.close)
+
+    async def _replace(self, line: "_Line", positions: Sequence[Position]) -> bool:
+        """Leave a line whose thread does not come back; whether its transaction was committed all the same."""
+        self._report(f"the client library does not return from a step of {_STEP:g} s; another producer takes over")
+        line.abandon()
+        successor = self._line = self._open_line()
+        return await successor.ask(lambda: successor.succeed(positions))
+
+
+class _Line:
+    """One librdkafka producer at a time, and the thread that asks it."""
+
+    def __init__(
+        self,
+        conf: dict[str, Any],
+        *,
+        client: Mapping[str, str],
+        commands: str,
+        group: str,
+        report: Callable[[str], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._conf = conf
+        self._client = client
+        self._commands = commands
+        self._group = group
+        self._report = report
+        self._loop = loop
+        self._producer: Producer | None = None
+        self._closed = False
+        self._asked_at: float | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        # A daemon, unlike an executor's: a process can leave though the library never comes back.
+        self._thread = threading.Thread(target=self._run, name="transactions", daemon=True)
+        self._thread.start()
+
+    # -- asked from the loop -----------------------------------------------------------------------------------------
+
+    def ask(self, work: "Callable[[], bool]") -> "asyncio.Future[bool]":
+        """Have the thread do that."""
+        answer: asyncio.Future[bool] = self._loop.create_future()
+        answer.add_done_callback(_seen)  # whoever left a line does not ask what became of it
+        self._jobs.put((answer, work))
+        return answer
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the library is silent for twice the time it was given.
+
+        `send_offsets_to_transaction` waits for ever where the group's coordinator is gone
+        (confluentinc/librdkafka#5456, #5511).
+        """
+        asked_at = self._asked_at
+        return asked_at is not None and monotonic() - asked_at > 2 * _STEP
+
+    def abandon(self) -> None:
+        """Should the library come back one day, the thread ends without doing anything."""
         self._closed = True
-        await asyncio.to_thread(self._thread.shutdown)
+        self._jobs.put(None)
+
+    def close(self) -> None:
+        self.abandon()
+        self._thread.join(2 * _STEP)
 
     # -- the thread --------------------------------------------------------------------------------------------------
 
-    def _open(self) -> Producer:
-        producer = Producer(self._conf, logger=logging.getLogger("librdkafka"))
-        self._persist(lambda: producer.init_transactions(_STEP))
-        self._producer = producer
-        return producer
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            answer, work = job
+            try:
+                result, failure = work(), None
+            except Exception as error:  # noqa: BLE001 -- whoever asked hears of it
+                result, failure = False, error
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(_settle, answer, result, failure)
 
-    def _commit(self, records: Sequence[Outgoing], positions: Sequence[Position], membership: object) -> bool:
+    def open(self) -> bool:
+        self._opened()
+        return True
+
+    def succeed(self, positions: Sequence[Position]) -> bool:
+        """Take over from a producer of the same id; whether its last transaction was committed."""
+        self._opened()
+        return self._is_committed(self._offsets(positions)[0])
+
+    def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], membership: object) -> bool:
         assert positions, "a transaction without an offset is not fenced"
-        producer = self._producer or self._open()
-        offsets = [TopicPartition(self._commands, p.partition, p.offset, p.metadata) for p in positions]
+        producer = self._producer or self._opened()
+        offsets = self._offsets(positions)
         try:
             producer.begin_transaction()
             for record in records:
@@ -89,10 +173,21 @@ class TransactionalProducer:
             self._persist(lambda: producer.send_offsets_to_transaction(offsets, membership, _STEP))
             self._persist(lambda: producer.commit_transaction(_STEP))
         except KafkaException as failure:
+            if self._closed:
+                return False
             error: KafkaError = failure.args[0]
             self._report(f"{error.name()}: {error.str()}")
             return self._recover(producer, error, offsets)
         return True
+
+    def _opened(self) -> Producer:
+        producer = Producer(self._conf, logger=logging.getLogger("librdkafka"))
+        self._persist(lambda: producer.init_transactions(_STEP))
+        self._producer = producer
+        return producer
+
+    def _offsets(self, positions: Sequence[Position]) -> list[TopicPartition]:
+        return [TopicPartition(self._commands, p.partition, p.offset, p.metadata) for p in positions]
 
     def _produce(self, producer: Producer, record: Outgoing) -> None:
         while True:
@@ -120,7 +215,7 @@ class TransactionalProducer:
         # Fenced: nobody else has this id, so the coordinator ended the transaction when its time was over. Under the
         # same id `init_transactions` waits until it is decided; then the committed offset tells how.
         self._producer = None
-        self._open()
+        self._opened()
         return self._is_committed(offsets[0])
 
     def _is_committed(self, sent: TopicPartition) -> bool:
@@ -135,6 +230,7 @@ class TransactionalProducer:
     def _persist(self, step: Callable[[], list[TopicPartition] | None]) -> list[TopicPartition]:
         """Ask until it is done or decided: a time-out of a step says nothing, it goes on when asked again."""
         while True:
+            self._asked_at = monotonic()
             try:
                 return step() or []
             except KafkaException as failure:
@@ -148,3 +244,22 @@ class TransactionalProducer:
                     ):
                         raise Stop(f"Kafka refuses us: {error.str()}") from failure
                     raise
+            finally:
+                self._asked_at = None
+
+
+_Job = tuple["asyncio.Future[bool]", Callable[[], bool]]
+
+
+def _settle(answer: "asyncio.Future[bool]", result: bool, failure: Exception | None) -> None:  # noqa: FBT001 -- positional for the loop
+    if answer.done():
+        return
+    if failure is None:
+        answer.set_result(result)
+    else:
+        answer.set_exception(failure)
+
+
+def _seen(answer: "asyncio.Future[bool]") -> None:
+    if not answer.cancelled():
+        answer.exception()

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def told(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Told]:
-    return await play_all(Fate.KILLED, kafka, tmp_path_factory.mktemp("workers"))
+    return await play_all(STORIES, Fate.KILLED, kafka, tmp_path_factory.mktemp("workers"))
 
 
 @pytest.mark.parametrize("name", STORIES)

@@ -27,6 +27,8 @@ _COMMANDS: Final = (
     ("send", "send", "send commands written as JSON, and follow their outcomes"),
     ("watch", "watch", "show the events as they come"),
     ("tickets", "tickets", "how the tickets stand; one ticket's state and timeline"),
+    ("doubt", "doubt", "commands whose outcome is unknown: list them, settle one"),
+    ("stuck", "stuck", "commands that do not come to an end: which, since when, why"),
 )
 
 _EPILOG: Final = f"""\
@@ -42,6 +44,7 @@ first steps:
   adapter send --example AddFaultReport      a command to fill in
   adapter watch                              what happens
   adapter tickets                            how things stand
+  adapter stuck                              what does not come to an end
 
 exit codes:
 {Exit.table()}

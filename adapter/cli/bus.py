@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any, TypeVar
 
 from adapter import catalogue
@@ -12,7 +11,7 @@ from adapter.core.avro import Decoded, Decoder, Schema, unframe
 from adapter.core.errors import Undecodable
 from adapter.settings import Bus, Offline
 from adapter.suppliers import cityfibre
-from adapter.transport.kafka.client import Edge, Follower, Seen
+from adapter.transport.kafka.client import Edge, Follower, Start
 from adapter.transport.registry import HttpRegistry
 
 _T = TypeVar("_T")
@@ -33,9 +32,7 @@ class Client:
         return self._runner.run(work)
 
     @contextmanager
-    def following(
-        self, topic: str, *, start: datetime | Edge = Edge.END, key: bytes | None = None
-    ) -> Iterator[Follower]:
+    def following(self, topic: str, *, start: Start = Edge.END, key: bytes | None = None) -> Iterator[Follower]:
         """Raises Stop if there is no such topic, Unavailable."""
         follower = Follower(self.settings.kafka.client(), topic, start=start, key=key)
         try:
@@ -43,9 +40,9 @@ class Client:
         finally:
             follower.close()
 
-    def decode(self, seen: Seen, schemas: Mapping[str, Schema]) -> Decoded:
-        """The record as one of `schemas`. Raises Undecodable for what is none of them, Unavailable."""
-        identifier, payload = unframe(seen.value)
+    def decode(self, value: bytes | None, schemas: Mapping[str, Schema]) -> Decoded:
+        """A record's value as one of `schemas`. Raises Undecodable for what is none of them, Unavailable."""
+        identifier, payload = unframe(value)
         if identifier not in self._decoders:
             self._decoders[identifier] = self._decoder(identifier, schemas)
         decoder = self._decoders[identifier]

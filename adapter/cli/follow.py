@@ -4,10 +4,11 @@ from collections.abc import Iterable
 
 from adapter.cli import show
 from adapter.cli.bus import Client
-from adapter.core.errors import Undecodable
+from adapter.core.errors import Stop, Undecodable
+from adapter.settings.kinds import parse_duration
 from adapter.transport.kafka.client import Seen
 
-_PROVISIONAL = frozenset({"CommandOutcomeUnknown"})
+_PROVISIONAL = frozenset({"CommandOutcomeUnknown", "DoubtDecided"})
 
 
 class Outcomes:
@@ -25,7 +26,7 @@ class Outcomes:
             return
         for seen in records:
             try:
-                event = self._bus.decode(seen, self._bus.known.events)
+                event = self._bus.decode(seen.value, self._bus.known.events)
             except Undecodable:  # none of ours: others may write here too
                 continue
             if event.record.get("commandId") not in self.pending:
@@ -38,3 +39,11 @@ class Outcomes:
                 self.not_accepted = True
             if not self.pending:
                 return
+
+
+def seconds(text: str) -> float:
+    """What --timeout says. Raises Stop."""
+    try:
+        return parse_duration(text).total_seconds()
+    except ValueError as error:
+        raise Stop(f"--timeout: {error}; write for example 30s or 5m") from None

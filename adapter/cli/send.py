@@ -16,11 +16,10 @@ from adapter.catalogue import Catalogue, Entry, SubjectStrategy, subject
 from adapter.cli.bus import Client, compiled, connected
 from adapter.cli.example import example
 from adapter.cli.exits import Exit
-from adapter.cli.follow import Outcomes
+from adapter.cli.follow import Outcomes, seconds
 from adapter.core.avro import Encoder, from_json
 from adapter.core.errors import Refused, Stop
 from adapter.settings import Bus, Offline, load
-from adapter.settings.kinds import parse_duration
 from adapter.telemetry import continued
 from adapter.transport.kafka.client import Sender, Sent
 
@@ -51,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> Exit:
         return _example(arguments.example)
     if not arguments.files:
         raise Stop("send: name a file, or - for standard input; see adapter send --help")
-    timeout = _timeout(arguments.timeout)
+    timeout = seconds(arguments.timeout)
     settings = load(Bus)
     known = compiled(settings)
     commands = _commands(known, arguments.files)
@@ -95,13 +94,6 @@ def _example(name: str) -> Exit:
     shown = example(known.commands[name], without=known.supplier.envelope, now=datetime.now(UTC))
     sys.stdout.write(json.dumps(shown, indent=2) + "\n")
     return Exit.DONE
-
-
-def _timeout(text: str) -> float:
-    try:
-        return parse_duration(text).total_seconds()
-    except ValueError as error:
-        raise Stop(f"--timeout: {error}; write for example 30s or 5m") from None
 
 
 def _commands(known: Catalogue, files: Sequence[str]) -> list[_Command]:

@@ -35,7 +35,7 @@ def event(bus: Client, seen: Seen, *, text: bool) -> str:
     """The line of a record of the events topic. Others may write there: what is no event of ours is told as such."""
     at, key = wording.moment(seen.at), (seen.key or b"").decode(errors="replace")
     try:
-        decoded = bus.decode(seen, bus.known.events)
+        decoded = bus.decode(seen.value, bus.known.events)
     except Undecodable as undecodable:
         if text:
             place = f"partition {seen.partition}, offset {seen.offset}"

@@ -189,7 +189,7 @@ def _decoded(bus: Client, seen: Seen) -> Decoded | None:
     if seen.value is None:
         return None
     try:
-        return bus.decode(seen, bus.known.tickets)
+        return bus.decode(seen.value, bus.known.tickets)
     except Undecodable as undecodable:
         place = f"{bus.topics.tickets} partition {seen.partition} offset {seen.offset}"
         sys.stderr.write(f"adapter: {place}: not a ticket: {undecodable}\n")

@@ -4,6 +4,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from heapq import nlargest
+from operator import itemgetter
 from typing import Any, Final
 
 from adapter.core.retry import BreakerState
@@ -16,7 +18,7 @@ from adapter.worker.gate import Gate
 _BREAKER: Final = {BreakerState.CLOSED: 0.0, BreakerState.PROBING: 1.0, BreakerState.OPEN: 2.0}
 _HALTED: Final = frozenset({"event-too-large", "dead-letter-too-large"})
 _SHOWN: Final = 100
-"""Commands in doubt that the page names."""
+"""Commands in doubt that the page names, and lanes that wait."""
 
 
 def watch(worker: Worker, gate: Gate, metrics: Metrics) -> None:
@@ -66,7 +68,29 @@ def status(worker: Worker, gate: Gate) -> Mapping[str, Any]:
         "partitions": [_partition(a) for _, a in sorted(worker.assignments.items())],
         "doubts": doubts[:_SHOWN],
         "doubts_held": len(doubts),
+        "waiting": _waiting(worker),
     }
+
+
+def _waiting(worker: Worker) -> list[Mapping[str, Any]]:
+    """The lanes whose head is here for longest, and what each waits for."""
+    now, found = time.monotonic(), []
+    for a in worker.assignments.values():
+        for key in a.lanes:
+            head = a.lanes.head(key)
+            if head is not None:
+                found.append((now - head.received, a, key, head))
+    return [
+        {
+            "key": key.decode("utf-8", "replace"),
+            "partition": a.partition,
+            "offset": head.source.offset,
+            "seconds": round(seconds, 1),
+            "why": a.waiting.get(key, "calling" if key in a.calling else "its turn"),
+            "behind": len(a.lanes.behind(key)),
+        }
+        for seconds, a, key, head in nlargest(_SHOWN, found, key=itemgetter(0))
+    ]
 
 
 def _partition(a: Assignment) -> Mapping[str, Any]:

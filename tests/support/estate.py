@@ -21,7 +21,8 @@ from tests.support.topics import Topics
 from tests.support.wait import eventually
 
 SCHEMAS: Final = Path(__file__).parents[2] / "schemas" / "avro"
-PROVISIONAL: Final = "CommandOutcomeUnknown"
+PROVISIONAL: Final = frozenset({"CommandOutcomeUnknown", "DoubtDecided"})
+"""Events of a command that are not its end."""
 LARGEST: Final = 32 * 1024**2
 JSON: Final = {"Content-Type": "application/vnd.schemaregistry.v1+json"}
 
@@ -58,7 +59,7 @@ class Event:
 
     @property
     def final(self) -> bool:
-        return self.type != PROVISIONAL
+        return "commandId" in self.record and self.type not in PROVISIONAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ class Estate:
 
     def of(self, command: Command) -> list[Event]:
         """Events of that command so far, in their order."""
-        return [event for event in self.events if event.record["commandId"] == command.command_id]
+        return [event for event in self.events if event.record.get("commandId") == command.command_id]
 
     def finals(self, command: Command) -> list[Event]:
         return [event for event in self.of(command) if event.final]

@@ -53,6 +53,10 @@ class Edge(Enum):
     END = "where it ends now"
 
 
+Start = datetime | Edge | Mapping[int, int]
+"""Where to begin: at a record's time, at an edge, or at an offset per partition (others are not read)."""
+
+
 class Sender:
     """Sends records with all in-sync replicas' acknowledgement, keys placed as Java clients place them."""
 
@@ -112,11 +116,11 @@ class Follower:
         client: Mapping[str, str],
         topic: str,
         *,
-        start: datetime | Edge = Edge.END,
+        start: Start = Edge.END,
         key: bytes | None = None,
         timeout: timedelta = timedelta(seconds=15),
     ) -> None:
-        """Of a `key` only the partition where Java clients and the adapter put it is read. `start` is a record's time.
+        """Of a `key` only the partition where Java clients and the adapter put it is read.
 
         Raises Stop if there is no such topic or librdkafka refuses a property, Unavailable.
         """
@@ -180,7 +184,7 @@ class Follower:
     def close(self) -> None:
         self._consumer.close()
 
-    def _open(self, start: datetime | Edge, key: bytes | None) -> None:
+    def _open(self, start: Start, key: bytes | None) -> None:
         cluster = self._consumer.list_topics(self._topic, timeout=self._timeout)
         known = cluster.topics[self._topic]
         if known.error is not None or not known.partitions:
@@ -196,6 +200,8 @@ class Follower:
                 self._spans, self._oldest = bounds, start
             case datetime():
                 self._spans = self._since(start, bounds)
+            case _:
+                self._spans = {n: (max(start[n], low), end) for n, (low, end) in bounds.items() if n in start}
         self._consumer.assign([TopicPartition(self._topic, number, at) for number, (at, _) in self._spans.items()])
 
     def _since(self, start: datetime, bounds: Mapping[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:

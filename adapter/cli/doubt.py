@@ -1,0 +1,218 @@
+"""`adapter doubt`: the commands whose outcome is unknown, and an operator's word about one of them."""
+
+import argparse
+import getpass
+import sys
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID, uuid5
+
+from adapter.catalogue import SubjectStrategy, subject
+from adapter.cli import journal, show
+from adapter.cli.bus import Client, compiled, connected
+from adapter.cli.exits import Exit
+from adapter.cli.follow import Outcomes, seconds
+from adapter.cli.journal import Held
+from adapter.core import cloudevents, wording
+from adapter.core.avro import Encoder
+from adapter.core.doubt import TEXT_LIMIT
+from adapter.core.errors import Stop
+from adapter.core.ticket import Ruling
+from adapter.core.ticket.fold import DECISION
+from adapter.settings import Bus, load
+from adapter.transport.kafka.client import Sender, Sent
+
+NAMESPACE: Final = UUID("0c6c6a5e-38a5-5a4e-a9a5-7d6b1d0a3f52")
+"""Root of the ids of decisions: the same decision about the same doubt always has the same."""
+
+_RULINGS: Final = {"accepted": Ruling.ACCEPTED, "rejected": Ruling.REJECTED, "repeat": Ruling.REPEAT}
+
+_EPILOG = """\
+A command is in doubt when its request may have arrived and the answer did not. It holds up its own ticket alone, until
+the supplier's next notification tells, somebody decides, or its time limit has passed. Look the ticket up on the
+supplier's portal first. The decision is an event like any other: whichever was first, it or the notification, counts.
+
+  accepted   the supplier has taken it
+  rejected   it has not, and it is not to be sent again
+  repeat     it has not; send it once more. Should it have been taken after all, it is then there twice
+
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL, and a projector that runs.
+
+examples:
+  adapter doubt list
+  adapter doubt settle 4f7c2d1e-… accepted --why "CF-1002 is on the portal" --wait
+"""
+
+
+def add(_name: str, parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
+    ways = parser.add_subparsers(title="what to do", metavar="list | settle", required=True)
+    listing = ways.add_parser("list", help="the commands in doubt, the oldest first")
+    show.add_form(listing)
+    listing.set_defaults(run=_list)
+    settle = ways.add_parser("settle", help="decide what becomes of one of them")
+    settle.add_argument("command_id", metavar="COMMAND", help="its commandId")
+    settle.add_argument("ruling", choices=sorted(_RULINGS), help="what is decided")
+    settle.add_argument("--why", required=True, metavar="TEXT", help="the reason, for whoever reads the events")
+    settle.add_argument("--who", metavar="NAME", help="who decides; without it the user of this machine")
+    settle.add_argument("--wait", action="store_true", help="print the command's events until it is settled")
+    settle.add_argument("--timeout", default="60s", help="longest wait for that (%(default)s)")
+    settle.set_defaults(run=_settle)
+
+
+# -- list --------------------------------------------------------------------------------------------------------------
+
+
+def _list(arguments: argparse.Namespace) -> Exit:
+    settings, text, now = load(Bus), show.as_text(arguments), datetime.now(UTC)
+    with connected(settings, compiled(settings)) as bus:
+        doubts = sorted(_doubts(bus), key=lambda held: held.since)
+    if not text:
+        for held in doubts:
+            show.write(show.json_line(_record(held)))
+    elif doubts:
+        for line in wording.columns([_HEAD, *(_row(held, now) for held in doubts)]):
+            show.write(line)
+    else:
+        show.write("no command is in doubt")
+    return Exit.DONE
+
+
+def _doubts(bus: Client) -> list[Held]:
+    return [held for found in journal.partitions(bus) for held in journal.held(bus, found)]
+
+
+_HEAD: Final = ("COMMAND", "OPERATION", "REFERENCE", "SENT", "ENDS BY ITSELF", "BEHIND IT")
+
+
+def _row(held: Held, now: datetime) -> tuple[str, ...]:
+    until = _moment(held.entry.until or held.entry.at)
+    return (
+        held.entry.command_id,
+        held.operation.name,
+        held.reference or held.key,
+        f"{wording.span(now - _moment(held.since))} ago",
+        f"in {wording.span(until - now)}" if until > now else "now",
+        str(held.parked) if held.parked else "",
+    )
+
+
+def _record(held: Held) -> dict[str, object]:
+    until = held.entry.until
+    return {
+        "commandId": held.entry.command_id,
+        "operation": held.operation.name,
+        "key": held.key,
+        "attempts": held.entry.attempt,
+        "sentAt": _moment(held.since).isoformat(),
+        "doubtUntil": None if until is None else _moment(until).isoformat(),
+        "parkedBehind": held.parked,
+        "partition": held.entry.source.partition if held.entry.source else None,
+        "offset": held.entry.offset,
+    }
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+# -- settle ------------------------------------------------------------------------------------------------------------
+
+
+def _settle(arguments: argparse.Namespace) -> Exit:
+    timeout = seconds(arguments.timeout)
+    why, who = arguments.why.strip(), (arguments.who or _user()).strip()
+    if not why or not who or len(why) + len(who) + 2 > TEXT_LIMIT:
+        raise Stop(f"--why: say it in a few words, with --who at most {TEXT_LIMIT - 2} characters")
+    settings = load(Bus)
+    with connected(settings, compiled(settings)) as bus, ExitStack() as stack:
+        held = _held(bus, arguments.command_id)
+        reference = _ticket(held)
+        ruling = _RULINGS[arguments.ruling]
+        record = _decision(bus, held, reference, ruling, why=why, who=who)
+        # Before anything is sent: it starts where the topic ends now.
+        follower = stack.enter_context(bus.following(bus.topics.events)) if arguments.wait else None
+        sender = Sender(settings.kafka.client(), max_message_bytes=settings.topics.max_message_bytes)
+        (fault,) = sender.send([record])
+        if fault is not None:
+            sys.stderr.write(f"adapter: {arguments.command_id}: not decided: {fault}\n")
+            return Exit.FAILED
+        if follower is None:
+            told = {"decided": ruling.value, "commandId": arguments.command_id, "key": reference}
+            show.write(show.json_line(told))
+            return Exit.DONE
+        outcomes = Outcomes(bus, {arguments.command_id})
+        outcomes.follow(follower.read(time.monotonic() + timeout))
+    if outcomes.pending:
+        sys.stderr.write(
+            f"adapter: {arguments.command_id}: not settled within {arguments.timeout}; do worker and projector run?\n"
+        )
+    return Exit.NOT_ACCEPTED if outcomes.pending else Exit.DONE
+
+
+def _user() -> str:
+    """Raises Stop where there is none, as in a container with a user of no name."""
+    try:
+        return getpass.getuser()
+    except (ImportError, KeyError, OSError):
+        raise Stop("--who: this machine has no name for its user; say who decides") from None
+
+
+def _held(bus: Client, command_id: str) -> Held:
+    """Raises Stop if there is no such doubt."""
+    partitions = journal.partitions(bus)
+    for found in partitions:
+        for held in journal.held(bus, found):
+            if held.entry.command_id == command_id:
+                return held
+    if any(command_id in found.known.settled for found in partitions):
+        raise Stop(f"{command_id}: has ended already; adapter watch --since shows how")
+    raise Stop(f"{command_id}: is not in doubt; adapter doubt list shows what is")
+
+
+def _ticket(held: Held) -> str:
+    """The ticket whose events the decision joins. Raises Stop where nobody would hear it."""
+    until = wording.moment(_moment(held.entry.until or held.entry.at))
+    if held.reference is None:
+        raise Stop(
+            f"{held.entry.command_id}: {held.operation.name} is about an address and has no ticket; it ends by itself "
+            f"at {until}"
+        )
+    reference = held.reference.strip()
+    if held.key != reference:
+        raise Stop(
+            f"{held.entry.command_id}: the key of its record is not its reference, so its ticket does not know it; it "
+            f"ends by itself at {until}"
+        )
+    return reference
+
+
+def _decision(bus: Client, held: Held, reference: str, ruling: Ruling, *, why: str, who: str) -> Sent:
+    """Raises Stop if the registry lacks the schema, Unavailable."""
+    schema, now = bus.known.events[DECISION], datetime.now(UTC)
+    name = subject(SubjectStrategy(bus.settings.registry.subject_strategy), bus.topics.events, schema)
+    identifier = bus.run(bus.registry.identifier(name, schema.text))
+    if identifier is None:
+        raise Stop(f"{name}: this schema is not registered; adapter schemas register does it")
+    command_id, attempts = held.entry.command_id, held.entry.attempt
+    value = Encoder(schema, identifier).encode(
+        {
+            "commandId": command_id,
+            "buyerFaultReference": reference,
+            "attempts": attempts,
+            "decision": ruling.value,
+            "why": why,
+            "who": who,
+            "decidedAt": now,
+        }
+    )
+    headers = cloudevents.headers(
+        str(uuid5(NAMESPACE, f"{command_id}/{attempts}/{ruling.value}")),
+        source=b"/fault-adapter/doubt",
+        kind=schema.fullname,
+        at=now,
+        traceparent=None,
+    )
+    return Sent(bus.topics.events, reference.encode(), value, [(name, value or b"") for name, value in headers])

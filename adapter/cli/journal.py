@@ -1,0 +1,99 @@
+"""What the workers have written down of the commands they have not ended, read as a new owner would read it."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from adapter.cli.bus import Client
+from adapter.core import journal
+from adapter.core.errors import Stop, Undecodable
+from adapter.core.journal import Entry, Kind, Recovered, recover
+from adapter.core.operation import Operation
+from adapter.ports import JournalTail
+from adapter.transport.kafka.admin import Admin
+from adapter.transport.kafka.journal import KafkaJournal
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    number: int
+    position: int
+    """Committed offset of the commands."""
+    known: Recovered
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A command in doubt."""
+
+    entry: Entry
+    operation: Operation
+    reference: str | None
+    """Of its ticket; None for a command about an address."""
+    parked: int
+    """Commands that wait behind it in the journal."""
+
+    @property
+    def since(self) -> float:
+        """When the call was made, seconds since the epoch."""
+        return self.entry.at if self.entry.unclear_since is None else self.entry.unclear_since
+
+    @property
+    def key(self) -> str:
+        assert self.entry.source is not None, "the journal has the record of what it holds"
+        return (self.entry.source.key or b"").decode(errors="replace")
+
+
+def partitions(bus: Client) -> list[Partition]:
+    """Raises Stop if a topic is missing, Unavailable."""
+    topics, client = bus.topics, bus.settings.kafka.client()
+    counts = Admin(client).partition_counts((topics.commands, topics.journal))
+    missing = [f"{name}: there is no such topic" for name in (topics.commands, topics.journal) if name not in counts]
+    if missing:
+        raise Stop(*missing)
+    found = []
+    for number, tail in enumerate(bus.run(_tails(bus, counts[topics.commands]))):
+        decoded = [bus.decode(value, bus.known.journal) for _, value in tail.entries]
+        entries = [entry for each in decoded if (entry := journal.entry(each.record)) is not None]
+        found.append(Partition(number, tail.position, recover(entries, tail.position)))
+    return found
+
+
+async def _tails(bus: Client, count: int) -> list[JournalTail]:
+    topics, settings = bus.topics, bus.settings.kafka
+    reader = KafkaJournal(
+        client=settings.client(),
+        commands=topics.commands,
+        journal=topics.journal,
+        group=settings.group_id,
+        look_back=0,
+    )
+    try:
+        return await asyncio.gather(*(reader.tail(number) for number in range(count)))
+    finally:
+        await reader.close()
+
+
+def held(bus: Client, found: Partition) -> Iterator[Held]:
+    """Its commands in doubt, in the order of the calls."""
+    behind: dict[bytes | None, int] = {}
+    for entry in found.known.residents:
+        if entry.kind is Kind.PARKED and entry.source is not None:
+            behind[entry.source.key] = behind.get(entry.source.key, 0) + 1
+    for entry in found.known.residents:
+        if entry.kind is Kind.HELD and entry.source is not None:
+            name, record = command(bus, entry.source.value)
+            if name in bus.known.operations:
+                operation = bus.known.operations[name].operation
+                reference = record.get("buyerFaultReference")
+                yield Held(entry, operation, reference, behind.get(entry.source.key, 0))
+
+
+def command(bus: Client, value: bytes | None) -> tuple[str, dict[str, Any]]:
+    """Name and record of a command; no name for what is none."""
+    try:
+        decoded = bus.decode(value, bus.known.commands)
+    except Undecodable:
+        return "", {}
+    return decoded.name, decoded.record

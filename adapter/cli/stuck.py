@@ -1,0 +1,201 @@
+"""`adapter stuck`: commands that do not come to an end, from the topics or from the workers themselves."""
+
+import argparse
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from adapter.cli import journal, show
+from adapter.cli.bus import Client, compiled, connected
+from adapter.cli.exits import Exit
+from adapter.cli.journal import Partition
+from adapter.core import wording
+from adapter.core.errors import Stop, Unavailable
+from adapter.core.journal import Entry, Kind, Source
+from adapter.settings import Bus, load
+from adapter.settings.kinds import parse_duration
+from adapter.transport.kafka.client import Seen
+
+_EPILOG = """\
+Without --worker it reads the topics: the oldest command of each partition that is not finished, and all that are in
+doubt or wait behind one. What a command waits for at this moment only its worker knows: --worker asks it, at the
+address where it serves /metrics.
+
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL; with --worker nothing.
+
+examples:
+  adapter stuck
+  adapter stuck --older 10m
+  adapter stuck --worker http://127.0.0.1:9464
+"""
+
+_TIMEOUT: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A command that is not finished."""
+
+    key: str
+    commandId: str  # noqa: N815 -- as the events write it
+    operation: str
+    partition: int
+    offset: int
+    seconds: float
+    """Since it was sent by the estate, or since its worker has it."""
+    why: str
+
+
+def add(_name: str, parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
+    parser.add_argument("--older", default="1m", metavar="TIME", help="only what is older (%(default)s)")
+    parser.add_argument("--worker", action="append", default=[], metavar="URL", help="ask this worker; may be repeated")
+    show.add_form(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> Exit:
+    try:
+        older = parse_duration(arguments.older).total_seconds()
+    except ValueError as error:
+        raise Stop(f"--older: {error}; write for example 30s or 5m") from None
+    found = [row for url in arguments.worker for row in _asked(url)] if arguments.worker else _read()
+    rows = sorted((row for row in found if row.seconds >= older), key=lambda row: -row.seconds)
+    if not show.as_text(arguments):
+        for row in rows:
+            show.write(show.json_line(asdict(row)))
+    elif rows:
+        for line in wording.columns([_HEAD, *map(_cells, rows)]):
+            show.write(line)
+    else:
+        show.write(f"nothing is unfinished for longer than {arguments.older}")
+    return Exit.DONE
+
+
+_HEAD: Final = ("KEY", "SINCE", "OPERATION", "COMMAND", "PARTITION", "OFFSET", "WHY")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    since = wording.span(timedelta(seconds=row.seconds))
+    return (row.key, since, row.operation, row.commandId, str(row.partition), str(row.offset), row.why)
+
+
+# -- from the topics ---------------------------------------------------------------------------------------------------
+
+
+def _read() -> list[Row]:
+    settings = load(Bus)
+    with connected(settings, compiled(settings)) as bus:
+        partitions = journal.partitions(bus)
+        rows = [row for found in partitions for row in _residents(bus, found)]
+        return rows + list(_oldest(bus, partitions))
+
+
+def _residents(bus: Client, found: Partition) -> Iterator[Row]:
+    """Commands that are in the journal alone."""
+    for entry in found.known.residents:
+        if entry.source is None:
+            continue
+        name, _ = journal.command(bus, entry.source.value)
+        sent = datetime.fromtimestamp(entry.source.timestamp, UTC)
+        yield _row(entry.source, command_id=entry.command_id, operation=name, sent=sent, why=_why(entry))
+
+
+def _oldest(bus: Client, partitions: Sequence[Partition]) -> Iterator[Row]:
+    """The first command of each partition that is not finished, as far as offsets tell."""
+    waiting = {found.number: found for found in partitions}
+    with bus.following(bus.topics.commands, start={n: found.position for n, found in waiting.items()}) as follower:
+        for seen in follower.rest():
+            found = waiting.get(seen.partition)
+            if found is None or _passed(found, seen):
+                continue
+            del waiting[seen.partition]
+            name, record = journal.command(bus, seen.value)
+            command_id = str(record.get("commandId", ""))
+            entry = found.known.open.get(command_id)
+            why = "not tried yet, or a query that is" if entry is None else _why(entry)
+            yield _row(seen, command_id=command_id, operation=name, sent=seen.at, why=why)
+            if not waiting:
+                return
+
+
+def _passed(found: Partition, seen: Seen) -> bool:
+    """Whether it has ended or is in the journal, though the committed offset has not passed it."""
+    known = found.known
+    return (
+        seen.offset in known.finished
+        or seen.offset in known.letters
+        or any(entry.offset == seen.offset for entry in known.residents)
+    )
+
+
+def _why(entry: Entry) -> str:
+    def moment(seconds: float) -> str:
+        return wording.moment(datetime.fromtimestamp(seconds, UTC))
+
+    match entry.kind:
+        case Kind.HELD:
+            until = entry.at if entry.until is None else entry.until
+            return f"in doubt until {moment(until)}; adapter doubt settles it"
+        case Kind.PARKED:
+            return "waits behind one that is in doubt"
+        case Kind.CLEARED:
+            return f"call {entry.attempt} did nothing, at {moment(entry.at)}; to be called again"
+        case _:
+            return f"call {entry.attempt} is under way or was cut off, since {moment(entry.at)}"
+
+
+def _row(seen: Seen | Source, *, command_id: str, operation: str, sent: datetime, why: str) -> Row:
+    return Row(
+        key=(seen.key or b"").decode(errors="replace"),
+        commandId=command_id,
+        operation=operation or "unreadable",
+        partition=seen.partition,
+        offset=seen.offset,
+        seconds=round((datetime.now(UTC) - sent).total_seconds(), 1),
+        why=why,
+    )
+
+
+# -- from the workers --------------------------------------------------------------------------------------------------
+
+_WHY: Final = {
+    "gate": "waits for the supplier: too many calls under way, or the circuit breaker is open",
+    "ticket": "waits for its ticket to have the supplier's reference",
+    "doubt": "in doubt; adapter doubt settles it",
+    "registry": "the schema registry does not answer",
+    "its turn": "its turn has come",
+    "event-too-large": "halted: its event is too large for the topic; see the log",
+    "dead-letter-too-large": "halted: its dead letter is too large for the topic; see the log",
+    "calling": "a call, or the commit of its outcome, is under way",
+    "interrupted": "a call that was cut off may still be under way",
+}
+"""What a worker's own words mean; the others are what its last call came to."""
+
+
+def _asked(url: str) -> Iterator[Row]:
+    """Raises Stop, Unavailable."""
+    for lane in _status(url)["waiting"]:
+        why = _WHY.get(lane["why"], f"to be called again after {lane['why']}")
+        behind = f"; {lane['behind']} more behind it" if lane["behind"] else ""
+        yield Row(lane["key"], "", "", lane["partition"], lane["offset"], lane["seconds"], why + behind)
+
+
+def _status(url: str) -> dict[str, Any]:
+    address = f"{url.rstrip('/')}/status"
+    if not address.startswith(("http://", "https://")):
+        raise Stop(f"--worker {url}: write for example http://127.0.0.1:9464")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(address, timeout=_TIMEOUT) as answer:
+            status = json.load(answer)
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise Unavailable(f"{address}: {reason}") from None
+    if not isinstance(status, dict) or "waiting" not in status:
+        raise Stop(f"--worker {url}: no worker shows itself there")
+    return status

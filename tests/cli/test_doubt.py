@@ -1,0 +1,273 @@
+"""`adapter doubt` and `adapter stuck`, over a real broker and a registry, with a journal as workers write it."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+from aiohttp import web
+from confluent_kafka import Producer
+
+from adapter.catalogue import Catalogue
+from adapter.cli import main
+from adapter.core.avro import Encoder, from_json
+from adapter.core.journal import Entry, Kind, Source
+from adapter.core.partition import partition_of
+from tests.cli.conftest import Bus
+from tests.support.estate import Command, add, amend, query, reserve
+from tests.support.ports import free_port
+from tests.worker.test_conductor import SLOT
+
+PARTITIONS: Final = 4
+HOUR: Final = 3600.0
+
+
+class Workers:
+    """What workers leave behind."""
+
+    def __init__(self, bus: Bus, compiled: Catalogue) -> None:
+        self._bus = bus
+        self._known = compiled
+        self._producer = Producer({"bootstrap.servers": bus.kafka, "partitioner": "murmur2_random", "log_level": 0})
+
+    def sent(self, command: Command, *, key: str | None = None, age: float = HOUR) -> Source:
+        """The command on its topic."""
+        schema = self._known.commands[command.name]
+        fields = {**command.record, "commandId": command.command_id, "issuedAt": "2026-03-02T09:00:00.000Z"}
+        value = Encoder(schema, self._bus.ids[schema.name]).encode(from_json(schema, _json(fields)))
+        named = (command.key if key is None else key).encode()
+        return self.put(value, named, age=age)
+
+    def put(self, value: bytes, key: bytes, *, age: float = HOUR) -> Source:
+        at, found = time.time() - age, []
+        self._producer.produce(
+            self._bus.topics.commands,
+            value,
+            key,
+            timestamp=int(at * 1000),
+            on_delivery=lambda error, message: found.append((error, message.partition(), message.offset())),
+        )
+        self._producer.flush(10)
+        ((error, partition, offset),) = found
+        assert error is None
+        assert partition is not None
+        assert offset is not None
+        return Source(partition, offset, round(at, 3), key, value, ())
+
+    def wrote(self, kind: Kind, command: Command, source: Source, *, resident: bool = True, **fields: Any) -> Entry:
+        """An entry of the journal."""
+        entry = Entry(kind, command.command_id, source.offset, b"digest", time.time() - HOUR, attempt=1)
+        entry = replace(entry, source=source if resident else None, **fields)
+        schema = self._known.journal["JournalEntry"]
+        value = Encoder(schema, self._bus.ids[schema.name]).encode(entry.record())
+        self._producer.produce(self._bus.topics.journal, value, command.command_id.encode(), source.partition)
+        assert self._producer.flush(10) == 0
+        return entry
+
+    def holds(self, command: Command, **how: Any) -> Source:
+        """A command in doubt, called an hour ago and held for another one."""
+        source = self.sent(command, **how)
+        self.wrote(Kind.HELD, command, source, unclear_since=time.time() - HOUR, until=time.time() + HOUR)
+        return source
+
+
+def _json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+@pytest.fixture
+def workers(bus: Bus, compiled: Catalogue) -> Workers:
+    return Workers(bus, compiled)
+
+
+Runs = Callable[..., Any]
+
+
+@pytest.fixture
+def runs(capsys: pytest.CaptureFixture[str]) -> Runs:
+    """Runs the command line: its exit code, lines on standard output, text on standard error."""
+
+    async def run(*words: str) -> tuple[int, list[str], str]:
+        capsys.readouterr()
+        code = await asyncio.to_thread(main, words)
+        shown = capsys.readouterr()
+        return code, shown.out.splitlines(), shown.err
+
+    return run
+
+
+# -- list --------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_in_doubt_is_listed_with_what_waits_behind_it(workers: Workers, runs: Runs) -> None:
+    held, ended, waits = add("SP-1"), add("SP-2"), amend("SP-1")
+    workers.holds(held)
+    source = workers.holds(ended)
+    workers.wrote(Kind.SETTLED, ended, source, resident=False)
+    workers.wrote(Kind.PARKED, waits, workers.sent(waits))
+    code, lines, _ = await runs("doubt", "list")
+    (found,) = map(json.loads, lines)
+    assert (code, found["commandId"], found["operation"], found["key"]) == (
+        0,
+        held.command_id,
+        "AddFaultReport",
+        "SP-1",
+    )
+    assert (found["attempts"], found["parkedBehind"], found["partition"]) == (
+        1,
+        1,
+        partition_of(b"SP-1", PARTITIONS),
+    )
+    code, lines, _ = await runs("doubt", "list", "--text")
+    assert lines[0].startswith("COMMAND")
+    cells = re.split(r"\s{2,}", lines[1])
+    assert cells[:3] == [held.command_id, "AddFaultReport", "SP-1"]
+    assert cells[3].startswith("1h 0m ago")
+    assert cells[4].startswith(("in 59m", "in 1h"))
+    assert cells[5] == "1"
+
+
+async def test_where_nothing_is_in_doubt_nothing_is_listed(workers: Workers, runs: Runs) -> None:
+    assert (await runs("doubt", "list"))[:2] == (0, [])
+    assert (await runs("doubt", "list", "--text"))[:2] == (0, ["no command is in doubt"])
+
+
+# -- settle ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_decision_is_an_event_of_the_ticket(workers: Workers, runs: Runs) -> None:
+    held = add("SP-1")
+    workers.holds(held)
+    words = ("doubt", "settle", held.command_id, "accepted", "--why", "CF-1 is there", "--who", "joe")
+    assert (await runs(*words))[0] == 0
+    assert (await runs(*words))[0] == 0
+    _, lines, _ = await runs("watch", "--since", "beginning", "--until-now")
+    first, second = map(json.loads, lines)
+    assert first["id"] == second["id"], "the same decision is the same event"
+    assert {name: first[name] for name in ("event", "key", "commandId", "attempts", "decision", "why", "who")} == {
+        "event": "DoubtDecided",
+        "key": "SP-1",
+        "commandId": held.command_id,
+        "attempts": 1,
+        "decision": "ACCEPTED",
+        "why": "CF-1 is there",
+        "who": "joe",
+    }
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda workers: (held := reserve("K-1", SLOT), workers.holds(held))[0], "has no ticket; it ends by itself at"),
+        (lambda workers: (held := add("SP-1"), workers.holds(held, key=" SP-1"))[0], "its ticket does not know it"),
+        (lambda _: add("SP-1"), "is not in doubt"),
+        (
+            lambda workers: (
+                held := add("SP-1"),
+                workers.wrote(Kind.SETTLED, held, workers.holds(held), resident=False),
+            )[0],
+            "has ended already",
+        ),
+    ],
+    ids=["of an address", "key is not the reference", "unknown", "ended"],
+)
+async def test_what_cannot_be_decided_is_said_and_nothing_is_published(
+    workers: Workers, runs: Runs, build: Callable[[Workers], Command], said: str
+) -> None:
+    command = build(workers)
+    code, lines, error = await runs("doubt", "settle", command.command_id, "accepted", "--why", "so")
+    assert (code, lines) == (2, [])
+    assert error.startswith(f"adapter: {command.command_id}: ")
+    assert said in error
+    assert (await runs("watch", "--since", "beginning", "--until-now"))[1] == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [("accepted",), ("maybe", "--why", "so"), ("accepted", "--why", " "), ("accepted", "--why", "x" * 1000)],
+    ids=["no reason", "no such decision", "blank reason", "too long"],
+)
+async def test_a_decision_that_is_none_is_refused(workers: Workers, runs: Runs, more: tuple[str, ...]) -> None:
+    held = add("SP-1")
+    workers.holds(held)
+    code, lines, error = await runs("doubt", "settle", held.command_id, *more)
+    assert (code, lines) == (2, [])
+    assert "--why" in error or "maybe" in error
+
+
+async def test_who_waits_is_told_when_nobody_acts_on_a_decision(workers: Workers, runs: Runs) -> None:
+    held = add("SP-1")
+    workers.holds(held)
+    code, lines, error = await runs(
+        "doubt", "settle", held.command_id, "repeat", "--why", "so", "--wait", "--timeout", "1s"
+    )
+    assert code == 4
+    assert [json.loads(line)["event"] for line in lines] == ["DoubtDecided"]
+    assert "not settled within 1s; do worker and projector run?" in error
+
+
+# -- stuck -------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_oldest_of_each_partition_and_what_is_held_or_parked_is_stuck(workers: Workers, runs: Runs) -> None:
+    keys = [
+        next(k for k in map(str, range(99)) if partition_of(k.encode(), PARTITIONS) == n) for n in range(PARTITIONS)
+    ]
+    held, parked, called = add(keys[0]), amend(keys[0]), add(keys[1])
+    waiting, next_one, fresh = query(keys[2]), query(keys[2]), add(keys[3])
+    workers.holds(held, age=3 * HOUR)
+    workers.wrote(Kind.PARKED, parked, workers.sent(parked, age=2 * HOUR))
+    workers.wrote(Kind.INTENT, called, workers.sent(called, age=4 * HOUR), resident=False)
+    workers.sent(waiting)
+    workers.sent(next_one)
+    workers.sent(fresh, age=0)
+    _, lines, _ = await runs("stuck")
+    found = {line["commandId"]: line for line in map(json.loads, lines)}
+    assert list(found) == [each.command_id for each in (called, held, parked, waiting)], "the oldest first"
+    assert found[held.command_id]["why"].startswith("in doubt until ")
+    assert found[parked.command_id]["why"] == "waits behind one that is in doubt"
+    assert found[called.command_id]["why"].startswith("call 1 is under way or was cut off, since ")
+    assert found[waiting.command_id]["why"] == "not tried yet, or a query that is"
+    assert (found[called.command_id]["operation"], found[called.command_id]["key"]) == ("AddFaultReport", keys[1])
+    _, lines, _ = await runs("stuck", "--text", "--older", "150m")
+    assert [re.split(r"\s{2,}", line)[0] for line in lines] == ["KEY", keys[1], keys[0]]
+
+
+async def test_a_record_that_is_no_command_may_be_the_one_that_is_stuck(workers: Workers, runs: Runs) -> None:
+    workers.put(b"no Avro", b"SP-1")
+    _, lines, _ = await runs("stuck")
+    (found,) = map(json.loads, lines)
+    assert (found["key"], found["operation"], found["commandId"]) == ("SP-1", "unreadable", "")
+
+
+async def test_where_nothing_is_stuck_it_says_so(workers: Workers, runs: Runs) -> None:
+    assert (await runs("stuck", "--text"))[:2] == (0, ["nothing is unfinished for longer than 1m"])
+
+
+async def test_a_worker_that_is_not_there_is_said(runs: Runs) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    code, lines, error = await runs("stuck", "--worker", url)
+    assert (code, lines) == (1, [])
+    assert error.startswith(f"adapter: {url}/status: ")
+    code, _, error = await runs("stuck", "--worker", "localhost:9464")
+    assert (code, error) == (2, "adapter: --worker localhost:9464: write for example http://127.0.0.1:9464\n")
+    code, _, error = await runs("stuck", "--older", "soon")
+    assert (code, error.startswith("adapter: --older: ")) == (2, True)
+
+
+async def test_an_address_where_no_worker_shows_itself_is_said(runs: Runs) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.json_response({"tickets": []})
+
+    server = web.AppRunner(application := web.Application())
+    application.router.add_get("/status", answer)
+    await server.setup()
+    await web.TCPSite(server, "127.0.0.1", 0).start()
+    port = server.addresses[0][1]
+    code, _, error = await runs("stuck", "--worker", f"http://127.0.0.1:{port}/")
+    await server.cleanup()
+    assert (code, error) == (2, f"adapter: --worker http://127.0.0.1:{port}/: no worker shows itself there\n")

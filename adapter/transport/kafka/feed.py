@@ -25,7 +25,13 @@ from adapter.transport.kafka.span import STEP, reader_properties
 _BATCH: Final = 500
 _IDLE: Final = 0.05
 """Seconds a poll may last: a partition that is asked for waits that long."""
-_FOLLOWING: Final = {"queued.max.messages.kbytes": 8192, "fetch.queue.backoff.ms": 20, "fetch.wait.max.ms": 100}
+_FOLLOWING: Final = {
+    "queued.min.messages": 500,
+    "queued.max.messages.kbytes": 1024,
+    "fetch.message.max.bytes": 65536,
+    "fetch.queue.backoff.ms": 20,
+    "fetch.wait.max.ms": 100,
+}
 _FETCHING: Final = {"queued.max.messages.kbytes": 1024, "fetch.message.max.bytes": 16384, "queued.min.messages": 1}
 
 

@@ -23,7 +23,7 @@ from adapter.telemetry import metrics as m
 _Result = TypeVar("_Result")
 _Arguments = TypeVarTuple("_Arguments")
 
-_LONG: Final = 32 * 1024
+LONG: Final = 32 * 1024
 """Bytes of a body that is read on another thread."""
 
 _RETRY_AFTER: Final = {"Retry-After": "5"}
@@ -239,7 +239,7 @@ class Server:
 
 
 def _long(arrival: Arrival) -> bool:
-    return len(arrival.delivery.body) > _LONG
+    return len(arrival.delivery.body) > LONG
 
 
 def _written(written: Written, status: int) -> Answer:

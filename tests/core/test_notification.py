@@ -35,6 +35,7 @@ from adapter.core.operation import Notification
 from adapter.core.soap import SOAP_1_1, SOAP_1_2, Version
 from adapter.suppliers import cityfibre
 from adapter.suppliers.cityfibre_notifications import NOTIFICATION
+from tests.core import test_answer
 from tests.strategies import elements, xml_text
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cityfibre" / "notifications"
@@ -410,6 +411,27 @@ def test_29_30_page_and_group_names_mix_topics_and_are_hints_at_most(path: str, 
 def test_33_any_api_version(version: str) -> None:
     found = readable(plain(setting("apiVersion", version)))
     assert (found.record["report"]["apiVersion"], found.deviations) == (version, ())
+
+
+NOT_INBOUND = {
+    20: "replies",
+    22: "commands",
+    23: "commands",
+    24: "replies",
+    25: "commands",
+    26: "commands",
+    27: "commands",
+    28: "commands",
+    31: "no message",
+    32: "no message",
+}
+"""Of the contradictions of section 8: what else they are about."""
+
+
+def test_every_contradiction_about_inbound_messages_has_a_test_that_names_it() -> None:
+    tests = [name for module in (globals(), vars(test_answer)) for name in module if name.startswith("test_")]
+    named = {int(number) for name in tests for number in re.findall(r"(?<=_)[0-9]+(?=_)", name)}
+    assert {number for number in range(1, 34) if number not in NOT_INBOUND} <= named
 
 
 # -- what HTTP says

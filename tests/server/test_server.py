@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import re
 import subprocess
 
 import aiohttp
@@ -203,6 +204,60 @@ async def test_order_of_one_ticket_is_that_of_arrival(serve: Serve) -> None:
             assert (await server.post(notification("T-1", message=f"M-{number}")))[0] == 200
         values = [event.value for event in server.events() if event.key == b"T-1"]
         assert [f"M-{n}".encode() in value for n, value in enumerate(values)] == [True] * 30
+
+
+async def test_what_strays_is_counted_by_its_place_in_the_schema_alone(serve: Serve) -> None:
+    async with serve() as server:
+        for number in range(20):
+            strange = f"<made-up-{number}>x</made-up-{number}></notifyFaultReportUpdate>".encode()
+            body = notification(f"T-{number}").replace(b"</notifyFaultReportUpdate>", strange)
+            assert (await server.post(body.replace(b"2018-05-16T12:01:00Z", b"yesterday")))[0] == 200
+        shown = exposed(server)
+    assert 'notification_deviations_total{path="faultDetails.faultStartTime"} 20.0' in shown
+    assert "notification_unknown_elements_total 20.0" in shown
+    assert "made-up" not in shown
+
+
+async def test_beyond_the_window_a_repeat_is_published_again_under_its_id(serve: Serve) -> None:
+    async with serve(SERVER__REMEMBERED_NOTIFICATIONS="1") as server:
+        for reference in ("A", "B", "A"):
+            assert (await server.post(notification(reference)))[0] == 200
+        found = [event for event in server.events() if event.key == b"A"]
+    assert len(found) == 2
+    assert found[0].id == found[1].id
+
+
+ENVELOPE = b'<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>%s</s:Body></s:Envelope>'
+BARE = SAMPLE[SAMPLE.index(b"<notify") :]
+REFUSED = {
+    "empty": b" ",
+    "malformed": BARE[:-5],
+    "encoding": b"\xff\xfe\x00\x00" + BARE,
+    "doctype": b"<!DOCTYPE x>" + BARE,
+    "too-deep": b"<a>" * 200 + b"</a>" * 200,
+    "too-many-elements": b"<a>" + b"<b/>" * 6000 + b"</a>",
+    "unknown-root": b"<secret>007</secret>",
+    "several-messages": ENVELOPE % (BARE * 2),
+    "no-message": ENVELOPE % b"",
+    "no-reference": BARE.replace(b"SP-123ABC", b" "),
+    "foreign-buyer": BARE.replace(b"SPDEV1", b"SOMEBODY"),
+}
+
+
+async def test_each_way_not_to_be_a_notification_is_400_and_kept_with_who_when_and_why(serve: Serve) -> None:
+    async with serve() as server:
+        for reason, body in REFUSED.items():
+            status, text = await server.post(body, **{"Content-Type": "text/xml", "traceparent": "00-1-2-3"})
+            assert (status, f"<faultstring>{reason}: " in text) == (400, True), (reason, text)
+            assert not {"007", "SOMEBODY", "SP-123ABC"} & set(re.findall(r"[A-Z0-9-]{3,}", text))
+        kept = {record.headers["quarantine-reason"]: record for record in server.quarantine()}
+        assert all(f'quarantined_total{{reason="{reason}"}} 1.0' in exposed(server) for reason in REFUSED)
+    assert {reason: record.value for reason, record in kept.items()} == REFUSED
+    headers = kept["doctype"].headers
+    assert headers["quarantine-address"] == "127.0.0.1"
+    assert headers["quarantine-path"] == "/notify"
+    assert headers["quarantine-received-at"].endswith("Z")
+    assert (headers["content-type"], headers["traceparent"]) == ("text/xml", "00-1-2-3")
 
 
 def exposed(server: Serving) -> str:

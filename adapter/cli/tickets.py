@@ -1,6 +1,7 @@
 """`adapter tickets`: how the tickets stand, or one of them with all that happened to it."""
 
 import argparse
+import heapq
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,8 @@ examples:
   adapter tickets | jq -r 'select(.status == "RESOLVED") | [.resolveDeadline, .buyerFaultReference] | @tsv' | sort
 """
 
+_MOST: Final = 1000
+"""Rows of the table: nobody reads more, and they are in memory."""
 _ENDED: Final = frozenset({Status.CLOSED, Status.REJECTED})
 _CLOCKS_APART: Final = timedelta(minutes=10)
 """A ticket's first event may carry the time of a producer whose clock is behind the one that opened it."""
@@ -55,18 +58,25 @@ def _run(arguments: argparse.Namespace) -> Exit:
 
 def _table(bus: Client, *, everything: bool) -> Exit:
     now = datetime.now(UTC)
-    rows, ended = [], 0
-    for _, found in _newest(bus):
-        if found.status in _ENDED and not everything:
-            ended += 1
-        else:
-            rows.append((found.deadline or _NEVER, found.updated_at, _row(found, now)))
-    rows.sort()
-    if rows:
-        for line in wording.columns([_HEAD, *(row for _, _, row in rows)]):
+    open_, ended = 0, 0
+
+    def wanted() -> Iterator[Ticket]:
+        nonlocal open_, ended
+        for _, found in _newest(bus):
+            if found.status in _ENDED and not everything:
+                ended += 1
+            else:
+                open_ += 1
+                yield found
+
+    first = heapq.nsmallest(_MOST, wanted(), key=lambda found: (found.deadline or _NEVER, found.updated_at))
+    if first:
+        for line in wording.columns([_HEAD, *(_row(found, now) for found in first)]):
             show.write(line)
     elif not ended:
         show.write("no tickets; adapter projector makes them from the events")
+    if open_ > len(first):
+        show.write(f"{open_ - len(first)} more: a pipe has all of them")
     if ended:
         show.write(f"{ended} more are Closed or Rejected: --all shows them")
     return Exit.DONE

@@ -10,7 +10,9 @@ import pytest
 
 from adapter.catalogue import Catalogue
 from adapter.cli import main
+from adapter.core.avro import Encoder
 from adapter.core.ticket import Clock, Command, Origin, Outcome, Status, Ticket, Transition
+from adapter.transport.kafka.client import Sent
 from tests.cli.conftest import Bus
 from tests.cli.test_watch import notification
 
@@ -119,6 +121,22 @@ async def test_as_text_a_table_has_what_needs_an_answer_first_and_one_ticket_its
     assert facts["events"].startswith("5, 1 came late; 1 changes of status the contract does not have")
     assert "FaultReportUpdated: appointment completed" in timeline
     assert "1 events are newer than this state" in shown.err
+
+
+async def test_of_more_tickets_than_anyone_reads_a_thousand_are_shown(
+    bus: Bus, compiled: Catalogue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = compiled.tickets["Ticket"]
+    encoder = Encoder(schema, bus.ids[schema.name])
+    tickets = [ticket(f"SP-{number}", Status.IN_PROGRESS) for number in range(1010)] + [RESOLVED]
+    records = [Sent(bus.topics.tickets, t.reference.encode(), encoder.encode(t.record())) for t in tickets]
+    assert bus.sender.send(records) == [None] * len(records)
+    assert await asyncio.to_thread(main, ["tickets", "--text"]) == 0
+    _, first, *rows, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("SP-1 ")
+    assert "RESOLVED" in first
+    assert len(rows) == 999
+    assert last == "10 more: a pipe has all of them"
 
 
 async def test_a_ticket_without_a_state_still_has_its_events(

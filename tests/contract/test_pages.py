@@ -85,9 +85,7 @@ def test_every_command_a_page_shows_has_these_options(page: Path) -> None:
     for words in commands(page):
         if not words or words[0].startswith("-"):
             continue
-        command = [words[0], *(["notify"] if words[:2] == ["twin", "notify"] else [])]
-        if words[0] == "schemas" and len(words) > 1 and words[1].isalpha():
-            command.append(words[1])
+        command = words[:2] if len(words) > 1 and words[1].isalpha() else words[:1]
         key = " ".join(command)
         if key not in helped:
             out = io.StringIO()

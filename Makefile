@@ -60,8 +60,9 @@ chart: install ship-tools ## lint, render and validate the Helm chart, and its r
 cluster-test: install ## the chart on the cluster kubectl points to: installed, upgraded under load, uninstalled; IMAGE=name:tag there
 	FAULT_ADAPTER_CLUSTER_IMAGE=$(or $(IMAGE),fault-adapter:$(VERSION)) $(BIN)/python -m pytest -s tests/chart/test_cluster.py
 
-chart-pages: install ## the settings' part of the chart's schema, and its README, made anew
+chart-pages: install ## what the chart has from elsewhere (schema of the settings, README, dashboard), made anew
 	$(BIN)/python helm/generate.py
+	$(BIN)/python helm/dashboard.py
 
 ship-tools: $(SHIP)/.installed # what image, chart, sbom, licences and audit need
 
@@ -78,6 +79,18 @@ bench-smoke: install ## the steps against the committed baseline, under a minute
 
 bench-compare: install ## this product and two peers in turns, minutes (Java, Maven); ARGS for python -m bench.compare
 	$(BIN)/python -m bench.compare $(ARGS)
+
+sbom: ship-tools ## what is in the image, as CycloneDX in build/sbom.json
+	mkdir -p build
+	$(SHIP)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
+
+licences: install ship-tools ## the licences of what is in the image, in build/licences.md
+	mkdir -p build
+	$(SHIP)/bin/pip-licenses --python $(BIN)/python --format markdown --with-urls --output-file build/licences.md \
+	  --packages $$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' requirements.lock)
+
+audit: ship-tools ## known vulnerabilities of what is in the image
+	$(SHIP)/bin/pip-audit --require-hashes --disable-pip -r requirements.lock
 
 lock: ## resolve the dependencies anew (needs uv)
 	$(RESOLVE) --extra tracing pyproject.toml -o requirements.lock

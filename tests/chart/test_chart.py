@@ -179,7 +179,7 @@ def test_wrong_values_are_refused_by_name(path: str, value: Any, words: str) -> 
 @pytest.mark.parametrize("example", ["minimal", "production"])
 def test_every_pod_fits_the_restricted_profile_and_has_no_word_with_the_cluster(example: str) -> None:
     specs = dict(pod_specs(render({"tests": {"query": True}}, files=(CHART / "examples" / f"{example}.yaml",))))
-    assert len(specs) == 2 * len(ROLES) + 2
+    assert len(specs) == 2 * len(ROLES) + 3
     for spec in specs.values():
         assert spec["automountServiceAccountToken"] is False
         assert spec["enableServiceLinks"] is False

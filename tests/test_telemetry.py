@@ -12,7 +12,17 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
-from adapter.telemetry import METRICS, Kind, Metrics, Trace, continued, markdown, parse_traceparent, start_logging
+from adapter.telemetry import (
+    METRICS,
+    Kind,
+    Metrics,
+    Trace,
+    continued,
+    markdown,
+    parse_traceparent,
+    start_logging,
+    switch_debug,
+)
 from adapter.telemetry.metrics import (
     BREAKER_STATE,
     CALLS,
@@ -99,6 +109,16 @@ def test_logging_started_again_replaces_the_former() -> None:
     start_logging(stream=second)
     logging.getLogger("x").warning("once")
     assert (len(lines(first)), len(lines(second))) == (0, 1)
+
+
+def test_debug_lines_are_switched_on_and_off_while_it_runs() -> None:
+    stream = io.StringIO()
+    log = start_logging(level="warning", stream=stream)
+    for _ in range(3):
+        log.debug("one of ours")
+        logging.getLogger("x").debug("one of a library's")
+        switch_debug()
+    assert [line["event"] for line in lines(stream)] == ["one of ours", "library"]
 
 
 def test_console_lines_are_for_reading() -> None:

@@ -15,7 +15,7 @@ from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
 from adapter.settings import GroupProtocol, Kafka, Receiving, Vocabulary
 from adapter.suppliers import cityfibre
-from adapter.telemetry import Log
+from adapter.telemetry import Log, switch_debug
 from adapter.transport.registry import HttpRegistry
 
 _Answer = TypeVar("_Answer")
@@ -106,7 +106,10 @@ async def before(stop: asyncio.Event, starting: Awaitable[_Answer]) -> _Answer |
 
 
 def stop_on_signals(log: Log) -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once.
+
+    SIGUSR1 switches debug lines on and off.
+    """
     stop = asyncio.Event()
 
     def asked(name: str) -> None:
@@ -119,4 +122,5 @@ def stop_on_signals(log: Log) -> asyncio.Event:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number.name)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: log.warning("log level", now=switch_debug()))
     return stop

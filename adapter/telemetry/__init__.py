@@ -1,6 +1,6 @@
 """What the flows tell about themselves: log lines, metrics, and the trace they carry on."""
 
-from adapter.telemetry.logs import Log, start_logging
+from adapter.telemetry.logs import Log, start_logging, switch_debug
 from adapter.telemetry.metrics import METRICS, Kind, Metric, Metrics, OperationMeter, markdown
 from adapter.telemetry.trace import Trace, continued, parse_traceparent
 
@@ -16,4 +16,5 @@ __all__ = [
     "markdown",
     "parse_traceparent",
     "start_logging",
+    "switch_debug",
 ]

@@ -48,15 +48,22 @@ def start_logging(*, level: str = "info", form: str = "auto", stream: TextIO | N
             _ordered,
             structlog.processors.JSONRenderer(serializer=lambda event, **_: _JSON.encode(event)),
         ]
-    threshold = getattr(logging, level.upper())
+    bridge = _Bridge(getattr(logging, level.upper()))
     log: Log = structlog.wrap_logger(
         structlog.WriteLogger(stream),
-        processors=[structlog.processors.add_log_level, _timestamped, *render],
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        processors=[bridge.sift, structlog.processors.add_log_level, _timestamped, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         context_class=dict,
     ).bind(**fields)
-    _bridge(log, threshold)
+    bridge.install(log)
     return log
+
+
+def switch_debug() -> str:
+    """From the level of the start to debug, or back; the level that holds now."""
+    for bridge in [handler for handler in logging.getLogger().handlers if isinstance(handler, _Bridge)]:
+        return bridge.switch()
+    raise AssertionError("logging was not started")
 
 
 def _timestamped(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
@@ -73,13 +80,42 @@ def _ordered(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
 
 
 class _Bridge(logging.Handler):
-    """Lines of the standard library's logging, on our log."""
+    """Lines of the standard library's logging, on our log; and the threshold of both, which may change."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, threshold: int) -> None:
         super().__init__()
+        self._usual = self._threshold = threshold
+        self._log: Log | None = None
+
+    def install(self, log: Log) -> None:
+        """In the place of a former one."""
         self._log = log
+        root = logging.getLogger()
+        for handler in [handler for handler in root.handlers if isinstance(handler, _Bridge)]:
+            root.removeHandler(handler)
+        root.addHandler(self)
+        logging.captureWarnings(capture=True)
+        self._apply()
+
+    def switch(self) -> str:
+        self._threshold = self._usual if self._threshold != self._usual else logging.DEBUG
+        self._apply()
+        return logging.getLevelName(self._threshold).lower()
+
+    def sift(self, _logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+        """Processor: nothing below the threshold goes on."""
+        if _SEVERITY[name] < self._threshold:
+            raise structlog.DropEvent
+        return event
+
+    def _apply(self) -> None:
+        # What libraries say in passing is of interest only to who debugs.
+        chatter = self._threshold <= logging.DEBUG
+        logging.getLogger().setLevel(logging.DEBUG if chatter else max(self._threshold, logging.WARNING))
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._log is None:
+            return
         write = self._log.debug
         if record.levelno >= logging.ERROR:
             write = self._log.error
@@ -91,11 +127,11 @@ class _Bridge(logging.Handler):
         write("library", logger=record.name, text=record.getMessage(), **fields)
 
 
-def _bridge(log: Log, threshold: int) -> None:
-    root = logging.getLogger()
-    for handler in [h for h in root.handlers if isinstance(h, _Bridge)]:
-        root.removeHandler(handler)
-    root.addHandler(_Bridge(log))
-    # What libraries say in passing is of interest only to who debugs.
-    root.setLevel(logging.DEBUG if threshold <= logging.DEBUG else max(threshold, logging.WARNING))
-    logging.captureWarnings(capture=True)
+_SEVERITY: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "exception": logging.ERROR,
+}
+"""By the name of the method that was called."""

@@ -232,6 +232,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             {"{{instance}}": f"process_resident_memory_bytes{{{_ONLY}}} {_OURS}"},
             "bytes",
         ),
+        Panel("New certificates refused", {"{{direction}}": _gauge("certificates_refused", "max", "direction")}),
         Panel(
             "Certificates expire in",
             {"{{certificate}}": f"{_gauge('certificate_not_after_timestamp_seconds', 'min', 'certificate')} - time()"},

@@ -22,6 +22,7 @@ PREFIX: Final = os.environ.get("FAULT_ADAPTER_CLUSTER_PREFIX", "")
 pytestmark = pytest.mark.skipif(not IMAGE, reason="needs a cluster that may be used: make cluster-test")
 
 NAMESPACE: Final = "faults"
+SMALL: Final = {"requests": {"cpu": "20m", "memory": "128Mi"}}
 ROUNDS: Final = 25
 PER_ROUND: Final = 40
 LOAD: Final = f"""
@@ -152,6 +153,8 @@ def test_installs_passes_its_test_is_upgraded_under_load_without_loss_and_leaves
             "server": {"allow_plaintext": True},
         },
         "tests": {"query": True},
+        # Room for old and new side by side on a small node.
+        **{part: {"resources": SMALL} for part in ("worker", "server", "projector", "setup")},
     }
     helm("install", values=values)
     print(run("helm", "test", "adapter", f"-n={NAMESPACE}", "--logs"))

@@ -173,6 +173,10 @@ CASES: Final[dict[str, tuple[Case, Case]]] = {
         # Another product's process.
         Case({'process_start_time_seconds{job="j",instance="b"}': "0+60x60", **OURS}, fires=0),
     ),
+    "FaultAdapterNewCertificatesRefused": (
+        Case({'fault_adapter_certificates_refused{direction="supplier"}': "1x60"}),
+        Case({'fault_adapter_certificates_refused{direction="supplier"}': "0x60"}, fires=0),
+    ),
     "FaultAdapterCertificateExpiresIn30Days": (Case(_certificate(29)), Case(_certificate(31), fires=0)),
     "FaultAdapterCertificateExpiresIn7Days": (Case(_certificate(6)), Case(_certificate(8), fires=0)),
     "FaultAdapterCertificateExpiresIn1Day": (Case(_certificate(0.5)), Case(_certificate(2), fires=0)),

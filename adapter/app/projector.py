@@ -34,6 +34,8 @@ from adapter.transport.store import SqliteStores
 
 _CACHE: Final = 4 * 1024 * 1024
 """Bytes of memory for each partition's store; the rest is left to the system's cache of files."""
+_LEAVE: Final = 5.0
+"""Seconds to leave the group and close the stores, once no transaction is under way."""
 _PREFETCH_KIB: Final = 16 * 1024
 """What the client may read ahead."""
 
@@ -49,7 +51,10 @@ async def project(settings: Projecting, log: Log, metrics: Metrics, stop: asynci
             await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 running.result()
-            await flow.close()
+            async with asyncio.timeout(_revoke_limit(settings) + _LEAVE):
+                await flow.close()
+        except TimeoutError:
+            log.warning("not finished within the time limit", limit_seconds=_revoke_limit(settings) + _LEAVE)
         finally:
             running.cancel()
             stopping.cancel()
@@ -145,6 +150,7 @@ async def projector(
                     log=log,
                 ),
                 check=check,
+                revoke_limit=_revoke_limit(settings),
                 observe=observe,
                 log=log,
                 metrics=metrics,
@@ -162,6 +168,11 @@ async def projector(
         flow.open()
         stack.push_async_callback(flow.close)
         yield flow
+
+
+def _revoke_limit(settings: Projecting) -> float:
+    """A transaction that takes longer is ended by the cluster."""
+    return settings.kafka.transaction_timeout.total_seconds()
 
 
 def _partitions(events: str, tickets: str, admin: Admin) -> int:

@@ -56,6 +56,8 @@ class Wiring:
     folding: Folding
     check: Callable[[], Awaitable[None]]
     """Raises Stop if the topics are no longer as they were at the start, Unavailable if that can't be told."""
+    revoke_limit: float
+    """Seconds in which a transaction under way ends when a partition is given back."""
     observe: Callable[[float, int], None]
     """Hears (seconds, records) of each transaction."""
     log: Log
@@ -119,9 +121,12 @@ class Projector(IntakeListener):
         leaving = [p for number in partitions if (p := self.partitions.get(number)) is not None]
         for partition in leaving:
             partition.closing = True
-        async with self._turn:  # what is being committed is committed as ours
-            pass
-        await asyncio.gather(*(self._drop(partition) for partition in leaving))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._w.revoke_limit), self._turn:
+                pass  # what was being committed is committed as ours
+        ending = [self._drop(partition) for partition in leaving]
+        if not self._turn.locked():
+            await asyncio.gather(*ending)
         self._log.info(
             "partitions given back", partitions=sorted(partitions), seconds=round(time.monotonic() - began, 3)
         )

@@ -41,10 +41,21 @@ class Stage:
         """The tickets, once the projectors have committed all events there are."""
 
         async def done() -> bool:
-            return await asyncio.to_thread(self.scribe.behind, self.group) == 0
+            committed, written = await asyncio.to_thread(self.scribe.progress, self.group)
+            return committed == written
 
         await eventually(done, within=within, what="all events folded")
         return await asyncio.to_thread(self.scribe.tickets)
+
+    async def more(self, events: int) -> None:
+        """Returns when the projectors have committed so many more."""
+        before, _ = await asyncio.to_thread(self.scribe.progress, self.group)
+
+        async def done() -> bool:
+            committed, _ = await asyncio.to_thread(self.scribe.progress, self.group)
+            return committed >= before + events
+
+        await eventually(done, within=60, what="more events folded")
 
     @asynccontextmanager
     async def projector(self, **more: str) -> AsyncIterator["Running"]:

@@ -14,6 +14,7 @@ import fastavro
 import httpx
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from adapter.core.ticket import Event as Told
 from tests.support.estate import JSON, SCHEMAS
 from tests.support.topics import Topics
 
@@ -146,6 +147,21 @@ class Scribe:
             found.append(Stored(message.partition(), message.key(), ticket, dict(message.headers() or ())))
         return found
 
+    def events(self) -> list[tuple[bytes, Told]]:
+        """All events that are committed, with their keys, partition by partition."""
+        names = sorted(path.stem for path in (SCHEMAS / "events").glob("*.avsc"))
+        schemas = dict(self._schema(self._topics.events, "events", f"fault.event.{name}") for name in names)
+        found = []
+        for message in self._messages(self._topics.events):
+            value = message.value()
+            schema = schemas[struct.unpack(">xI", value[:5])[0]]
+            record = fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None)
+            assert isinstance(record, dict)
+            arrived = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
+            identifier = dict(message.headers() or ())["ce_id"].decode()
+            found.append((message.key(), Told(schema["name"].rpartition(".")[2], identifier, record, arrived)))
+        return found
+
     def warnings(self) -> list[dict[str, Any]]:
         """Every ResolveDeadlineApproaching that is committed, with the headers of its id and type."""
         number, schema = self._schema(self._topics.events, "events", "fault.event.ResolveDeadlineApproaching")
@@ -159,15 +175,13 @@ class Scribe:
                 found.append(record | {"id": headers["ce_id"], "ce_type": headers["ce_type"]})
         return found
 
-    def behind(self, group: str) -> int:
-        """Events that the group has not committed."""
+    def progress(self, group: str) -> tuple[int, int]:
+        """How many events the group has committed, and how many there are, over all partitions."""
         consumer = self._consumer(group)
         try:
             at = [TopicPartition(self._topics.events, n) for n in range(self._topics.partitions)]
             ends = [consumer.get_watermark_offsets(each, timeout=20)[1] for each in at]
-            return sum(
-                end - max(0, each.offset) for each, end in zip(consumer.committed(at, timeout=20), ends, strict=True)
-            )
+            return sum(max(0, each.offset) for each in consumer.committed(at, timeout=20)), sum(ends)
         finally:
             consumer.close()
 

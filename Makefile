@@ -71,8 +71,8 @@ $(SHIP)/.installed: requirements-ship.lock
 	$(SHIP)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-ship.lock
 	@touch $@
 
-bench: install ## measure, minutes: CASES="A B S L R", or ARGS for python -m bench (--help lists them)
-	$(BIN)/python -m bench $(or $(CASES),A B S L R) $(ARGS)
+bench: install ## measure, minutes: CASES="A B S L N R", or ARGS for python -m bench (--help lists them)
+	$(BIN)/python -m bench $(or $(CASES),A B S L N R) $(ARGS)
 
 bench-smoke: install ## the steps against the committed baseline, under a minute; ARGS=--update writes it anew
 	$(BIN)/python -m bench.smoke $(ARGS)

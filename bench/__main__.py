@@ -1,6 +1,7 @@
 """`python -m bench CASE…`: measure, one JSON line per measurement on standard output and in bench/results/.
 
-bench/commands.py says what the cases are; `make bench` runs those that take minutes, `make bench-smoke` the steps.
+bench/commands.py and bench/notifications.py say what the cases are; `make bench` runs those that take minutes,
+`make bench-smoke` the steps.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from typing import Final
 from bench import commands
 from bench.commands import CASES
 from bench.measurement import LATEST, Measurement, append, line
+from bench.notifications import notifications
 from bench.stage import Stage, open_stage
 
 
@@ -42,6 +44,11 @@ def _memory(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
     yield commands.endurance(stage, replace(CASES["A"], latency_ms=20), minutes=given.minutes)
 
 
+def _notifications(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
+    for tls in _ways(given):
+        yield from notifications(stage, tls=tls, seconds=given.seconds)
+
+
 def _growth(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
     yield from commands.growth(stage, tls=given.tls is True, only=given.only, commands=given.commands or 20_000)
 
@@ -53,6 +60,7 @@ _CASES: Final[dict[str, Case]] = {
     "B": _throughput("B"),
     "S": _throughput("S"),
     "L": _latency,
+    "N": _notifications,
     "R": _restart,
     "M": _memory,
     "G": _growth,
@@ -77,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--in-flight", type=int, metavar="N")
     parser.add_argument("--workers", type=int, metavar="N")
     parser.add_argument("--rates", type=float, nargs="+", default=[100.0], help="L: commands per second")
-    parser.add_argument("--seconds", type=float, default=20.0, help="L: for so long")
+    parser.add_argument("--seconds", type=float, default=20.0, help="L, N: for so long")
     parser.add_argument("--minutes", type=float, default=30.0, help="M: for so long")
     parser.add_argument("--only", choices=tuple(commands.GROWTH), help="G: grow this alone")
     given = parser.parse_args(argv)

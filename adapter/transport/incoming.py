@@ -276,8 +276,11 @@ class Incoming(asyncio.Protocol):
         self._reading, self._size, self._moved = None, 0, True
         self._room.bodies.pop(self, None)
         self._queue(request)
-        if not request.keep_alive or len(self._waiting) > _PIPELINED:
+        if not request.keep_alive:
             self._ending = True
+            raise _Enough
+        if len(self._waiting) > _PIPELINED:
+            self.refuse(None)
             raise _Enough
 
     def _too_long(self, more: int) -> Answer | None:

@@ -6,6 +6,7 @@ one that was silent for longest gives way), and so many bytes under way at once.
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -26,8 +27,9 @@ _RELOAD: Final = 5.0
 """Seconds between two looks at the certificate files."""
 _SWEEPS: Final = 10
 """Looks at silent connections within the shortest limit."""
-_OUT_OF_FILES: Final = 0.1
-"""Seconds without accepting after the process had no file descriptor left."""
+_SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_PAUSE: Final = 0.1
+"""Seconds without accepting while the process has no file descriptor left, or the system no memory."""
 
 
 class Listener:
@@ -110,12 +112,12 @@ class Listener:
         while True:
             try:
                 accepted, address = await self._loop.sock_accept(listening)
-            except OSError:  # no file descriptor left, or the caller has gone already
-                if self._room.open:
-                    self._room.close_most_silent()
-                await asyncio.sleep(_OUT_OF_FILES)
-                continue
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:
+                if error.errno in _SCARCE:
+                    if self._room.open:
+                        self._room.close_most_silent()
+                    await asyncio.sleep(_PAUSE)
+                continue  # or the caller has gone already
             entering = self._loop.create_task(self._enter(accepted, address))
             self._handshakes[entering] = None
             entering.add_done_callback(self._entered)

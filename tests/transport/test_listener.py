@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import resource
 import socket
 import ssl
 import struct
@@ -394,3 +395,26 @@ async def test_callers_who_never_begin_their_handshake_give_way(opened: Opened, 
         assert (await it.said(LAST, context=context)).endswith(b"<last>")
         for _, writer in mute:
             writer.close()
+
+
+async def test_without_file_descriptors_the_most_silent_gives_way(opened: Opened) -> None:
+    async with opened() as it:
+        silent, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        await eventually(lambda: it.listener.connections == 1)
+        assert it.listener._socket is not None
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        spare = socket.socket()  # ours, to call with
+        spare.setblocking(False)  # noqa: FBT003 -- the library's signature
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare.fileno() + 1, hard))
+        try:
+            await asyncio.get_running_loop().sock_connect(spare, ("127.0.0.1", it.listener.port))
+            assert await silent.read() == b""
+            writer.close()
+            await asyncio.get_running_loop().sock_sendall(spare, LAST)
+            answer = b""
+            while data := await asyncio.get_running_loop().sock_recv(spare, 4096):
+                answer += data
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            spare.close()
+    assert answer.endswith(b"<last>")

@@ -109,6 +109,12 @@ def test_the_table_of_commands_is_the_declaration(operation: Operation) -> None:
     assert row in text("commands.md").splitlines()
 
 
+def test_the_readme_names_every_command_and_what_it_is_accepted_as() -> None:
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| `(\w+)` \|$", readme, re.MULTILINE))
+    assert listed == {operation.name: operation.accepted for operation in KNOWN.supplier.operations}
+
+
 def test_every_reason_of_a_dead_letter_is_explained() -> None:
     table = text("commands.md").partition("| reason | meaning |")[2].partition("\n\n")[0]
     named = {reason for line in table.splitlines() for reason in re.findall(r"`([a-z-]+)`", line.rpartition(" | ")[0])}

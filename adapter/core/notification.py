@@ -224,9 +224,7 @@ def content_hash(element: etree._Element, *, without: str) -> str:
     Envelope, prefixes, attributes, comments, encoding and the white space between elements make no difference.
     """
     parts: list[str] = []
-    for child in element:
-        if local_name(child) != without:
-            _canonical(child, parts)
+    _canonical(element, parts, without)
     return sha256("".join(parts).encode()).hexdigest()
 
 
@@ -246,21 +244,26 @@ _ACTION: Final = re.compile(r'action\s*=\s*"?([^\s";]+)', re.IGNORECASE)
 _POSITION: Final = re.compile(r"\[[0-9]+\]")
 
 
-def _canonical(element: etree._Element, parts: list[str]) -> None:
-    """Written with control characters XML cannot carry, so that no content can look like structure."""
+def _canonical(element: etree._Element, parts: list[str], without: str | None = None) -> None:
+    """What is in the element, written with control characters XML cannot carry, so that no content can look like
+    structure.
+    """
     text = element.text
-    if not len(element):
-        parts.append(f"\x01{local_name(element)}\x02{text or ''}\x03")
-        return
-    parts.append(f"\x01{local_name(element)}\x02")
     if text and not text.isspace():
         parts.append(text)
     for child in element:
-        _canonical(child, parts)
+        name = local_name(child)
+        if name == without:
+            pass
+        elif len(child):
+            parts.append(f"\x01{name}\x02")
+            _canonical(child, parts)
+            parts.append("\x03")
+        else:
+            parts.append(f"\x01{name}\x02{child.text or ''}\x03")
         tail = child.tail
         if tail and not tail.isspace():
             parts.append(tail)
-    parts.append("\x03")
 
 
 def _of_element(element: etree._Element, declared: Notification) -> Iterator[Deviation]:

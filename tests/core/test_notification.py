@@ -726,6 +726,18 @@ def test_other_content_is_another_message(path: str) -> None:
     assert len(ids) > 1
 
 
+def tailed(place: int, tail: str) -> Callable[[etree._Element], None]:
+    def change(root: etree._Element) -> None:
+        root[place].tail = tail
+
+    return change
+
+
+def test_text_between_the_elements_counts_as_content() -> None:
+    tails = [(place, tail) for place in (0, 2, -1) for tail in ("\n", "  ", "one", "two")]
+    assert len({readable(plain(tailed(*each))).id for each in tails}) == 7  # the blank ones are one
+
+
 def test_what_is_unknown_counts_as_content() -> None:
     def add(text: str) -> bytes:
         return plain(lambda root: setattr(etree.SubElement(root, "priority"), "text", text))

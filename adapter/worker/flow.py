@@ -120,10 +120,13 @@ class Worker(IntakeListener):
         ending = [task for assignment in leaving for task in assignment.close()]
         if ending:
             await asyncio.wait(ending, timeout=self._w.revoke_limit)
+        # Where the journal was not read nothing was begun, and what would be committed is not known.
+        flushes = [asyncio.ensure_future(self.ledger.flush(a)) for a in leaving if a.recovered is not None]
+        if flushes:
+            await asyncio.wait(flushes, timeout=self._w.revoke_limit)
+        for flush in flushes:
+            flush.cancel()
         for assignment in leaving:
-            if assignment.recovered is not None:  # else nothing was begun, and what it would commit is not known
-                with suppress(asyncio.CancelledError, TimeoutError):
-                    await asyncio.wait_for(self.ledger.flush(assignment), self._w.revoke_limit)
             self._drop(assignment)
         self._log.info(
             "partitions given back", partitions=sorted(partitions), seconds=round(time.monotonic() - began, 3)

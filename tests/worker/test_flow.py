@@ -172,6 +172,21 @@ async def test_a_member_that_was_expelled_commits_nothing(plant: Plant) -> None:
     assert len([event for event in plant.of(command) if event.final]) == 1
 
 
+async def test_a_revoke_of_many_partitions_takes_no_longer_than_of_one_while_nothing_can_be_committed(
+    plant: Plant,
+) -> None:
+    hand = plant.hire(0, 1, 2, limits=Bounded(revoke=0.4))
+    command = add("T-1")
+    plant.send(command)
+    await plant.final(command)
+    await plant.until(lambda: len(hand.lines.named("partition started")) == 3, what="three partitions")
+    hand.member.hold()
+    began = asyncio.get_running_loop().time()
+    await hand.member.revoke(0, 1, 2)
+    assert asyncio.get_running_loop().time() - began < 0.9
+    hand.member.release()
+
+
 async def test_other_partitions_go_on_while_one_is_revoked(plant: Plant) -> None:
     hand = plant.hire(0, 1)
     plant.desk.answers = later

@@ -1,7 +1,7 @@
 """`python -m bench CASE…`: measure, one JSON line per measurement on standard output and in bench/results/.
 
-bench/commands.py and bench/notifications.py say what the cases are; `make bench` runs those that take minutes,
-`make bench-smoke` the steps.
+bench/commands.py, bench/notifications.py and bench/tickets.py say what the cases are; `make bench` runs those that take
+minutes, `make bench-smoke` the steps.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from bench import commands
+from bench import commands, tickets
 from bench.commands import CASES
 from bench.measurement import LATEST, Measurement, append, line
 from bench.notifications import notifications
@@ -53,6 +53,10 @@ def _growth(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
     yield from commands.growth(stage, tls=given.tls is True, only=given.only, commands=given.commands or 20_000)
 
 
+def _tickets(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
+    yield tickets.projector(stage, tickets.Conditions(tickets=given.tickets))
+
+
 Case = Callable[[Stage, argparse.Namespace], Iterator[Measurement]]
 
 _CASES: Final[dict[str, Case]] = {
@@ -64,6 +68,7 @@ _CASES: Final[dict[str, Case]] = {
     "R": _restart,
     "M": _memory,
     "G": _growth,
+    "T": _tickets,
 }
 
 _CHOICES: Final = ("operation", "commands", "keys", "in_flight", "workers")
@@ -87,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rates", type=float, nargs="+", default=[100.0], help="L: commands per second")
     parser.add_argument("--seconds", type=float, default=20.0, help="L, N: for so long")
     parser.add_argument("--minutes", type=float, default=30.0, help="M: for so long")
+    parser.add_argument("--tickets", type=int, default=1_000_000, metavar="N", help="T: tickets there are")
     parser.add_argument("--only", choices=tuple(commands.GROWTH), help="G: grow this alone")
     given = parser.parse_args(argv)
     with open_stage() as stage:

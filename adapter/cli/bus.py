@@ -1,6 +1,7 @@
 """The bus as the command line sees it: settings, schemas, the registry, and readers that are closed again."""
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -34,7 +35,7 @@ class Client:
     @contextmanager
     def following(self, topic: str, *, start: Start = Edge.END, key: bytes | None = None) -> Iterator[Follower]:
         """Raises Stop if there is no such topic, Unavailable."""
-        follower = Follower(self.settings.kafka.client(), topic, start=start, key=key)
+        follower = Follower(self.settings.kafka.client(), topic, start=start, key=key, down=_complain)
         try:
             yield follower
         finally:
@@ -58,6 +59,10 @@ class Client:
             return Decoder(text, schemas.values())
         except Undecodable as undecodable:
             return undecodable
+
+
+def _complain(why: str) -> None:
+    sys.stderr.write(f"adapter: no broker answers, still trying: {why}\n")
 
 
 def compiled(settings: Offline) -> Catalogue:

@@ -9,7 +9,9 @@ from confluent_kafka import Producer
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
 from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Sent
+from adapter.transport.kafka.mock import MockCluster
 from tests.support.topics import Topics
+from tests.support.wait import wait_until
 
 SHORT = timedelta(seconds=1)
 
@@ -117,3 +119,19 @@ def test_a_topic_that_is_not_there_is_named(client: dict[str, str]) -> None:
 def test_a_cluster_that_is_not_there_is_told_in_time() -> None:
     with pytest.raises(Unavailable, match="does not answer"):
         Follower({"bootstrap.servers": "127.0.0.1:1"}, "x", timeout=SHORT)
+
+
+def test_a_cluster_that_goes_away_is_told_once() -> None:
+    told: list[str] = []
+    cluster = MockCluster()
+    cluster.create(["x"])
+    follower = Follower({"bootstrap.servers": cluster.bootstrap}, "x", down=told.append)
+    try:
+        assert list(follower.read(time.monotonic() + 0.2)) == []
+        assert told == []
+        cluster.close()
+        wait_until(lambda: list(follower.read(time.monotonic() + 0.1)) or told, what="that no broker answers")
+        assert list(follower.read(time.monotonic() + 1.5)) == []
+        assert len(told) == 1
+    finally:
+        follower.close()

@@ -4,7 +4,7 @@ The worker has its own (consumer.py, producer.py): these know neither groups nor
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -119,8 +119,10 @@ class Follower:
         start: Start = Edge.END,
         key: bytes | None = None,
         timeout: timedelta = timedelta(seconds=15),
+        down: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Of a `key` only the partition where Java clients and the adapter put it is read.
+        """Of a `key` only the partition where Java clients and the adapter put it is read. Once open, it waits when no
+        broker answers any more; `down` is told, once until a record comes.
 
         Raises Stop if there is no such topic or librdkafka refuses a property, Unavailable.
         """
@@ -153,6 +155,7 @@ class Follower:
         except (Stop, Unavailable):
             self._consumer.close()
             raise
+        self._heard.down = down
 
     def read(self, until: float) -> Iterator[Seen]:
         """Records as they come, till `until` (monotonic seconds). Raises Unavailable on what will not mend itself."""
@@ -226,6 +229,7 @@ class Follower:
         """Whether it is one, not a passing error or the end of what there is. Raises Unavailable."""
         error = message.error()
         if error is None:
+            self._heard.told = False
             return True
         if error.code() == KafkaError._PARTITION_EOF or error.retriable():  # noqa: SLF001 -- its public name
             return False
@@ -237,12 +241,17 @@ class _Heard:
 
     def __init__(self) -> None:
         self.text = ""
+        self.down: Callable[[str], None] = lambda _: None
+        self.told = False
 
     def properties(self) -> dict[str, Any]:
         return {"error_cb": self._hear, "log_level": 0}
 
     def _hear(self, error: KafkaError) -> None:
         self.text = error.str()
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self.told:  # noqa: SLF001 -- its public name
+            self.told = True
+            self.down(self.text)
 
 
 def _seen(message: Message) -> Seen:

@@ -1,8 +1,9 @@
 """A record of the events topic as an event of a ticket, or why it is none."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Undecodable
@@ -32,6 +33,10 @@ class Passed:
     """Of an unreadable one: a slug."""
 
 
+_LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+"""Times beyond it leave no room for deadlines; nobody but another writer has such."""
+
+
 class Reader:
     def __init__(self, decoders: Decoders, partitions: int) -> None:
         """`decoders` of every event; `partitions` of the topic."""
@@ -52,8 +57,16 @@ class Reader:
         key = reference.encode()
         if source.key != key or partition_of(key, self._partitions) != source.partition:
             return Passed(MISPLACED)
+        if not _tellable(record, source):
+            return Passed(UNREADABLE, "bad-time")
         identifier = next((value for name, value in source.headers if name == "ce_id"), None)
         if not identifier:
             return Passed(UNREADABLE, "no-id")
         arrived = datetime.fromtimestamp(source.timestamp, UTC)
         return Heard(reference, Event(decoded.name, identifier.decode("utf-8", "replace"), record, arrived))
+
+
+def _tellable(record: Mapping[str, Any], source: Source) -> bool:
+    """Whether our own times, those of the record and of the event, are times one can reckon with."""
+    told = [record[name] for name in ("receivedAt", "occurredAt", "decidedAt") if name in record]
+    return abs(source.timestamp) < _LATEST.timestamp() and all(at < _LATEST for at in told)

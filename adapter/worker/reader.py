@@ -55,7 +55,8 @@ class Reader:
             raise Undecodable("no-command-id", "commandId is empty")
         named: str = record[operation.key]
         problems = [Problem(path, "unknown field") for path in decoded.unknown]
-        problems += _key_problems(source.key, operation.key, named)
+        strays = _key_problems(source.key, operation.key, named)
+        problems += strays
         broken = [problem for rule in operation.rules for problem in rule(record)]
         problems += (problem for problem in broken if not problem.warning)
         trace = parse_traceparent(_header(source, "traceparent"))
@@ -67,7 +68,8 @@ class Reader:
                 command_id=command_id,
                 correlation_id=record["correlationId"],
                 reference=record.get("buyerFaultReference"),
-                key=named.encode("utf-8", "replace") if source.key is None else source.key,
+                # Trimmed, as the supplier's notifications are keyed: one ticket has one timeline.
+                key=source.key if strays and source.key is not None else named.strip().encode("utf-8", "replace"),
                 traceparent=None if trace is None else str(trace),
             ),
             record=record,

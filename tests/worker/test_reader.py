@@ -64,6 +64,12 @@ async def test_a_key_that_is_not_the_reference_is_a_problem(plant: Plant, reader
     assert task.subject.key == key
 
 
+async def test_white_space_around_a_reference_is_none_of_its_timeline(plant: Plant, reader: Reader) -> None:
+    for key in (b" T-1", b"T-1"):
+        task = await reader.read(source(plant.encode(add(" T-1")), key))
+        assert (task.problems, task.subject.key) == ((), b"T-1")
+
+
 async def test_without_a_key_the_outcome_still_finds_its_timeline(plant: Plant, reader: Reader) -> None:
     task = await reader.read(source(plant.encode(add("T-1")), None))
     assert [str(problem) for problem in task.problems] == ["the record has no key; it must be the buyerFaultReference"]

@@ -731,5 +731,7 @@ def _deadline(until: float | None) -> asyncio.Timeout:
 
 def _size(record: Outgoing | Source) -> int:
     """Bytes it takes up in a topic, at most."""
-    headers = sum(len(name) + len(value or b"") + 10 for name, value in record.headers)
-    return len(record.value or b"") + len(record.key or b"") + headers + 100
+    size = 100 + len(record.value or b"") + len(record.key or b"")
+    for name, value in record.headers:
+        size += len(name) + len(value or b"") + 10
+    return size

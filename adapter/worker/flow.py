@@ -75,6 +75,7 @@ class Worker(IntakeListener):
         self.window = Window(wiring.bounds, self.intake)
         self.conductor = wiring.conductor(self)
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._easing = False
 
     def open(self) -> None:
         """Join the group; `run` has to follow."""
@@ -216,8 +217,14 @@ class Worker(IntakeListener):
             self._supervise(assignment.start(lane, self.conductor.run(assignment, lane)))
 
     def _ease(self, assignment: Assignment) -> None:
-        if assignment.paused:
-            self.window.throttle(self.assignments.values())
+        """Something went: look at the window again, once for all that goes in this turn of the loop."""
+        if assignment.paused and not self._easing:
+            self._easing = True
+            asyncio.get_running_loop().call_soon(self._throttle)
+
+    def _throttle(self) -> None:
+        self._easing = False
+        self.window.throttle(self.assignments.values())
 
     def _supervise(self, task: "asyncio.Task[None]") -> None:
         task.add_done_callback(self._ended)

@@ -62,11 +62,11 @@ def plain(leaf: Leaf, name: str) -> str | None:
 # read back as LF (section 2.11).
 _SPECIAL: Final = re.compile("[&<>\r\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_ESCAPES: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"})
 
 
 def escaped(text: str) -> str:
-    return text.translate(_ESCAPES)
+    # Quicker than one pass of `translate`, which looks every character up.
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
 
 
 def _form(leaf: Leaf) -> Callable[[str], str | None] | None:

@@ -13,7 +13,7 @@ REVISION = $(shell git describe --always --dirty --abbrev=40 2>/dev/null || echo
 RESOLVE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench bench-smoke bench-compare image ship-tools lock clean
+.PHONY: help install demo test check bench bench-smoke bench-compare bench-report image ship-tools lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -92,10 +92,15 @@ licences: install ship-tools ## the licences of what is in the image, in build/l
 audit: ship-tools ## known vulnerabilities of what is in the image
 	$(SHIP)/bin/pip-audit --require-hashes --disable-pip -r requirements.lock
 
+bench-report: install ## the figures of docs/performance.md from bench/results/, with plots
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	$(BIN)/python -m bench.report
+
 lock: ## resolve the dependencies anew (needs uv)
 	$(RESOLVE) --extra tracing pyproject.toml -o requirements.lock
 	$(RESOLVE) -c requirements.lock --group build -o requirements-build.lock
 	$(RESOLVE) -c requirements.lock --extra tracing --group dev pyproject.toml -o requirements-dev.lock
+	$(RESOLVE) -c requirements-dev.lock --group bench -o requirements-bench.lock
 	$(RESOLVE) -c requirements-dev.lock --group ship -o requirements-ship.lock
 
 clean: ## remove what the targets above made

@@ -13,9 +13,10 @@ from typing import Final
 
 from bench import commands, tickets
 from bench.commands import CASES
-from bench.measurement import LATEST, Measurement, append, line
+from bench.measurement import LATEST, Measurement, append, line, taken, yardstick
 from bench.notifications import notifications
 from bench.stage import Stage, open_stage
+from bench.steps import STEPS, measured
 
 
 def _throughput(case: str) -> "Case":
@@ -57,6 +58,14 @@ def _tickets(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
     yield tickets.projector(stage, tickets.Conditions(tickets=given.tickets))
 
 
+def _steps(_: Stage, __: argparse.Namespace) -> Iterator[Measurement]:
+    for step in STEPS:
+        before = yardstick()
+        cost = measured(step)
+        figures = {"cpu_us": cost.microseconds, "ratio": cost.ratio}
+        yield taken("step", {"step": cost.name, "path": cost.path}, figures, before=before)
+
+
 Case = Callable[[Stage, argparse.Namespace], Iterator[Measurement]]
 
 _CASES: Final[dict[str, Case]] = {
@@ -69,6 +78,7 @@ _CASES: Final[dict[str, Case]] = {
     "M": _memory,
     "G": _growth,
     "T": _tickets,
+    "steps": _steps,
 }
 
 _CHOICES: Final = ("operation", "commands", "keys", "in_flight", "workers")

@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -46,10 +47,11 @@ class Peer:
 
 def rounds(stage: Stage, case: str, *, times: int, count: int, names: tuple[str, ...]) -> Iterator[Measurement]:
     """`names` are ours, ours-x2 (two workers) and the peers'. Within a round each is measured once."""
-    for number in range(times):
+    for _ in range(times):
+        began = f"{datetime.now(UTC):%d %H:%M:%S}"
         for name in names:
             found = _one(stage, case, name, count)
-            yield replace(found, conditions={**found.conditions, "round": number, "who": name})
+            yield replace(found, conditions={**found.conditions, "round": began, "who": name})
             stage.clean()
 
 

@@ -21,6 +21,8 @@ from adapter.core.journal import Source
 from adapter.ports import IntakeListener, Ownership
 
 _BATCH: Final = 500
+_PREFETCHED: Final = 8192
+"""KiB fetched ahead, over all partitions: seconds of work for us, where librdkafka's own 64 MiB would be minutes."""
 _BUSY: Final = 0.002
 """Seconds a poll may last while work is under way: a transaction waits that long for its ownership."""
 _IDLE: Final = 0.1
@@ -45,6 +47,7 @@ class CommandConsumer:
         """`at_end` is told (partition, epoch, offset), on the loop, when there is nothing to deliver before it."""
         self._consumer = Consumer(
             {
+                "queued.max.messages.kbytes": _PREFETCHED,
                 **client,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from bench import compare
+from bench import compare, model
 from bench.commands import CASES, GROWTH
 from bench.measurement import RESULTS, Measurement, read
 
@@ -22,6 +22,9 @@ PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
 PLOTS: Final = PAGE.parent / "performance"
 _BEGIN: Final = "<!-- figures: made by `make bench-report` -->"
 _END: Final = "<!-- end of figures -->"
+
+_BROKER_MS: Final = 0.06
+"""CPU of the broker for one command: its record read, an event and two journal entries written."""
 
 Groups = Mapping[str, Sequence[Measurement]]
 
@@ -45,6 +48,7 @@ def _figures(found: Sequence[Measurement]) -> Iterator[str]:
     yield from _latency(by)
     yield from _memory(by)
     yield from _growth(by)
+    yield from _model(by)
     yield from _compared(by)
     yield from _steps(by)
 
@@ -66,13 +70,12 @@ def _machines(found: Sequence[Measurement]) -> Iterator[str]:
 
 
 def _throughput(by: Groups) -> Iterator[str]:
+    names = ("rate_per_s", "cpu_ms_per_command", "cpu_ms_per_command_second_half", "machine_cores", "peak_memory_mib")
     rows = [
-        (*_named(case, m), _of(ms, "rate_per_s"), _of(ms, "cpu_ms_per_command"), _of(ms, "cpu_ms_per_command_second_half"),
-         _of(ms, "machine_cores"), _of(ms, "peak_memory_mib"))
+        (*_named(case, ms[0]), *(_of(ms, name) for name in names))
         for case in CASES
         for ms in _repeats(by.get(case, ()))
-        for m in ms[:1]
-    ]  # fmt: skip
+    ]
     yield from _table(
         "Throughput",
         (
@@ -144,6 +147,30 @@ def _growth(by: Groups) -> Iterator[str]:
         if rows:
             yield f"![{name}](performance/{name}.svg)"
             yield ""
+
+
+def _model(by: Groups) -> Iterator[str]:
+    """The arithmetic of docs/scaling.md beside what was measured, with the costs of each run itself."""
+    rows = []
+    for case, found in by.items():
+        for ms in _repeats(found) if case in CASES or case.startswith("G ") else ():
+            given, machine = ms[0].conditions, ms[0].machine
+            costs = model.Costs(_middle(ms, "cpu_ms_per_command"), _middle(ms, "twin_cpu_ms_per_command") + _BROKER_MS)
+            plan = model.Plan(
+                keys=given["keys"],
+                in_flight=given["in_flight"],
+                latency_ms=given["latency_ms"],
+                workers=given["workers"],
+                cores=machine["cores"],
+                skewed=given["skewed"],
+            )
+            said, was = model.rate(plan, costs), _middle(ms, "rate_per_s")
+            what = case if case in CASES else f"{case} {given[case[2:]]:,}"
+            rows.append(
+                (f"{what}{', mutual TLS' if given['tls'] else ''}", _short(said), _short(was), f"{was / said:.2f}")
+            )
+    heads = ("case", "model, commands/s", "measured", "measured to model")
+    yield from _table("The model of scaling.md against what was measured", heads, rows)
 
 
 def _compared(by: Groups) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What a deployment can do, by arithmetic: docs/scaling.md reckons with it, bench/report.py holds it to measurements."""
+"""What a deployment can do, by arithmetic: docs/scaling.md reckons with it, bench/report.py holds it to figures."""
 
 from dataclasses import dataclass
 from typing import Final

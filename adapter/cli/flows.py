@@ -10,7 +10,7 @@ import uvloop
 
 from adapter.cli.exits import Exit
 
-_COLLECT: Final = (50_000, 10, 20)
+_COLLECT: Final = (20_000, 10, 20)
 """Objects made and still alive, and generations, after which the collector looks for cycles. A flow holds thousands of
 messages at once and hardly anything in a cycle: with Python's own 700 a sixth of all CPU time went into looking."""
 

@@ -91,6 +91,10 @@ class _Reading:
     def reply(self) -> Reply:
         return Reply(self.status, self._headers, self._body[0] if len(self._body) == 1 else b"".join(self._body))
 
+    def forget(self) -> None:
+        """It and its parser know each other: without this every call would leave a cycle to the collector."""
+        del self._parser
+
     @property
     def begun(self) -> bool:
         return self._size > 0
@@ -185,7 +189,7 @@ class Connection(asyncio.Protocol):
         gone. A cancelled exchange stays cancelled, caused by the Unclear it would have been.
         """
         assert self._transport is not None and self._reply is None, "it was fit"  # noqa: PT018 -- one question
-        self._reading = _Reading(self._limits.body)
+        reading = self._reading = _Reading(self._limits.body)
         self._end = end
         reply: asyncio.Future[Reply] = self._loop.create_future()
         self._reply = reply
@@ -203,6 +207,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             raise error from Unclear("cancelled", f"cancelled by the caller, phase {self._phase}")
         finally:
+            reading.forget()
             self._reading = self._reply = None
             self._fresh = False
             self._enter("idle", self._limits.idle)

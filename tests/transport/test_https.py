@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import socket
 import ssl
 import threading
@@ -599,6 +600,22 @@ async def test_a_reply_nobody_asked_for_is_not_taken_for_the_answer_to_the_next_
         await post(calls(other.url))  # meanwhile the client's loop has read the stray reply
         assert (await post(made)).body == b"<first/>"
         assert len(server.exchanges) == 2
+
+
+async def test_a_call_leaves_nothing_to_the_collector_of_cycles(calls: Make) -> None:
+    async with supplier(answering) as server:
+        made = calls(server.url)
+        await post(made)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await post(made)
+            # The server of the test has its own; parsers are of the client alone.
+            left = [each for each in gc.get_objects() if type(each).__name__ == "_Reading"]
+        finally:
+            gc.enable()
+    assert not left
 
 
 async def test_hundreds_of_calls_run_side_by_side(calls: Make) -> None:

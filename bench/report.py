@@ -46,6 +46,7 @@ def _figures(found: Sequence[Measurement]) -> Iterator[str]:
     yield from _machines(found)
     yield from _throughput(by)
     yield from _latency(by)
+    yield from _notifications(by)
     yield from _memory(by)
     yield from _growth(by)
     yield from _model(by)
@@ -116,6 +117,18 @@ def _latency(by: Groups) -> Iterator[str]:
     ]  # fmt: skip
     heads = ("L", "to request p50 ms", "p99", "reply to event p50 ms", "p99", "added in all p50 ms", "p99")
     yield from _table("Latency above the supplier's own", heads, rows)
+
+
+def _notifications(by: Groups) -> Iterator[str]:
+    found = _repeats(by.get("N", ()))
+    names = list(dict.fromkeys(name for ms in found for m in ms for name in m.figures))
+    rows = []
+    for ms in found:
+        given = ms[0].conditions
+        pace = given["rate"] if isinstance(given["rate"], str) else f"{given['rate']:g}/s"
+        way = "mutual TLS" if given["tls"] else "plain"
+        rows.append((f"{given['connections']} connections, {pace}, {way}", *(_of(ms, name) for name in names)))
+    yield from _table("Notifications", ("N", *(name.replace("_", " ") for name in names)), rows)
 
 
 def _memory(by: Groups) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page, open_page
-from adapter.app.start import before, encoders, load_catalogue, open_registry, until_available
+from adapter.app.start import before, encoders, load_catalogue, open_registry, traced, until_available
 from adapter.core.errors import Stop
 from adapter.server.admission import Admission
 from adapter.server.flow import Deployment, Server
@@ -101,6 +101,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
             ),
             log=log,
             metrics=metrics,
+            tracer=await stack.enter_async_context(traced(settings.telemetry)),
         )
         stack.callback(flow.close)
         if spool is not None:

@@ -4,7 +4,8 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -13,9 +14,9 @@ from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
-from adapter.settings import GroupProtocol, Kafka, Receiving, Vocabulary
+from adapter.settings import GroupProtocol, Kafka, Receiving, Telemetry, Vocabulary
 from adapter.suppliers import cityfibre
-from adapter.telemetry import Log, switch_debug
+from adapter.telemetry import Log, Tracer, open_tracer, switch_debug
 from adapter.transport.registry import HttpRegistry
 
 _Answer = TypeVar("_Answer")
@@ -75,6 +76,17 @@ def membership(kafka: Kafka, group: str) -> dict[str, str]:
         member["partition.assignment.strategy"] = "cooperative-sticky"
         member["session.timeout.ms"] = str(kafka.session_timeout // timedelta(milliseconds=1))
     return member
+
+
+@asynccontextmanager
+async def traced(telemetry: Telemetry) -> AsyncIterator[Tracer | None]:
+    """A tracer where one is asked for, its spans handed over at the end. Raises Stop."""
+    tracer = await asyncio.to_thread(open_tracer) if telemetry.tracing else None
+    try:
+        yield tracer
+    finally:
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
 
 
 async def until_available(what: str, ask: Callable[[], Awaitable[_Answer]], log: Log) -> _Answer:

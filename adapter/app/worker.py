@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page, open_page
-from adapter.app.start import before, encoders, load_catalogue, membership, open_registry, until_available
+from adapter.app.start import before, encoders, load_catalogue, membership, open_registry, traced, until_available
 from adapter.catalogue import Catalogue
 from adapter.core.avro import UnknownFields
 from adapter.core.command import Policy
@@ -84,6 +84,7 @@ async def worker(
             certificates.watch(lambda: tls.not_after)
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)
+        tracer = await stack.enter_async_context(traced(settings.telemetry))
         admin = Admin(client)
 
         async def count() -> int:
@@ -151,6 +152,7 @@ async def worker(
                 finished=flow.finished,
                 log=log,
                 metrics=metrics,
+                tracer=tracer,
             )
 
         def intake(listener: IntakeListener) -> Intake:

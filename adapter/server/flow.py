@@ -17,7 +17,7 @@ from adapter.ports import Answer, Arrival, Caller, Head, Outgoing, Peer, Publish
 from adapter.server.admission import Admission, Refused
 from adapter.server.keeper import Keeper, Kept
 from adapter.server.records import Records
-from adapter.telemetry import Log, Metrics
+from adapter.telemetry import Log, Metrics, Role, Tracer, parse_traceparent
 from adapter.telemetry import metrics as m
 
 _Result = TypeVar("_Result")
@@ -60,7 +60,9 @@ class Server:
         deployment: Deployment,
         log: Log,
         metrics: Metrics,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._admission = admission
         self._reader = reader
         self._answers = answers
@@ -132,6 +134,15 @@ class Server:
     # -- with the body -----------------------------------------------------------------------------------------------
 
     async def receive(self, arrival: Arrival) -> Answer:
+        if self._tracer is None:
+            return await self._receive(arrival)
+        parent = parse_traceparent(arrival.traceparent)
+        span = self._tracer.span("POST", Role.SERVER, parent, http__request__method="POST")
+        answer = await self._receive(replace(arrival, traceparent=str(span.trace)))
+        span.end(str(answer.status) if answer.status >= 500 else None, http__response__status_code=answer.status)
+        return answer
+
+    async def _receive(self, arrival: Arrival) -> Answer:
         began = time.monotonic()
         read = await self._aside(self._read, arrival) if _long(arrival) else self._read(arrival)
         answer = await (self._refuse(read, arrival) if isinstance(read, Refusal) else self._store(read, arrival))

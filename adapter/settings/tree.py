@@ -454,6 +454,10 @@ class Telemetry(Section):
     log_format: LogFormat = Field(
         default=LogFormat.AUTO, description="json, console, or auto: console on a terminal, else json."
     )
+    tracing: Switch = Field(
+        default=False,
+        description="Send spans by OpenTelemetry (OTLP over HTTP) to where the standard variables OTEL_… say.",
+    )
 
 
 class Tree(BaseSettings):

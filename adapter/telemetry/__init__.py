@@ -3,6 +3,7 @@
 from adapter.telemetry.logs import Log, start_logging, switch_debug
 from adapter.telemetry.metrics import METRICS, Kind, Metric, Metrics, OperationMeter, markdown
 from adapter.telemetry.trace import Trace, continued, parse_traceparent
+from adapter.telemetry.tracing import Role, Span, Tracer, open_tracer
 
 __all__ = [
     "METRICS",
@@ -11,9 +12,13 @@ __all__ = [
     "Metric",
     "Metrics",
     "OperationMeter",
+    "Role",
+    "Span",
     "Trace",
+    "Tracer",
     "continued",
     "markdown",
+    "open_tracer",
     "parse_traceparent",
     "start_logging",
     "switch_debug",

@@ -45,7 +45,7 @@ from adapter.core.soap import wrap
 from adapter.core.ticket import Ticket
 from adapter.ports import Calls, NotSent, Outgoing
 from adapter.ports import Unclear as UnclearCall
-from adapter.telemetry import Log, Metrics, continued
+from adapter.telemetry import Log, Metrics, Role, Span, Tracer, continued
 from adapter.telemetry import metrics as m
 from adapter.worker.assignment import Assignment, Item, Memory
 from adapter.worker.events import Events, kind, message_id
@@ -106,6 +106,7 @@ class Conductor:
     finished: Callable[[Assignment, Item], None]
     log: Log
     metrics: Metrics
+    tracer: Tracer | None = None
 
     async def run(self, assignment: Assignment, lane: bytes) -> None:
         """Take the commands of a lane in their order until there is none."""
@@ -144,7 +145,7 @@ class Conductor:
 class _Turn:
     """One command's turn in its lane."""
 
-    __slots__ = ("_a", "_body", "_c", "_command", "_item", "_lane", "_permit", "_reference", "_task")
+    __slots__ = ("_a", "_body", "_c", "_command", "_item", "_lane", "_permit", "_reference", "_span", "_task")
 
     def __init__(self, conductor: Conductor, assignment: Assignment, lane: bytes, item: Item) -> None:
         self._c = conductor
@@ -155,6 +156,7 @@ class _Turn:
         self._body: bytes | None = None
         self._reference: str | None = None
         """The supplier's, from the ticket of a command that leaves it out."""
+        self._span: Span | None = None
 
     async def take(self) -> None:
         a, item = self._a, self._item
@@ -163,6 +165,8 @@ class _Turn:
         try:
             task = self._task = await self._read()
             past = self._past()
+            if past is not None and self._c.tracer is not None:
+                task = self._task = self._traced(self._c.tracer, task)
         except Undecodable as why:
             await self._dead_letter(why)
             return
@@ -176,6 +180,25 @@ class _Turn:
             await self._conduct(past)
         finally:
             self._leave(None)
+
+    def _traced(self, tracer: Tracer, task: Task) -> Task:
+        """The task in a span of its own, below which its calls are and its events hang."""
+        source, topic = self._item.source, self._c.deployment.commands_topic
+        self._span = tracer.span(
+            f"process {topic}",
+            Role.CONSUMER,
+            task.trace,
+            messaging__system="kafka",
+            messaging__operation__type="process",
+            messaging__operation__name="process",
+            messaging__destination__name=topic,
+            messaging__destination__partition__id=str(source.partition),
+            messaging__kafka__offset=source.offset,
+            fault__operation=task.subject.operation.name,
+            fault__command__id=task.subject.command_id,
+        )
+        trace = self._span.trace
+        return replace(task, trace=trace, subject=replace(task.subject, traceparent=str(trace)))
 
     def _past(self) -> Past | None:
         """What is known of the command; None: it has ended or is under way, and this is a repeat.
@@ -428,7 +451,7 @@ class _Turn:
         verdict = await self._call(body)
         seconds = time.monotonic() - began
         meter = self._c.metrics.operation(task.subject.operation.name)
-        meter.call_seconds.observe(seconds)
+        meter.call_seconds.observe(seconds, self._exemplar())
         self._c.metrics.count(m.CALLS, task.subject.operation.name, type(verdict).__name__.lower())
         if isinstance(verdict, Accepted) and verdict.deviations:
             meter.reply_deviations.inc(verdict.deviations)
@@ -444,16 +467,29 @@ class _Turn:
             "soapaction": f'"{action}"',
             **self._c.reader.supplier.headers(operation, task.record),
         }
-        if task.trace is not None:
+        span = None
+        if self._c.tracer is not None:
+            span = self._c.tracer.span(
+                f"POST {operation.path}",
+                Role.CLIENT,
+                task.trace,
+                http__request__method="POST",
+                url__template=operation.path,
+                fault__operation=operation.name,
+                fault__attempt=self._command.attempts,
+            )
+            headers["traceparent"] = str(span.trace)
+        elif task.trace is not None:
             headers["traceparent"] = str(continued(task.trace))
         try:
             reply = await self._c.calls.post(operation.path, body, headers)
-        except NotSent as failure:
+        except (NotSent, UnclearCall) as failure:
             self._c.metrics.count(m.CALL_FAILURES, failure.reason)
-            return Unavailable(failure.reason)
-        except UnclearCall as failure:
-            self._c.metrics.count(m.CALL_FAILURES, failure.reason)
-            return Unclear(failure.reason)
+            if span is not None:
+                span.end(failure.reason)
+            return Unavailable(failure.reason) if isinstance(failure, NotSent) else Unclear(failure.reason)
+        if span is not None:
+            span.end(str(reply.status) if reply.status >= 400 else None, http__response__status_code=reply.status)
         try:
             return judge(
                 status=reply.status,
@@ -553,12 +589,14 @@ class _Turn:
             seconds = time.monotonic() - item.received
             self._c.metrics.count(m.OUTCOMES, name, outcome)
             if not isinstance(event, InDoubt):
-                self._c.metrics.operation(name).command_seconds.observe(seconds)
+                self._c.metrics.operation(name).command_seconds.observe(seconds, self._exemplar())
             fields: dict[str, Any] = {"code": event.code} if isinstance(event, Rejected) else {}
             if isinstance(event, InDoubt):
                 fields = {"reason": event.reason}
             write = self._c.log.warning if isinstance(event, InDoubt) else self._c.log.info
             write("outcome", outcome=outcome, attempts=attempts, seconds=round(seconds, 4), **fields, **self._about())
+            if self._span is not None and not isinstance(event, InDoubt):
+                self._span.end(fault__outcome=outcome, fault__attempts=attempts)
             if counted:
                 self._done()
 
@@ -702,6 +740,10 @@ class _Turn:
         self._c.log.error("lane halted", reason=reason, **self._place())
         self._a.waiting[self._lane] = reason
         await asyncio.get_running_loop().create_future()
+
+    def _exemplar(self) -> dict[str, str] | None:
+        trace = self._task.trace
+        return {"trace_id": trace.trace_id} if trace is not None and trace.sampled else None
 
     # -- for the log ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,92 @@
+"""Spans, as a collector of OpenTelemetry gets them: from command to call to event, from notification to event."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.server.bus import records
+from tests.server.conftest import PLAIN, notification
+from tests.support.estate import add, unique
+from tests.support.ports import free_port
+from tests.support.processes import Process, Processes
+from tests.support.rig import open_rig
+from tests.support.wait import eventually
+
+TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT: Final = "00f067aa0ba902b7"
+
+
+@asynccontextmanager
+async def collector(spans: list[Any]) -> AsyncIterator[str]:
+    async def take(request: web.Request) -> web.Response:
+        message = ExportTraceServiceRequest.FromString(await request.read())
+        spans.extend(span for r in message.resource_spans for scope in r.scope_spans for span in scope.spans)
+        return web.Response(content_type="application/x-protobuf")
+
+    app = web.Application()
+    app.router.add_post("/v1/traces", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_trace_goes_from_command_to_call_to_event_and_from_notification_to_event(
+    kafka: str, processes: Processes
+) -> None:
+    spans: list[Any] = []
+    async with open_rig(kafka) as rig, collector(spans) as endpoint:
+        more = {"PROJECTOR__GROUP_ID": f"{rig.topics.prefix}-projectors", "TELEMETRY__TRACING": "true"}
+        standard = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        process = processes.adapter("run", env=rig.environment(**PLAIN, **more) | standard)
+        await process.ready(lambda p: len(set(re.findall('"event":"(worker|server|projector) starts"', p.output))) == 3)
+        command = add(unique())
+        rig.estate.send(command, headers={"traceparent": f"00-{TRACE}-{PARENT}-01".encode()})
+        event = await rig.estate.final(command)
+        port = _said(process, '"event":"server starts","flow":"server","port":([0-9]+)')
+        asked = {"traceparent": f"00-{TRACE}-{PARENT[::-1]}-01"}
+        async with (
+            aiohttp.ClientSession() as client,
+            client.post(f"http://127.0.0.1:{port}/", data=notification(command.key), headers=asked) as answer,
+        ):
+            assert answer.status == 200
+        telemetry = _said(process, '"telemetry":"([^"]+)"')
+        openmetrics = {"Accept": "application/openmetrics-text"}
+        async with aiohttp.ClientSession() as client, client.get(f"{telemetry}/metrics", headers=openmetrics) as answer:
+            exposed = await answer.text()
+        await eventually(lambda: len(spans) >= 3, within=10, what="the spans")
+        events = records(rig.bootstrap, rig.topics.events)
+        heard = rig.twin.heard
+        assert await process.stop(within=30) == 0
+
+    found = {(span.name.split()[0], span.kind): span for span in spans}
+    work, call, received = found["process", 5], found["POST", 3], found["POST", 2]
+    assert work.name == f"process {rig.topics.commands}"
+    assert {span.trace_id.hex() for span in spans} == {TRACE}
+    assert work.parent_span_id.hex() == PARENT
+    assert call.parent_span_id == work.span_id
+    assert received.parent_span_id.hex() == PARENT[::-1]
+    assert heard[0].headers["traceparent"] == f"00-{TRACE}-{call.span_id.hex()}-01"
+    assert event.headers["traceparent"] == f"00-{TRACE}-{work.span_id.hex()}-01".encode()
+    told = [e.headers["traceparent"] for e in events if "FaultReportUpdated" in e.headers["ce_type"]]
+    assert told == [f"00-{TRACE}-{received.span_id.hex()}-01"]
+    said = {a.key: a.value.string_value or a.value.int_value for a in (*work.attributes, *call.attributes)}
+    assert said["messaging.system"] == "kafka"
+    assert said["http.response.status_code"] == 200
+    assert said["fault.outcome"] == "accepted"
+    assert f'# {{trace_id="{TRACE}"}}' in exposed, "an exemplar leads from the histogram to the trace"
+
+
+def _said(process: Process, pattern: str) -> str:
+    found = re.search(pattern, process.output)
+    assert found is not None, process.output
+    return found[1]

@@ -16,9 +16,11 @@ class CertificateReport:
         self._log = log
         self._metrics = metrics
         self._refused = False
+        self._not_after: Callable[[], Mapping[str, datetime]] = dict
 
     def watch(self, not_after: Callable[[], Mapping[str, datetime]]) -> None:
         """`not_after` gives the ends of validity of what is in use, by kind of file."""
+        self._not_after = not_after
         self._metrics.watch(
             m.CERTIFICATE_NOT_AFTER,
             lambda: {f"{self._direction}-{kind}": end.timestamp() for kind, end in not_after().items()},
@@ -32,3 +34,8 @@ class CertificateReport:
         else:
             ends = {kind: end.isoformat() for kind, end in reload.not_after.items()}
             self._log.info("new certificates in use", not_after=ends)
+
+    def status(self) -> dict[str, dict[str, str]]:
+        """Its part of the page at /status: when what is in use ends."""
+        ends = {kind: end.isoformat() for kind, end in self._not_after().items()}
+        return {f"{self._direction}_certificates": ends} if ends else {}

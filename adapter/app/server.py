@@ -128,7 +128,12 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
         page.show(
             "server",
             unready=list,  # a server without Kafka still answers: from the spool, or with 503
-            status=lambda: {"connections": listener.connections, "kafka_down": flow.keeper.down},
+            status=lambda: {
+                "connections": listener.connections,
+                "kafka_down": flow.keeper.down,
+                **({} if spool is None else {"spool": {"depth": spool.depth, "bytes": spool.size}}),
+                **certificates.status(),
+            },
         )
         await listener.open(limits.host, limits.port)
         stack.push_async_callback(listener.close, limits.stop_timeout.total_seconds())

@@ -184,7 +184,7 @@ async def worker(
         page.show(
             "worker",
             unready=lambda: [] if flow.intake.joined else ["not yet a member of the consumer group"],
-            status=lambda: report.status(flow, gate),
+            status=lambda: {**report.status(flow, gate), **certificates.status()},
         )
         log.info("worker starts", telemetry=page.url, topic=names.commands, group=group)
         flow.open()

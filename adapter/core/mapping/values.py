@@ -56,15 +56,17 @@ def quick(leaf: Leaf) -> Quick:
 
 
 def _quick_text(leaf: Leaf) -> Quick:
-    collapse = leaf.collapse
     longest = sys.maxsize if leaf.longest is None else leaf.longest
 
-    def read(text: str | None) -> str | None:
-        if not text or len(text) > longest or (collapse and fold(text) is not text):
-            return None
-        return text
+    def folded(text: str | None) -> str | None:
+        if text and text.isprintable() and "  " not in text and text[0] != " " != text[-1] and len(text) <= longest:
+            return text
+        return None
 
-    return read
+    def as_it_is(text: str | None) -> str | None:
+        return text if text and len(text) <= longest else None
+
+    return folded if leaf.collapse else as_it_is
 
 
 def _quick_time(text: str | None) -> datetime | None:

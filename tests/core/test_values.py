@@ -1,0 +1,53 @@
+"""What is read at once against what is read with care."""
+
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lxml import etree
+
+from adapter.core.mapping.notes import Notes
+from adapter.core.mapping.values import quick, scalar
+from adapter.core.xsd import Kind, Leaf
+from tests.strategies import xml_text
+
+LEAVES = {
+    "text": (Leaf(Kind.TEXT), "string"),
+    "folded": (Leaf(Kind.TEXT, collapse=True, not_blank=True), "string"),
+    "short": (Leaf(Kind.TEXT, collapse=True, longest=5), "string"),
+    "listed": (Leaf(Kind.TEXT, values=("a", "b")), "string"),
+    "boolean": (Leaf(Kind.BOOLEAN), "boolean"),
+    "time": (Leaf(Kind.DATE_TIME), "long"),
+    "date": (Leaf(Kind.DATE), "int"),
+    "number": (Leaf(Kind.INTEGER), "int"),
+}
+TIMES = st.from_regex(
+    r"[0-9]{4}-?[0-9W]{2}-?[0-9]{2}[T ][0-9]{2}:?[0-9]{2}(:?[0-9]{2}([.,][0-9]{1,7})?)?(Z|\+01:00)?", fullmatch=True
+)
+TEXTS = (
+    xml_text | TIMES | st.sampled_from(["", " ", "a", "a  b", " a", "a\n", "true", "false", "TRUE", "1", "2026-02-28"])
+)
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_what_is_taken_at_once_is_what_care_makes_of_it_and_strays_nowhere(name: str) -> None:
+    leaf, avro = LEAVES[name]
+    at_once, careful = quick(leaf), scalar(leaf, avro, ZoneInfo("Europe/London"))
+
+    @given(TEXTS)
+    def compare(text: str) -> None:
+        found = at_once(text)
+        if found is not None:
+            element, notes = etree.Element("x"), Notes()
+            element.text = text
+            assert careful(element, notes) == found
+            assert notes.noted == []
+
+    compare()
+
+
+def test_what_most_messages_hold_is_taken_at_once() -> None:
+    for name, text in (("folded", "SP-123ABC"), ("boolean", "true"), ("time", "2018-06-09T11:15:17.0001Z")):
+        assert quick(LEAVES[name][0])(text) is not None
+    assert quick(LEAVES["text"][0])(None) is None

@@ -61,6 +61,9 @@ successor may have waited the call's time out). `Policy.call_limit` includes it.
 _LAST_LOOK: Final = 10.0
 """Seconds to find out what became of a doubt whose time limit has passed while nobody was there."""
 
+_WHY: Final = 4 * TEXT_LIMIT
+"""Bytes by which an entry grows if an operator has its command sent again."""
+
 _STALE: Final = 10.0
 """Seconds after which a request that was written is written anew: it says when it was sent."""
 
@@ -307,11 +310,10 @@ class _Turn:
 
     def _too_large(self, kind: Kind) -> tuple[Problem, ...]:
         limit, source = self._c.deployment.largest_record, self._item.source
-        if 3 * _size(source) < limit:  # an entry repeats the id at most twice, and that is part of the value
+        if 3 * _size(source) + _WHY < limit:  # an entry repeats the id at most twice, and that is part of the value
             return ()
         entry = self._c.events.entry(self._entry(kind), source.partition)
-        size = _size(entry) + TEXT_LIMIT  # of who has it sent again
-        return (Problem("", "too large to be kept while it waits"),) if size > limit else ()
+        return (Problem("", "too large to be kept while it waits"),) if _size(entry) + _WHY > limit else ()
 
     def _write(self) -> tuple[Problem, ...]:
         """The request, stamped with this moment; or what forbids to write it."""

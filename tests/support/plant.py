@@ -209,7 +209,7 @@ class Bounded:
     window: Bounds = field(default_factory=lambda: Bounds(10_000, 10**8, 10_000))
     remembered: int = 10_000
     revoke: float = 2.0
-    reference_wait: float = 0.2
+    reference_wait: float = 30.0
     linger: float = 30.0
     largest: int = 10**7
 
@@ -444,12 +444,12 @@ class Plant:
         self.tickets[reference] = fold(self.tickets.get(reference), reference, event, policy).ticket
         await self.tell(self.tickets[reference])
 
-    async def tell(self, ticket: Ticket | None, *, key: bytes | None = None) -> None:
-        """What the projector writes of a ticket; None and its key: it is forgotten."""
+    async def tell(self, ticket: Ticket | None, *, key: bytes | None = None, value: bytes | None = None) -> None:
+        """What the projector writes of a ticket; None and its key: it is forgotten. `value`: other bytes."""
         key = key if ticket is None else ticket.reference.encode()
         assert key is not None
-        value = reference = None
-        if ticket is not None:
+        reference = None
+        if ticket is not None and value is None:
             out = io.BytesIO(b"\0" + self._ids["Ticket"].to_bytes(4, "big"))
             out.seek(0, io.SEEK_END)
             fastavro.schemaless_writer(out, self._parsed["Ticket"], ticket.record())

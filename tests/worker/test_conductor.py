@@ -379,10 +379,10 @@ async def test_what_is_unreadable_or_repeated_behind_a_doubt_does_not_hold_the_f
 
 
 async def test_a_command_the_journal_could_not_keep_is_rejected_before_it_is_called_or_parked(plant: Plant) -> None:
-    plant.bus.largest = 1500
-    plant.hire(0, limits=Bounded(parked_after=0.01, largest=1500))
+    plant.bus.largest = 9000
+    plant.hire(0, limits=Bounded(parked_after=0.01, largest=9000))
     plant.desk.answers = silent
-    held, huge = add("T-1"), [amend(key, serviceAffected="S" * 1450) for key in ("T-1", "T-2")]
+    held, huge = add("T-1"), [amend(key, serviceAffected="S" * 8950) for key in ("T-1", "T-2")]
     plant.send(held, *huge)
     await plant.caught_up()
     for command in huge:

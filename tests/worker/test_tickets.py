@@ -258,7 +258,7 @@ async def test_an_operator_settles_a_doubt(plant: Plant, ruling: str) -> None:
 
 
 async def test_of_a_notification_and_a_decision_the_first_counts(plant: Plant) -> None:
-    plant.hire(0)
+    plant.hire(0, limits=Bounded(reference_wait=0.05))
     plant.bus.tickets_away = True
     decided, confirmed = amend("T-1"), amend("T-2")
     await doubted(plant, decided)
@@ -329,6 +329,21 @@ async def test_a_repeat_waits_for_a_supplier_that_is_away(plant: Plant) -> None:
     plant.desk.answers = accepted
     event = await plant.final(command)
     assert settled(event.record) == ("ACCEPTED", "OPERATOR", "joe: asked them; sent again, and accepted")
+
+
+async def test_a_command_is_taken_on_only_if_the_journal_can_keep_it_with_why_it_is_sent_again(plant: Plant) -> None:
+    plant.hire(0, limits=Bounded(largest=9000))
+    plant.desk.answers = silent
+    small, large = amend("T-1", serviceAffected="S" * 400), amend("T-2", serviceAffected="S" * 5500)
+    plant.send(small, large)
+    assert (await plant.final(large)).record["problems"] == [
+        {"path": "", "text": "too large to be kept while it waits"}
+    ]
+    await plant.until(lambda: plant.types(small) == ["CommandOutcomeUnknown"])
+    await plant.project()
+    await plant.decide(small, "REPEAT", why="é" * 5000)
+    plant.desk.answers = busy
+    await plant.until(lambda: plant.kinds(small)[-1] is Kind.CLEARED)
 
 
 # -- doubts and successors ---------------------------------------------------------------------------------------------
@@ -410,7 +425,7 @@ async def test_a_repeat_that_waited_ends_settled_at_its_next_owner(plant: Plant)
 
 async def test_what_waits_behind_a_doubt_is_parked_while_the_tickets_cannot_be_read(plant: Plant) -> None:
     plant.bus.tickets_away = True
-    plant.hire(0, limits=Bounded(parked_after=0.01))
+    plant.hire(0, limits=Bounded(parked_after=0.01, reference_wait=0.05))
     command, behind = amend("T-1"), amend("T-1")
     await doubted(plant, command)
     plant.send(behind)
@@ -438,14 +453,3 @@ async def test_tickets_that_were_not_asked_for_a_while_are_followed_on_from_wher
     await doubted(plant, doubtful)
     await plant.notice("T-1", "AMENDED")
     await plant.final(doubtful)
-
-
-async def test_the_registry_may_be_away_when_a_ticket_tells(plant: Plant) -> None:
-    hand = plant.hire(0)
-    command = amend("T-1", maintainerFaultReference="CF-1")
-    await doubted(plant, command)
-    plant.registry.away = True
-    await plant.notice("T-1", "AMENDED")
-    await plant.until(lambda: hand.lines.named("registry not available"))
-    plant.registry.away = False
-    await plant.final(command)

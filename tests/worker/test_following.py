@@ -1,0 +1,221 @@
+"""What the worker knows of tickets, question by question, over a feed and a store in memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+import pytest
+
+from adapter.core.avro import UnknownFields
+from adapter.core.avro.decoders import Decoders
+from adapter.core.errors import Stop, Unavailable
+from adapter.core.ticket import Origin, Ticket
+from adapter.ports import Checkpoint, Passing
+from adapter.worker.tickets import Tickets
+from tests.support.bus import Bus, Feed, Schemas, Shelf, Shelves
+from tests.support.plant import Lines, Plant, known
+
+NOW: Final = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+
+
+def ticket(theirs: str | None = "CF-1") -> Ticket:
+    return Ticket("T-1", Origin.BUYER, NOW, NOW, maintainer_reference=theirs)
+
+
+class Desk:
+    """Tickets as a worker has them, on a disk that may be that of another worker before it."""
+
+    def __init__(self, plant: Plant, shelves: Shelves) -> None:
+        self.feed = Feed(plant.bus)
+        self.lines = Lines()
+        self.failures: list[Exception] = []
+        self.tickets = Tickets(
+            feed=self.feed,
+            stores=shelves,
+            decoders=Decoders(plant.registry, tuple(known().tickets.values()), UnknownFields.IGNORE),
+            partitions=len(plant.bus.tickets),
+            linger=30.0,
+            failed=self.failures.append,
+            log=self.lines,
+        )
+
+
+@asynccontextmanager
+async def desk(plant: Plant, shelves: Shelves | None = None) -> AsyncIterator[Desk]:
+    opened = Desk(plant, shelves or Shelves())
+    try:
+        yield opened
+    finally:
+        await opened.tickets.close()
+
+
+async def test_a_ticket_is_as_its_newest_record_says(plant: Plant) -> None:
+    async with desk(plant) as ours:
+        assert await ours.tickets.ticket(b"T-1") is None
+        assert await ours.tickets.reference(b"T-1") is None
+        for theirs in (None, "CF-1", "CF-2"):
+            await plant.tell(ticket(theirs))
+        await plant.until(lambda: _kept(ours) == 3)
+        assert await ours.tickets.ticket(b"T-1") == ticket("CF-2")
+        assert await ours.tickets.reference(b"T-1") == "CF-2"
+
+
+def _kept(ours: Desk) -> int:
+    """Up to where what was told is kept."""
+    return max((store.checkpoint.tickets for store in _shelves(ours) if store.checkpoint), default=0) - 1
+
+
+def _shelves(ours: Desk) -> list[Shelf]:
+    shelves = ours.tickets._stores
+    assert isinstance(shelves, Shelves)
+    return list(shelves.stores.values())
+
+
+async def test_a_ticket_that_was_forgotten_is_none(plant: Plant) -> None:
+    await plant.tell(ticket())
+    await plant.tell(None, key=b"T-1")
+    async with desk(plant) as ours:
+        assert await ours.tickets.ticket(b"T-1") is None
+        assert await ours.tickets.reference(b"T-1") is None
+
+
+async def test_who_watches_hears_the_ticket_as_it_is_and_every_later_state(plant: Plant) -> None:
+    await plant.tell(ticket(None))
+    async with desk(plant) as ours:
+        with ours.tickets.watch(b"T-1") as one, ours.tickets.watch(b"T-1") as other:
+            assert await one.changed() == ticket(None)
+            await plant.tell(ticket("CF-1"))
+            assert await one.changed() == ticket("CF-1")
+            assert await other.changed() == ticket("CF-1"), "only the newest counts"
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await one.changed()
+
+
+async def test_a_ticket_that_is_kept_from_before_is_told_to_who_watches(plant: Plant) -> None:
+    shelves = Shelves()
+    await plant.tell(ticket())
+    async with desk(plant, shelves) as before:
+        await before.tickets.reference(b"T-1")
+    async with desk(plant, shelves) as ours:
+        with ours.tickets.watch(b"T-1") as watch:
+            assert await watch.changed() == ticket()
+        assert [start for _, start in ours.feed.asked] == [2], "from where the other has left"
+
+
+class Late(Feed):
+    """Its fetches take until they are let go."""
+
+    def __init__(self, bus: Bus) -> None:
+        super().__init__(bus)
+        self.asking = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def fetch(self, partition: int, offset: int) -> Passing | None:
+        found = await super().fetch(partition, offset)
+        self.asking.set()
+        await self.go.wait()
+        return found
+
+
+async def test_a_record_that_is_fetched_late_does_not_hide_a_newer_one(plant: Plant) -> None:
+    shelves = Shelves()
+    await plant.tell(ticket("CF-1"))
+    async with desk(plant, shelves) as before:
+        await before.tickets.reference(b"T-1")
+    async with desk(plant, shelves) as ours:
+        late = ours.tickets._feed = Late(plant.bus)
+        with ours.tickets.watch(b"T-1") as watch:
+            await late.asking.wait()
+            await plant.tell(ticket("CF-2"))
+            assert await watch.changed() == ticket("CF-2")
+            late.go.set()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await watch.changed()
+
+
+async def test_the_registry_may_be_away_when_a_ticket_tells(plant: Plant) -> None:
+    await plant.tell(ticket("CF-1"))
+    async with desk(plant) as ours:
+        plant.registry.away = True
+        with ours.tickets.watch(b"T-1") as watch:
+            hearing = asyncio.ensure_future(watch.changed())
+            await plant.until(lambda: ours.lines.named("registry not available"))
+            await plant.tell(ticket("CF-2"))
+            plant.registry.away = False
+            assert await hearing == ticket("CF-2")
+
+
+class Slow(Schemas):
+    """Its answers take until they are let go."""
+
+    def __init__(self, texts: dict[int, str]) -> None:
+        super().__init__(texts)
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def schema(self, identifier: int) -> str | None:
+        self.asked.set()
+        await self.go.wait()
+        return await super().schema(identifier)
+
+
+async def test_what_comes_while_a_ticket_is_decoded_is_told_after_it(plant: Plant) -> None:
+    plant.registry = slow = Slow(plant.registry.texts)
+    await plant.tell(ticket("CF-1"))
+    async with desk(plant) as ours:
+        with ours.tickets.watch(b"T-1") as watch:
+            hearing = asyncio.ensure_future(watch.changed())
+            await slow.asked.wait()
+            await plant.tell(ticket("CF-2"))
+            await plant.until(lambda: _kept(ours) == 2)
+            slow.go.set()
+            assert await hearing == ticket("CF-1")
+            async with asyncio.timeout(5):
+                assert await watch.changed() == ticket("CF-2")
+
+
+async def test_bytes_that_are_no_ticket_tell_nothing(plant: Plant) -> None:
+    async with desk(plant) as ours:
+        with ours.tickets.watch(b"T-1") as watch:
+            hearing = asyncio.ensure_future(watch.changed())
+            await plant.tell(ticket(), value=b"\1")
+            await plant.until(lambda: ours.lines.named("ticket not readable"))
+            await plant.tell(ticket())
+            assert await hearing == ticket()
+
+
+async def test_a_topic_that_cannot_be_identified_yet_is_asked_again(plant: Plant) -> None:
+    class Away(Feed):
+        answers = [Unavailable("no answer")]
+
+        async def identity(self) -> str:
+            if self.answers:
+                raise self.answers.pop()
+            return await super().identity()
+
+    await plant.tell(ticket())
+    async with desk(plant) as ours:
+        ours.tickets._feed = Away(plant.bus)
+        assert await ours.tickets.reference(b"T-1") == "CF-1"
+        assert ours.lines.named("tickets not readable")
+
+
+async def test_a_disk_that_takes_nothing_more_ends_the_worker(plant: Plant) -> None:
+    class Full(Shelf):
+        async def save(self, tickets: object, checkpoint: Checkpoint) -> None:  # noqa: ARG002 -- the protocol's
+            raise Stop("ADAPTER_WORKER__STORE: the disk is full")
+
+    class FullShelves(Shelves):
+        async def open(self, partition: int, identity: str) -> Shelf:  # noqa: ARG002 -- the protocol's
+            return Full()
+
+    async with desk(plant, FullShelves()) as ours:
+        asking = asyncio.ensure_future(ours.tickets.reference(b"T-1"))
+        await plant.tell(ticket())
+        await plant.until(lambda: ours.failures)
+        asking.cancel()
+    assert [str(error) for error in ours.failures] == ["ADAPTER_WORKER__STORE: the disk is full"]

@@ -130,6 +130,9 @@ def _objects(file: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
         return
     try:
         whole = json.loads(text)
+    except RecursionError:
+        problems.append(f"{name}: is nested too deeply")
+        return
     except ValueError:
         yield from _lines(name, text, problems)
         return

@@ -68,7 +68,9 @@ def test_everything_wrong_in_all_files_is_told_and_nothing_is_sent(
     one.write_text('{"command": "AddFaultReport", "faultDetails": {"typ": "X", "triageComplete": "yes"}}')
     many.write_text(json.dumps([fine | {"commandId": "a"}, fine | {"commandId": "a"}, 7, {"command": "Add"}, {}]))
     lines.write_text(json.dumps(fine) + "\n\n{broken\n")
-    assert main(["send", str(one), str(many), str(lines), str(tmp_path / "none.json"), str(tmp_path)]) == 2
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    assert main(["send", *map(str, (one, many, lines, deep, tmp_path / "none.json", tmp_path))]) == 2
     told = problems(capsys)
     for expected in (
         f"{one}: buyerFaultReference: is required",
@@ -76,6 +78,7 @@ def test_everything_wrong_in_all_files_is_told_and_nothing_is_sent(
         f"{one}: faultDetails.triageComplete: is not true or false",
         f"{many}, item 2: commandId: another command here has the same",
         f"{many}, item 3: is not a JSON object",
+        f"{deep}: is nested too deeply",
         f"{tmp_path / 'none.json'}: No such file or directory",
         f"{tmp_path}: Is a directory",
     ):

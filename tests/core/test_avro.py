@@ -407,7 +407,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         "size": "7",
         "done": 1,
         "colour": "PINK",
-        "notes": [{"text": "a"}, {"by": 7, "txt": "b"}],
+        "notes": [{"text": "a"}, {"by": 7, "txt": "b"}, {"text": "\ud800"}],
         "first": "x",
     }
     with pytest.raises(Refused) as refused:
@@ -423,6 +423,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         "notes[1].text: is required",
         "notes[1].by: is not a text",
         "notes[1].txt: unknown field, is it text?",
+        "notes[2].text: has half a character (a lone surrogate), which UTF-8 can't carry",
         "first: is not an object",
     ]
 

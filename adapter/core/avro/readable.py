@@ -3,6 +3,7 @@ fields at their default may be left out.
 """
 
 import difflib
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any, Final
@@ -67,6 +68,9 @@ def _read(kind: Type, value: Any, path: str, problems: list[Problem]) -> Any:  #
         case Primitive("int" | "long" as name, None), int() if not _RANGES[name][0] <= value <= _RANGES[name][1]:
             problems.append(Problem(path, f"beyond {name}"))
             return None
+        case Primitive("string", None), str() if _SURROGATE.search(value):
+            problems.append(Problem(path, "has half a character (a lone surrogate), which UTF-8 can't carry"))
+            return None
         case Primitive(name, None), _ if type(value) is _JSON.get(name):
             return value
         case _:
@@ -74,6 +78,7 @@ def _read(kind: Type, value: Any, path: str, problems: list[Problem]) -> Any:  #
             return None
 
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _JSON: Final = {"boolean": bool, "int": int, "long": int, "string": str, "double": float, "float": float}
 _RANGES: Final = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 _WORDS: Final = {

@@ -1,9 +1,9 @@
 """`adapter demo` as a person starts it."""
 
 import re
+import resource
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,11 +55,13 @@ def demo(processes: Processes, folder: Path) -> Starter:
 
 
 async def test_on_the_mock_cluster_every_outcome_is_the_expected_one(demo: Starter, folder: Path) -> None:
-    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = demo()
-    assert await process.ended(within=40) == 0, process.tail()
+    assert await process.ended(within=90) == 0, process.tail()
     output = process.output
-    assert time.monotonic() - began < 20
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # It waits for about seven seconds, for groups to form and time limits to pass; all else is work.
+    assert spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime < 8
     assert GOOD in output
     assert "MOCK cluster" in output
     for command in load(cityfibre.supplier()).commands:
@@ -90,7 +92,7 @@ async def test_on_a_real_cluster_too_and_its_topics_are_gone_afterwards(
 ) -> None:
     more = ("--registry", request.getfixturevalue("apicurio")) if given_registry else ()
     process = demo("--kafka", kafka, *more)
-    assert await process.ended(within=60) == 0, process.tail()
+    assert await process.ended(within=100) == 0, process.tail()
     assert GOOD in process.output
     assert "MOCK" not in process.output
     assert "|rdkafka#" not in process.output
@@ -102,7 +104,7 @@ async def test_on_a_real_cluster_too_and_its_topics_are_gone_afterwards(
 
 async def test_an_outcome_that_is_not_the_expected_one_fails_it(processes: Processes, folder: Path) -> None:
     process = processes.start(sys.executable, "-c", SABOTAGED, env={"TMPDIR": str(folder)})
-    assert await process.ended(within=40) == 1, process.tail()
+    assert await process.ended(within=90) == 1, process.tail()
     output = process.output
     rejected = "CommandRejected by adapter: invalid"
     assert "all as expected" not in output
@@ -126,7 +128,7 @@ async def test_an_interrupt_stops_it_cleanly(demo: Starter, folder: Path) -> Non
 
 async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, processes: Processes, folder: Path) -> None:
     process = demo("--keep")
-    await process.ready(lambda process: "--wait" in process.output, within=40)
+    await process.ready(lambda process: "--wait" in process.output, within=90)
     assert GOOD in process.output
     kcat = re.search(r"kcat -b (\S+) -t (\S+) -s value=avro -r (\S+)", process.output)
     assert kcat is not None

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import resource
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -16,6 +17,7 @@ from tests.server.conftest import PLAIN, notification, port_of
 from tests.support.certificates import Trials
 from tests.support.processes import Process, Processes
 from tests.support.rig import open_rig
+from tests.support.wait import eventually
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\n"
 QUICK = {"SERVER__IDLE_TIMEOUT": "1s", "SERVER__BODY_TIMEOUT": "1s"}
@@ -186,3 +188,35 @@ async def test_ten_thousand_idle_connections_leave_room_for_others(target: Targe
         await asyncio.gather(*(writer.wait_closed() for _, writer in idle), return_exceptions=True)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+
+
+async def test_over_tls_too_who_has_no_certificate_or_never_begins_harms_nobody(
+    kafka: str, processes: Processes, trials: Trials
+) -> None:
+    good = trials.good
+    tls = {
+        "SERVER__HOST": "127.0.0.1",
+        "SERVER__PORT": "0",
+        "SERVER__TLS__CERTIFICATE": str(good.server_certificate),
+        "SERVER__TLS__KEY": str(good.server_key),
+        "SERVER__TLS__CA": str(good.ca),
+        "SERVER__MAX_CONNECTIONS": "50",
+    }
+    async with open_rig(kafka) as rig:
+        process = processes.adapter("server", env=rig.environment(**tls))
+        await process.ready(port_of, within=30)
+        port = port_of(process)
+        mute = [await asyncio.open_connection("127.0.0.1", port) for _ in range(200)]
+        context = ssl.create_default_context(cafile=str(good.ca))
+        async with aiohttp.ClientSession() as client:
+            with pytest.raises(aiohttp.ClientError):
+                await client.post(f"https://127.0.0.1:{port}/", data=notification("T-1"), ssl=context)
+            context = ssl.create_default_context(cafile=str(good.ca))
+            context.load_cert_chain(good.client_certificate, good.client_key)
+            async with client.post(f"https://127.0.0.1:{port}/", data=notification("T-1"), ssl=context) as reply:
+                assert reply.status == 200
+        for _, writer in mute:
+            writer.close()
+        await eventually(lambda: "PEER_DID_NOT_RETURN_A_CERTIFICATE" in process.output)
+        assert await process.stop() == 0
+        assert "Traceback" not in process.output

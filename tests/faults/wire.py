@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import socket
 import struct
 import threading
@@ -72,7 +73,7 @@ class Wire:
     @property
     def abandoned(self) -> int:
         """Those among them whose client has gone."""
-        return sum(_ended(link.client) for link in list(self._links))
+        return sum(link.client_gone for link in list(self._links))
 
     def begin(self, trouble: Trouble) -> None:
         """Lasts until `heal`, but RESET is over at once. One trouble at a time."""
@@ -138,7 +139,7 @@ class Wire:
             if isinstance(error, OSError):
                 return
             raise
-        link = _Link(reader, writer, up_writer)
+        link = _Link(writer, up_writer)
         self._links.add(link)
         ways = (self._carry(link, reader, up_writer, reply=False), self._carry(link, up_reader, writer, reply=True))
         tasks = [asyncio.ensure_future(way) for way in ways]
@@ -181,7 +182,7 @@ class Wire:
                     case _:
                         pass
                 # A request must not come later than its caller could have waited: no limit of his can cover that.
-                if not reply and _ended(source):
+                if not reply and link.client_gone:
                     return
                 sink.write(data)
                 await sink.drain()
@@ -227,23 +228,31 @@ class Wires:
 class _Link:
     """One connection on a wire."""
 
-    def __init__(self, client: asyncio.StreamReader, *writers: asyncio.StreamWriter) -> None:
-        self.client = client
-        self._writers = writers
+    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self._client = client
+        self._server = server
         self.dead = False
 
+    @property
+    def client_gone(self) -> bool:
+        """Whether it has ended the connection, as the system knows it: the loop may be behind."""
+        if self._client.transport.is_closing():
+            return True
+        try:
+            with socket.socket(fileno=os.dup(self._client.get_extra_info("socket").fileno())) as same:
+                return same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def reset(self) -> None:
-        for writer in self._writers:
+        for writer in (self._client, self._server):
             _reset(writer)
 
     def end(self) -> None:
-        for writer in self._writers:
+        for writer in (self._client, self._server):
             writer.close()
-
-
-def _ended(source: asyncio.StreamReader) -> bool:
-    """Whether its other side has gone, also if there is something left to read."""
-    return source.exception() is not None or bool(getattr(source, "_eof", False))
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -174,14 +174,14 @@ def unfinished(stage: Stage, conditions: Conditions) -> Measurement:
         run.settings |= {"ADAPTER_SUPPLIER__READ_TIMEOUT": "600s", "ADAPTER_SUPPLIER__TOTAL_TIMEOUT": "600s"}
         run.settings |= {"ADAPTER_SUPPLIER__CONNECT_TIMEOUT": "60s"}
         worker = run.start()
-        wait_until(lambda: "partition started" in worker.output, within=60, what="a partition")
+        wait_until(lambda: "partition started" in worker.output, within=180, what="a partition")
         time.sleep(3)
         idle, began = cpu(worker.pid), time.monotonic()
         time.sleep(10)
         idle_share = (cpu(worker.pid) - idle) / (time.monotonic() - began)
         empty = memory(worker.pid)[0]
         run.fill()
-        wait_until(lambda: run.twin.summary()["most_at_once"] >= conditions.in_flight, within=60, what="calls")
+        wait_until(lambda: run.twin.summary()["most_at_once"] >= conditions.in_flight, within=180, what="calls")
         time.sleep(5)
         figures = {
             "memory_idle_mib": round(empty, 1),

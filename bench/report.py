@@ -137,10 +137,11 @@ def _memory(by: Groups) -> Iterator[str]:
         ("R", "restart with {commands:,} commands waiting"),
         ("M full", "a full window"),
         ("M load", "{minutes:g} min of load"),
+        ("T", "the projector with {tickets:,} tickets"),
     ):
         for ms in _repeats(by.get(case, ())):
             rows += [(what.format(**ms[0].conditions), name, _of(ms, name)) for name in ms[0].figures]
-    yield from _table("Restart and memory", ("when", "what", "found"), rows)
+    yield from _table("Restart, memory, tickets", ("when", "what", "found"), rows)
 
 
 def _growth(by: Groups) -> Iterator[str]:

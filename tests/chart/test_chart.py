@@ -2,6 +2,8 @@
 
 import copy
 import importlib.util
+import json
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -333,6 +335,17 @@ def test_the_setup_job_does_what_is_asked() -> None:
     assert steps(topics="check", schemas="check") == [["topics", "plan"], ["schemas", "check", "--registry"]]
     assert steps(topics="off") == [["schemas", "register"]]
     assert steps(topics="off", schemas="off") == []
+
+
+@needs_helm
+def test_the_query_of_the_test_is_a_whole_command() -> None:
+    """Compared with the golden one that says the least."""
+    minimal = CHART.parents[1] / "tests/golden/cityfibre/QueryAppointmentAvailability/minimal/command.json"
+    wanted = json.loads(minimal.read_text(encoding="utf-8")).keys() - {"commandId", "issuedAt"}
+    sent = json.loads(find(render(_with("tests.query", value=True)), "ConfigMap", "adapter-test")["data"]["query.json"])
+    assert sent.pop("command") == "QueryAppointmentAvailability"
+    assert sent.keys() == wanted
+    assert date.fromisoformat(sent["appointmentsFrom"]) > datetime.now(UTC).date()
 
 
 @needs_helm

@@ -172,16 +172,20 @@ def unfinished(stage: Stage, conditions: Conditions) -> Measurement:
     with _Run(stage, conditions) as run:
         # Calls that do not end as long as we look.
         run.settings |= {"ADAPTER_SUPPLIER__READ_TIMEOUT": "600s", "ADAPTER_SUPPLIER__TOTAL_TIMEOUT": "600s"}
-        run.settings |= {"ADAPTER_SUPPLIER__CONNECT_TIMEOUT": "60s"}
+        run.settings |= {"ADAPTER_SUPPLIER__CONNECT_TIMEOUT": "60s", "ADAPTER_WORKER__STOP_TIMEOUT": "700s"}
         worker = run.start()
-        wait_until(lambda: "partition started" in worker.output, within=180, what="a partition")
+        wait_until(lambda: run.lives(worker) and "partition started" in worker.output, within=180, what="a partition")
         time.sleep(3)
         idle, began = cpu(worker.pid), time.monotonic()
         time.sleep(10)
         idle_share = (cpu(worker.pid) - idle) / (time.monotonic() - began)
         empty = memory(worker.pid)[0]
         run.fill()
-        wait_until(lambda: run.twin.summary()["most_at_once"] >= conditions.in_flight, within=180, what="calls")
+        wait_until(
+            lambda: run.lives(worker) and run.twin.summary()["most_at_once"] >= conditions.in_flight,
+            within=180,
+            what="calls",
+        )
         time.sleep(5)
         figures = {
             "memory_idle_mib": round(empty, 1),
@@ -265,7 +269,7 @@ class _Run:
         return self._workers[-1]
 
     def first_call(self, workers: Sequence[Process]) -> float:
-        wait_until(lambda: self._alive(workers) and self.twin.summary()["requests"], within=60, what="the first call")
+        wait_until(lambda: self.lives(*workers) and self.twin.summary()["requests"], within=60, what="the first call")
         return float(self.twin.calls()[0]["received"])
 
     def marks(self, workers: Sequence[Process], wanted: int) -> tuple[_Mark, _Mark, _Mark]:
@@ -278,7 +282,7 @@ class _Run:
         while (calls := self.twin.summary()["requests"]) < at_least:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{calls} calls after {_LIMIT} s:\n{workers[0].tail()}")
-            self._alive(workers)
+            self.lives(*workers)
             time.sleep(_LOOK)
         used = sum(cpu(worker.pid) for worker in workers)
         return _Mark(time.monotonic(), calls, used, cpu(self.twin.process.pid), machine_busy())
@@ -287,7 +291,7 @@ class _Run:
         """Wait until every command's offset is committed: its event and its end are in the same transaction."""
 
         def done() -> bool:
-            self._alive(workers)
+            self.lives(*workers)
             return self._committed() >= wanted
 
         wait_until(done, within=60, what="every command being committed")
@@ -331,7 +335,8 @@ class _Run:
         finally:
             consumer.close()
 
-    def _alive(self, workers: Sequence[Process]) -> bool:
+    def lives(self, *workers: Process) -> bool:
+        """True; RuntimeError with its last lines if one has ended."""
         for worker in workers:
             if worker.exit_code is not None:
                 raise RuntimeError(f"the worker ended with {worker.exit_code}:\n{worker.tail()}")

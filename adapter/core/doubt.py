@@ -1,7 +1,7 @@
 """What a ticket says of one of its commands that is in doubt: the first word that tells counts.
 
-A notification tells that the command was taken, if it is of a kind that fits the operation and was received after the
-call. An operator's decision tells whatever it says. Both come in the order of the events topic.
+A notification tells that the command was taken, or refused, if it is of a kind that fits the operation and was received
+after the call. An operator's decision tells whatever it says. Both come in the order of the events topic.
 """
 
 from collections.abc import Mapping
@@ -25,9 +25,10 @@ def settlement(
     since the epoch) at the earliest. None: nothing yet.
     """
     decision = _decision(ticket, command_id, attempts)
-    kind = _confirmed(operation, sent_at, ticket.heard if decision is None else decision.heard)
+    kind = _telling(operation, sent_at, ticket.heard if decision is None else decision.heard)
     if kind is not None:
-        return Settled(Settlement.ACCEPTED, Settler.NOTIFICATION, f"the supplier has sent: {kind}")
+        end = Settlement.REJECTED if kind in operation.refused_by else Settlement.ACCEPTED
+        return Settled(end, Settler.NOTIFICATION, f"the supplier has sent: {kind}")
     if decision is None:
         return None
     text = f"{decision.who}: {decision.why}"[:TEXT_LIMIT]
@@ -44,8 +45,9 @@ def _decision(ticket: Ticket, command_id: str, attempts: int) -> Decision | None
     return None
 
 
-def _confirmed(operation: Operation, sent_at: float, heard: Mapping[str, datetime]) -> str | None:
+def _telling(operation: Operation, sent_at: float, heard: Mapping[str, datetime]) -> str | None:
     """The kind of the notification that tells, the first of them."""
     after = datetime.fromtimestamp(sent_at, UTC)
-    told = [(at, kind) for kind, at in heard.items() if kind in operation.confirmed_by and at > after]
+    kinds = operation.confirmed_by | operation.refused_by
+    told = [(at, kind) for kind, at in heard.items() if kind in kinds and at > after]
     return min(told)[1] if told else None

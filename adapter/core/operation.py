@@ -86,6 +86,9 @@ class Operation:
     """For NEVER: kinds of notification (symbols of the event's Kind) that tell, received after a call whose outcome is
     unknown, that it was taken. Empty: no notification tells."""
 
+    refused_by: frozenset[str] = frozenset()
+    """The same of kinds that tell that it was refused."""
+
     needs_reference: bool = False
     """It can't be made without the supplier's reference: a command that leaves it out waits for its ticket to have one.
     """

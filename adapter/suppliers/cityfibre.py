@@ -50,7 +50,8 @@ def supplier(*, reservation_key_rule: Mode = Mode.REFUSE, unique_references: boo
                 key="buyerFaultReference",
                 repeat=Repeat.KEYED if unique_references else Repeat.NEVER,
                 doubt_limit=timedelta(hours=48),
-                confirmed_by=KINDS,  # it speaks of a ticket that this report has opened
+                confirmed_by=KINDS - {"REJECTED"},  # it speaks of a ticket that this report has opened
+                refused_by=frozenset({"REJECTED"}),
                 rules=_reservation_key(reservation_key_rule),
                 already_done=_REFERENCE_TAKEN if unique_references else None,
             ),

@@ -99,14 +99,20 @@ def test_nothing_was_heard_and_nothing_decided() -> None:
 @pytest.mark.parametrize(
     ("operation", "kind", "fits"),
     [
-        *((ADD, kind, True) for kind in sorted(KINDS)),
+        *((ADD, kind, True) for kind in sorted(KINDS - {"REJECTED"})),
         *((AMEND, kind, kind == "AMENDED") for kind in sorted(KINDS)),
         *((RESERVE, kind, False) for kind in sorted(KINDS)),
     ],
 )
-def test_what_notification_tells_that_a_call_was_taken(operation: Operation, kind: str, *, fits: bool) -> None:
+def test_what_notification_tells_what_became_of_a_call(operation: Operation, kind: str, *, fits: bool) -> None:
     expected = by_notification(kind) if fits else None
     assert told(doubt(1, operation), notice(2, kind), operation=operation) == expected
+
+
+def test_a_report_whose_ticket_the_supplier_calls_rejected_was_refused() -> None:
+    refused = Settled(Settlement.REJECTED, Settler.NOTIFICATION, "the supplier has sent: REJECTED")
+    assert told(doubt(1, ADD), notice(2, "REJECTED"), operation=ADD) == refused
+    assert told(doubt(1, ADD), notice(2, "REJECTED"), notice(3, "ACCEPTED"), operation=ADD) == refused
 
 
 def test_a_notification_may_come_before_the_doubt_is_published() -> None:
@@ -193,7 +199,7 @@ def test_a_long_reason_is_cut() -> None:
     assert len(settled.text or "") == TEXT_LIMIT
 
 
-def test_every_kind_of_the_events_schema_confirms_a_report() -> None:
+def test_every_kind_of_the_events_schema_tells_of_a_report() -> None:
     schema = json.loads((Path(__file__).parents[2] / "schemas/avro/events/FaultReportUpdated.avsc").read_text())
     (kind,) = (f["type"] for f in schema["fields"] if f["name"] == "kind")
-    assert set(kind["symbols"]) == ADD.confirmed_by
+    assert set(kind["symbols"]) == ADD.confirmed_by | ADD.refused_by

@@ -139,9 +139,11 @@ def test_news_of_a_ticket_needs_the_suppliers_reference_and_nothing_else_does() 
     assert needy == ["RequestFaultReportUpdate"]
 
 
-def test_what_notifications_confirm_a_call_in_doubt_is_data() -> None:
-    confirmed = {o.name: o.confirmed_by for o in cityfibre.supplier().operations if o.confirmed_by}
-    assert confirmed == {"AddFaultReport": KINDS, "AmendFaultReport": frozenset({"AMENDED"})}
+def test_what_notifications_tell_of_a_call_in_doubt_is_data() -> None:
+    operations = cityfibre.supplier().operations
+    confirmed = {o.name: o.confirmed_by for o in operations if o.confirmed_by}
+    assert confirmed == {"AddFaultReport": KINDS - {"REJECTED"}, "AmendFaultReport": frozenset({"AMENDED"})}
+    assert {o.name: o.refused_by for o in operations if o.refused_by} == {"AddFaultReport": frozenset({"REJECTED"})}
 
 
 @pytest.mark.parametrize(

@@ -27,22 +27,28 @@ ROUNDS: Final = 25
 PER_ROUND: Final = 40
 LOAD: Final = f"""
 import json, subprocess, sys
-sent = 0
+total = 0
 for number in range({ROUNDS}):
     commands = [dict(command="AddFaultReport", buyerFaultReference=f"LOAD-{{number}}-{{n}}", serviceAffected="S18650",
                      reporterContactDetails={{}}, endUserContactDetails={{}},
                      faultDetails=dict(type="IMPAIRED_SERVICE", description="Slow")) for n in range({PER_ROUND})]
-    send = ["adapter", "send", "-", "--wait"]
+    send = ["adapter", "send", "-", "--wait", "--timeout", "2m"]
     done = subprocess.run(send, input=json.dumps(commands), text=True, capture_output=True)
-    print(number, done.returncode, flush=True)
-    if done.returncode:
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    # What a starved broker did not take was not sent, and the sender has said so.
+    sent = {{line["key"] for line in lines if "sent" in line}}
+    ended = {{line["key"] for line in lines if line.get("event") == "FaultReportAdded"}}
+    total += len(sent)
+    print(number, len(sent), len(ended), flush=True)
+    if not sent <= ended:
         sys.exit(done.stdout + done.stderr)
+print("total", total)
 """
-COUNT: Final = f"""
+COUNT: Final = """
 import collections, os, sys
 from confluent_kafka import Consumer, TopicPartition
-consumer = Consumer({{"bootstrap.servers": os.environ["ADAPTER_KAFKA__BOOTSTRAP_SERVERS"], "group.id": "count",
-                     "isolation.level": "read_committed", "enable.partition.eof": False}})
+consumer = Consumer({"bootstrap.servers": os.environ["ADAPTER_KAFKA__BOOTSTRAP_SERVERS"], "group.id": "count",
+                     "isolation.level": "read_committed", "enable.partition.eof": False})
 partitions = consumer.list_topics("fault.events", timeout=10).topics["fault.events"].partitions
 consumer.assign([TopicPartition("fault.events", p, 0) for p in partitions])
 found = collections.Counter()
@@ -53,7 +59,7 @@ while messages := consumer.consume(10000, timeout=5):
             found[message.key(), kind] += 1
 kinds = collections.Counter(kind for _, kind in found)
 print(dict(kinds), "most of one:", max(found.values()))
-sys.exit(not (kinds == {{"fault.event.FaultReportAdded": {ROUNDS * PER_ROUND}}} and max(found.values()) == 1))
+sys.exit(not (kinds.keys() == {"fault.event.FaultReportAdded"} and len(found) >= TOTAL and max(found.values()) == 1))
 """
 
 
@@ -160,14 +166,14 @@ def test_installs_passes_its_test_is_upgraded_under_load_without_loss_and_leaves
     print(run("helm", "test", "adapter", f"-n={NAMESPACE}", "--logs"))
 
     job("load", LOAD)
-    wait_until(
-        lambda: "\n1 0" in kubectl("logs", "load") if phase("load") == "Running" else False, within=60, what="load"
-    )
+    wait_until(lambda: phase("load") == "Running" and "\n1 " in kubectl("logs", "load"), within=60, what="load")
     for number in range(2):
         values["labels"] = {"upgrade": str(number)}
         helm("upgrade", values=values)
-    print(succeed("load", within=300))
-    job("count", COUNT)
+    said = succeed("load", within=400)
+    total = int(said.rpartition("total ")[2])
+    assert total >= ROUNDS * PER_ROUND / 2, f"too little was sent to prove anything\n{said}"
+    job("count", COUNT.replace("TOTAL", str(total)))
     print(succeed("count", within=60))
 
     values["settings"]["kafka"]["bootstrap_servers"] = "nowhere.estate:9092"

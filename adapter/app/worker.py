@@ -38,6 +38,7 @@ from adapter.worker.flow import Wiring, Worker
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger
 from adapter.worker.reader import Decoders, Reader
+from adapter.worker.request import Requests, Terms
 from adapter.worker.tickets import Tickets
 from adapter.worker.window import Bounds
 
@@ -140,7 +141,14 @@ async def worker(
         def conductor(flow: Worker) -> Conductor:
             return Conductor(
                 reader=Reader(known, registry, unknown_fields),
-                calls=calls,
+                requests=Requests(
+                    supplier=known.supplier,
+                    calls=calls,
+                    terms=_terms(settings),
+                    log=log,
+                    metrics=metrics,
+                    tracer=tracer,
+                ),
                 gate=gate,
                 ledger=flow.ledger,
                 events=events,
@@ -318,9 +326,9 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _deployment(settings: Settings) -> Deployment:
+def _terms(settings: Settings) -> Terms:
     supplier = settings.supplier
-    return Deployment(
+    return Terms(
         protocol={
             "api_version": supplier.api_version,
             "buyer_identifier": supplier.buyer_identifier,
@@ -329,8 +337,13 @@ def _deployment(settings: Settings) -> Deployment:
         },
         accepted_codes=supplier.accepted_codes,
         soap_actions=supplier.soap_actions,
-        commands_topic=settings.topics.names().commands,
         reply_limits=Limits(size=supplier.max_reply_bytes),
+    )
+
+
+def _deployment(settings: Settings) -> Deployment:
+    return Deployment(
+        commands_topic=settings.topics.names().commands,
         largest_record=settings.topics.max_message_bytes,
         parked_after=settings.worker.parked_after.total_seconds(),
         parked=settings.worker.parked_per_ticket,

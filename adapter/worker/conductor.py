@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -27,31 +27,25 @@ from adapter.core.command import (
     Rejected,
     Seek,
     Settled,
-    Unavailable,
-    Unclear,
     Untouched,
     Verdict,
     Wait,
 )
-from adapter.core.document import Limits
 from adapter.core.doubt import TEXT_LIMIT, settlement
-from adapter.core.errors import Abandoned, Refused, Undecodable
-from adapter.core.errors import Unavailable as RegistryUnavailable
+from adapter.core.errors import Abandoned, Refused, Unavailable, Undecodable
 from adapter.core.journal import Entry, Kind, Source
 from adapter.core.operation import Problem, Repeat
-from adapter.core.outcome import judge
 from adapter.core.retry import Backoff, BreakerState
-from adapter.core.soap import wrap
 from adapter.core.ticket import Ticket
-from adapter.ports import Calls, NotSent, Outgoing
-from adapter.ports import Unclear as UnclearCall
-from adapter.telemetry import Log, Metrics, Role, Span, Tracer, continued
+from adapter.ports import Outgoing
+from adapter.telemetry import Log, Metrics, Role, Span, Tracer
 from adapter.telemetry import metrics as m
 from adapter.worker.assignment import Assignment, Item, Memory
-from adapter.worker.events import Events, kind, message_id
+from adapter.worker.events import Events, kind
 from adapter.worker.gate import Gate, Permit
 from adapter.worker.ledger import Ledger, Work
 from adapter.worker.reader import Reader, Task
+from adapter.worker.request import Requests
 from adapter.worker.tickets import Tickets, Watch
 
 INTENT_LIFE: Final = 5.0
@@ -75,15 +69,9 @@ _ASK_AGAIN: Final = Backoff(first=0.2, longest=5.0)
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What every request says of us, and what counts as a yes."""
+    """Where commands come from, and how much may be kept of what waits."""
 
-    protocol: Mapping[str, Any]
-    """Protocol values that do not depend on the command."""
-    accepted_codes: frozenset[int]
-    soap_actions: Mapping[str, str]
-    """SOAPAction per operation name; the operation's own where absent."""
     commands_topic: str
-    reply_limits: Limits
     largest_record: int
     """Bytes a record may have with all its headers; nothing larger can be stored."""
     parked_after: float
@@ -97,7 +85,7 @@ class Conductor:
     """Runs lanes. `finished` hears of every record that is done, after the commit."""
 
     reader: Reader
-    calls: Calls
+    requests: Requests
     gate: Gate
     ledger: Ledger
     events: Events
@@ -244,7 +232,7 @@ class _Turn:
         while True:
             try:
                 return await self._c.reader.read(self._item.source)
-            except RegistryUnavailable as error:
+            except Unavailable as error:
                 attempt += 1
                 self._c.log.warning("registry not available", reason=str(error), attempt=attempt)
                 await self._sleep(_ASK_AGAIN.delay(attempt, random.random()), "registry")  # noqa: S311 -- jitter
@@ -316,25 +304,11 @@ class _Turn:
         return (Problem("", "too large to be kept while it waits"),) if _size(entry) + _WHY > limit else ()
 
     def _write(self) -> tuple[Problem, ...]:
-        """The request, stamped with this moment; or what forbids to write it."""
-        task, subject = self._task, self._task.subject
-        supplier = self._c.reader.supplier
-        record = task.record
-        if self._reference is not None:
-            record = {**record, supplier.notification.supplier_reference: self._reference}
+        """Write the request as it is to be sent now; what forbids to write it."""
         try:
-            element = task.compiled.writer.write(
-                record,
-                {
-                    **self._c.deployment.protocol,
-                    "sent_at": datetime.now(UTC),
-                    "message_id": message_id(subject.command_id),
-                    "correlation_id": subject.correlation_id or message_id(subject.command_id),
-                },
-            )
+            self._body = self._c.requests.write(self._task, self._reference)
         except Refused as refused:
             return refused.problems
-        self._body = wrap(element, headers=supplier.soap_headers(subject.operation, task.record))
         return ()
 
     # -- the ticket ----------------------------------------------------------------------------------------------------
@@ -450,7 +424,7 @@ class _Turn:
         body, self._body = self._body, None
         assert body is not None, "it was written"
         began = time.monotonic()
-        verdict = await self._call(body)
+        verdict = await self._c.requests.send(task, body, attempt=command.attempts, about=self._about)
         seconds = time.monotonic() - began
         meter = self._c.metrics.operation(task.subject.operation.name)
         meter.call_seconds.observe(seconds, self._exemplar())
@@ -459,52 +433,6 @@ class _Turn:
             meter.reply_deviations.inc(verdict.deviations)
         self._leave(verdict)
         return command.answered(time.time(), verdict, self._c.gate.breaker.successes)
-
-    async def _call(self, body: bytes) -> Verdict:
-        task = self._task
-        operation = task.subject.operation
-        action = self._c.deployment.soap_actions.get(operation.name, operation.soap_action)
-        headers = {
-            "content-type": "text/xml; charset=utf-8",
-            "soapaction": f'"{action}"',
-            **self._c.reader.supplier.headers(operation, task.record),
-        }
-        span = None
-        if self._c.tracer is not None:
-            span = self._c.tracer.span(
-                f"POST {operation.path}",
-                Role.CLIENT,
-                task.trace,
-                http__request__method="POST",
-                url__template=operation.path,
-                fault__operation=operation.name,
-                fault__attempt=self._command.attempts,
-            )
-            headers["traceparent"] = str(span.trace)
-        elif task.trace is not None:
-            headers["traceparent"] = str(continued(task.trace))
-        try:
-            reply = await self._c.calls.post(operation.path, body, headers)
-        except (NotSent, UnclearCall) as failure:
-            self._c.metrics.count(m.CALL_FAILURES, failure.reason)
-            if span is not None:
-                span.end(failure.reason)
-            return Unavailable(failure.reason) if isinstance(failure, NotSent) else Unclear(failure.reason)
-        if span is not None:
-            span.end(str(reply.status) if reply.status >= 400 else None, http__response__status_code=reply.status)
-        try:
-            return judge(
-                status=reply.status,
-                headers=reply.headers,
-                body=reply.body,
-                reader=task.compiled.reader,
-                accepted_codes=self._c.deployment.accepted_codes,
-                limits=self._c.deployment.reply_limits,
-                now=datetime.now(UTC),
-            )
-        except Exception:  # it was sent: whatever we have overlooked, the outcome is unknown
-            self._c.log.exception("reply not readable", status=reply.status, **self._about())
-            return Unclear("unreadable-reply")
 
     # -- what is written down ------------------------------------------------------------------------------------------
 

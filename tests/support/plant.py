@@ -38,6 +38,7 @@ from adapter.worker.flow import Wiring, Worker
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger
 from adapter.worker.reader import Decoders, Reader
+from adapter.worker.request import Requests, Terms
 from adapter.worker.tickets import Tickets
 from adapter.worker.window import Bounds
 from tests.support import bus
@@ -304,7 +305,13 @@ class Plant:
         def conductor(flow: Worker) -> Conductor:
             return Conductor(
                 reader=Reader(self.catalogue, self.registry, UnknownFields.REJECT),
-                calls=self.desk.door(member),
+                requests=Requests(
+                    supplier=self.catalogue.supplier,
+                    calls=self.desk.door(member),
+                    terms=_TERMS,
+                    log=lines,
+                    metrics=metrics,
+                ),
                 gate=gate,
                 ledger=flow.ledger,
                 events=events,
@@ -544,21 +551,17 @@ def answer(call: Call, reply: Callable[[Call], Reply] = accepted) -> None:
     call.answer.set_result(reply(call))
 
 
+_TERMS = Terms(
+    protocol={"api_version": "1", "buyer_identifier": "SP", "seller_identifier": "CF", "reseller_id": None},
+    accepted_codes=frozenset({200, 201}),
+    soap_actions={},
+    reply_limits=Limits(size=10**6),
+)
+
+
 def _deployment(at: Bounded) -> Deployment:
     return Deployment(
-        protocol={
-            "api_version": "1",
-            "buyer_identifier": "SP",
-            "seller_identifier": "CF",
-            "reseller_id": None,
-        },
-        accepted_codes=frozenset({200, 201}),
-        soap_actions={},
-        commands_topic="commands",
-        reply_limits=Limits(size=10**6),
-        largest_record=at.largest,
-        parked_after=at.parked_after,
-        parked=at.parked,
+        commands_topic="commands", largest_record=at.largest, parked_after=at.parked_after, parked=at.parked
     )
 
 

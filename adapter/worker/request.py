@@ -1,0 +1,108 @@
+"""One request to the supplier: written from a command, sent, and what came back judged."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from adapter.core.command import Unavailable, Unclear, Verdict
+from adapter.core.document import Limits
+from adapter.core.operation import Supplier
+from adapter.core.outcome import judge
+from adapter.core.soap import wrap
+from adapter.ports import Calls, NotSent
+from adapter.ports import Unclear as UnclearCall
+from adapter.telemetry import Log, Metrics, Role, Tracer, continued
+from adapter.telemetry import metrics as m
+from adapter.worker.events import message_id
+from adapter.worker.reader import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What every request says of us, and what counts as a yes."""
+
+    protocol: Mapping[str, Any]
+    """Protocol values that do not depend on the command."""
+    accepted_codes: frozenset[int]
+    soap_actions: Mapping[str, str]
+    """SOAPAction per operation name; the operation's own where absent."""
+    reply_limits: Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """Writes the requests of one deployment and makes the calls."""
+
+    supplier: Supplier
+    calls: Calls
+    terms: Terms
+    log: Log
+    metrics: Metrics
+    tracer: Tracer | None = None
+
+    def write(self, task: Task, reference: str | None) -> bytes:
+        """The request, stamped with this moment, with the supplier's reference where the command leaves it out.
+
+        Raises Refused with what forbids to write it.
+        """
+        subject, supplier = task.subject, self.supplier
+        record = task.record
+        if reference is not None:
+            record = {**record, supplier.notification.supplier_reference: reference}
+        element = task.compiled.writer.write(
+            record,
+            {
+                **self.terms.protocol,
+                "sent_at": datetime.now(UTC),
+                "message_id": message_id(subject.command_id),
+                "correlation_id": subject.correlation_id or message_id(subject.command_id),
+            },
+        )
+        return wrap(element, headers=supplier.soap_headers(subject.operation, task.record))
+
+    async def send(self, task: Task, body: bytes, *, attempt: int, about: Callable[[], Mapping[str, Any]]) -> Verdict:
+        """Send it once and say what came of it. `about` tells a log line which command it is."""
+        operation = task.subject.operation
+        action = self.terms.soap_actions.get(operation.name, operation.soap_action)
+        headers = {
+            "content-type": "text/xml; charset=utf-8",
+            "soapaction": f'"{action}"',
+            **self.supplier.headers(operation, task.record),
+        }
+        span = None
+        if self.tracer is not None:
+            span = self.tracer.span(
+                f"POST {operation.path}",
+                Role.CLIENT,
+                task.trace,
+                http__request__method="POST",
+                url__template=operation.path,
+                fault__operation=operation.name,
+                fault__attempt=attempt,
+            )
+            headers["traceparent"] = str(span.trace)
+        elif task.trace is not None:
+            headers["traceparent"] = str(continued(task.trace))
+        try:
+            reply = await self.calls.post(operation.path, body, headers)
+        except (NotSent, UnclearCall) as failure:
+            self.metrics.count(m.CALL_FAILURES, failure.reason)
+            if span is not None:
+                span.end(failure.reason)
+            return Unavailable(failure.reason) if isinstance(failure, NotSent) else Unclear(failure.reason)
+        if span is not None:
+            span.end(str(reply.status) if reply.status >= 400 else None, http__response__status_code=reply.status)
+        try:
+            return judge(
+                status=reply.status,
+                headers=reply.headers,
+                body=reply.body,
+                reader=task.compiled.reader,
+                accepted_codes=self.terms.accepted_codes,
+                limits=self.terms.reply_limits,
+                now=datetime.now(UTC),
+            )
+        except Exception:  # it was sent: whatever we have overlooked, the outcome is unknown
+            self.log.exception("reply not readable", status=reply.status, **about())
+            return Unclear("unreadable-reply")

@@ -16,7 +16,7 @@ from adapter.catalogue import GROUPS, SubjectStrategy
 from adapter.demo import registry as registries
 from adapter.settings import Settings, load
 from adapter.suppliers import cityfibre
-from adapter.telemetry import Metrics, start_logging
+from adapter.telemetry import METRICS, Metrics, start_logging
 from adapter.transport.registry import HttpRegistry
 from adapter.twin import Twin
 from adapter.worker.flow import Worker
@@ -58,7 +58,10 @@ class Member:
     running: "asyncio.Task[None]"
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a metric (without the product's prefix); 0 if it was never counted."""
+        """The value of a metric (without the product's prefix); 0 if it was never counted. AssertionError for a name
+        that no metric has.
+        """
+        assert any(re.fullmatch(rf"fault_adapter_{name}", metric.full_name) for metric in METRICS), name
         text, _ = self.metrics.exposition("text/plain")
         for line in text.decode().splitlines():
             match = re.fullmatch(rf"fault_adapter_{name}(?:\{{(.*)\}})? (\S+)", line)

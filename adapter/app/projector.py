@@ -10,7 +10,15 @@ from uuid import uuid4
 
 from adapter import catalogue
 from adapter.app.page import Page, open_page
-from adapter.app.start import before, encoders, membership, open_registry, until_available
+from adapter.app.start import (
+    before,
+    encoders,
+    membership,
+    not_committed,
+    open_registry,
+    transactions_observer,
+    until_available,
+)
 from adapter.core.avro import UnknownFields
 from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Stop
@@ -25,7 +33,6 @@ from adapter.projector.records import Records
 from adapter.settings import Projecting
 from adapter.suppliers import cityfibre
 from adapter.telemetry import Log, Metrics
-from adapter.telemetry import metrics as m
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.consumer import CommandConsumer, introduce
 from adapter.transport.kafka.producer import TransactionalProducer
@@ -105,17 +112,10 @@ async def projector(
             transactional_id=f"{settings.kafka.transactional_id_prefix}-{socket.gethostname()}-{uuid4().hex}",
             timeout=settings.kafka.transaction_timeout,
             max_message_bytes=settings.topics.max_message_bytes,
-            report=lambda why: _not_committed(why, log, metrics),
+            report=lambda why: not_committed(why, log, metrics),
         )
         stack.push_async_callback(transactor.close)
         await transactor.open()
-        committed = metrics.counter(m.TRANSACTIONS, "committed")
-        seconds, records = metrics.histogram(m.TRANSACTION_SECONDS), metrics.histogram(m.TRANSACTION_RECORDS)
-
-        def observe(took: float, count: int) -> None:
-            committed.inc()
-            seconds.observe(took)
-            records.observe(count)
 
         def intake(listener: IntakeListener) -> Intake:
             assert isinstance(listener, Projector)
@@ -151,7 +151,7 @@ async def projector(
                 ),
                 check=check,
                 revoke_limit=_revoke_limit(settings),
-                observe=observe,
+                observe=transactions_observer(metrics),
                 log=log,
                 metrics=metrics,
             )
@@ -200,8 +200,3 @@ def _stores(folder: Path | None, log: Log) -> SqliteStores:
         cache=_CACHE,
         damaged=lambda path: log.error("tickets on disk damaged", made_anew=str(path)),
     )
-
-
-def _not_committed(why: str, log: Log, metrics: Metrics) -> None:
-    metrics.count(m.TRANSACTIONS, "aborted")
-    log.warning("transaction not committed", reason=why)

@@ -16,7 +16,8 @@ from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
 from adapter.settings import GroupProtocol, Kafka, Receiving, Telemetry, Vocabulary
 from adapter.suppliers import cityfibre
-from adapter.telemetry import Log, Tracer, open_tracer, switch_debug
+from adapter.telemetry import Log, Metrics, Tracer, open_tracer, switch_debug
+from adapter.telemetry import metrics as m
 from adapter.transport.registry import HttpRegistry
 
 _Answer = TypeVar("_Answer")
@@ -136,3 +137,22 @@ def stop_on_signals(log: Log) -> asyncio.Event:
         loop.add_signal_handler(number, asked, number.name)
     loop.add_signal_handler(signal.SIGUSR1, lambda: log.warning("log level", now=switch_debug()))
     return stop
+
+
+def transactions_observer(metrics: Metrics) -> Callable[[float, int], None]:
+    """Counts transactions; hears (seconds, records) of each."""
+    committed = metrics.counter(m.TRANSACTIONS, "committed")
+    seconds, records = metrics.histogram(m.TRANSACTION_SECONDS), metrics.histogram(m.TRANSACTION_RECORDS)
+
+    def observe(took: float, count: int) -> None:
+        committed.inc()
+        seconds.observe(took)
+        records.observe(count)
+
+    return observe
+
+
+def not_committed(why: str, log: Log, metrics: Metrics) -> None:
+    """A transaction came to nothing: it is counted, and what was in it is sent again."""
+    metrics.count(m.TRANSACTIONS, "aborted")
+    log.warning("transaction not committed", reason=why)

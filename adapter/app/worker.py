@@ -11,7 +11,17 @@ from uuid import uuid4
 
 from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page, open_page
-from adapter.app.start import before, encoders, load_catalogue, membership, open_registry, traced, until_available
+from adapter.app.start import (
+    before,
+    encoders,
+    load_catalogue,
+    membership,
+    not_committed,
+    open_registry,
+    traced,
+    transactions_observer,
+    until_available,
+)
 from adapter.catalogue import Catalogue
 from adapter.core.avro import UnknownFields
 from adapter.core.command import Policy
@@ -114,7 +124,7 @@ async def worker(
             transactional_id=f"{settings.kafka.transactional_id_prefix}-{socket.gethostname()}-{uuid4().hex}",
             timeout=settings.kafka.transaction_timeout,
             max_message_bytes=settings.topics.max_message_bytes,
-            report=lambda why: _not_committed(why, log, metrics),
+            report=lambda why: not_committed(why, log, metrics),
         )
         stack.push_async_callback(transactor.close)
         await transactor.open()
@@ -129,7 +139,7 @@ async def worker(
             encoders=encoding,
         )
         memory = Memory(settings.worker.remembered_commands)
-        observe = _observer(metrics)
+        observe = transactions_observer(metrics)
 
         def failed(error: Exception) -> None:
             flow.failed(error)
@@ -225,19 +235,6 @@ def _partitions(settings: Settings, admin: Admin) -> int:
         found = ", ".join(f"{name} has {counts[name]}" for name in keyed)
         raise Stop(f"topics of one key must have the same number of partitions: {found}")
     return counts[names.commands]
-
-
-def _observer(metrics: Metrics) -> Callable[[float, int], None]:
-    """Counts transactions."""
-    committed = metrics.counter(m.TRANSACTIONS, "committed")
-    seconds, records = metrics.histogram(m.TRANSACTION_SECONDS), metrics.histogram(m.TRANSACTION_RECORDS)
-
-    def observe(took: float, count: int) -> None:
-        committed.inc()
-        seconds.observe(took)
-        records.observe(count)
-
-    return observe
 
 
 @asynccontextmanager
@@ -348,8 +345,3 @@ def _deployment(settings: Settings) -> Deployment:
         parked_after=settings.worker.parked_after.total_seconds(),
         parked=settings.worker.parked_per_ticket,
     )
-
-
-def _not_committed(why: str, log: Log, metrics: Metrics) -> None:
-    metrics.count(m.TRANSACTIONS, "aborted")
-    log.warning("transaction not committed", reason=why)

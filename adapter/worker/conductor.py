@@ -98,6 +98,8 @@ class Conductor:
     log: Log
     metrics: Metrics
     tracer: Tracer | None = None
+    wall: Callable[[], float] = time.time
+    """The system's clock: seconds since the epoch. It may be set while we run."""
 
     async def run(self, assignment: Assignment, lane: bytes) -> None:
         """Take the commands of a lane in their order until there is none."""
@@ -134,12 +136,17 @@ class Conductor:
 
 
 class _Turn:
-    """One command's turn in its lane."""
+    """One command's turn in its lane.
 
-    __slots__ = ("_a", "_body", "_c", "_command", "_item", "_lane", "_permit", "_reference", "_span", "_task")
+    The system's clock is read when it begins and then goes on evenly: whoever sets the clock meanwhile neither ends a
+    time limit of this command nor draws it out.
+    """
+
+    __slots__ = ("_a", "_body", "_c", "_command", "_item", "_lane", "_permit", "_reference", "_span", "_task", "_zero")
 
     def __init__(self, conductor: Conductor, assignment: Assignment, lane: bytes, item: Item) -> None:
         self._c = conductor
+        self._zero = conductor.wall() - time.monotonic()
         self._a = assignment
         self._lane = lane
         self._item = item
@@ -221,7 +228,7 @@ class _Turn:
         if a.recovered is None or offset not in a.recovered.finished:  # else its end lies in the journal already
             self._c.metrics.operation(task.subject.operation.name).repeated.inc()
             if self._c.ended(a, command_id):
-                work.entry = Entry(Kind.SETTLED, command_id, offset, task.digest, time.time())
+                work.entry = Entry(Kind.SETTLED, command_id, offset, task.digest, self._now())
                 work.records = (self._c.events.entry(work.entry, a.partition),)
             elif command_id in a.unfinished:
                 a.repeated[command_id] = offset
@@ -261,8 +268,8 @@ class _Turn:
                         self._journal(Kind.CLEARED)
                     self._c.metrics.count(m.RETRIES, operation.name, reason)
                     self._a.calling.discard(self._lane)
-                    await self._sleep(until - time.time(), reason)
-                    action = command.resumed(time.time())
+                    await self._sleep(until - self._now(), reason)
+                    action = command.resumed(self._now())
                 case Publish(event):
                     await self._publish(event)
                     action = command.published()
@@ -279,7 +286,7 @@ class _Turn:
             if problems:
                 return self._command.refuse(problems, "invalid")
         if isinstance(past, Untouched) and self._leaves_out_reference():
-            return self._command.seek(time.time())
+            return self._command.seek(self._now())
         return self._proceed(past)
 
     def _proceed(self, past: Past) -> Action:
@@ -289,7 +296,7 @@ class _Turn:
                 return self._command.refuse(problems, "invalid")
             for warning in self._task.warnings:
                 self._c.log.warning("rule broken", problem=str(warning), **self._about())
-        return self._command.begin(time.time(), past)
+        return self._command.begin(self._now(), past)
 
     def _unstorable(self) -> tuple[Problem, ...]:
         """What forbids to take on a command that the journal could not keep, should its outcome be in doubt."""
@@ -336,10 +343,10 @@ class _Turn:
         self._a.waiting[self._lane] = "ticket"
         try:
             with suppress(TimeoutError):
-                async with _deadline(self._task.not_after if needed else until):
+                async with self._by(self._task.not_after if needed else until):
                     self._reference = await self._c.tickets.reference(key)
                 if needed and self._reference is None:
-                    async with _deadline(until):
+                    async with self._by(until):
                         with self._c.tickets.watch(key) as watch:
                             while self._reference is None:
                                 ticket = await watch.changed()
@@ -349,7 +356,7 @@ class _Turn:
         finally:
             self._a.waiting.pop(self._lane, None)
         if needed and self._reference is None:
-            return self._command.unfound(time.time(), why)
+            return self._command.unfound(self._now(), why)
         return self._proceed(past)
 
     # -- calls ---------------------------------------------------------------------------------------------------------
@@ -367,7 +374,7 @@ class _Turn:
             if not_after is None:
                 self._permit = await self._c.gate.enter(self._lane)
             else:
-                async with asyncio.timeout(max(0.0, not_after - time.time())):
+                async with self._by(not_after):
                     self._permit = await self._c.gate.enter(self._lane)
         except TimeoutError:
             return False
@@ -388,9 +395,9 @@ class _Turn:
         command = self._command
         if not await self._enter_gate():
             command.forgone()
-            return command.resumed(time.time())
+            return command.resumed(self._now())
         self._a.check(safe=True)
-        at = time.time()
+        at = self._now()
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._journal(Kind.INTENT, attempt=attempt, at=at, committed=committed)
         await committed
@@ -400,18 +407,18 @@ class _Turn:
             self._journal(Kind.CLEARED)
             raise
         action = command.intended(at)
-        if time.time() - at < INTENT_LIFE:
+        if self._now() - at < INTENT_LIFE:
             return action
         self._leave(None)
         self._journal(Kind.CLEARED)
         command.forgone()
-        return command.resumed(time.time())
+        return command.resumed(self._now())
 
     async def _post(self) -> Action:
         command, task = self._command, self._task
         if self._permit is None and not await self._enter_gate():
             command.forgone()
-            return command.resumed(time.time())
+            return command.resumed(self._now())
         before = self._a.outcomes.get(self._lane)
         if before is not None:
             await before
@@ -432,7 +439,7 @@ class _Turn:
         if isinstance(verdict, Accepted) and verdict.deviations:
             meter.reply_deviations.inc(verdict.deviations)
         self._leave(verdict)
-        return command.answered(time.time(), verdict, self._c.gate.breaker.successes)
+        return command.answered(self._now(), verdict, self._c.gate.breaker.successes)
 
     # -- what is written down ------------------------------------------------------------------------------------------
 
@@ -463,7 +470,7 @@ class _Turn:
             if kind is Kind.SETTLED
             else self._item.source.offset,
             digest=self._task.digest,
-            at=time.time() if at is None else at,
+            at=self._now() if at is None else at,
             attempt=command.attempts if attempt is None else attempt,
             unclear_since=command.unclear_since,
             until=until,
@@ -547,14 +554,22 @@ class _Turn:
             self._done()
 
         if resident is not None:  # it could be read once, or it would not be one
-            entry = replace(resident, kind=Kind.SETTLED, at=time.time(), source=None)
+            entry = replace(resident, kind=Kind.SETTLED, at=self._now(), source=None)
             a.residents.pop(resident.command_id, None)
         else:
-            entry = Entry(Kind.SETTLED, "", item.source.offset, item.source.digest(), time.time())
+            entry = Entry(Kind.SETTLED, "", item.source.offset, item.source.digest(), self._now())
         finish = item.source.offset if resident is None else None
         self._enter(Work(a, (letter, self._c.events.entry(entry, a.partition)), entry, finish=finish, then=then))
 
     # -- waiting -------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        """Seconds since the epoch."""
+        return self._zero + time.monotonic()
+
+    def _by(self, until: float | None) -> asyncio.Timeout:
+        """Raises TimeoutError at that time (seconds since the epoch), at the earliest after what can be had at once."""
+        return asyncio.timeout(None if until is None else max(0.0, until - self._now()))
 
     async def _sleep(self, seconds: float, why: str) -> None:
         """Raises Abandoned instead where the partition is going: nobody waits for who only waits."""
@@ -573,7 +588,7 @@ class _Turn:
         try:
             if key is None:
                 await self._hold_out(until)
-            elif time.time() < until:
+            elif self._now() < until:
                 with self._c.tickets.watch(key) as watch:
                     told = await self._hold_out(until, watch)
             else:  # its time was up before we took it up: what the ticket says by now still counts
@@ -586,24 +601,24 @@ class _Turn:
             case Settled():
                 return self._command.settle(told)
             case Again():
-                return self._command.repeat(time.time(), told)
+                return self._command.repeat(self._now(), told)
             case None:
-                return self._command.resumed(time.time())
+                return self._command.resumed(self._now())
 
     async def _hold_out(self, until: float, watch: Watch | None = None) -> Settled | Again | None:
         """What the ticket tells until then. Raises Abandoned instead where the partition is going."""
-        parks_at = time.time() + self._c.deployment.parked_after
-        while time.time() < until:
+        parks_at = self._now() + self._c.deployment.parked_after
+        while self._now() < until:
             self._a.check(safe=True)
             with suppress(TimeoutError):
-                async with _deadline(min(until, max(time.time() + 0.05, parks_at))):
+                async with self._by(min(until, max(self._now() + 0.05, parks_at))):
                     while True:
                         told = self._settlement(await (_never() if watch is None else watch.changed()))
                         if told is not None:
                             return told
-            if time.time() >= parks_at:
+            if self._now() >= parks_at:
                 await self._park_behind()
-                parks_at = time.time() + min(1.0, self._c.deployment.parked_after)
+                parks_at = self._now() + min(1.0, self._c.deployment.parked_after)
         return None
 
     def _settlement(self, ticket: Ticket | None) -> Settled | Again | None:
@@ -694,11 +709,6 @@ class _Turn:
 
 async def _never() -> None:
     await asyncio.get_running_loop().create_future()
-
-
-def _deadline(until: float | None) -> asyncio.Timeout:
-    """Raises TimeoutError at that time (seconds since the epoch), at the earliest after what can be had at once."""
-    return asyncio.timeout(None if until is None else max(0.0, until - time.time()))
 
 
 def _size(record: Outgoing | Source) -> int:

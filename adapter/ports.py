@@ -171,10 +171,10 @@ class JournalTail:
 
     position: int
     """Its committed offset; the topic's first one if there is none."""
-    entries: Sequence[tuple[int, bytes]]
-    """(journal offset, value) of the committed entries from the mark on."""
+    records: Sequence[tuple[int, bytes]]
+    """(journal offset, value) of the committed records from the mark on."""
     end: int
-    """The journal's end: the next entry will lie here or later."""
+    """The journal's end: the next record will lie here or later."""
 
 
 class JournalReader(Protocol):

@@ -112,7 +112,7 @@ async def worker(
             commands=names.commands,
             journal=names.journal,
             group=group,
-            look_back=settings.worker.remembered_commands // partitions,
+            memory=True,
         )
         stack.push_async_callback(journal.close)
         identity = await until_available("Kafka", journal.identity, log)
@@ -180,7 +180,9 @@ async def worker(
         flow = Worker(
             Wiring(
                 intake=intake,
-                ledger=lambda asked: Ledger(intake=asked, transactor=transactor, journal=identity, observe=observe),
+                ledger=lambda asked: Ledger(
+                    intake=asked, transactor=transactor, entries=events.entries, journal=identity, observe=observe
+                ),
                 conductor=conductor,
                 journal=journal,
                 entries=Decoders(registry, tuple(known.journal.values()), UnknownFields.IGNORE),

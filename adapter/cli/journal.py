@@ -54,8 +54,8 @@ def partitions(bus: Client) -> list[Partition]:
         raise Stop(*missing)
     found = []
     for number, tail in enumerate(bus.run(_tails(bus, counts[topics.commands]))):
-        decoded = [bus.decode(value, bus.known.journal) for _, value in tail.entries]
-        entries = [entry for each in decoded if (entry := journal.entry(each.record)) is not None]
+        decoded = (bus.decode(value, bus.known.journal) for _, value in tail.records)
+        entries = [entry for each in decoded for entry in journal.entries(each.record)]
         found.append(Partition(number, tail.position, recover(entries, tail.position)))
     return found
 
@@ -67,7 +67,7 @@ async def _tails(bus: Client, count: int) -> list[JournalTail]:
         commands=topics.commands,
         journal=topics.journal,
         group=settings.group_id,
-        look_back=0,
+        memory=False,
     )
     try:
         return await asyncio.gather(*(reader.tail(number) for number in range(count)))

@@ -11,9 +11,9 @@ One entry says all that matters about a command at that moment, so the last entr
 A command that was held or parked is a resident: the frontier has passed it, so it is delivered to nobody again, and all
 its entries carry its record until it is SETTLED.
 
-An entry lies in the partition of the journal that has the number of its command's partition.
-The mark says from which journal offset on a successor must read (design section 4a step 4); it travels in the
-metadata string of the committed offset.
+An entry lies in the partition of the journal that has the number of its command's partition, in one record with the
+others of its transaction. The mark says from which journal offset on a successor must read; it travels in the metadata
+string of the committed offset.
 """
 
 import json
@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 from adapter.core.command import Held, Intended, Past, Untouched
 
@@ -36,6 +36,9 @@ class Kind(StrEnum):
 
 
 _OPEN = frozenset({Kind.INTENT, Kind.CLEARED})
+
+_STRETCHES: Final = 32
+"""Of about so many stretches of the journal it is known how many entries they have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,16 @@ class Entry:
         """Whether the journal is the only place where this unfinished command still is."""
         return self.source is not None and self.kind is not Kind.SETTLED
 
+    @property
+    def size(self) -> int:
+        """Bytes it takes up in the journal, about."""
+        source = self.source
+        size = 64 + len(self.command_id) + len(self.doubted or "")
+        if source is not None:
+            size += len(source.key or b"") + len(source.value or b"")
+            size += sum(len(name) + len(value or b"") + 8 for name, value in source.headers)
+        return size
+
     def past(self) -> Past:
         """What this entry, the last of an unfinished command, means to whoever takes it up."""
         match self.kind:
@@ -116,10 +129,15 @@ class Entry:
         }
 
 
-def entry(record: Mapping[str, Any]) -> Entry | None:
-    """The entry of a `JournalEntry` record; None for a kind of a newer release that we do not know."""
-    if record["kind"] not in Kind.__members__:
-        return None
+def entries(record: Mapping[str, Any]) -> list[Entry]:
+    """The entries of a `JournalEntries` record, or of a single `JournalEntry`, as they were written before there were
+    groups; without those of a kind of a newer release that we do not know.
+    """
+    several = record.get("entries", (record,))
+    return [_entry(each) for each in several if each["kind"] in Kind.__members__]
+
+
+def _entry(record: Mapping[str, Any]) -> Entry:
     command = record["command"]
     source = None
     if command is not None:
@@ -197,20 +215,26 @@ class Extent:
     """Where in the journal the entries lie that a successor must read: the mark of one assignment.
 
     Offsets are lower bounds, which is all a mark needs: one writer appends to the partition, every transaction adds
-    its entries and a marker, so the next one starts at least that much further on.
+    its records and a marker, so the next one starts at least that much further on.
     """
 
-    __slots__ = ("_entries", "_last", "_residents", "end")
+    __slots__ = ("_counts", "_entries", "_last", "_remembered", "_residents", "_total", "end")
 
-    def __init__(self, end: int) -> None:
+    def __init__(self, end: int, remembered: int = 0) -> None:
+        """`remembered`: as many entries a successor is to read at least, so that it recognises repeats."""
         self.end = end
         """The next entry will lie here or later."""
+        self._remembered = remembered
+        self._counts: deque[list[int]] = deque()
+        """[journal offset, entries from there to the next one's], some tens of them, and how many these are in all."""
+        self._total = 0
         self._entries: deque[tuple[int, Entry]] = deque()
         self._last: dict[str, Entry] = {}
         self._residents: dict[str, int] = {}
 
     def known(self, at: int, entry: Entry) -> None:
         """Entry `entry` lies at journal offset `at` or later: recovered, or about to be committed."""
+        self._count(at)
         if entry.resident:
             self._residents[entry.command_id] = at
         else:
@@ -218,10 +242,10 @@ class Extent:
             self._entries.append((at, entry))
             self._last[entry.command_id] = entry
 
-    def committed(self, entries: int) -> None:
-        """A transaction with that many entries was committed."""
-        if entries:
-            self.end += entries + 1
+    def committed(self, records: int) -> None:
+        """A transaction with that many records for the journal was committed."""
+        if records:
+            self.end += records + 1
 
     def mark(self, position: int) -> int:
         """From where on a successor must read, when `position` is committed with it."""
@@ -237,6 +261,21 @@ class Extent:
         mark = entries[0][0] if entries else self.end
         return min(mark, min(self._residents.values(), default=mark))
 
+    def memory(self, mark: int) -> int:
+        """From where on a successor reads that starts at `mark` and is to recognise repeats."""
+        return min(mark, self._counts[0][0]) if self._counts else mark
+
+    def _count(self, at: int) -> None:
+        counts = self._counts
+        if not self._remembered:
+            return
+        if not counts or counts[-1][1] * _STRETCHES >= self._remembered:
+            counts.append([at, 0])
+        counts[-1][1] += 1
+        self._total += 1
+        while self._total - counts[0][1] >= self._remembered:
+            self._total -= counts.popleft()[1]
+
     def stale(self, distance: int) -> tuple[str, ...]:
         """Residents that hold the mark more than `distance` back and should be written forward."""
         return tuple(i for i, at in self._residents.items() if self.end - at > distance)
@@ -247,6 +286,8 @@ class Mark:
     """The metadata string of a committed offset: where to read on, and in which journal."""
 
     offset: int
+    memory: int
+    """Where to read on for who is to recognise repeats as well: `offset` or before."""
     journal: str
     """Identity of the journal: cluster id and topic id. A mark of another journal means nothing."""
     transaction: str
@@ -254,19 +295,28 @@ class Mark:
 
     def text(self) -> str:
         return json.dumps(
-            {"mark": self.offset, "journal": self.journal, "transaction": self.transaction}, separators=(",", ":")
+            {"mark": self.offset, "memory": self.memory, "journal": self.journal, "transaction": self.transaction},
+            separators=(",", ":"),
         )
 
 
-def read_mark(metadata: str | None, journal: str) -> int | None:
-    """The journal offset a successor must start at; None (missing, foreign, unreadable): from the beginning."""
+def read_mark(metadata: str | None, journal: str) -> Mark | None:
+    """Where a successor must start; None (missing, foreign, unreadable): at the beginning."""
     try:
         found = json.loads(metadata or "")
-        same = found["journal"] == journal
-        offset = found["mark"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        if found["journal"] != journal:
+            return None
+        offset, transaction = found["mark"], found.get("transaction", "")
+        memory = found.get("memory", offset)  # one from before journal records were groups
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return offset if same and type(offset) is int and offset >= 0 else None
+    if not _is_offset(offset) or not _is_offset(memory):
+        return None
+    return Mark(offset, min(memory, offset), journal, str(transaction))
+
+
+def _is_offset(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _millis(seconds: float) -> int:

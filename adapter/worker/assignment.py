@@ -108,7 +108,7 @@ class Memory:
     """Commands that have ended, as far back as `capacity` reaches: a repeat is neither called nor answered again."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._digests: OrderedDict[str, bytes] = OrderedDict()
 
     def digest(self, command_id: str) -> bytes | None:
@@ -117,7 +117,7 @@ class Memory:
     def settle(self, command_id: str, digest: bytes) -> None:
         self._digests[command_id] = digest
         self._digests.move_to_end(command_id)
-        if len(self._digests) > self._capacity:
+        if len(self._digests) > self.capacity:
             self._digests.popitem(last=False)
 
     def learn(self, settled: Mapping[str, bytes]) -> None:

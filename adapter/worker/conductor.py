@@ -229,7 +229,6 @@ class _Turn:
             self._c.metrics.operation(task.subject.operation.name).repeated.inc()
             if self._c.ended(a, command_id):
                 work.entry = Entry(Kind.SETTLED, command_id, offset, task.digest, self._now())
-                work.records = (self._c.events.entry(work.entry, a.partition),)
             elif command_id in a.unfinished:
                 a.repeated[command_id] = offset
         self._enter(work)
@@ -307,7 +306,7 @@ class _Turn:
         limit, source = self._c.deployment.largest_record, self._item.source
         if 3 * _size(source) + _WHY < limit:  # an entry repeats the id at most twice, and that is part of the value
             return ()
-        entry = self._c.events.entry(self._entry(kind), source.partition)
+        (entry,) = self._c.events.entries((self._entry(kind),), source.partition)
         return (Problem("", "too large to be kept while it waits"),) if _size(entry) + _WHY > limit else ()
 
     def _write(self) -> tuple[Problem, ...]:
@@ -457,7 +456,7 @@ class _Turn:
         entry = self._entry(kind, at=at, attempt=attempt)
         if self._item.resident is not None:
             self._reside(entry)
-        self._enter(Work(self._a, (self._c.events.entry(entry, self._a.partition),), entry, committed=committed))
+        self._enter(Work(self._a, entry=entry, committed=committed))
 
     def _entry(
         self, kind: Kind, *, at: float | None = None, attempt: int | None = None, until: float | None = None
@@ -487,13 +486,14 @@ class _Turn:
         a.outcomes[self._lane] = committed
         work = Work(
             a,
-            (outcome, self._c.events.entry(entry, a.partition)),
+            (outcome,),
             entry,
             finish=None if item.resident is not None else item.source.offset,
             committed=committed,
             then=self._told(event, entry, committed),
         )
-        if any(_size(record) > self._c.deployment.largest_record for record in work.records):
+        kept = self._c.events.entries((entry,), a.partition) if entry.resident else ()
+        if any(_size(record) > self._c.deployment.largest_record for record in (outcome, *kept)):
             await self._halt("event-too-large")
         if entry.resident:
             self._reside(entry)
@@ -559,7 +559,7 @@ class _Turn:
         else:
             entry = Entry(Kind.SETTLED, "", item.source.offset, item.source.digest(), self._now())
         finish = item.source.offset if resident is None else None
-        self._enter(Work(a, (letter, self._c.events.entry(entry, a.partition)), entry, finish=finish, then=then))
+        self._enter(Work(a, (letter,), entry, finish=finish, then=then))
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
@@ -674,7 +674,7 @@ class _Turn:
             item.ended = True
             return
         entry = self._entry(Kind.PARKED)
-        work = Work(a, (self._c.events.entry(entry, a.partition),), entry, finish=item.source.offset, then=self._done)
+        work = Work(a, entry=entry, finish=item.source.offset, then=self._done)
         self._reside(entry)
         self._enter(work)
 

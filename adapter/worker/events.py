@@ -1,6 +1,6 @@
 """What becomes of a command, as records for the bus: outcome events, dead letters, journal entries. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -22,6 +22,9 @@ _derive: Final = namespace(NAMESPACE)
 
 TEXT_LIMIT: Final = 4000
 """Characters of a supplier's text that an event carries."""
+
+_GROUP_BYTES: Final = 64 * 1024
+"""Of one journal record; an entry that carries a longer command has a record of its own."""
 
 
 def written(catalogue: Catalogue) -> list[Schema]:
@@ -107,10 +110,22 @@ class Events:
         ]
         return Outgoing(self._dead_letters_topic, source.key, source.value, headers)
 
-    def entry(self, entry: Entry, partition: int) -> Outgoing:
-        """A journal entry, beside its command's partition."""
-        value = self._encoders["JournalEntry"].encode(entry.record())
-        return Outgoing(self._journal_topic, entry.command_id.encode(), value, partition=partition)
+    def entries(self, entries: Iterable[Entry], partition: int) -> list[Outgoing]:
+        """Journal entries, beside their commands' partition: as few records as carry them."""
+        records: list[Outgoing] = []
+        group: list[dict[str, Any]] = []
+        size = 0
+        for entry in entries:
+            if group and size + entry.size > _GROUP_BYTES:
+                records.append(self._group(group, partition))
+                group, size = [], 0
+            group.append(entry.record())
+            size += entry.size
+        return [*records, self._group(group, partition)] if group else records
+
+    def _group(self, entries: list[dict[str, Any]], partition: int) -> Outgoing:
+        value = self._encoders["JournalEntries"].encode({"entries": entries})
+        return Outgoing(self._journal_topic, None, value, partition=partition)
 
 
 def _particulars(operation: Operation, event: Event) -> tuple[str, dict[str, Any]]:

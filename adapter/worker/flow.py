@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final
 
 from adapter.core import journal
-from adapter.core.errors import Unavailable, Undecodable
+from adapter.core.errors import Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Extent, Source
 from adapter.core.offsets import Frontier
 from adapter.core.partition import partition_of
@@ -171,7 +171,7 @@ class Worker(IntakeListener):
         recovered = assignment.recovered = journal.recover((entry for _, entry in entries), tail.position)
         self._w.memory.learn(recovered.settled)
         assignment.frontier = Frontier(tail.position)
-        assignment.extent = Extent(tail.end)
+        assignment.extent = Extent(tail.end, self._w.memory.capacity // self._w.partitions)
         for at, entry in entries:
             assignment.extent.known(at, entry)
         for entry in recovered.residents:
@@ -196,18 +196,23 @@ class Worker(IntakeListener):
             attempt += 1
             try:
                 tail = await self._w.journal.tail(partition)
-                return tail, [(at, entry) for at, value in tail.entries if (entry := await self._entry(value))]
+                return tail, [(at, entry) for at, value in tail.records for entry in await self._entries(value)]
             except Unavailable as error:
                 self._log.warning("journal not readable", partition=partition, reason=str(error))
                 await asyncio.sleep(_READ_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
 
-    async def _entry(self, value: bytes) -> Entry | None:
+    async def _entries(self, value: bytes) -> list[Entry]:
+        """Raises Stop for a record of a kind that only a later release can know: to pass over it is to call again."""
         try:
             decoded = await self._w.entries.decode(value)
         except Undecodable as why:  # foreign bytes in our own topic: nothing of ours is lost by passing them over
+            if why.reason == "unknown-record":
+                raise Stop(
+                    f"the journal has records that this release can't read, {why.detail}: start the later one"
+                ) from None
             self._log.error("journal entry not readable", reason=why.reason)
-            return None
-        return journal.entry(decoded.record)
+            return []
+        return journal.entries(decoded.record)
 
     def _queue(self, assignment: Assignment, item: Item) -> None:
         lane = item.source.key or b""
@@ -254,4 +259,4 @@ class Worker(IntakeListener):
                 for command_id in assignment.extent.stale(_REWRITE):
                     entry = assignment.residents.get(command_id)
                     if entry is not None:
-                        self.ledger.enter(Work(assignment, (self._w.events.entry(entry, assignment.partition),), entry))
+                        self.ledger.enter(Work(assignment, entry=entry))

@@ -6,7 +6,7 @@ its ownership was taken; the rest is abandoned. A transaction that failed withou
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -30,7 +30,7 @@ class Work:
     assignment: Assignment
     records: tuple[Outgoing, ...] = ()
     entry: Entry | None = None
-    """The journal entry among the records."""
+    """What goes into the journal."""
     finish: int | None = None
     """Offset that is finished once this is committed."""
     committed: "asyncio.Future[None] | None" = None
@@ -41,7 +41,8 @@ class Work:
 
     @property
     def size(self) -> int:
-        return sum(len(r.value or b"") + len(r.key or b"") + 200 for r in self.records)
+        size = sum(len(r.value or b"") + len(r.key or b"") + 200 for r in self.records)
+        return size if self.entry is None else size + self.entry.size
 
 
 class Ledger:
@@ -52,11 +53,14 @@ class Ledger:
         *,
         intake: Intake,
         transactor: Transactor,
+        entries: Callable[[Iterable[Entry], int], list[Outgoing]],
         journal: str,
         observe: Callable[[float, int], None],
     ) -> None:
+        """`entries` makes the records of the journal for a partition, `journal` is its identity."""
         self._intake = intake
         self._transactor = transactor
+        self._entries = entries
         self._journal = journal
         self._observe = observe
         self._queue: deque[Work] = deque()
@@ -82,8 +86,12 @@ class Ledger:
             batch = self._take(frozenset() if ownership is None else ownership.epochs)
             if batch and ownership is not None:
                 began = monotonic()
+                journal = self._journaled(batch)
                 records = [record for work in batch for record in work.records]
+                records += (record for written in journal.values() for record in written)
                 if await self._transactor.commit(records, self._positions(batch), ownership.membership):
+                    for assignment, written in journal.items():
+                        assignment.extent.committed(len(written))
                     self._committed(batch)
                     self._observe(monotonic() - began, len(records))
                 else:
@@ -115,6 +123,14 @@ class Ledger:
         queue.extendleft(reversed(later))
         return batch
 
+    def _journaled(self, batch: Sequence[Work]) -> dict[Assignment, list[Outgoing]]:
+        """The journal's records of the batch: its entries in their order, together for each partition."""
+        entries: dict[Assignment, list[Entry]] = {}
+        for work in batch:
+            if work.entry is not None:
+                entries.setdefault(work.assignment, []).append(work.entry)
+        return {assignment: self._entries(some, assignment.partition) for assignment, some in entries.items()}
+
     def _positions(self, batch: Sequence[Work]) -> list[Position]:
         """What each partition of the batch commits: its frontier with this work done, and the journal's mark."""
         self._count += 1
@@ -129,23 +145,17 @@ class Ledger:
                 if work.finish is not None:
                     assignment.frontier.finish(work.finish)
         number = f"{self._life}-{self._count}"
-        return [
-            Position(
-                partition,
-                assignment.frontier.position,
-                Mark(assignment.extent.mark(assignment.frontier.position), self._journal, number).text(),
-            )
-            for partition, assignment in touched.items()
-        ]
+        positions = []
+        for partition, assignment in touched.items():
+            position, extent = assignment.frontier.position, assignment.extent
+            mark = extent.mark(position)
+            told = Mark(mark, extent.memory(mark), self._journal, number)
+            positions.append(Position(partition, position, told.text()))
+        return positions
 
     def _committed(self, batch: Sequence[Work]) -> None:
-        entries: dict[Assignment, int] = {}
         for work in batch:
-            if work.entry is not None:
-                entries[work.assignment] = entries.get(work.assignment, 0) + 1
             if work.committed is not None and not work.committed.done():
                 work.committed.set_result(None)
             if work.then is not None:
                 work.then()
-        for assignment, count in entries.items():
-            assignment.extent.committed(count)

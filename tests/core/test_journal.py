@@ -13,7 +13,10 @@ from adapter.core import journal
 from adapter.core.command import Held, Intended, Past, Untouched
 from adapter.core.journal import Entry, Extent, Kind, Mark, Recovered, Source, read_mark, recover
 
-SCHEMA = json.loads(Path(__file__).parents[2].joinpath("schemas/avro/journal/JournalEntry.avsc").read_text("utf-8"))
+SCHEMA, GROUP = (
+    json.loads(Path(__file__).parents[2].joinpath(f"schemas/avro/journal/{name}.avsc").read_text("utf-8"))
+    for name in ("JournalEntry", "JournalEntries")
+)
 RESIDENT = Source(3, 0, 1.0, b"key", b"value", ())
 
 times = st.integers(0, 10**13).map(lambda millis: millis / 1000)
@@ -80,12 +83,21 @@ def test_an_unfinished_command_whose_record_is_in_the_journal_is_a_resident(kind
 
 @given(entry=entries)
 def test_an_entry_comes_back_from_avro_as_it_was(entry: Entry) -> None:
-    assert journal.entry(_read(_written(entry.record()))) == entry
+    assert journal.entries(_read(_written(entry.record()))) == [entry]
+
+
+@given(several=st.lists(entries, max_size=3))
+def test_a_group_of_entries_comes_back_from_avro_as_it_was(several: list[Entry]) -> None:
+    record = {"entries": [entry.record() for entry in several]}
+    assert journal.entries(_read(_written(record, GROUP), GROUP, GROUP)) == several
+
+
+def test_a_group_holds_entries_as_they_were_written_one_by_one() -> None:
+    assert GROUP["fields"][0]["type"]["items"] == SCHEMA
 
 
 def test_times_come_back_to_the_millisecond() -> None:
-    back = journal.entry(Entry(Kind.INTENT, "a", 7, b"", at=1_700_000_000.123_456_7).record())
-    assert back is not None
+    (back,) = journal.entries(Entry(Kind.INTENT, "a", 7, b"", at=1_700_000_000.123_456_7).record())
     assert back.at == 1_700_000_000.123
 
 
@@ -94,7 +106,8 @@ def test_an_entry_of_a_kind_that_a_newer_release_has_added_is_passed_over() -> N
     kind = next(field for field in newer["fields"] if field["name"] == "kind")
     kind["type"]["symbols"].append("TELEPORTED")
     record = made(Kind.INTENT).record() | {"kind": "TELEPORTED"}
-    assert journal.entry(_read(_written(record, newer), newer)) is None
+    assert journal.entries(_read(_written(record, newer), newer)) == []
+    assert journal.entries({"entries": [record, made(Kind.HELD).record()]}) == [made(Kind.HELD)]
 
 
 def _written(record: dict[str, Any], schema: Any = SCHEMA) -> bytes:
@@ -103,8 +116,8 @@ def _written(record: dict[str, Any], schema: Any = SCHEMA) -> bytes:
     return out.getvalue()
 
 
-def _read(data: bytes, writer: Any = SCHEMA) -> dict[str, Any]:
-    return cast("dict[str, Any]", fastavro.schemaless_reader(io.BytesIO(data), writer, SCHEMA))
+def _read(data: bytes, writer: Any = SCHEMA, reader: Any = SCHEMA) -> dict[str, Any]:
+    return cast("dict[str, Any]", fastavro.schemaless_reader(io.BytesIO(data), writer, reader))
 
 
 # -- recover -----------------------------------------------------------------------------------------------------------
@@ -228,8 +241,9 @@ def test_residents_far_behind_the_end_are_stale() -> None:
 
 
 def test_a_mark_is_read_back_by_whoever_uses_the_same_journal() -> None:
-    metadata = Mark(12, "cluster/topic", "transaction-1").text()
-    assert read_mark(metadata, "cluster/topic") == 12
+    mark = Mark(12, 7, "cluster/topic", "transaction-1")
+    metadata = mark.text()
+    assert read_mark(metadata, "cluster/topic") == mark
     assert read_mark(metadata, "cluster/topic-made-anew") is None
     assert len(metadata.encode()) < 4096
 
@@ -254,6 +268,8 @@ def test_a_mark_is_read_back_by_whoever_uses_the_same_journal() -> None:
         '{"mark":true,"journal":"j"}',
         '{"mark":null,"journal":"j"}',
         '{"mark":"7","journal":"j"}',
+        '{"mark":7,"memory":-1,"journal":"j"}',
+        '{"mark":7,"memory":"7","journal":"j"}',
         '{"mark":7,"journal":"j"',
     ],
 )
@@ -264,8 +280,37 @@ def test_without_a_readable_mark_of_this_journal_all_of_it_is_read(metadata: str
 @given(metadata=st.text(), offset=st.integers(0, 2**63 - 1), name=st.text(min_size=1), transaction=st.text())
 @settings(deadline=None)
 def test_marks_come_back_and_anything_else_does_not(metadata: str, offset: int, name: str, transaction: str) -> None:
-    assert read_mark(Mark(offset, name, transaction).text(), name) == offset
+    mark = Mark(offset, offset // 2, name, transaction)
+    assert read_mark(mark.text(), name) == mark
     assert read_mark(metadata, name) is None
+
+
+def test_a_mark_that_does_not_tell_how_far_back_to_remember_tells_where_to_read_on() -> None:
+    assert read_mark('{"mark":7,"journal":"j","transaction":"t"}', "j") == Mark(7, 7, "j", "t")
+
+
+@given(
+    transactions=st.lists(st.integers(0, 40), max_size=60),
+    remembered=st.integers(0, 100),
+    known=st.integers(0, 30),
+)
+def test_a_successor_reads_as_many_entries_as_are_to_be_remembered_and_few_more(
+    transactions: list[int], remembered: int, known: int
+) -> None:
+    """The frontier has passed them all. `known` were read at the start, the others committed group by group."""
+    extent = Extent(known, remembered)
+    places = list(range(known))
+    for at in places:
+        extent.known(at, made(Kind.SETTLED, str(at), at))
+    for count in transactions:
+        for _ in range(count):
+            extent.known(extent.end, made(Kind.SETTLED, str(len(places)), len(places)))
+            places.append(extent.end)
+        extent.committed(min(count, 1))
+    memory = extent.memory(extent.mark(len(places)))
+    read = sum(at >= memory for at in places)
+    assert read >= min(remembered, len(places))
+    assert read <= remembered + remembered // 32 + 1 + max((known > 0, *transactions), default=0)
 
 
 def test_only_the_last_entry_of_a_command_holds_the_mark() -> None:

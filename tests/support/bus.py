@@ -64,8 +64,6 @@ class Bus:
         self.committed: dict[int, Position] = {}
         self.transactions: list[Transaction] = []
         self.generation = 0
-        self.look_back = 0
-        """Offsets before the mark that a new owner reads as well."""
         self.largest = 10**9
         """Bytes of the largest record that is taken."""
         self.tickets: dict[int, list[Passing]] = {number: [] for number in range(partitions)}
@@ -134,7 +132,7 @@ class Bus:
         first = self.commands[partition][0].offset if self.commands[partition] else 0
         return JournalTail(
             first if position is None else position.offset,
-            self.entries(partition, max(0, (mark or 0) - self.look_back)),
+            self.entries(partition, 0 if mark is None else mark.memory),
             len(self.journal[partition]),
         )
 

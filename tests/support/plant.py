@@ -347,7 +347,11 @@ class Plant:
             Wiring(
                 intake=member.listened,
                 ledger=lambda intake: Ledger(
-                    intake=intake, transactor=member, journal=bus.IDENTITY, observe=lambda _seconds, _count: None
+                    intake=intake,
+                    transactor=member,
+                    entries=events.entries,
+                    journal=bus.IDENTITY,
+                    observe=lambda _seconds, _count: None,
                 ),
                 conductor=conductor,
                 journal=member,
@@ -493,19 +497,25 @@ class Plant:
 
     def entries(self, command: Command | None = None, partition: int = 0) -> list[Entry]:
         """Committed entries of the journal, of one command or of all."""
-        found = [self.entry(value) for _, value in self.bus.entries(partition, 0)]
+        found = [entry for _, value in self.bus.entries(partition, 0) for entry in self.journaled(value)]
         return [entry for entry in found if command is None or entry.command_id == command.command_id]
 
     def kinds(self, command: Command, partition: int = 0) -> list[Kind]:
         return [entry.kind for entry in self.entries(command, partition)]
 
-    def entry(self, value: bytes) -> Entry:
+    def journaled(self, value: bytes) -> list[Entry]:
+        """Entries of a record of the journal."""
         number, payload = unframe(value)
         record = fastavro.schemaless_reader(io.BytesIO(payload), self._parsed[self._names[number]], None)
         assert isinstance(record, dict)
-        entry = journal.entry(record)
-        assert entry is not None
-        return entry
+        return journal.entries(record)
+
+    def write(self, name: str, record: Mapping[str, Any], partition: int = 0) -> None:
+        """A transaction of an earlier worker that has put this record into the journal."""
+        out = io.BytesIO(b"\0" + self._ids[name].to_bytes(4, "big"))
+        out.seek(0, io.SEEK_END)
+        fastavro.schemaless_writer(out, self._parsed[name], record)
+        self.bus.journal[partition] += [out.getvalue(), None]
 
     def position(self, partition: int = 0) -> int:
         """The committed offset."""

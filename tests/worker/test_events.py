@@ -2,11 +2,13 @@
 
 import io
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import fastavro
 import pytest
 
+from adapter.core import journal
 from adapter.core.avro import Encoder
 from adapter.core.command import Accepted, By, Event, InDoubt, Rejected, Settled, Settlement, Settler
 from adapter.core.errors import Undecodable
@@ -112,6 +114,19 @@ def test_a_dead_letter_is_the_record_as_it_came_and_where_it_came_from(events: E
     }
 
 
-def test_a_journal_entry_lies_beside_its_command(events: Events) -> None:
-    record = events.entry(Entry(Kind.INTENT, "c-1", 5, b"d", 1.0, attempt=1), 3)
-    assert (record.topic, record.key, record.partition) == ("journal", b"c-1", 3)
+def test_journal_entries_lie_together_beside_their_commands(events: Events) -> None:
+    entries = [Entry(Kind.INTENT, f"c-{number}", number, b"d", 1.0, attempt=1) for number in range(3)]
+    (record,) = events.entries(entries, 3)
+    assert (record.topic, record.key, record.partition) == ("journal", None, 3)
+    assert journal.entries(read(record, "JournalEntries")) == entries
+    assert events.entries([], 3) == []
+
+
+def test_entries_that_carry_long_commands_are_spread_over_records(events: Events) -> None:
+    sources = [Source(3, number, 1.0, b"k", b"x" * 30_000, (("a", b"b"), ("n", None))) for number in range(5)]
+    sources[1] = replace(sources[1], value=b"x" * 500_000)
+    entries = [Entry(Kind.HELD, f"c-{s.offset}", s.offset, b"d", 1.0, source=s) for s in sources]
+    records = events.entries(entries, 3)
+    found = [journal.entries(read(record, "JournalEntries")) for record in records]
+    assert [[e.offset for e in some] for some in found] == [[0], [1], [2, 3], [4]]
+    assert [e for some in found for e in some] == entries

@@ -1,7 +1,11 @@
 """A worker over buses in memory: what it promises while partitions come, go and are lost."""
 
 import asyncio
+from datetime import UTC, datetime
 
+import pytest
+
+from adapter.core.errors import Stop
 from adapter.core.journal import Kind
 from adapter.worker.window import Bounds
 from tests.support.estate import add, query
@@ -122,6 +126,51 @@ async def test_a_partition_that_goes_before_its_journal_was_read_commits_nothing
     assert leaving.done()
     assert second.member.attempts == []
     assert plant.position() == 1
+
+
+# -- the journal -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_journal_written_one_entry_a_record_is_read(plant: Plant) -> None:
+    """As builds before the groups have written it."""
+    called, ended = add("T-1"), add("T-2")
+    first = plant.hire(0)
+    plant.send(ended)
+    await plant.final(ended)
+    plant.desk.answers = later
+    plant.send(called)
+    await plant.called(called)
+    await first.kill()
+    entries = plant.entries()
+    plant.bus.journal[0].clear()
+    plant.bus.committed.clear()
+    for entry in entries:
+        plant.write("JournalEntry", entry.record())
+    plant.hire(0)
+    await plant.until(lambda: plant.types(called) == ["CommandOutcomeUnknown"])
+    await plant.caught_up()
+    assert len(plant.desk.calls) == 2
+    assert plant.types(ended) == ["FaultReportAdded"]
+
+
+async def test_a_worker_does_not_pass_over_a_journal_that_a_later_release_has_written(plant: Plant) -> None:
+    plant.send(add("T-1"))
+    event = {"commandId": "c", "operation": "AddFaultReport", "occurredAt": datetime.now(UTC)}
+    plant.write("FaultReportAdded", event)
+    hand = plant.hire(0)
+    with pytest.raises(Stop, match=r"fault\.event\.FaultReportAdded is not taken here: start the later one"):
+        await hand.running
+    assert plant.desk.calls == []
+    hand.member.kill()
+
+
+async def test_foreign_bytes_in_the_journal_are_passed_over_and_told(plant: Plant) -> None:
+    plant.bus.journal[0] += [b"foreign", None]
+    command = add("T-1")
+    plant.send(command)
+    hand = plant.hire(0)
+    assert (await plant.final(command)).type == "FaultReportAdded"
+    assert hand.lines.named("journal entry not readable") == [{"reason": "unframed"}]
 
 
 # -- lost --------------------------------------------------------------------------------------------------------------

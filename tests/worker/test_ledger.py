@@ -1,7 +1,7 @@
 """Group commit: what goes into a transaction, in which order, and what a failed one leaves behind."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -38,6 +38,12 @@ class Owner(IntakeListener):
     def failed(self, error: Exception) -> None: ...
 
 
+def journaled(entries: Iterable[Entry], partition: int) -> list[Outgoing]:
+    """One readable record."""
+    text = ",".join(f"{entry.kind} {entry.command_id}" for entry in entries)
+    return [Outgoing(JOURNAL, None, text.encode(), partition=partition)]
+
+
 class Desk:
     def __init__(self) -> None:
         self.bus = Bus(2)
@@ -47,6 +53,7 @@ class Desk:
         self.ledger = Ledger(
             intake=self.member.listened(self.owner),
             transactor=self.member,
+            entries=journaled,
             journal=IDENTITY,
             observe=lambda _seconds, count: self.observed.append(count),
         )
@@ -59,7 +66,7 @@ class Desk:
 
     def entry(self, kind: Kind, offset: int, partition: int = 0) -> Work:
         entry = Entry(kind, str(offset), offset, b"", at=1.0)
-        return Work(self.owner.assignments[partition], (Outgoing(JOURNAL, None, b"e", partition=partition),), entry)
+        return Work(self.owner.assignments[partition], entry=entry)
 
     def keys(self) -> list[list[str]]:
         return [[(r.key or b"").decode() for r in t.to(EVENTS)] for t in self.bus.transactions]
@@ -145,7 +152,21 @@ async def test_the_mark_stays_at_an_entry_until_the_frontier_has_passed_its_comm
         desk.ledger.enter(desk.work("b", finish=1))
         await eventually(lambda: len(desk.bus.transactions) == 3)
         marks = [read_mark(t.positions[0].metadata, IDENTITY) for t in desk.bus.transactions]
-        assert marks == [0, 0, len(desk.bus.journal[0])]
+        assert [mark and mark.offset for mark in marks] == [0, 0, len(desk.bus.journal[0])]
+
+
+async def test_the_entries_of_a_partition_are_one_record_and_the_mark_counts_records() -> None:
+    async with running() as desk:
+        for offset in range(3):
+            desk.owner.assignments[0].frontier.deliver(offset)
+        desk.member.refusals = 1
+        desk.ledger.enter(desk.entry(Kind.INTENT, 0))
+        desk.ledger.enter(desk.entry(Kind.INTENT, 5, 1))
+        desk.ledger.enter(desk.entry(Kind.INTENT, 1))
+        await eventually(lambda: desk.bus.transactions)
+        written = [(r.partition, r.value) for r in desk.bus.transactions[0].to(JOURNAL)]
+        assert written == [(0, b"INTENT 0,INTENT 1"), (1, b"INTENT 5")]
+        assert desk.owner.assignments[0].extent.end == 2
 
 
 async def test_work_of_a_lost_partition_is_dropped_and_who_waits_for_it_hears() -> None:

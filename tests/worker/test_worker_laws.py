@@ -100,7 +100,6 @@ class _Teller:
     def __init__(self, remembered: int, batch: int) -> None:
         self.plant = Plant(partitions=2)
         self.remembers = remembered > 1
-        self.plant.bus.look_back = remembered - 1
         self.limits: Bounded = replace(LIMITS, remembered=remembered)
         self.batch = batch
         self.sent: list[Command] = []
@@ -238,9 +237,10 @@ class _Teller:
             assert mark is not None
             whole, found = (
                 journal.recover(
-                    (self.plant.entry(value) for _, value in self.plant.bus.entries(partition, start)), position.offset
+                    (e for _, value in self.plant.bus.entries(partition, start) for e in self.plant.journaled(value)),
+                    position.offset,
                 )
-                for start in (0, mark)
+                for start in (0, mark.offset)
             )
             assert (found.open, found.residents) == (whole.open, whole.residents)
             if self.remembers:

@@ -22,16 +22,16 @@ from adapter.transport.kafka.span import STEP, bounds, read, reader_properties
 class KafkaJournal:
     """`ports.JournalReader`; several partitions are read side by side.
 
-    `look_back` is how many journal offsets before the mark are read as well, so that a command that comes again after
-    a restart is still recognised.
+    `memory`: read what lies before the mark as well, as far as the mark says, so that a command that comes again
+    after a restart is still recognised.
     """
 
-    def __init__(self, *, client: Mapping[str, str], commands: str, journal: str, group: str, look_back: int) -> None:
+    def __init__(self, *, client: Mapping[str, str], commands: str, journal: str, group: str, memory: bool) -> None:
         self._client = client
         self._commands = commands
         self._journal = journal
         self._group = group
-        self._look_back = look_back
+        self._memory = memory
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="journal")
         self._closing = threading.Event()
         self._identity: str | None = None
@@ -60,7 +60,7 @@ class KafkaJournal:
             journal = TopicPartition(self._journal, partition)
             low, high = bounds(newest, journal)
             mark = read_mark(committed.metadata, identity)
-            start = low if mark is None else max(low, min(mark, high) - self._look_back)
+            start = low if mark is None else max(low, mark.memory if self._memory else mark.offset)
             entries = self._read(reader, partition, start, high) if start < high else []
             # A group that never committed starts at the beginning of what the topic still has.
             position = committed.offset if committed.offset >= 0 else bounds(newest, commands)[0]

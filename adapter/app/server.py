@@ -136,7 +136,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
             },
         )
         await listener.open(limits.host, limits.port)
-        stack.push_async_callback(listener.close, limits.stop_timeout.total_seconds())
+        stack.push_async_callback(_leave, flow, listener, limits.stop_timeout.total_seconds(), log)
         log.info(
             "server starts",
             port=listener.port,
@@ -149,6 +149,15 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
         if not (limits.allowed_subjects or limits.allowed_networks):
             log.warning("no list of callers")
         yield Listening(flow, listener, page.url)
+
+
+async def _leave(flow: Server, listener: Listener, limit: float, log: Log) -> None:
+    """Answer what is under way, then publish what the spool holds, all within `limit` seconds."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limit
+    await listener.close(limit)
+    if left := await flow.keeper.finish(end - loop.time()):
+        log.warning("spool not empty", depth=left)
 
 
 def _tls(settings: Receiving) -> ServerTls | None:

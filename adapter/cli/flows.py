@@ -27,8 +27,9 @@ examples:
 """
 _SERVER = """\
 Listens for the supplier's notifications and publishes an event for each: 200 is answered when all in-sync replicas have
-it. Unreadable ones go to the quarantine topic. Stops in order on SIGTERM: answers what is under way within
-ADAPTER_SERVER__STOP_TIMEOUT. Start several behind one address; each with a spool needs a file of its own.
+it. Unreadable ones go to the quarantine topic. Stops in order on SIGTERM: answers what is under way and publishes what
+its spool holds, within ADAPTER_SERVER__STOP_TIMEOUT. Start several behind one address; each with a spool needs a file
+of its own.
 
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS, ADAPTER_REGISTRY__URL, ADAPTER_SUPPLIER__BUYER_IDENTIFIER and the three files
 ADAPTER_SERVER__TLS__CERTIFICATE, __KEY and __CA, or ADAPTER_SERVER__ALLOW_PLAINTEXT=true.

@@ -6,6 +6,7 @@ published; without one a single notification at a time tries, and the others are
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -51,6 +52,8 @@ class Keeper:
         self._turns: dict[bytes, asyncio.Future[None]] = {}
         self._trying = 0
         self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
+        """Whether the spool was found to hold nothing since something was put there."""
         self.down = False
 
     async def keep(
@@ -81,8 +84,9 @@ class Keeper:
         assert self._spool is not None
         failures = 0
         while True:
-            if not self._spool.depth:
+            while not self._spool.depth:
                 self._wake.clear()
+                self._empty.set()
                 await self._wake.wait()
             try:
                 whole = await self._round(self._spool)
@@ -92,6 +96,17 @@ class Keeper:
             failures = 0 if whole else failures + 1
             if failures:
                 await asyncio.sleep(_AGAIN.delay(failures, random.random()))  # noqa: S311 -- jitter
+
+    async def finish(self, limit: float) -> int:
+        """Wait until `drain`, which goes on, has nothing left, for at most so many seconds. What it has left."""
+        if self._spool is None:
+            return 0
+        if depth := self._spool.depth:
+            self._log.info("publishing what the spool holds", depth=depth, limit_seconds=round(limit, 1))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await self._empty.wait()
+        return self._spool.depth
 
     async def _keep(
         self, key: bytes, record: Outgoing, arrival: Arrival, deadline: float, late: Callable[[], None]
@@ -106,6 +121,7 @@ class Keeper:
         if not behind and not await self._publish(record, deadline, late):
             return Kept.PUBLISHED
         await self._spool.put(key, arrival)
+        self._empty.clear()
         self._wake.set()
         return Kept.SPOOLED
 

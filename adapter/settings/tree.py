@@ -417,7 +417,8 @@ class Server(Section):
         default=100_000, description="Stored notifications remembered, by id, to recognise one that comes again."
     )
     stop_timeout: Duration = Field(
-        default=timedelta(seconds=20), description="Time limit to answer what is under way when asked to stop."
+        default=timedelta(seconds=20),
+        description="Time limit to answer what is under way, and to publish what the spool holds, when asked to stop.",
     )
     spool: Spool = Spool()
 

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import resource
+import signal
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -167,6 +169,44 @@ async def test_kill_9_in_an_outage_loses_nothing_that_is_spooled(
         await supplier.check()
 
 
+@pytest.mark.parametrize("back", [True, False], ids=["Kafka comes back", "Kafka stays away"])
+async def test_told_to_stop_it_publishes_what_the_spool_holds_while_it_can(
+    kafka_cluster: Start,
+    processes: Processes,
+    tmp_path: Path,
+    back: bool,  # noqa: FBT001 -- pytest gives it
+) -> None:
+    cluster = kafka_cluster()
+    path = tmp_path / "spool.db"
+    async with open_rig(cluster.bootstrap) as rig:
+        more = {"SERVER__PUBLISH_TIMEOUT": "1s", "SERVER__STOP_TIMEOUT": "30s" if back else "2s"}
+        process = processes.adapter("server", env=rig.environment(**PLAIN, **more, SERVER__SPOOL__PATH=str(path)))
+        await process.ready(port_of, within=60)
+        supplier = Supplier(rig, f"http://127.0.0.1:{port_of(process)}/")
+        cluster.freeze()
+        load = [asyncio.ensure_future(supplier.ticket(f"T-{lane}")) for lane in range(8)]
+        await eventually(lambda: supplier.count > 200, within=60)
+        supplier.stopping = True
+        await asyncio.gather(*load)
+        process.send(signal.SIGTERM)
+        if back:
+            await process.ready(lambda server: '"publishing what the spool holds"' in server.output)
+            cluster.thaw()
+        assert await process.ended(within=45 if back else 15) == 0
+        cluster.thaw()
+        left = _held(path)
+        if back:
+            assert left == 0
+        else:
+            assert left >= supplier.count
+            assert f'"event":"spool not empty","flow":"server","depth":{left}' in process.output
+            successor = processes.adapter("server", env=rig.environment(**PLAIN, SERVER__SPOOL__PATH=str(path)))
+            await successor.ready(port_of, within=60)
+            assert await successor.stop() == 0
+            assert _held(path) == 0
+        await supplier.check()
+
+
 async def test_a_full_disk_is_503_and_mends_itself(kafka_cluster: Start, processes: Processes, tmp_path: Path) -> None:
     cluster = kafka_cluster()
     path = tmp_path / "spool.db"
@@ -216,6 +256,13 @@ async def _taken(server: Serving, body: bytes) -> None:
     async with asyncio.timeout(40):
         while (await server.post(body))[0] != 200:  # noqa: ASYNC110 -- the other side is asked, nothing here is told
             await asyncio.sleep(PAUSE)
+
+
+def _held(path: Path) -> int:
+    """Notifications in the file of a spool that nobody has open."""
+    with closing(sqlite3.connect(path)) as database:
+        (count,) = database.execute("SELECT count(*) FROM notification").fetchone()
+    return int(count)
 
 
 async def _drained(process: Process) -> bool:

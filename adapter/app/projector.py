@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -41,8 +42,8 @@ from adapter.transport.store import SqliteStores
 
 _CACHE: Final = 4 * 1024 * 1024
 """Bytes of memory for each partition's store; the rest is left to the system's cache of files."""
-_LEAVE: Final = 5.0
-"""Seconds to leave the group and close the stores, once no transaction is under way."""
+_LEAVE: Final = timedelta(seconds=5)
+"""Time to leave the group and close the stores, once no transaction is under way."""
 _PREFETCH_KIB: Final = 16 * 1024
 """What the client may read ahead."""
 
@@ -58,10 +59,10 @@ async def project(settings: Projecting, log: Log, metrics: Metrics, stop: asynci
             await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
             if running.done():
                 running.result()
-            async with asyncio.timeout(_revoke_limit(settings) + _LEAVE):
+            async with asyncio.timeout(leave_limit(settings).total_seconds()):
                 await flow.close()
         except TimeoutError:
-            log.warning("not finished within the time limit", limit_seconds=_revoke_limit(settings) + _LEAVE)
+            log.warning("not finished within the time limit", limit_seconds=leave_limit(settings).total_seconds())
         finally:
             running.cancel()
             stopping.cancel()
@@ -168,6 +169,11 @@ async def projector(
         flow.open()
         stack.push_async_callback(flow.close)
         yield flow
+
+
+def leave_limit(settings: Projecting) -> timedelta:
+    """Time in which a projector that is asked to stop has stopped."""
+    return settings.kafka.transaction_timeout + _LEAVE
 
 
 def _revoke_limit(settings: Projecting) -> float:

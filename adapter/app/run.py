@@ -1,11 +1,13 @@
 """From settings to a process: its flows, one or all, with one telemetry endpoint and one stop."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from datetime import timedelta
+from typing import NoReturn, TypeVar
 
 from adapter.app.page import Page, open_page
-from adapter.app.projector import project
+from adapter.app.projector import leave_limit, project
 from adapter.app.server import receive
 from adapter.app.start import stop_on_signals
 from adapter.app.worker import work
@@ -19,24 +21,26 @@ Flow = Callable[[_Settings, Log, Metrics, asyncio.Event, Page], Awaitable[None]]
 """Works until the event is set. Raises what makes it impossible to go on."""
 
 
-async def run_worker(settings: Settings) -> int:
-    return await _run(settings, {"worker": work})
+async def run_worker(settings: Settings) -> NoReturn:
+    await _run(settings, {"worker": work}, limit=settings.worker.stop_timeout)
 
 
-async def run_server(settings: Receiving) -> int:
-    return await _run(settings, {"server": receive})
+async def run_server(settings: Receiving) -> NoReturn:
+    await _run(settings, {"server": receive}, limit=settings.server.stop_timeout)
 
 
-async def run_projector(settings: Projecting) -> int:
-    return await _run(settings, {"projector": project})
+async def run_projector(settings: Projecting) -> NoReturn:
+    await _run(settings, {"projector": project}, limit=leave_limit(settings))
 
 
-async def run_all(settings: Settings) -> int:
-    return await _run(settings, {"worker": work, "server": receive, "projector": project})
+async def run_all(settings: Settings) -> NoReturn:
+    limit = max(settings.worker.stop_timeout, settings.server.stop_timeout, leave_limit(settings))
+    await _run(settings, {"worker": work, "server": receive, "projector": project}, limit=limit)
 
 
-async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]]) -> int:
-    """Run them until SIGTERM or SIGINT; a second one ends the process at once. If one can't go on, all stop in order.
+async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]], *, limit: timedelta) -> NoReturn:
+    """Run them until SIGTERM or SIGINT, then end the process; a second one, or the end of `limit` after the first, ends
+    it at once. If one can't go on, all stop in order.
 
     Raises what they had to say, Stop with the problems of all.
     """
@@ -45,7 +49,7 @@ async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]]) -> int
     logs = {name: log.bind(flow=name) for name in flows}
     if len(flows) == 1:
         log = next(iter(logs.values()))
-    stop, metrics = stop_on_signals(log), Metrics()
+    stop, metrics = stop_on_signals(log, limit), Metrics()
     async with open_page(telemetry, metrics, log, flows) as page:
         tasks = {asyncio.ensure_future(flow(settings, logs[name], metrics, stop, page)) for name, flow in flows.items()}
         try:
@@ -63,4 +67,4 @@ async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]]) -> int
     if problems:
         raise Stop(*problems)
     log.info("stopped")
-    return 0
+    os._exit(0)  # all has its end, but a thread that asks a Kafka that is away would be waited for

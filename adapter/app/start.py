@@ -23,6 +23,8 @@ from adapter.transport.registry import HttpRegistry
 _Answer = TypeVar("_Answer")
 
 _START_AGAIN: Final = Backoff(first=0.5, longest=10.0)
+_CLOSING: Final = 2.0
+"""Seconds beyond the time limit of the flows in which clients are closed; one whose cluster is away takes longer."""
 
 
 def load_catalogue(settings: Receiving) -> Catalogue:
@@ -118,21 +120,24 @@ async def before(stop: asyncio.Event, starting: Awaitable[_Answer]) -> _Answer |
         return None
 
 
-def stop_on_signals(log: Log) -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process at once.
+def stop_on_signals(log: Log, limit: timedelta) -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT. A second one ends the process at once, and so does the end of `limit`.
 
     SIGUSR1 switches debug lines on and off.
     """
-    stop = asyncio.Event()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def leave(reason: str) -> None:
+        log.warning("leaving at once", reason=reason)
+        os._exit(0)  # what is unfinished is in the topics, the journal and the spool
 
     def asked(name: str) -> None:
-        if stop.is_set():  # what is unfinished is in the topics and the journal
-            log.warning("leaving at once", signal=name)
-            os._exit(0)
+        if stop.is_set():
+            leave("second signal")
         log.info("stopping", signal=name)
+        loop.call_later(limit.total_seconds() + _CLOSING, leave, "time limit")
         stop.set()
 
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number.name)
     loop.add_signal_handler(signal.SIGUSR1, lambda: log.warning("log level", now=switch_debug()))

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import FrameType
 from typing import Final
 
 from adapter import __version__
@@ -31,6 +33,9 @@ _COMMANDS: Final = (
     ("stuck", "stuck", "commands that do not come to an end: which, since when, why"),
 )
 
+_ROLES: Final = frozenset({"worker", "server", "projector", "run"})
+"""Those that end well when they are told to stop."""
+
 _EPILOG: Final = f"""\
 first steps:
   adapter demo                               see it work, without anything installed
@@ -54,8 +59,11 @@ exit codes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (by default the process's own). The exit code; see Exit."""
     given = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in given if not word.startswith("-")), "")
+    if argv is None and chosen in _ROLES:
+        signal.signal(signal.SIGTERM, _leave)
     try:
-        arguments = _parser(given).parse_args(given)
+        arguments = _parser(chosen).parse_args(given)
     except SystemExit as stop:  # argparse has said what is wrong, or has shown the help that was asked for
         return int(stop.code or 0)
     try:
@@ -76,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(chosen: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="adapter",
         description="Gateway between Kafka (Avro commands and events) and a supplier's SOAP ticketing API.",
@@ -85,12 +93,16 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fault-adapter {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    chosen = next((word for word in given if not word.startswith("-")), None)
     for name, module, summary in _COMMANDS:
         command = commands.add_parser(name, help=summary, description=summary, formatter_class=_Help)
         if name == chosen:
             import_module(f"adapter.cli.{module}").add(name, command)
     return parser
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """A role that is told to stop while it is still being imported has nothing to finish."""
+    os._exit(Exit.DONE)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

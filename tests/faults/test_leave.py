@@ -1,0 +1,107 @@
+"""SIGTERM at a bad moment: in the first second of a start, or while Kafka is away. Exit code 0, in time."""
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.server.conftest import PLAIN
+from tests.support import estate as say
+from tests.support.broker import Cluster
+from tests.support.estate import unique
+from tests.support.ports import free_port
+from tests.support.processes import Process, Processes
+from tests.support.rig import open_rig
+from tests.support.wait import eventually
+
+ROLES = ("worker", "server", "projector")
+LIMIT = 3.0
+SLACK = 3.0
+"""Seconds a process may need beyond its limit."""
+SHORT = {
+    **{f"{role}__STOP_TIMEOUT": f"{LIMIT:g}s" for role in ("WORKER", "SERVER")},
+    "KAFKA__TRANSACTION_TIMEOUT": "2s",
+    **{f"SUPPLIER__{limit}_TIMEOUT": "1s" for limit in ("CONNECT", "WRITE", "READ", "TOTAL")},
+}
+
+
+MOMENTS = ("", "uvloop", "pydantic", "lxml", "librdkafka", "fastavro")
+"""What is loaded by then, one after the other; nothing: the handler of the signal is set."""
+
+
+@pytest.mark.timeout(180)
+async def test_leaving_while_kafka_is_away_takes_no_longer_than_the_limit(
+    kafka_cluster: Callable[..., Cluster], processes: Processes
+) -> None:
+    cluster = kafka_cluster()
+    async with open_rig(cluster.bootstrap, partitions=2) as rig:
+        environment = rig.environment(**PLAIN, **SHORT, PROJECTOR__GROUP_ID=f"{rig.topics.prefix}-projectors")
+        at_work = [processes.adapter(role, env=environment) for role in ROLES]
+        for role, process in zip(ROLES, at_work, strict=True):
+            await process.ready(is_at_work(role), within=60)
+        commands = [say.add(unique()) for _ in range(50)]
+        rig.estate.put_all([(rig.estate.encode(command), command.key.encode()) for command in commands])
+        await eventually(lambda: rig.twin.log, within=30, what="calls")
+        cluster.freeze()  # in the middle of transactions
+        try:
+            starting = [processes.adapter(role, env=environment) for role in ROLES]
+            for process in starting:
+                await process.ready(asks_kafka, within=60)
+            took = await asyncio.gather(*(seconds_to_leave(p) for p in (*at_work, *starting)))
+        finally:
+            cluster.thaw()
+        print([round(seconds, 1) for seconds in took])
+        assert max(took) < LIMIT + SLACK
+
+
+async def test_told_to_leave_at_any_moment_of_a_start(processes: Processes) -> None:
+    starting = [(moment, processes.adapter(role, env=lonely())) for moment in MOMENTS for role in (*ROLES, "run")]
+
+    async def told(moment: str, process: Process) -> float:
+        await process.ready(lambda p: has_come_to(p, moment), within=60)
+        return await seconds_to_leave(process)
+
+    await asyncio.gather(*(told(moment, process) for moment, process in starting))
+
+
+def has_come_to(process: Process, moment: str) -> bool:
+    proc = Path("/proc") / str(process.pid)
+    if moment:
+        return moment in (proc / "maps").read_text()
+    caught = int(re.findall(r"SigCgt:\s*([0-9a-f]+)", (proc / "status").read_text())[0], 16)
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+def is_at_work(role: str) -> Callable[[Process], bool]:
+    sign = "server starts" if role == "server" else "partition started"
+    return lambda process: sign in process.output
+
+
+def asks_kafka(process: Process) -> bool:
+    threads = (Path("/proc") / str(process.pid) / "task").glob("*/comm")
+    return any(thread.read_text().startswith("rdk:") for thread in threads)
+
+
+async def seconds_to_leave(process: Process) -> float:
+    asked = time.monotonic()
+    assert await process.stop(within=60) == 0
+    return time.monotonic() - asked
+
+
+def lonely() -> dict[str, str]:
+    """Settings of a role that finds nobody."""
+    nowhere = f"127.0.0.1:{free_port()}"
+    settings = {
+        "KAFKA__BOOTSTRAP_SERVERS": nowhere,
+        "REGISTRY__URL": f"http://{nowhere}",
+        "SUPPLIER__BASE_URL": f"http://{nowhere}",
+        "SUPPLIER__ALLOW_PLAINTEXT": "true",
+        "SUPPLIER__BUYER_IDENTIFIER": "SPDEV1",
+        "TELEMETRY__PORT": "0",
+        **PLAIN,
+    }
+    return {f"ADAPTER_{name}": value for name, value in settings.items()}

@@ -175,6 +175,9 @@ class JournalTail:
     """(journal offset, value) of the committed records from the mark on."""
     end: int
     """The journal's end: the next record will lie here or later."""
+    whole: bool
+    """Whether these are all records there ever were: it was read from its beginning on, and is the journal that the
+    committed offset speaks of, if it speaks of one."""
 
 
 class JournalReader(Protocol):
@@ -319,6 +322,8 @@ DUE: Final = "due"
 """Header of a ticket's record: when time alone changes it, in milliseconds since the epoch. Without it nothing does."""
 REFERENCE: Final = "reference"
 """Header of a ticket's record: the supplier's reference, in UTF-8. Without it none is known."""
+COMMANDS: Final = "commands"
+"""Header of a ticket's record: the marks of its commands (`core.ticket.mark`), one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +334,8 @@ class Kept:
     value: bytes | None
     due: int | None = None
     reference: bytes | None = None
-    """As in the headers; the reference is only written."""
+    commands: bytes = b""
+    """As in the headers; reference and commands are only written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +425,8 @@ class Passing:
     offset: int
     value: bytes | None
     reference: bytes | None
-    """As in the header."""
+    commands: bytes = b""
+    """As in the headers."""
 
 
 Take = Callable[[Sequence[Passing], int, bool], Coroutine[Any, Any, None]]

@@ -7,8 +7,8 @@ from typing import Final
 
 from adapter.core import cloudevents
 from adapter.core.avro import Encoder
-from adapter.core.ticket import Outcome, Policy, Ticket, Warn, due
-from adapter.ports import DUE, REFERENCE, Kept, Outgoing
+from adapter.core.ticket import Outcome, Policy, Ticket, Warn, due, mark
+from adapter.ports import COMMANDS, DUE, REFERENCE, Kept, Outgoing
 
 SOURCE: Final = b"/fault-adapter/projector"
 
@@ -44,6 +44,8 @@ class Records:
             headers.append((DUE, str(kept.due).encode()))
         if kept.reference is not None:
             headers.append((REFERENCE, kept.reference))
+        if kept.commands:
+            headers.append((COMMANDS, kept.commands))
         return Outgoing(self.tickets_topic, kept.key, kept.value, headers, partition)
 
     def warned(self, warn: Warn, partition: int) -> Outgoing:
@@ -65,6 +67,7 @@ class Records:
             self.ticket.encode(ticket.record()),
             None if at is None else milliseconds(at),
             None if theirs is None else theirs.encode(),
+            b"".join(mark(command.command_id) for command in ticket.commands),
         )
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from adapter.core.errors import Abandoned
 from adapter.core.journal import Entry, Extent, Recovered, Source
@@ -104,22 +104,35 @@ class Assignment:
         return rest
 
 
+_SKEW: Final = 10.0
+"""Seconds by which the clock of who issues commands may be ahead of ours."""
+
+
 class Memory:
     """Commands that have ended, as far back as `capacity` reaches: a repeat is neither called nor answered again."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._digests: OrderedDict[str, bytes] = OrderedDict()
+        self._ends: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
+        self._since = 0.0
+        """Of what has ended later nothing is forgotten; seconds since the epoch."""
+
+    def reaches(self, issued_at: float) -> bool:
+        """Whether the end of a command that was issued then would be remembered, had it ended."""
+        return issued_at - _SKEW > self._since
 
     def digest(self, command_id: str) -> bytes | None:
-        return self._digests.get(command_id)
+        end = self._ends.get(command_id)
+        return None if end is None else end[0]
 
-    def settle(self, command_id: str, digest: bytes) -> None:
-        self._digests[command_id] = digest
-        self._digests.move_to_end(command_id)
-        if len(self._digests) > self.capacity:
-            self._digests.popitem(last=False)
+    def settle(self, command_id: str, digest: bytes, at: float) -> None:
+        self._ends[command_id] = (digest, at)
+        self._ends.move_to_end(command_id)
+        if len(self._ends) > self.capacity:
+            self._since = max(self._since, self._ends.popitem(last=False)[1][1])
 
-    def learn(self, settled: Mapping[str, bytes]) -> None:
+    def learn(self, settled: Mapping[str, bytes], *, since: float, at: float) -> None:
+        """Ends that a journal has: all of those after `since`, and none after `at`."""
+        self._since = max(self._since, since)
         for command_id, digest in settled.items():
-            self.settle(command_id, digest)
+            self.settle(command_id, digest, at)

@@ -168,7 +168,7 @@ class _Turn:
         except Undecodable as why:
             await self._dead_letter(why)
             return
-        if past is None:
+        if past is None or (past == Untouched() and await self._ended_long_ago()):
             self._repeat()
             return
         if item.resident is None:
@@ -217,6 +217,26 @@ class _Turn:
         if seen != task.digest:
             raise Undecodable("command-id-reused", "a command with other content had this commandId before")
         return None
+
+    async def _ended_long_ago(self) -> bool:
+        """Whether the ticket tells of the command, asked only if its end, had it ended, would be forgotten here."""
+        task, key = self._task, self._ticket
+        if self._item.resident is not None or key is None or self._c.memory.reaches(task.issued_at):
+            return False
+        a, command_id = self._a, task.subject.command_id
+        a.check(safe=True)
+        a.unfinished[command_id] = task.digest
+        held = a.waiting.get(self._lane)
+        a.waiting[self._lane] = held or "ticket"
+        ended = True
+        try:
+            ended = await self._c.tickets.commanded(key, command_id)
+        finally:
+            if held is None:
+                a.waiting.pop(self._lane, None)
+            if ended:
+                a.unfinished.pop(command_id, None)
+        return ended
 
     def _repeat(self) -> None:
         """End a repeat without an event. The end of its command is written down at its offset, the last at which the
@@ -518,7 +538,7 @@ class _Turn:
             if self._a.outcomes.get(self._lane) is committed:
                 del self._a.outcomes[self._lane]
             if entry.kind is Kind.SETTLED:
-                self._c.memory.settle(entry.command_id, entry.digest)
+                self._c.memory.settle(entry.command_id, entry.digest, entry.at)
                 self._a.unfinished.pop(entry.command_id, None)
                 self._a.repeated.pop(entry.command_id, None)
                 self._a.ending.discard(entry.command_id)
@@ -657,7 +677,7 @@ class _Turn:
             await self._dead_letter(why)
             item.ended = True
             return
-        if past is None:
+        if past is None or (past == Untouched() and await self._ended_long_ago()):
             self._repeat()
             item.ended = True
             return

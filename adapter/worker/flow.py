@@ -15,7 +15,7 @@ from typing import Final
 
 from adapter.core import journal
 from adapter.core.errors import Stop, Unavailable, Undecodable
-from adapter.core.journal import Entry, Extent, Source
+from adapter.core.journal import Entry, Extent, Kind, Source
 from adapter.core.offsets import Frontier
 from adapter.core.partition import partition_of
 from adapter.core.retry import Backoff
@@ -169,7 +169,8 @@ class Worker(IntakeListener):
         """Read the journal, take up what is only there, then let the partition flow."""
         tail, entries = await self._read_journal(assignment.partition)
         recovered = assignment.recovered = journal.recover((entry for _, entry in entries), tail.position)
-        self._w.memory.learn(recovered.settled)
+        ended = [entry.at for _, entry in entries if entry.kind is Kind.SETTLED] or [time.time()]
+        self._w.memory.learn(recovered.settled, since=0.0 if tail.whole else ended[0], at=ended[-1])
         assignment.frontier = Frontier(tail.position)
         assignment.extent = Extent(tail.end, self._w.memory.capacity // self._w.partitions)
         for at, entry in entries:

@@ -28,6 +28,7 @@ class Task:
     subject: Subject
     record: Mapping[str, Any]
     digest: bytes
+    issued_at: float
     not_after: float | None
     problems: tuple[Problem, ...]
     """What forbids to send it."""
@@ -74,6 +75,7 @@ class Reader:
             ),
             record=record,
             digest=self._digest(decoded.name, record),
+            issued_at=record["issuedAt"].timestamp(),
             not_after=None if not_after is None else not_after.timestamp(),
             problems=tuple(problems),
             warnings=tuple(problem for problem in broken if problem.warning),

@@ -1,8 +1,8 @@
-"""What the worker knows of tickets: the supplier's reference of any, and every change of the few it watches.
+"""What the worker knows of tickets: reference and commands of any, and every change of the few it watches.
 
 It follows the partitions of the tickets topic that it is asked about, and only while it is. On the disk it keeps where
-each ticket's newest record lies and the reference in it, so that a million tickets cost no memory, and coming back to a
-partition costs no more than what has changed meanwhile.
+each ticket's newest record lies, the reference and the marks of the commands in it, so that a million tickets cost no
+memory, and coming back to a partition costs no more than what has changed meanwhile.
 """
 
 import asyncio
@@ -10,21 +10,52 @@ import random
 import struct
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Unavailable, Undecodable
 from adapter.core.partition import partition_of
 from adapter.core.retry import Backoff
-from adapter.core.ticket import Ticket, ticket
+from adapter.core.ticket import MARK, Ticket, mark, ticket
 from adapter.ports import Checkpoint, Kept, Passing, TicketFeed, TicketStore, TicketStores
 from adapter.telemetry import Log
 
 _T = TypeVar("_T")
 
 _ASK_AGAIN: Final = Backoff(first=0.2, longest=5.0)
-_PLACE: Final = struct.Struct(">Q")
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is kept of a ticket, and its form on the disk."""
+
+    FORM: ClassVar = "2"
+    """What is kept in another form is read anew."""
+    _HEAD: ClassVar = struct.Struct(">QH")
+
+    offset: int
+    """Of its newest record."""
+    commands: bytes
+    """Marks."""
+    reference: bytes
+
+    def packed(self) -> bytes:
+        return self._HEAD.pack(self.offset, len(self.commands)) + self.commands + self.reference
+
+    @classmethod
+    def unpacked(cls, value: bytes) -> "_Known":
+        offset, length = cls._HEAD.unpack_from(value)
+        end = cls._HEAD.size + length
+        return cls(offset, value[cls._HEAD.size : end], value[end:])
+
+    def has(self, command: bytes) -> bool:
+        """Whether the mark is one of them, and not the end of one and the beginning of the next."""
+        at = self.commands.find(command)
+        while at > 0 and at % MARK:
+            at = self.commands.find(command, at + 1)
+        return at >= 0
 
 
 class Watch:
@@ -98,6 +129,11 @@ class Tickets:
         with self._shelf(key) as shelf:
             return await shelf.reference(key)
 
+    async def commanded(self, key: bytes, command_id: str) -> bool:
+        """Whether that ticket tells of that command, once the topic was read to its end."""
+        with self._shelf(key) as shelf:
+            return await shelf.commanded(key, mark(command_id))
+
     async def ticket(self, key: bytes) -> Ticket | None:
         """That ticket as it is, once the topic was read to its end; None if there is none."""
         with self._shelf(key) as shelf, self.watch(key) as watch:
@@ -164,6 +200,9 @@ class _Shelf:
         self._leaving: asyncio.TimerHandle | None = None
         self._store: TicketStore | None = None
         self._opening = asyncio.Lock()
+        self._blank = True
+        """Nothing is kept, as far as is known: nothing needs to be asked."""
+        self._questions: dict[bytes, asyncio.Future[_Known | None]] = {}
         self._watches: dict[bytes, list[Watch]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -196,7 +235,12 @@ class _Shelf:
     async def reference(self, key: bytes) -> str | None:
         await self._current.wait()
         found = await self._find(key)
-        return None if found is None or not found[1] else found[1].decode("utf-8", "replace")
+        return None if found is None or not found.reference else found.reference.decode("utf-8", "replace")
+
+    async def commanded(self, key: bytes, command: bytes) -> bool:
+        await self._current.wait()
+        found = await self._find(key)
+        return found is not None and found.has(command)
 
     @contextmanager
     def watched(self, key: bytes, watch: Watch) -> Iterator[None]:
@@ -225,7 +269,8 @@ class _Shelf:
         async with self._opening:
             if self._store is None:
                 identity = await self._asked(self._feed.identity)
-                self._store = await self._stores.open(self._partition, identity)
+                self._store = await self._stores.open(self._partition, f"{identity}/{_Known.FORM}")
+                self._blank = self._store.checkpoint is None
         if self.following:
             at = self._store.checkpoint
             self._feed.follow(self._partition, 0 if at is None else at.tickets, self._take)
@@ -241,8 +286,10 @@ class _Shelf:
         """Keep where each lies, tell who watches."""
         assert self._store is not None, "it is followed from where its store ends"
         if records:
+            self._blank = False
             kept = [
-                Kept(r.key, None if r.value is None else _PLACE.pack(r.offset) + (r.reference or b"")) for r in records
+                Kept(r.key, None if r.value is None else _Known(r.offset, r.commands, r.reference or b"").packed())
+                for r in records
             ]
             try:
                 await self._store.save(kept, Checkpoint(transaction="", tickets=end))
@@ -262,16 +309,30 @@ class _Shelf:
         for key in keys:
             if key not in self._watches or (found := await self._find(key)) is None:
                 continue
-            record = await self._asked(partial(self._feed.fetch, self._partition, found[0]))
+            record = await self._asked(partial(self._feed.fetch, self._partition, found.offset))
             if record is not None and record.key == key:
                 for watch in self._watches.get(key, ()):
                     watch.tell(record)
 
-    async def _find(self, key: bytes) -> tuple[int, bytes] | None:
-        """Where the newest record of that key lies, and the reference in it."""
+    async def _find(self, key: bytes) -> _Known | None:
+        """Whoever asks in the same turn of the loop shares one look at the disk."""
+        if self._blank:
+            return None
+        question = self._questions.get(key)
+        if question is None:
+            if not self._questions:
+                self._start(self._answer())
+            question = self._questions[key] = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(question)
+
+    async def _answer(self) -> None:
         assert self._store is not None, "it was opened"
-        found = (await self._store.find([key])).get(key)
-        return None if found is None else (_PLACE.unpack_from(found)[0], found[_PLACE.size :])
+        await asyncio.sleep(0)
+        questions, self._questions = self._questions, {}
+        found = await self._store.find(questions)
+        for key, question in questions.items():
+            value = found.get(key)
+            question.set_result(None if value is None else _Known.unpacked(value))
 
     async def _asked(self, ask: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         attempt = 0

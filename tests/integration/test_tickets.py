@@ -139,6 +139,26 @@ async def test_a_reference_is_found_where_the_key_belongs_though_its_command_lie
     assert text(requests(rig, ask)[-1][1], "maintainerFaultReference") == theirs
 
 
+async def test_a_command_that_comes_again_when_its_worker_has_forgotten_it_is_known_by_its_ticket(rig: Rig) -> None:
+    issued = {"issuedAt": datetime.now(UTC) - timedelta(days=1)}
+    command = say.add(unique(), **issued)
+    async with rig.worker(**SETTINGS, WORKER__REMEMBERED_COMMANDS="1") as worker:
+        for each in (command, say.ask_update(command.key)):  # which ends when the ticket tells of both
+            rig.estate.send(each)
+            await rig.estate.final(each)
+        rig.estate.send(command)
+        new = say.amend(command.key, **issued)
+        rig.estate.send(new)
+        assert (await rig.estate.final(new)).type == "FaultReportAmended"
+        assert worker.metric("commands_repeated_total", operation="AddFaultReport") == 1
+    assert [call.operation for call in rig.twin.calls if call.key == command.key] == [
+        "addFaultReport",
+        "requestFaultReportUpdate",
+        "amendFaultReport",
+    ]
+    assert len([each for each in rig.estate.events if each.record.get("commandId") == command.command_id]) == 1
+
+
 async def test_a_report_in_doubt_that_was_taken_is_settled_by_the_suppliers_next_notification(
     rig: Rig, worker: None
 ) -> None:

@@ -130,10 +130,12 @@ class Bus:
         position = self.committed.get(partition)
         mark = None if position is None else read_mark(position.metadata, IDENTITY)
         first = self.commands[partition][0].offset if self.commands[partition] else 0
+        start = 0 if mark is None else mark.memory
         return JournalTail(
             first if position is None else position.offset,
-            self.entries(partition, 0 if mark is None else mark.memory),
+            self.entries(partition, start),
             len(self.journal[partition]),
+            whole=start == 0 and (mark is not None or position is None or not position.metadata),
         )
 
     def decided(self) -> None:

@@ -28,7 +28,7 @@ from adapter.core.partition import partition_of
 from adapter.core.retry import Backoff, Breaker
 from adapter.core.ticket import Event as TicketEvent
 from adapter.core.ticket import Policy as TicketPolicy
-from adapter.core.ticket import Ticket, fold
+from adapter.core.ticket import Ticket, fold, mark
 from adapter.ports import Calls, NotSent, Outgoing, Passing, Reply, Unclear
 from adapter.suppliers import cityfibre
 from adapter.telemetry import Metrics
@@ -463,7 +463,7 @@ class Plant:
         """What the projector writes of a ticket; None and its key: it is forgotten. `value`: other bytes."""
         key = key if ticket is None else ticket.reference.encode()
         assert key is not None
-        reference = None
+        reference, commands = None, b""
         if ticket is not None and value is None:
             out = io.BytesIO(b"\0" + self._ids["Ticket"].to_bytes(4, "big"))
             out.seek(0, io.SEEK_END)
@@ -471,11 +471,12 @@ class Plant:
             value = out.getvalue()
             theirs = ticket.maintainer_reference
             reference = None if theirs is None else theirs.encode()
+            commands = b"".join(mark(command.command_id) for command in ticket.commands)
         log = self.bus.tickets[partition_of(key, len(self.bus.tickets))]
         log[:] = [each for each in log if each.key != key]  # as compaction does it
         self.bus.written += 1
         async with self.bus.grown:
-            log.append(Passing(key, self.bus.written, value, reference))
+            log.append(Passing(key, self.bus.written, value, reference, commands))
             self.bus.grown.notify_all()
 
     @property

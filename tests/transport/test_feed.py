@@ -57,7 +57,7 @@ def producer(kafka: str, **more: str) -> Producer:
 
 def write(kafka: str, topics: Topics, *values: bytes | None, partition: int = 0, theirs: bytes | None = None) -> None:
     client = producer(kafka)
-    headers: dict[str, str | bytes | None] = {} if theirs is None else {"reference": theirs}
+    headers: dict[str, str | bytes | None] = {} if theirs is None else {"reference": theirs, "commands": b"12345678"}
     for value in values:
         client.produce(topics.tickets, value, b"SP-1", partition, headers=headers)
     assert client.flush(10) == 0
@@ -71,7 +71,7 @@ async def test_a_partition_is_followed_from_where_it_is_asked_for(
     feed.follow(0, 0, whole.take)
     feed.follow(1, 0, other.take)
     await eventually(lambda: whole.current and other.current, what="the ends")
-    assert whole.records == [Passing(b"SP-1", n, str(n).encode(), b"CF-1") for n in range(3)]
+    assert whole.records == [Passing(b"SP-1", n, str(n).encode(), b"CF-1", b"12345678") for n in range(3)]
     assert whole.ends[-1] == (3, True)
     assert (other.records, other.ends[-1]) == ([], (0, True))
     feed.follow(0, 2, rest.take)
@@ -125,7 +125,7 @@ async def test_a_start_that_the_topic_no_longer_has_is_its_first_record(
 async def test_one_record_is_fetched_by_its_offset(kafka: str, topics: Topics, feed: KafkaTicketFeed) -> None:
     write(kafka, topics, b"0", b"1" * 100_000, b"2", theirs=b"CF-1")
     for offset, value in ((1, b"1" * 100_000), (0, b"0"), (2, b"2")):
-        assert await feed.fetch(0, offset) == Passing(b"SP-1", offset, value, b"CF-1")
+        assert await feed.fetch(0, offset) == Passing(b"SP-1", offset, value, b"CF-1", b"12345678")
 
 
 async def test_what_is_not_there_is_not_fetched(kafka: str, topics: Topics, feed: KafkaTicketFeed) -> None:

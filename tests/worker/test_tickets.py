@@ -2,7 +2,7 @@
 
 import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from adapter.core.journal import Kind
 from adapter.core.partition import partition_of
 from adapter.core.ticket import Origin, Ticket
+from adapter.ports import Position
 from tests.support.estate import Command, add, amend, ask_update, reserve, resolve
 from tests.support.plant import Bounded, Call, Plant, accepted, busy, later, refused, silent
 from tests.worker.test_conductor import SLOT, with_deadline
@@ -180,6 +181,83 @@ async def test_a_reference_the_request_cannot_hold_is_a_rejection(plant: Plant) 
         "invalid",
         ["maintainerFaultReference"],
     )
+
+
+# -- repeats -----------------------------------------------------------------------------------------------------------
+
+
+def issued(command: Command, ago: float) -> Command:
+    record = {**command.record, "issuedAt": datetime.now(UTC) - timedelta(seconds=ago)}
+    return Command(command.name, command.key, record, command_id=command.command_id)
+
+
+async def forgotten(plant: Plant, command: Command) -> None:
+    """It has ended, the ticket tells of it, and the worker remembers only what came after it."""
+    after = add("T-9")
+    plant.send(command)
+    await plant.final(command)
+    plant.send(after)
+    await plant.final(after)
+    await plant.project()
+
+
+async def test_a_command_whose_end_is_forgotten_is_known_by_its_ticket(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(remembered=1))
+    command, following = issued(add("T-1"), 3600), amend("T-1")
+    await forgotten(plant, command)
+    plant.send(command, following)
+    await plant.final(following)
+    await plant.caught_up()
+    assert (plant.types(command), len(plant.desk.of(command))) == (["FaultReportAdded"], 1)
+    assert hand.counted("commands_repeated_total", operation="AddFaultReport") == 1
+
+
+async def test_a_command_that_was_issued_long_ago_and_never_called_is_called(plant: Plant) -> None:
+    plant.hire(0, limits=Bounded(remembered=1))
+    await forgotten(plant, issued(add("T-1"), 3600))
+    late = [issued(amend("T-1"), 3600), issued(add("T-2"), 3600)]
+    plant.send(*late)
+    await plant.final(*late)
+    assert [plant.types(command) for command in late] == [["FaultReportAmended"], ["FaultReportAdded"]]
+
+
+async def test_nothing_is_asked_about_a_command_whose_end_would_be_remembered(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(remembered=1))
+    await forgotten(plant, add("T-1"))
+    recent = add("T-2", issuedAt=datetime.now(UTC) + timedelta(seconds=20))
+    plant.send(recent)
+    await plant.final(recent)
+    assert hand.feed.asked == []
+
+
+async def test_a_forgotten_command_that_comes_again_behind_a_held_one_ends_when_it_would_be_parked(
+    plant: Plant,
+) -> None:
+    plant.hire(0, limits=Bounded(remembered=1, parked_after=0.01))
+    command = issued(add("T-1"), 3600)
+    await forgotten(plant, command)
+    held = amend("T-1")
+    await doubted(plant, held)
+    plant.send(command)
+    await plant.caught_up()
+    assert (plant.types(command), plant.kinds(command)[-1:]) == (["FaultReportAdded"], [Kind.SETTLED])
+    assert len(plant.desk.of(command)) == 1
+
+
+async def test_a_worker_with_another_journal_than_the_offsets_speak_of_knows_ends_by_the_tickets(plant: Plant) -> None:
+    first = plant.hire(0)
+    commands = [add(f"T-{n}") for n in range(3)]
+    plant.desk.answers = lambda call: None if b"T-0<" in call.body else accepted(call)
+    plant.send(*commands)
+    await plant.final(*commands[1:])
+    await plant.project()
+    await first.kill()
+    plant.bus.journal[0].clear()
+    plant.bus.committed[0] = Position(0, 0, "{}")
+    plant.desk.answers = accepted
+    plant.hire(0)
+    await plant.caught_up()
+    assert [len(plant.desk.of(command)) for command in commands] == [2, 1, 1]
 
 
 # -- doubts ------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ event; `due` and `fire` are what time alone does to a ticket.
 
 from adapter.core.ticket.fold import Event, Folded, Policy, Verdict, fold
 from adapter.core.ticket.state import (
+    MARK,
     Clock,
     Command,
     Decision,
@@ -16,11 +17,13 @@ from adapter.core.ticket.state import (
     Status,
     Ticket,
     Transition,
+    mark,
     ticket,
 )
 from adapter.core.ticket.timer import Drop, Warn, due, fire
 
 __all__ = [
+    "MARK",
     "Clock",
     "Command",
     "Decision",
@@ -39,5 +42,6 @@ __all__ = [
     "due",
     "fire",
     "fold",
+    "mark",
     "ticket",
 ]

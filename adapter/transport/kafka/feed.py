@@ -18,7 +18,7 @@ from typing import Final, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from adapter.core.errors import Stop, Unavailable
-from adapter.ports import REFERENCE, Passing, Take
+from adapter.ports import COMMANDS, REFERENCE, Passing, Take
 from adapter.transport.kafka.identity import identity
 from adapter.transport.kafka.span import STEP, reader_properties
 
@@ -157,6 +157,5 @@ class KafkaTicketFeed:
 
 
 def _passing(message: Message, offset: int) -> Passing:
-    headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
-    reference = next((value for name, value in headers or () if name == REFERENCE), None)
-    return Passing(message.key() or b"", offset, message.value(), reference)
+    headers = dict(cast("list[tuple[str, bytes | None]] | None", message.headers()) or ())
+    return Passing(message.key() or b"", offset, message.value(), headers.get(REFERENCE), headers.get(COMMANDS) or b"")

@@ -64,7 +64,8 @@ class KafkaJournal:
             entries = self._read(reader, partition, start, high) if start < high else []
             # A group that never committed starts at the beginning of what the topic still has.
             position = committed.offset if committed.offset >= 0 else bounds(newest, commands)[0]
-            return JournalTail(position, entries, high)
+            whole = start == 0 and (mark is not None or not committed.metadata)
+            return JournalTail(position, entries, high, whole)
         except KafkaException as error:
             raise Unavailable(f"journal partition {partition}: {error.args[0].str()}") from error
         finally:

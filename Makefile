@@ -29,8 +29,8 @@ $(VENV)/.installed: requirements-dev.lock pyproject.toml
 demo: install ## the whole product against a supplier twin; KAFKA=host:port uses a real broker, KEEP=1 leaves it running
 	@$(BIN)/adapter demo $(if $(KAFKA),--kafka $(KAFKA)) $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(KEEP),--keep)
 
-test: install ## all tests
-	$(BIN)/python -m pytest
+test: install ## all tests, several at once; JOBS=0 in one process
+	$(BIN)/python -m pytest --numprocesses=$(or $(JOBS),auto)
 
 torture: install ## everything is killed, cut and frozen under load, by a seeded plan: MINUTES=20 SEED=7 REPORT=file.json
 	$(BIN)/python -m tests.faults.torture $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))

@@ -1,9 +1,15 @@
 """Fixtures of all tests. Those that need a real service get it from the first place that has one; where there is none
-they skip the test, or fail it when CI is set."""
+they skip the test, or fail it when CI is set.
+
+With `-n` (pytest-xdist; `make test` has it) the tests of a file stay together in one of several processes, which share
+one broker and one registry: the process that was started opens them and tells the others where they are.
+"""
 
 import os
+import tempfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,33 +24,71 @@ from tests.support.processes import Processes
 from tests.support.topics import Topics
 
 KAFKA_FIXTURES = {"kafka", "kafka_cluster"}
+LONG = {*KAFKA_FIXTURES, "processes"}
+"""Tests with one of these fixtures may take long, most others hardly anything."""
 Opener = Callable[[Path], AbstractContextManager[str]]
 KAFKA = pytest.StashKey[Opener | str]()
 """How to open the broker, or why there is none."""
+APICURIO = pytest.StashKey[Opener | str]()
+"""Likewise the registry."""
+SHARED = pytest.StashKey[dict[str, tuple[bool, str]]]()
+"""By service: whether it is there; its address, or why it is not."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "apicurio: needs the Apicurio registry")
+    told: dict[str, tuple[bool, str]] = getattr(config, "workerinput", {}).get("services", {})
+    for key, service in ((KAFKA, "kafka"), (APICURIO, "apicurio")):
+        if service in told:
+            there, text = told[service]
+            config.stash[key] = partial(_given, text) if there else text
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by marker
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means. Most tests mostly wait, for processes and for time limits to pass."""
+    return 2 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    config.stash[SHARED] = {}
+    for service, find in (("kafka", _find_kafka), ("apicurio", _find_apicurio)):
+        found = find()
+        if isinstance(found, str):
+            config.stash[SHARED][service] = (False, found)
+            continue
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{service}-"))
+        config.stash[SHARED][service] = (True, stack.enter_context(found(Path(folder))))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # which xdist has no types for
+    node.workerinput["services"] = node.config.stash[SHARED]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before `-m` chooses by marker, and after the order was made random
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
+        fixtures = _fixtures(item)
         if fixtures & KAFKA_FIXTURES:
             item.add_marker("kafka")
         if "apicurio" in fixtures:
             item.add_marker("apicurio")
+    yield
+    if hasattr(config, "workerinput"):  # the long ones first: at the end nobody waits for a last one
+        items.sort(key=lambda item: not _fixtures(item) & LONG)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     # Here and not in the fixtures: what must be downloaded first may take longer than a test may.
     if session.config.option.collectonly:
         return
-    if any(item.get_closest_marker("kafka") for item in session.items):
-        session.config.stash[KAFKA] = _find_kafka()
-    if any(item.get_closest_marker("apicurio") for item in session.items):
-        _prefetch_apicurio()
+    for key, marker, find in ((KAFKA, "kafka", _find_kafka), (APICURIO, "apicurio", _find_apicurio)):
+        if key not in session.config.stash and any(item.get_closest_marker(marker) for item in session.items):
+            session.config.stash[key] = find()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -59,10 +103,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.fixture(scope="session")
 def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap address of the one broker of this run."""
-    found = request.config.stash.get(KAFKA, None) or _find_kafka()
-    if isinstance(found, str):
-        _unavailable(found)
-    with found(tmp_path_factory.mktemp("kafka")) as bootstrap:
+    with _open(request.config.stash.get(KAFKA, None) or _find_kafka(), tmp_path_factory.mktemp("kafka")) as bootstrap:
         yield bootstrap
 
 
@@ -111,13 +152,12 @@ def topics(create_topics: Callable[..., Topics]) -> Topics:
 
 
 @pytest.fixture(scope="session")
-def apicurio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Base URL of a running Apicurio registry."""
-    try:
-        with registry.registry(tmp_path_factory.mktemp("apicurio")) as url:
-            yield url
-    except downloads.Missing as missing:
-        _unavailable(f"{registry.HOW} ({missing})")
+def apicurio(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base URL of the one Apicurio registry of this run."""
+    with _open(
+        request.config.stash.get(APICURIO, None) or _find_apicurio(), tmp_path_factory.mktemp("apicurio")
+    ) as url:
+        yield url
 
 
 @pytest.fixture
@@ -146,11 +186,24 @@ def _find_kafka() -> Opener | str:
     return broker.under_java
 
 
-def _prefetch_apicurio() -> None:
+def _find_apicurio() -> Opener | str:
     try:
         registry.prefetch()
-    except downloads.Missing:
-        return  # the fixture says so
+    except downloads.Missing as missing:
+        return f"{registry.HOW} ({missing})"
+    return registry.registry
+
+
+def _open(found: Opener | str, folder: Path) -> AbstractContextManager[str]:
+    return _unavailable(found) if isinstance(found, str) else found(folder)
+
+
+def _given(address: str, _: Path) -> AbstractContextManager[str]:
+    return nullcontext(address)
+
+
+def _fixtures(item: pytest.Item) -> set[str]:
+    return set(getattr(item, "fixturenames", ()))
 
 
 def _unavailable(how: str) -> NoReturn:

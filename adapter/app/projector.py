@@ -124,7 +124,7 @@ async def projector(
                 "queued.max.messages.kbytes": str(_PREFETCH_KIB),
                 "fetch.queue.backoff.ms": "5",  # unless told, the client rests for a second whenever so much waits
                 **client,
-                **membership(settings.kafka, ours.group_id),
+                **membership(settings.kafka, ours.group_id, giving_back=settings.kafka.transaction_timeout),
             }
             return CommandConsumer(
                 client=member, topic=names.events, listener=listener, loop=loop, at_end=listener.at_end

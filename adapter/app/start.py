@@ -25,6 +25,8 @@ _Answer = TypeVar("_Answer")
 _START_AGAIN: Final = Backoff(first=0.5, longest=10.0)
 _CLOSING: Final = 2.0
 """Seconds beyond the time limit of the flows in which clients are closed; one whose cluster is away takes longer."""
+_REJOIN: Final = timedelta(seconds=5)
+"""Time to join a group again once partitions are given back, on a busy machine."""
 
 
 def load_catalogue(settings: Receiving) -> Catalogue:
@@ -72,9 +74,18 @@ async def encoders(
     return found
 
 
-def membership(kafka: Kafka, group: str) -> dict[str, str]:
-    """Client properties of a member of that consumer group."""
-    member = {"group.id": group, "group.protocol": kafka.group_protocol.value}
+def membership(kafka: Kafka, group: str, *, giving_back: timedelta) -> dict[str, str]:
+    """Client properties of a member of that consumer group, which may take so long to give partitions back.
+
+    For as long a rebalance waits for a member that does not answer, which may have been killed in the middle of it:
+    librdkafka would have everybody wait for five minutes. (Rebalance timeout, KIP-62; KIP-848.)
+    """
+    patience = max(giving_back, kafka.session_timeout) + _REJOIN
+    member = {
+        "group.id": group,
+        "group.protocol": kafka.group_protocol.value,
+        "max.poll.interval.ms": str(patience // timedelta(milliseconds=1)),
+    }
     if kafka.group_protocol is GroupProtocol.CLASSIC:  # with KIP-848 the broker decides both
         member["partition.assignment.strategy"] = "cooperative-sticky"
         member["session.timeout.ms"] = str(kafka.session_timeout // timedelta(milliseconds=1))

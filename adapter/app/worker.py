@@ -174,7 +174,8 @@ async def worker(
             )
 
         def intake(listener: IntakeListener) -> Intake:
-            member = {**client, **membership(settings.kafka, group)}
+            giving_back = timedelta(seconds=policy.call_limit) + settings.kafka.transaction_timeout
+            member = {**client, **membership(settings.kafka, group, giving_back=giving_back)}
             return CommandConsumer(client=member, topic=names.commands, listener=listener, loop=loop)
 
         flow = Worker(
@@ -193,7 +194,8 @@ async def worker(
                 memory=memory,
                 partitions=partitions,
                 check=lambda: asyncio.to_thread(_check_partitions, settings, admin, partitions),
-                revoke_limit=settings.supplier.total_timeout.total_seconds() + INTENT_LIFE,
+                call_limit=policy.call_limit,
+                commit_limit=settings.kafka.transaction_timeout.total_seconds(),
                 log=log,
                 metrics=metrics,
             )

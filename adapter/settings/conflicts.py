@@ -27,6 +27,7 @@ _OURS = {
     "group.id": "set ADAPTER_KAFKA__GROUP_ID",
     "group.protocol": "set ADAPTER_KAFKA__GROUP_PROTOCOL",
     "session.timeout.ms": "set ADAPTER_KAFKA__SESSION_TIMEOUT",
+    "max.poll.interval.ms": "it follows from ADAPTER_SUPPLIER__TOTAL_TIMEOUT and ADAPTER_KAFKA__TRANSACTION_TIMEOUT",
     "transaction.timeout.ms": "set ADAPTER_KAFKA__TRANSACTION_TIMEOUT",
     "transactional.id": "set ADAPTER_KAFKA__TRANSACTIONAL_ID_PREFIX",
     "message.max.bytes": "set ADAPTER_TOPICS__MAX_MESSAGE_BYTES",

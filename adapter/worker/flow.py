@@ -57,8 +57,10 @@ class Wiring:
     """Of the commands topic."""
     check: Callable[[], Awaitable[None]]
     """Raises Stop if the topics are no longer as they were at the start, Unavailable if that can't be told."""
-    revoke_limit: float
-    """Seconds in which calls under way end when a partition is given back."""
+    call_limit: float
+    """Seconds in which a call under way ends when its partition is given back."""
+    commit_limit: float
+    """Seconds in which what has ended is committed then: the cluster ends a transaction that takes longer."""
     log: Log
     metrics: Metrics
 
@@ -120,11 +122,11 @@ class Worker(IntakeListener):
         leaving = [a for p in partitions if (a := self.assignments.get(p)) is not None]
         ending = [task for assignment in leaving for task in assignment.close()]
         if ending:
-            await asyncio.wait(ending, timeout=self._w.revoke_limit)
+            await asyncio.wait(ending, timeout=self._w.call_limit)
         # Where the journal was not read nothing was begun, and what would be committed is not known.
         flushes = [asyncio.ensure_future(self.ledger.flush(a)) for a in leaving if a.recovered is not None]
         if flushes:
-            await asyncio.wait(flushes, timeout=self._w.revoke_limit)
+            await asyncio.wait(flushes, timeout=self._w.commit_limit)
         for flush in flushes:
             flush.cancel()
         for assignment in leaving:

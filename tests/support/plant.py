@@ -361,7 +361,8 @@ class Plant:
                 memory=memory,
                 partitions=len(self.bus.commands),
                 check=_unchanged,
-                revoke_limit=at.revoke,
+                call_limit=at.revoke,
+                commit_limit=at.revoke,
                 log=lines,
                 metrics=metrics,
             )

@@ -160,6 +160,7 @@ async def worker(
                     tracer=tracer,
                 ),
                 gate=gate,
+                room=flow.room,
                 ledger=flow.ledger,
                 events=events,
                 policy=policy,
@@ -188,6 +189,7 @@ async def worker(
                 journal=journal,
                 entries=Decoders(registry, tuple(known.journal.values()), UnknownFields.IGNORE),
                 events=events,
+                gate=gate,
                 bounds=Bounds(
                     settings.worker.window_records, settings.worker.window_bytes, settings.worker.partition_span
                 ),

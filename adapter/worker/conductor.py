@@ -46,6 +46,7 @@ from adapter.worker.gate import Gate, Permit
 from adapter.worker.ledger import Ledger, Work
 from adapter.worker.reader import Reader, Task
 from adapter.worker.request import Requests
+from adapter.worker.room import Room
 from adapter.worker.tickets import Tickets, Watch
 
 INTENT_LIFE: Final = 5.0
@@ -87,6 +88,7 @@ class Conductor:
     reader: Reader
     requests: Requests
     gate: Gate
+    room: Room
     ledger: Ledger
     events: Events
     policy: Policy
@@ -102,18 +104,41 @@ class Conductor:
     """The system's clock: seconds since the epoch. It may be set while we run."""
 
     async def run(self, assignment: Assignment, lane: bytes) -> None:
-        """Take the commands of a lane in their order until there is none."""
+        """Take the commands of a lane in their order, until there is none or others have waited for longer."""
         item = assignment.lanes.head(lane)
         try:
             while item is not None and not assignment.closing:
                 await _Turn(self, assignment, lane, item).take()
                 assignment.calling.discard(lane)
                 item = assignment.lanes.done(lane)
+                if item is not None and item.resident is None and self.room.crowded:
+                    break
         except (Abandoned, asyncio.CancelledError):
             return  # the partition is gone or about to go; its next owner takes the command up
         finally:
             assignment.calling.discard(lane)
             assignment.waiting.pop(lane, None)
+        if item is not None and not assignment.closing:
+            self.room.add(assignment, lane)
+
+    async def wakes_in(self, assignment: Assignment, lane: bytes) -> float | None:
+        """Seconds until a lane that sleeps must be woken: at its command's deadline, at once if that may end without a
+        call. Raises Unavailable while the registry does not answer.
+        """
+        item = assignment.lanes.head(lane)
+        assert item is not None, "a lane that sleeps has work"
+        try:
+            task = await self.reader.read(item.source)
+            self.requests.write(task, None)
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001 -- whatever it is, its own turn tells
+            return 0.0
+        command_id = task.subject.command_id
+        known = assignment.recovered is not None and command_id in assignment.recovered.open
+        if known or task.problems or self.seen(command_id) is not None:
+            return 0.0
+        return None if task.not_after is None else task.not_after - self.wall()
 
     def seen(self, command_id: str) -> bytes | None:
         """Digest of a command of that id that has ended or whose turn has come."""

@@ -25,8 +25,10 @@ from adapter.telemetry import metrics as m
 from adapter.worker.assignment import Assignment, Item, Memory
 from adapter.worker.conductor import Conductor
 from adapter.worker.events import Events
+from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger, Work
 from adapter.worker.reader import Decoders
+from adapter.worker.room import AHEAD, LONG, Room
 from adapter.worker.window import Bounds, Window
 
 _REWRITE: Final = 20_000
@@ -51,6 +53,7 @@ class Wiring:
     journal: JournalReader
     entries: Decoders
     events: Events
+    gate: Gate
     bounds: Bounds
     memory: Memory
     partitions: int
@@ -63,6 +66,8 @@ class Wiring:
     """Seconds in which what has ended is committed then: the cluster ends a transaction that takes longer."""
     log: Log
     metrics: Metrics
+    ahead: int = AHEAD
+    long_asleep: float = LONG
 
 
 class Worker(IntakeListener):
@@ -75,6 +80,13 @@ class Worker(IntakeListener):
         self.intake = wiring.intake(self)
         self.ledger = wiring.ledger(self.intake)
         self.window = Window(wiring.bounds, self.intake)
+        self.room = Room(
+            gate=wiring.gate,
+            ahead=wiring.ahead,
+            long_asleep=wiring.long_asleep,
+            start=self._start,
+            wakes_in=lambda assignment, lane: self.conductor.wakes_in(assignment, lane),  # noqa: PLW0108 -- made below
+        )
         self.conductor = wiring.conductor(self)
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._easing = False
@@ -89,7 +101,7 @@ class Worker(IntakeListener):
 
     async def run(self) -> None:
         """Work until cancelled. Raises what makes it impossible to go on."""
-        tasks = {asyncio.create_task(self.ledger.run()), asyncio.create_task(self._keep())}
+        tasks = {asyncio.create_task(work) for work in (self.ledger.run(), self.room.run(), self._keep())}
         try:
             done, _ = await asyncio.wait({*tasks, self._failure}, return_when=asyncio.FIRST_COMPLETED)
             for ended in done:
@@ -222,7 +234,13 @@ class Worker(IntakeListener):
         if assignment.lanes.put(lane, item):
             if lane and partition_of(lane, self._w.partitions) != assignment.partition:
                 self._w.metrics.count(m.KEYS_MISPLACED)
-            self._supervise(assignment.start(lane, self.conductor.run(assignment, lane)))
+            if item.resident is None:
+                self.room.add(assignment, lane)
+            else:
+                self._start(assignment, lane)
+
+    def _start(self, assignment: Assignment, lane: bytes) -> None:
+        self._supervise(assignment.start(lane, self.conductor.run(assignment, lane)))
 
     def _ease(self, assignment: Assignment) -> None:
         """Something went: look at the window again, once for all that goes in this turn of the loop."""
@@ -246,6 +264,7 @@ class Worker(IntakeListener):
         for item in assignment.items.values():
             self.window.remove(item)
         assignment.items.clear()
+        self.room.forget(assignment)
         if self.assignments.get(assignment.partition) is assignment:
             del self.assignments[assignment.partition]
 

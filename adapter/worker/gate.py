@@ -35,6 +35,8 @@ class Gate:
     def __init__(self, *, permits: int, breaker: Breaker, changed: Callable[[BreakerState, str], None]) -> None:
         self.breaker = breaker
         self.in_flight = 0
+        self.eased: Callable[[], None] = lambda: None
+        """Called when somebody may have left the queue."""
         self._permits = permits
         self._changed = changed
         self._told = breaker.state
@@ -94,6 +96,7 @@ class Gate:
                 break
         if self._waiters and self.breaker.state is BreakerState.OPEN and self._alarm is None:
             self._alarm = self._loop.call_at(self.breaker.retry_at, self._ring)
+        self.eased()
 
     def _ring(self) -> None:
         self._alarm = None

@@ -40,6 +40,7 @@ from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger
 from adapter.worker.reader import Decoders, Reader
 from adapter.worker.request import Requests, Terms
+from adapter.worker.room import AHEAD
 from adapter.worker.tickets import Tickets
 from adapter.worker.window import Bounds
 from tests.support import bus
@@ -206,6 +207,8 @@ class Bounded:
     parked_after: float = 30.0
     parked: int = 100
     permits: int = 64
+    ahead: int = AHEAD
+    asleep: float = 0.01
     threshold: int = 1000
     probe: float = 0.03
     window: Bounds = field(default_factory=lambda: Bounds(10_000, 10**8, 10_000))
@@ -316,6 +319,7 @@ class Plant:
                     metrics=metrics,
                 ),
                 gate=gate,
+                room=flow.room,
                 ledger=flow.ledger,
                 events=events,
                 policy=Policy(
@@ -357,6 +361,7 @@ class Plant:
                 journal=member,
                 entries=Decoders(self.registry, tuple(known().journal.values()), UnknownFields.IGNORE),
                 events=events,
+                gate=gate,
                 bounds=at.window,
                 memory=memory,
                 partitions=len(self.bus.commands),
@@ -365,6 +370,8 @@ class Plant:
                 commit_limit=at.revoke,
                 log=lines,
                 metrics=metrics,
+                ahead=at.ahead,
+                long_asleep=at.asleep,
             )
         )
         hand = Hand(

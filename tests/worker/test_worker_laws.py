@@ -76,16 +76,21 @@ steps = st.one_of(
 
 
 @settings(max_examples=40, deadline=None)
-@given(story=st.lists(steps, max_size=40), remembered=st.sampled_from([1, 1000]), batch=st.sampled_from([1, 500]))
-def test_every_story_keeps_the_laws(story: list[tuple[Any, ...]], remembered: int, batch: int) -> None:
+@given(
+    story=st.lists(steps, max_size=40),
+    remembered=st.sampled_from([1, 1000]),
+    batch=st.sampled_from([1, 500]),
+    ahead=st.sampled_from([1, 500]),
+)
+def test_every_story_keeps_the_laws(story: list[tuple[Any, ...]], remembered: int, batch: int, ahead: int) -> None:
     """Ids come again only where the worker is told to remember: how far back that reaches is a setting. Where it is
     not, the mark alone says what a successor knows.
     """
-    asyncio.run(_tell(story, remembered, batch))
+    asyncio.run(_tell(story, remembered, batch, ahead))
 
 
-async def _tell(story: list[tuple[Any, ...]], remembered: int, batch: int) -> None:
-    teller = _Teller(remembered, batch)
+async def _tell(story: list[tuple[Any, ...]], remembered: int, batch: int, ahead: int) -> None:
+    teller = _Teller(remembered, batch, ahead)
     try:
         for step, *what in story:
             await getattr(teller, f"_{step}")(*what)
@@ -97,10 +102,10 @@ async def _tell(story: list[tuple[Any, ...]], remembered: int, batch: int) -> No
 
 
 class _Teller:
-    def __init__(self, remembered: int, batch: int) -> None:
+    def __init__(self, remembered: int, batch: int, ahead: int) -> None:
         self.plant = Plant(partitions=2)
         self.remembers = remembered > 1
-        self.limits: Bounded = replace(LIMITS, remembered=remembered)
+        self.limits: Bounded = replace(LIMITS, remembered=remembered, ahead=ahead)
         self.batch = batch
         self.sent: list[Command] = []
         """In the order of their first records."""

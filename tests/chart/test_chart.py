@@ -377,6 +377,26 @@ def test_selectors_pick_the_pods_of_one_role() -> None:
         assert budget["maxUnavailable"] == 1
 
 
+@needs_helm
+def test_telemetry_is_asked_of_the_pods_of_flows_alone() -> None:
+    """The test's own pod bears the release's labels; asked too, it would find itself not to answer."""
+    manifests = render(_with("tests.query", value=True))
+    wanted = find(manifests, "Service", "adapter-telemetry")["spec"]["selector"].items()
+    pods = {
+        m["metadata"]["name"]: m if m["kind"] == "Pod" else m["spec"].get("template") for m in manifests if "spec" in m
+    }
+    picked = {name for name, pod in pods.items() if pod and wanted <= pod["metadata"]["labels"].items()}
+    assert picked == {f"adapter-{role}" for role in ROLES}
+
+
+@needs_helm
+def test_readiness_is_asked_at_the_port_of_each_role() -> None:
+    values = _with("worker.settings.telemetry.port", 9470)
+    (pod,) = [m for m in render(values) if m["metadata"]["name"] == "adapter-test-readiness"]
+    (script,) = pod["spec"]["containers"][0]["args"]
+    assert 'for port in ["9470","9464"]' in script
+
+
 def _volumes(manifests: list[Manifest], name: str) -> dict[str, Any]:
     spec = dict(pod_specs(manifests))[name]
     return {volume["name"]: volume for volume in spec["volumes"]}

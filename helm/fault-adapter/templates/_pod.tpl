@@ -6,6 +6,8 @@ Everything the pods of all roles share. Takes (dict "root" $ "role" "worker").
 metadata:
   labels:
     {{- include "fault-adapter.labels" . | nindent 4 }}
+    # Pods of jobs and tests bear the release's labels too, and have nothing to tell.
+    fault-adapter/telemetry: "true"
     {{- with $values.podLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

@@ -304,6 +304,19 @@ def test_policies_open_the_ports_of_the_settings_alone() -> None:
 
 
 @needs_helm
+def test_the_setup_job_has_its_way_out_before_it_starts() -> None:
+    """Hooks come before everything else of a release; where all is denied by default it would reach nothing."""
+    manifests = render(MINIMAL)
+    policy, job = find(manifests, "NetworkPolicy", "adapter-setup"), find(manifests, "Job", "adapter-setup")
+    assert _ports(policy["spec"]["egress"]) == {53, 9092, 8081}
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
+    marks = policy["metadata"]["annotations"]
+    assert marks["helm.sh/hook"] == job["metadata"]["annotations"]["helm.sh/hook"]
+    assert int(marks["helm.sh/hook-weight"]) < 0
+    assert not policy["spec"]["ingress"]
+
+
+@needs_helm
 def test_a_proxy_is_where_the_worker_may_go_instead_of_the_supplier() -> None:
     worker = find(render(_with("settings.supplier.proxy.url", "http://proxy:3128")), "NetworkPolicy", "adapter-worker")
     assert 3128 in _ports(worker["spec"]["egress"])

@@ -87,7 +87,6 @@ SAMPLES: Final[dict[str, Any]] = {
     "duration": "37s",
     "size": "3MiB",
     "whole number": 1_234_567,
-    "port": 9470,
     "true or false": True,
     "JSON object": {"some.name": "value"},
     "topic name": "some.topic",
@@ -106,7 +105,6 @@ SAMPLES: Final[dict[str, Any]] = {
 }
 SHOWN: Final[dict[str, str]] = {
     "whole number": "1234567",
-    "port": "9470",
     "true or false": "true",
     "JSON object": '{"some.name":"value"}',
     "list": "SPDEV1,SPDEV2",
@@ -117,11 +115,19 @@ SHOWN: Final[dict[str, str]] = {
 
 
 @needs_helm
-def test_every_setting_reaches_every_role() -> None:
+@pytest.mark.parametrize("without", ["ADAPTER_SUPPLIER__BASE_URL", "ADAPTER_SUPPLIER__ENVIRONMENT"])
+def test_every_setting_reaches_every_role(without: str) -> None:
+    """But the one that excludes another."""
     values = copy.deepcopy(MINIMAL)
-    expected = {}
+    values["settings"]["supplier"].pop("base_url")
+    expected: dict[str, str] = {}
     for row in describe():
-        sample = SAMPLES[row.type] if row.type in SAMPLES else row.type.replace(" or ", ", ").split(", ")[0]
+        if row.variable == without:
+            continue
+        if row.type == "port":
+            sample: Any = 9470 + len(expected)  # no two may be the same
+        else:
+            sample = SAMPLES[row.type] if row.type in SAMPLES else row.type.replace(" or ", ", ").split(", ")[0]
         path = "settings." + row.variable.removeprefix("ADAPTER_").lower().replace("__", ".")
         values = _with(path, sample, values)
         expected[row.variable] = SHOWN.get(row.type, str(sample))
@@ -169,6 +175,27 @@ def test_the_minimal_example_starts_a_worker() -> None:
         ("mounts", {"kafka": {"secret": "a", "configMap": "b"}}, "/mounts/kafka"),
         ("mounts", {"certificate": {"secret": "a"}}, "'certificate'"),
         ("image.digest", "latest", "/image/digest"),
+        ("fullnameOverride", "Faults_1", "/fullnameOverride"),
+        ("projector.store.size", "8", "/projector/store/size"),
+        ("settings.supplier.environment", "production", "are both set for the worker; keep one of the two"),
+        (
+            "settings.supplier",
+            {"buyer_identifier": "SPDEV1", "environment": "production"},
+            "worker.tls: secret has to be set, or certManager.enabled: the supplier's production asks for",
+        ),
+        ("settings.telemetry.port", 8443, "server.port and telemetry.port are the same"),
+        ("settings.kafka.properties", {"sasl.password": "x"}, "sasl.password is a secret and would be readable"),
+        ("worker.autoscaling", {"enabled": True, "minReplicas": 9}, "worker.autoscaling: minReplicas is more than"),
+        (
+            "worker.tls.certManager",
+            {"enabled": True, "issuerRef": {"name": "x"}},
+            "worker.tls.certManager.dnsNames: is empty, and so is commonName",
+        ),
+        (
+            "server.spool",
+            {"enabled": True, "size": "500Mi"},
+            "server.spool.size: has to be at least twice settings.server.spool.max_bytes",
+        ),
     ],
 )
 def test_wrong_values_are_refused_by_name(path: str, value: Any, words: str) -> None:
@@ -220,12 +247,18 @@ def test_a_pod_is_given_longer_to_stop_than_it_takes() -> None:
     defaults = {row.variable: row.default for row in describe()}
     assert defaults["ADAPTER_WORKER__STOP_TIMEOUT"] == "1m"
     assert defaults["ADAPTER_SERVER__STOP_TIMEOUT"] == "20s"
-    specs = dict(pod_specs(render(MINIMAL)))
-    assert specs["adapter-worker"]["terminationGracePeriodSeconds"] >= 60 + 10
-    server = specs["adapter-server"]
-    pause = server["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert server["terminationGracePeriodSeconds"] >= pause + 20 + 10
-    assert "lifecycle" not in specs["adapter-worker"]["containers"][0]
+
+    def given(values: dict[str, Any]) -> list[int]:
+        specs = dict(pod_specs(render(values)))
+        return [specs[f"adapter-{role}"]["terminationGracePeriodSeconds"] for role in ROLES]
+
+    assert given(MINIMAL) == [60 + 30, 20 + 5 + 30, 60]
+    values = _with("settings.worker.stop_timeout", "2.5m", _with("server.drainSeconds", 15))
+    values["server"]["settings"] = {"server": {"stop_timeout": 7}}
+    assert given(values) == [150 + 30, 7 + 15 + 30, 60]
+    containers_ = {name: spec["containers"][0] for name, spec in pod_specs(render(values))}
+    assert containers_["adapter-server"]["lifecycle"]["preStop"]["sleep"]["seconds"] == 15
+    assert "lifecycle" not in containers_["adapter-worker"]
 
 
 @needs_helm

@@ -19,7 +19,7 @@ metadata:
 spec:
   serviceAccountName: {{ include "fault-adapter.name" .root }}-{{ .role }}
   {{- include "fault-adapter.podDefaults" .root | nindent 2 }}
-  terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
+  terminationGracePeriodSeconds: {{ include "fault-adapter.grace" . }}
   {{- if .root.Values.topologySpreadConstraints.enabled }}
   topologySpreadConstraints:
     {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
@@ -188,6 +188,32 @@ securityContext:
 - name: data
   emptyDir: {sizeLimit: {{ .root.Values.server.spool.size }}}
 {{- end }}
+{{- end -}}
+
+{{/* Seconds from the wish to stop to the kill: what the role takes by its settings, and half a minute to leave its groups. */}}
+{{- define "fault-adapter.grace" -}}
+{{- $settings := include "fault-adapter.settings" . | fromYaml -}}
+{{- $takes := "30s" -}}
+{{- $pause := 0 -}}
+{{- if eq .role "worker" -}}{{- $takes = default "1m" (index $settings "ADAPTER_WORKER__STOP_TIMEOUT") -}}{{- end -}}
+{{- if eq .role "server" -}}
+{{- $takes = default "20s" (index $settings "ADAPTER_SERVER__STOP_TIMEOUT") -}}
+{{- $pause = .root.Values.server.drainSeconds -}}
+{{- end -}}
+{{- add (include "fault-adapter.seconds" $takes) $pause 30 -}}
+{{- end -}}
+
+{{/* A duration as settings have it, in whole seconds. */}}
+{{- define "fault-adapter.seconds" -}}
+{{- $units := dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0 -}}
+{{- mulf (regexFind "^[0-9.]+" .) (index $units (default "s" (regexFind "[a-z]+$" .))) | ceil | int64 -}}
+{{- end -}}
+
+{{/* A size as settings or Kubernetes have it, in bytes. */}}
+{{- define "fault-adapter.bytes" -}}
+{{- $units := dict "k" 1e3 "ki" 1024.0 "m" 1e6 "mi" 1048576.0 "g" 1e9 "gi" 1073741824.0 "t" 1e12 "ti" 1099511627776.0 "p" 1e15 "pi" 1125899906842624.0 "e" 1e18 "ei" 1152921504606846976.0 -}}
+{{- $unit := regexFind "[A-Za-z]*$" . | trimSuffix "B" | lower -}}
+{{- mulf (regexFind "^[0-9.]+" .) (ternary 1.0 (index $units $unit) (empty $unit)) | int64 -}}
 {{- end -}}
 
 {{/* Not empty if the role's pods have a claim each. */}}

@@ -195,9 +195,9 @@ def _spool(settings: Receiving, log: Log, metrics: Metrics) -> SqliteSpool | Non
         return None
     aside: list[Path] = []
 
-    def damaged(path: Path) -> None:
+    def damaged(path: Path, saved: int) -> None:
         aside.append(path)
-        log.error("spool damaged", set_aside=str(path))
+        log.error("spool damaged", set_aside=str(path), saved=saved)
 
     spool = SqliteSpool(asked.path, max_bytes=asked.max_bytes, damaged=damaged)
     metrics.watch(m.SPOOL_DAMAGED, lambda: float(bool(aside)))

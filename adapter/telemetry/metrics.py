@@ -335,7 +335,7 @@ SPOOL_DAMAGED: Final = Metric(
     "spool_damaged",
     Kind.GAUGE,
     "1 if the spool's file was damaged at the start and has been set aside.",
-    "1: what it held must be saved by hand (the log names the file), or sent again by the supplier.",
+    "1: what could not be read any more (the log says how much could) must be sent again by the supplier.",
 )
 TICKET_EVENTS: Final = Metric(
     "ticket_events_total",

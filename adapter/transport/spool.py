@@ -53,8 +53,9 @@ class _Entry:
 class SqliteSpool:
     """`ports.Spool`. Numbers are never used twice, so their order is that of arrival, also over a restart."""
 
-    def __init__(self, path: Path, *, max_bytes: int, damaged: Callable[[Path], None]) -> None:
-        """Opens or makes the file, for its owner alone. One that is damaged is set aside, and `damaged` told where.
+    def __init__(self, path: Path, *, max_bytes: int, damaged: Callable[[Path, int], None]) -> None:
+        """Opens or makes the file, for its owner alone. One that is damaged is set aside, and what can still be read of
+        it taken over: `damaged` is told where it lies and how many those are.
 
         Raises Stop if it can't be had, as when another process has it.
         """
@@ -235,7 +236,7 @@ class _Do:
 _Request = _Put | _Do
 
 
-def _open(path: Path, damaged: Callable[[Path], None]) -> sqlite3.Connection:
+def _open(path: Path, damaged: Callable[[Path, int], None]) -> sqlite3.Connection:
     try:
         return _connect(path)
     except sqlite3.DatabaseError as error:
@@ -246,8 +247,32 @@ def _open(path: Path, damaged: Callable[[Path], None]) -> sqlite3.Connection:
         part = path.with_name(path.name + ending)
         if part.exists():
             part.rename(aside.with_name(aside.name + ending))
-    damaged(aside)
-    return _connect(path)
+    database = _connect(path)
+    damaged(aside, _take_over(aside, database))
+    return database
+
+
+def _take_over(aside: Path, database: sqlite3.Connection) -> int:
+    """How many of the damaged file's notifications were still readable, and are in `database` now."""
+    saved = 0
+    with contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as old, _transaction(database):
+        try:
+            ((last,),) = old.execute("SELECT seq FROM sqlite_sequence WHERE name = 'notification'")
+        except (sqlite3.Error, ValueError):
+            return 0  # not even its list of tables
+        for number in range(1, last + 1):  # one by one, for a scan ends at the first damaged page
+            try:
+                row = old.execute(
+                    "SELECT number, key, received_at, facts, body FROM notification WHERE number = ?", (number,)
+                ).fetchone()
+                if row is None:
+                    continue
+                _arrival(row[3], row[4])
+            except (sqlite3.Error, ValueError, LookupError, TypeError):
+                continue
+            database.execute("INSERT INTO notification VALUES (?, ?, ?, ?, ?)", row)
+            saved += 1
+    return saved
 
 
 def _connect(path: Path) -> sqlite3.Connection:

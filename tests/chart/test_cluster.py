@@ -330,6 +330,7 @@ def test_a_rotated_secret_reaches_running_pods_while_the_supplier_calls(values: 
     put_pair("ours", authority, authority.client("ours"))
     put_pair("supplier", authority, authority.client("supplier"))
     values["settings"].pop("server")
+    values["settings"]["supplier"]["base_url"] = "https://twin.estate:8444"
     values["server"]["tls"] = {"secret": "listener"}
     values["worker"] |= {"tls": {"secret": "ours", "caKey": "ca.crt"}, "replicas": 1}
     values["projector"]["enabled"] = False

@@ -45,7 +45,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
     """Opens the spool of this test; the one before is closed first."""
     spools: list[SqliteSpool] = []
 
-    async def open_spool(*, max_bytes: int = 1024**2, damaged: Callable[[Path], None] = lambda _: None) -> SqliteSpool:
+    async def open_spool(*, max_bytes: int = 1024**2, damaged: Callable[[Path, int], None] = lambda _, __: None) -> SqliteSpool:
         if spools:
             await spools[-1].close()
         spools.append(SqliteSpool(tmp_path / "spool.db", max_bytes=max_bytes, damaged=damaged))
@@ -155,7 +155,7 @@ async def test_only_its_owner_may_read_it(opened: Opener, tmp_path: Path) -> Non
 async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(opened: Opener, tmp_path: Path) -> None:
     (tmp_path / "spool.db").write_bytes(b"this was a database once " * 200)
     aside: list[Path] = []
-    spool = await opened(damaged=aside.append)
+    spool = await opened(damaged=lambda path, _: aside.append(path))
     assert aside[0].read_bytes().startswith(b"this was")
     await spool.put(b"A", arrival())
     assert spool.depth == 1
@@ -168,19 +168,43 @@ async def test_damage_within_the_file_is_found_at_the_start(opened: Opener, tmp_
     await spool.close()
     file = tmp_path / "spool.db"
     content = bytearray(file.read_bytes())
-    content[4096:12288] = b"\xff" * 8192
+    content[4096:12288] = b"\xff" * 8192  # the roots of its tables
     file.write_bytes(content)
-    aside: list[Path] = []
-    spool = await opened(damaged=aside.append)
-    assert len(aside) == 1
+    told: list[int] = []
+    spool = await opened(damaged=lambda _, saved: told.append(saved))
+    assert told == [0]
     assert spool.depth == 0
+
+
+async def test_what_is_readable_of_a_damaged_file_is_taken_over_in_its_order(opened: Opener, tmp_path: Path) -> None:
+    spool = await opened()
+    for number in range(50):
+        await spool.put(b"%d" % (number % 25), arrival(b"%d " % number + b"x" * 2000))
+    await spool.drop([spooled.number for spooled in await spool.heads(5)])
+    await spool.close()
+    file = tmp_path / "spool.db"
+    content = bytearray(file.read_bytes())
+    content[20 * 4096 : 22 * 4096] = b"\xff" * 8192
+    file.write_bytes(content)
+    told: list[int] = []
+    spool = await opened(damaged=lambda _, saved: told.append(saved))
+    assert told == [spool.depth]
+    assert 35 <= spool.depth < 45
+    seen: list[int] = []
+    while heads := await spool.heads(100):
+        seen += [int(head.arrival.delivery.body.split()[0]) for head in heads]
+        await spool.drop([head.number for head in heads])
+    assert set(seen) < set(range(5, 50)), "what was published is not taken over"
+    assert all(seen.index(n) < seen.index(n + 25) for n in range(25) if {n, n + 25} <= set(seen))
+    await spool.put(b"A", arrival())
+    assert (await spool.heads(1))[0].number == 51
 
 
 async def test_a_second_process_cannot_have_it(opened: Opener, processes: Processes, tmp_path: Path) -> None:
     spool = await opened()
     await spool.put(b"A", arrival())
     with pytest.raises(Stop, match="SPOOL__PATH"):
-        SqliteSpool(tmp_path / "spool.db", max_bytes=1, damaged=lambda _: None)
+        SqliteSpool(tmp_path / "spool.db", max_bytes=1, damaged=lambda _, __: None)
     other = processes.start(
         sys.executable,
         "-c",
@@ -193,7 +217,7 @@ async def test_a_second_process_cannot_have_it(opened: Opener, processes: Proces
 
 async def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(Stop, match="SPOOL__PATH"):
-        SqliteSpool(tmp_path / "nowhere" / "spool.db", max_bytes=1, damaged=lambda _: None)
+        SqliteSpool(tmp_path / "nowhere" / "spool.db", max_bytes=1, damaged=lambda _, __: None)
 
 
 async def test_the_age_is_that_of_the_oldest_arrival(opened: Opener) -> None:

@@ -84,7 +84,7 @@ CALLS: Final = Metric(
     "supplier_calls_total",
     Kind.COUNTER,
     "Calls to the supplier, by operation and result: accepted, rejected, unavailable, unclear, forbidden, misdirected.",
-    "forbidden or misdirected: certificate, source address or base URL are wrong. unclear: see call_failures_total.",
+    "forbidden, misdirected: certificate, address or base URL are wrong. unclear: see supplier_call_failures_total.",
     labels=("operation", "result"),
 )
 CALL_FAILURES: Final = Metric(

@@ -45,7 +45,9 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
     """Opens the spool of this test; the one before is closed first."""
     spools: list[SqliteSpool] = []
 
-    async def open_spool(*, max_bytes: int = 1024**2, damaged: Callable[[Path, int], None] = lambda _, __: None) -> SqliteSpool:
+    async def open_spool(
+        *, max_bytes: int = 1024**2, damaged: Callable[[Path, int], None] = lambda _, __: None
+    ) -> SqliteSpool:
         if spools:
             await spools[-1].close()
         spools.append(SqliteSpool(tmp_path / "spool.db", max_bytes=max_bytes, damaged=damaged))

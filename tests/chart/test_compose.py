@@ -31,7 +31,7 @@ def test_the_settings_start_every_role(services: dict[str, dict[str, Any]]) -> N
 def test_the_commands_are_commands(services: dict[str, dict[str, Any]]) -> None:
     for name in (*ROLES, "twin", "topics", "schemas"):
         command = services[name]["command"]
-        _parser(command).parse_args(command)
+        _parser(command[0]).parse_args(command)
 
 
 def test_the_roles_are_as_locked_down_as_in_the_chart(services: dict[str, dict[str, Any]]) -> None:

@@ -8,12 +8,12 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeGuard
-from uuid import uuid5
 from xml.sax.saxutils import escape
 
 from lxml import etree
 
 from adapter.core import soap
+from adapter.core.derived import namespace
 from adapter.core.errors import Stop
 from adapter.core.notification import NAMESPACE, Readable, Refusal
 from adapter.core.soap import Version
@@ -44,7 +44,7 @@ class AnswerWriter:
         """
         message_id = notification.message_id
         if own_id or not _fits(message_id):
-            message_id = str(uuid5(NAMESPACE, f"{notification.id}/answer"))
+            message_id = _derived(f"{notification.id}/answer")
         values = {
             "apiVersion": _written(api_version),
             "buyerIdentifier": _written(notification.buyer if _fits(notification.buyer) else buyer),
@@ -84,6 +84,7 @@ _CONTENT_TYPES: Final = {
     Version.SOAP_1_2: "application/soap+xml; charset=utf-8",
     Version.OTHER: "text/xml; charset=utf-8",
 }
+_derived: Final = namespace(NAMESPACE)
 _LONGEST: Final = 36
 """Characters of an id (section 3.3)."""
 

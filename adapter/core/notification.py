@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from hashlib import sha256
 from typing import Any, Final
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from lxml import etree
 
 from adapter.core import document, soap
 from adapter.core.avro import Schema
+from adapter.core.derived import namespace
 from adapter.core.document import Limits, fold, local_name
 from adapter.core.errors import Stop, Unreadable
 from adapter.core.mapping import Deviation, ReplyReader, ValueClass, compile_reply, record_of
@@ -215,7 +216,7 @@ def compile_notification(
 
 def notification_id(buyer: str, reference: str, message_id: str, content: str) -> str:
     """The id of a notification; no two sets of parts give the same, since XML text has no control characters."""
-    return str(uuid5(NAMESPACE, f"{buyer}\x1f{reference}\x1f{message_id}\x1f{content}"))
+    return _derived(f"{buyer}\x1f{reference}\x1f{message_id}\x1f{content}")
 
 
 def content_hash(element: etree._Element, *, without: str) -> str:
@@ -240,6 +241,7 @@ def without_positions(path: str) -> str:
     return _POSITION.sub("", path)
 
 
+_derived: Final = namespace(NAMESPACE)
 _ACTION: Final = re.compile(r'action\s*=\s*"?([^\s";]+)', re.IGNORECASE)
 _POSITION: Final = re.compile(r"\[[0-9]+\]")
 

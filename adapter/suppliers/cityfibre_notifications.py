@@ -9,6 +9,7 @@ docs/contract.md; docs/events.md says the same for readers of the events.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from adapter.core.operation import Notification, Problem, Record, Told
@@ -60,7 +61,12 @@ HINTS: Final = {
 
 def plain(text: str) -> str:
     """A word as it is compared: spellings differ in case, hyphens and spaces (section 8, number 4)."""
-    return _BETWEEN_WORDS.sub("", text[:_LONGEST_WORD]).lower()
+    return _plain(text[:_LONGEST_WORD])
+
+
+@lru_cache(maxsize=1024)
+def _plain(text: str) -> str:
+    return _BETWEEN_WORDS.sub("", text).lower()
 
 
 _BETWEEN_WORDS: Final = re.compile(r"[\W_]+")
@@ -157,6 +163,7 @@ def _may_be(hinted: str, told: str, facts: Facts) -> bool:
 _FIRST_WORDS: Final = re.compile(r"^(?:notify)?(?:fault(?:report)?)?(?:update)?")
 
 
+@lru_cache(maxsize=1024)
 def _hinted(hint: str) -> str | None:
     """The kind a hint names: of "/notifyInProgress", "urn:x#notifyFaultReportUpdateInProgress.yaml" the last word."""
     words = re.split(r"[/#:?]", hint.strip("\"' /"))

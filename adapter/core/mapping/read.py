@@ -7,7 +7,7 @@ caller decides what that means (supplier contract, section 8: thirty-three ways 
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import tzinfo
-from typing import Any, cast
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from lxml import etree
@@ -152,7 +152,8 @@ def _group(children: tuple[Pair, ...], zone: tzinfo) -> Value:  # noqa: C901 -- 
         record = blank.copy()
         start = len(notes.noted)
         for child in element:
-            step = steps.get(cast("str", child.tag)) or steps.get(local_name(child))  # most have no namespace
+            tag: str = child.tag  # type: ignore[assignment]  # admitted documents have no comments and instructions
+            step = steps.get(tag) or steps.get(local_name(child))  # most have no namespace
             if step is None:
                 notes.stranger(child)
             elif record[step.name] is None and not len(child) and (value := step.quick(child.text)) is not None:

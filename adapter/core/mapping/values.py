@@ -22,6 +22,7 @@ Value = Callable[[etree._Element, Notes], Any]  # noqa: SLF001 -- lxml's name fo
 Quick = Callable[[str | None], Any]
 """Reads the text of an element without children if it is as it should be; None means: let the other one look."""
 
+_PLAIN_BOOLEANS: Final = {"true": True, "false": False}
 _NIL: Final = "{http://www.w3.org/2001/XMLSchema-instance}nil"
 
 
@@ -48,7 +49,7 @@ def quick(leaf: Leaf) -> Quick:
         case Kind.TEXT if not leaf.values:
             return _quick_text(leaf)
         case Kind.BOOLEAN:
-            return lambda text: {"true": True, "false": False}.get(text or "")
+            return lambda text: _PLAIN_BOOLEANS.get(text or "")
         case Kind.DATE_TIME:
             return _quick_time
         case _:

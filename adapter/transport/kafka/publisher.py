@@ -8,10 +8,10 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Final
+from itertools import count
+from typing import Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -51,12 +51,13 @@ class KafkaPublisher:
         self._timeout = timeout.total_seconds()
         self._report = report
         self._loop = asyncio.get_running_loop()
+        self._numbers = count()
         self._line = self._open()
 
     def publish(self, record: Outgoing, *, limit: float, late: Callable[[], None]) -> "asyncio.Future[None]":
         future: asyncio.Future[None] = self._loop.create_future()
         try:
-            self._line.produce(record, _Under(self._loop.time() + limit, future, late))
+            self._line.produce(record, _Under(self._loop.time() + limit, next(self._numbers), future, late))
         except BufferError:
             _fail(future, Unavailable("the producer's queue is full"))
         except KafkaException as failure:
@@ -100,13 +101,13 @@ class KafkaPublisher:
             self._report(why)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Under:
-    """A record under way."""
+class _Under(NamedTuple):
+    """A record under way; a tuple, because a heap compares them often. The number is its own, so it decides."""
 
     deadline: float
-    future: "asyncio.Future[None]" = field(compare=False)
-    late: Callable[[], None] = field(compare=False)
+    number: int
+    future: "asyncio.Future[None]"
+    late: Callable[[], None]
 
 
 _Report = tuple[_Under, KafkaError | None]

@@ -1,6 +1,7 @@
 """One notification from its head to its answer. 200 leaves only when the event is safe."""
 
 import asyncio
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +27,8 @@ _Arguments = TypeVarTuple("_Arguments")
 LONG: Final = 32 * 1024
 """Bytes of a body that is read on another thread."""
 
+_HEALTH: Final = re.compile(r"/health/?(?:\?|$)")
+"""The end of a path, or of a whole URL as proxies send it."""
 _RETRY_AFTER: Final = {"Retry-After": "5"}
 
 
@@ -113,7 +116,7 @@ class Server:
         return self._turned_away(400, "This is not HTTP as we read it.")
 
     def _judge_head(self, head: Head) -> Answer | None:
-        if head.method in {"GET", "HEAD"} and head.path == "/health":
+        if head.method in {"GET", "HEAD"} and _HEALTH.search(head.path):
             return Answer(200, b"The listener is up. POST notifications to any path.\n")
         if head.method != "POST":
             return self._turned_away(405, "POST a notification, to any path; GET /health to try the connection.")
@@ -121,6 +124,11 @@ class Server:
             return self._turned_away(415, "Send the body without Content-Encoding.")
         if head.headers.get("content-type", "").lstrip().lower().startswith("multipart/"):
             return self._turned_away(415, "Send one XML document, not several parts.")
+        coding = head.headers.get("transfer-encoding", "").strip().lower()
+        if coding not in {"", "chunked"}:
+            return self._turned_away(501, "Send the body without Transfer-Encoding, or in chunks alone.")
+        if not coding and "content-length" not in head.headers:
+            return self._turned_away(411, "Send Content-Length, or the body in chunks.")
         announced = head.headers.get("content-length", "0")
         if not announced.isdecimal() or len(announced) > 18:
             return self.garbled()

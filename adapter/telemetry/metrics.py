@@ -289,8 +289,8 @@ CALLERS_REFUSED: Final = Metric(
 REQUESTS_REFUSED: Final = Metric(
     "requests_refused_total",
     Kind.COUNTER,
-    "Requests of admitted callers answered without reading a whole body, by status: 400 (no HTTP), 405, 408, 413, 415, "
-    "503.",
+    "Requests of admitted callers answered without reading a whole body, by status: 400 (no HTTP), 405, 408, 411, 413, "
+    "415, 501, 503.",
     "413: raise ADAPTER_SERVER__MAX_BODY_BYTES. 503: too much at once. The others: the caller is misconfigured.",
     labels=("status",),
 )

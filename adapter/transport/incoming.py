@@ -32,6 +32,7 @@ _FRAMING_BYTES: Final = 64 * 1024
 _LINGER: Final = 2.0
 """Seconds in which what is left of a refused request is thrown away."""
 _OFFER: Final = frozenset({"connection", "upgrade", "http2-settings"})
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -252,7 +253,9 @@ class Incoming(asyncio.Protocol):
         self._moved = True
         if isinstance(judged, Answer) and judged.close:
             self._stop_if(judged)
-        self._owes_continue = self._headers.get("expect", "").lower() == "100-continue"
+        # An older client would take it for the answer (RFC 9110 section 10.1.1).
+        asked = self._headers.get("expect", "").lower() == "100-continue"
+        self._owes_continue = asked and parser.get_http_version() != "1.0"
         if self._serving is None:
             self._go_on()
 
@@ -393,18 +396,17 @@ def _arrival(request: _Request, caller: Caller) -> Arrival:
 
 def _response(answer: Answer, *, last: bool, whole: bool) -> bytes:
     """`last`: the connection ends after it. Not `whole`: the head alone, of an answer to HEAD."""
-    lines = [
-        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
-        f"Content-Type: {answer.content_type}",
-        f"Content-Length: {len(answer.body)}",
-        *(f"{name}: {text}" for name, text in answer.headers.items()),
-        f"Date: {_date(int(time.time()))}",
-        "Server: fault-adapter",
-    ]
-    if last:
-        lines.append("Connection: close")
-    head = "\r\n".join(lines).encode("latin-1")
-    return b"%b\r\n\r\n%b" % (head, answer.body if whole else b"")
+    more = "".join(f"{name}: {text}\r\n" for name, text in answer.headers.items()) if answer.headers else ""
+    head = (
+        f"HTTP/1.1 {answer.status} {_PHRASES[answer.status]}\r\n"
+        f"Content-Type: {answer.content_type}\r\n"
+        f"Content-Length: {len(answer.body)}\r\n"
+        f"{more}"
+        f"Date: {_date(int(time.time()))}\r\n"
+        "Server: fault-adapter\r\n"
+        f"{'Connection: close' if last else 'Connection: keep-alive'}\r\n\r\n"
+    ).encode("latin-1")
+    return head + answer.body if whole else head
 
 
 @lru_cache(maxsize=2)

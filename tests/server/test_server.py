@@ -69,10 +69,22 @@ async def test_other_methods_encodings_and_parts_are_told_what_to_do(serve: Serv
     async with serve() as server, aiohttp.ClientSession() as client:
         async with client.get(server.url) as reply:
             assert (reply.status, reply.headers["Allow"]) == (405, "POST")
-        async with client.get(f"http://127.0.0.1:{server.port}/health") as reply:
-            assert reply.status == 200
+        for health in ("/health", "/health/", "/health?from=noc"):
+            async with client.get(f"http://127.0.0.1:{server.port}{health}") as reply:
+                assert reply.status == 200
+        absolute = f"GET http://127.0.0.1:{server.port}/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert (await raw(server.port, absolute.encode())).startswith(b"HTTP/1.1 200 ")
         assert (await server.post(gzip.compress(SAMPLE), **{"Content-Encoding": "gzip"}))[0] == 415
         assert (await server.post(SAMPLE, **{"Content-Type": "multipart/related; boundary=x"}))[0] == 415
+
+
+async def test_a_body_that_nobody_could_tell_the_end_of_or_take_apart_is_refused_unread(serve: Serve) -> None:
+    async with serve() as server:
+        assert b" 411 Length Required" in await raw(server.port, HEAD + b"\r\n" + SAMPLE)
+        packed = b"Transfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        assert b" 501 " in await raw(server.port, HEAD + packed)
+        assert (await server.post(b""))[0] == 400
+        assert [kept.headers["quarantine-reason"] for kept in server.quarantine()] == ["empty"]
 
 
 async def test_a_long_body_is_refused_unread_whether_announced_or_in_chunks(serve: Serve) -> None:

@@ -205,6 +205,22 @@ async def test_an_older_client_gets_its_answer_and_the_end(opened: Opened) -> No
         assert (await it.said(b"POST /x HTTP/1.0\r\nContent-Length: 3\r\n\r\nold")).endswith(b"<old>")
 
 
+async def test_an_older_client_that_asks_to_stay_is_told_that_it_may(opened: Opened) -> None:
+    stays = b"POST /x HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\none"
+    async with opened() as it:
+        answer = await it.said(stays + stays + b"POST /x HTTP/1.0\r\nContent-Length: 3\r\n\r\nend")
+    first, second, last = answer.split(b"HTTP/1.1 200 OK")[1:]
+    assert b"Connection: keep-alive\r\n" in first
+    assert b"Connection: keep-alive\r\n" in second
+    assert b"Connection: close\r\n" in last
+
+
+async def test_an_older_client_knows_no_answer_before_the_answer(opened: Opened) -> None:
+    async with opened() as it:
+        answer = await it.said(b"POST /x HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nold")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 async def test_an_offer_to_upgrade_is_passed_over(opened: Opened) -> None:
     offer = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABk")
     async with opened() as it:

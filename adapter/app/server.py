@@ -98,6 +98,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
                 max_body_bytes=limits.max_body_bytes,
                 publish_limit=limits.publish_timeout.total_seconds(),
                 remembered=limits.remembered_notifications,
+                scheme="http" if tls is None else "https",
             ),
             log=log,
             metrics=metrics,

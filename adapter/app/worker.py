@@ -154,7 +154,7 @@ async def worker(
                 requests=Requests(
                     supplier=known.supplier,
                     calls=calls,
-                    terms=_terms(settings),
+                    terms=_terms(settings, known),
                     log=log,
                     metrics=metrics,
                     tracer=tracer,
@@ -284,15 +284,19 @@ def _check_partitions(settings: Settings, admin: Admin, before: int) -> None:
         raise Stop(*changed)
 
 
+def _base_url(settings: Settings, known: Catalogue) -> str:
+    supplier = settings.supplier
+    if supplier.base_url is not None:
+        return supplier.base_url
+    assert supplier.environment is not None, "settings have one of the two"
+    return known.supplier.environments[supplier.environment.value]
+
+
 def _call_settings(settings: Settings, known: Catalogue) -> CallSettings:
     supplier = settings.supplier
     tls = supplier.tls
-    base_url = supplier.base_url
-    if base_url is None:
-        assert supplier.environment is not None, "settings have one of the two"
-        base_url = known.supplier.environments[supplier.environment.value]
     return CallSettings(
-        base_url=base_url,
+        base_url=_base_url(settings, known),
         connect=supplier.connect_timeout,
         write=supplier.write_timeout,
         read=supplier.read_timeout,
@@ -329,7 +333,7 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _terms(settings: Settings) -> Terms:
+def _terms(settings: Settings, known: Catalogue) -> Terms:
     supplier = settings.supplier
     return Terms(
         protocol={
@@ -341,6 +345,7 @@ def _terms(settings: Settings) -> Terms:
         accepted_codes=supplier.accepted_codes,
         soap_actions=supplier.soap_actions,
         reply_limits=Limits(size=supplier.max_reply_bytes),
+        base_url=_base_url(settings, known),
     )
 
 

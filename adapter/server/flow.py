@@ -18,7 +18,7 @@ from adapter.ports import Answer, Arrival, Caller, Head, Outgoing, Peer, Publish
 from adapter.server.admission import Admission, Refused
 from adapter.server.keeper import Keeper, Kept
 from adapter.server.records import Records
-from adapter.telemetry import Log, Metrics, Role, Tracer, parse_traceparent
+from adapter.telemetry import Log, Metrics, Role, Trace, Tracer, parse_traceparent
 from adapter.telemetry import metrics as m
 
 _Result = TypeVar("_Result")
@@ -29,6 +29,8 @@ LONG: Final = 32 * 1024
 
 _HEALTH: Final = re.compile(r"/health/?(?:\?|$)")
 """The end of a path, or of a whole URL as proxies send it."""
+_PATH_LIMIT: Final = 200
+"""Characters of a path that a span carries."""
 _RETRY_AFTER: Final = {"Retry-After": "5"}
 
 
@@ -46,6 +48,8 @@ class Deployment:
     """Seconds."""
     remembered: int
     """Ids of stored notifications."""
+    scheme: str = "http"
+    """Of the listener's address, as spans name it."""
 
 
 class Server:
@@ -145,7 +149,14 @@ class Server:
         if self._tracer is None:
             return await self._receive(arrival)
         parent = parse_traceparent(arrival.traceparent)
-        span = self._tracer.span("POST", Role.SERVER, parent, http__request__method="POST")
+        span = self._tracer.span(
+            "POST",
+            Role.SERVER,
+            parent,
+            http__request__method="POST",
+            url__scheme=self._deployment.scheme,
+            url__path=arrival.delivery.path.partition("?")[0][:_PATH_LIMIT],
+        )
         answer = await self._receive(replace(arrival, traceparent=str(span.trace)))
         span.end(str(answer.status) if answer.status >= 500 else None, http__response__status_code=answer.status)
         return answer
@@ -203,11 +214,27 @@ class Server:
     async def _keep(
         self, key: bytes | None, record: Outgoing, arrival: Arrival, *, late: Callable[[], None] = lambda: None
     ) -> Kept | None:
+        span = None
+        if self._tracer is not None:
+            span = self._tracer.span(
+                f"send {record.topic}",
+                Role.PRODUCER,
+                parse_traceparent(arrival.traceparent),
+                messaging__system="kafka",
+                messaging__operation__type="send",
+                messaging__operation__name="send",
+                messaging__destination__name=record.topic,
+            )
+            record, arrival = _within(record, span.trace), replace(arrival, traceparent=str(span.trace))
+        kept = None
         try:
-            return await self.keeper.keep(key, record, arrival, late=late)
+            kept = await self.keeper.keep(key, record, arrival, late=late)
         except Unavailable as error:
             self._log.debug("notification not kept", reason=str(error))
-            return None
+        if span is not None:
+            result = "unavailable" if kept is None else kept.value
+            span.end("unavailable" if kept is None else None, fault__result=result)
+        return kept
 
     async def _again(self, arrival: Arrival) -> Outgoing:
         """The record of a notification from the spool: read as the settings and schemas are now."""
@@ -259,6 +286,12 @@ class Server:
 
 def _long(arrival: Arrival) -> bool:
     return len(arrival.delivery.body) > LONG
+
+
+def _within(record: Outgoing, trace: Trace) -> Outgoing:
+    """The record as part of that trace."""
+    others = [header for header in record.headers if header[0] != "traceparent"]
+    return replace(record, headers=[*others, ("traceparent", str(trace).encode())])
 
 
 def _written(written: Written, status: int) -> Answer:

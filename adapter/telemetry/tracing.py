@@ -18,6 +18,7 @@ class Role(StrEnum):
     CONSUMER = "consumer"
     CLIENT = "client"
     SERVER = "server"
+    PRODUCER = "producer"
 
 
 class Span(Protocol):

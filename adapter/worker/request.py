@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from adapter.core.command import Unavailable, Unclear, Verdict
 from adapter.core.document import Limits
@@ -28,6 +29,8 @@ class Terms:
     soap_actions: Mapping[str, str]
     """SOAPAction per operation name; the operation's own where absent."""
     reply_limits: Limits
+    base_url: str
+    """Where the operations are, as spans name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +75,16 @@ class Requests:
         }
         span = None
         if self.tracer is not None:
+            place = urlsplit(self.terms.base_url)
             span = self.tracer.span(
                 f"POST {operation.path}",
                 Role.CLIENT,
                 task.trace,
                 http__request__method="POST",
+                url__full=f"{self.terms.base_url.rstrip('/')}{operation.path}",
                 url__template=operation.path,
+                server__address=place.hostname or "",
+                server__port=place.port or (443 if place.scheme == "https" else 80),
                 fault__operation=operation.name,
                 fault__attempt=attempt,
             )

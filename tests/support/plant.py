@@ -579,6 +579,7 @@ _TERMS = Terms(
     accepted_codes=frozenset({200, 201}),
     soap_actions={},
     reply_limits=Limits(size=10**6),
+    base_url="https://supplier.test",
 )
 
 

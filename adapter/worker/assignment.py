@@ -71,13 +71,6 @@ class Assignment:
             return True
         return any(e.offset == source.offset and e.source == source for e in self.recovered.residents)
 
-    def seen(self, command_id: str) -> bytes | None:
-        """Digest of a command of that id that is under way here, or whose end lies in the journal we have read."""
-        digest = self.unfinished.get(command_id)
-        if digest is None and self.recovered is not None:
-            digest = self.recovered.settled.get(command_id)
-        return digest
-
     def check(self, *, safe: bool) -> None:
         """Raises Abandoned if no call may be started: the partition is gone, or it is about to go and the call is
         `safe` to leave to the next owner.

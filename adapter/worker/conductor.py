@@ -62,8 +62,6 @@ _WHY: Final = 4 * TEXT_LIMIT
 _STALE: Final = 10.0
 """Seconds after which a request that was written is written anew: it says when it was sent."""
 
-_RESIDENT: Final = frozenset({Kind.HELD, Kind.PARKED})
-
 _ASK_AGAIN: Final = Backoff(first=0.2, longest=5.0)
 """While the registry does not answer."""
 
@@ -145,7 +143,10 @@ class Conductor:
         digest = self.memory.digest(command_id)
         if digest is None:
             for assignment in self.assignments():
-                if (digest := assignment.seen(command_id)) is not None:
+                digest = assignment.unfinished.get(command_id)
+                if digest is None and assignment.recovered is not None:
+                    digest = assignment.recovered.settled.get(command_id)
+                if digest is not None:
                     break
         return digest
 
@@ -507,6 +508,7 @@ class _Turn:
         self, kind: Kind, *, at: float | None = None, attempt: int | None = None, until: float | None = None
     ) -> Entry:
         command = self._command
+        kept = kind is Kind.HELD or kind is Kind.PARKED or self._item.resident is not None
         return Entry(
             kind=kind,
             command_id=self._task.subject.command_id,
@@ -519,7 +521,7 @@ class _Turn:
             unclear_since=command.unclear_since,
             until=until,
             doubted=command.doubted,
-            source=self._item.source if self._item.resident is not None or kind in _RESIDENT else None,
+            source=self._item.source if kept else None,
         )
 
     async def _publish(self, event: Event) -> None:

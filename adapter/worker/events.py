@@ -48,6 +48,8 @@ class Subject:
     reference: str | None
     key: bytes | None
     traceparent: str | None
+    message_id: str
+    """Under which the supplier sees every attempt."""
 
 
 class Events:
@@ -76,7 +78,7 @@ class Events:
             "correlationId": subject.correlation_id,
             "operation": subject.operation.name,
             "buyerFaultReference": subject.reference,
-            "messageId": message_id(subject.command_id) if attempts else None,
+            "messageId": subject.message_id if attempts else None,
             "attempts": attempts,
             "occurredAt": at,
             **particulars,

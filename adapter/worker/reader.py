@@ -15,7 +15,7 @@ from adapter.core.journal import Source
 from adapter.core.operation import Problem
 from adapter.ports import Registry
 from adapter.telemetry import Trace, parse_traceparent
-from adapter.worker.events import Subject
+from adapter.worker.events import Subject, message_id
 
 __all__ = ["Decoders", "Reader", "Task"]
 
@@ -72,6 +72,7 @@ class Reader:
                 # Trimmed, as the supplier's notifications are keyed: one ticket has one timeline.
                 key=source.key if strays and source.key is not None else named.strip().encode("utf-8", "replace"),
                 traceparent=None if trace is None else str(trace),
+                message_id=message_id(command_id),
             ),
             record=record,
             digest=self._digest(decoded.name, record),

@@ -15,7 +15,6 @@ from adapter.ports import Calls, NotSent
 from adapter.ports import Unclear as UnclearCall
 from adapter.telemetry import Log, Metrics, Role, Tracer, continued
 from adapter.telemetry import metrics as m
-from adapter.worker.events import message_id
 from adapter.worker.reader import Task
 
 
@@ -58,8 +57,8 @@ class Requests:
             {
                 **self.terms.protocol,
                 "sent_at": datetime.now(UTC),
-                "message_id": message_id(subject.command_id),
-                "correlation_id": subject.correlation_id or message_id(subject.command_id),
+                "message_id": subject.message_id,
+                "correlation_id": subject.correlation_id or subject.message_id,
             },
         )
         return wrap(element, headers=supplier.soap_headers(subject.operation, task.record))

@@ -96,6 +96,8 @@ class Room:
         return self._ahead - self._gate.waiting - self._rising
 
     def _fill(self) -> None:
+        if not self._asleep:
+            return
         for _ in range(min(self._wanted, len(self._asleep))):
             self._rouse(next(iter(self._asleep)))
 

@@ -27,6 +27,7 @@ SUBJECT = Subject(
     reference="T-1",
     key=b"T-1",
     traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    message_id=message_id("c-1"),
 )
 
 

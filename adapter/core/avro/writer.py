@@ -72,7 +72,7 @@ def _varint(number: int) -> bytes:
 
 
 _SHORT: Final = tuple(map(_varint, range(2048)))
-"""Lengths and counts of most values, written."""
+"""Lengths, counts and small numbers, written."""
 
 
 def _record(record: Record, name: str, numbers: Iterator[int]) -> Iterator[str]:
@@ -121,7 +121,7 @@ def _plain(kind: Type, name: str, numbers: Iterator[int]) -> Iterator[str]:  # n
         case Primitive("int" | "long" as width, None):
             bits = 31 if width == "int" else 63
             yield f"if type({name}) is not int or not {-(2**bits)} <= {name} < {2**bits}: raise Unfit"
-            yield f"out += varint({name})"
+            yield f"out += SHORT[{name}] if 0 <= {name} < {len(_SHORT)} else varint({name})"
         case Primitive("long", "timestamp-millis"):
             yield f"if type({name}) is not datetime or {name}.tzinfo is None: raise Unfit"
             yield f"delta = {name} - EPOCH"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 from lxml import etree
@@ -61,10 +61,10 @@ def value_class(element: etree._Element | None) -> ValueClass:
 Aside = etree._Element | str  # noqa: SLF001 -- lxml's name for the type of elements
 
 
-class _Sort(Enum):
-    UNKNOWN = "unknown"
-    DEVIATION = "deviation"
-    ASIDE = "aside"
+class _Sort(IntEnum):
+    UNKNOWN = 0
+    DEVIATION = 1
+    ASIDE = 2
 
 
 @dataclass(slots=True)
@@ -84,7 +84,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.noted: list[_Noted] = []
-        self._left = {_Sort.UNKNOWN: NAMED_LIMIT, _Sort.DEVIATION: NAMED_LIMIT, _Sort.ASIDE: ASIDE_LIMIT}
+        self._left = [NAMED_LIMIT, NAMED_LIMIT, ASIDE_LIMIT]  # by sort
 
     def stranger(self, element: etree._Element) -> None:
         name = local_name(element)[:100]

@@ -96,6 +96,14 @@ bench-report: install ## the figures of docs/performance.md from bench/results/,
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	$(BIN)/python -m bench.report
 
+FROZEN := schemas/avro/released/$(VERSION)
+
+freeze: ## copy the schemas of this version to schemas/avro/released/, once, when it is released
+	test ! -e $(FROZEN)
+	mkdir -p $(FROZEN)
+	cp -r schemas/avro/commands schemas/avro/events schemas/avro/tickets schemas/avro/journal $(FROZEN)
+	cd $(FROZEN) && find . -name '*.avsc' -printf '%P\n' | LC_ALL=C sort | xargs sha256sum >SHA256SUMS
+
 lock: ## resolve the dependencies anew (needs uv)
 	$(RESOLVE) --extra tracing pyproject.toml -o requirements.lock
 	$(RESOLVE) -c requirements.lock --group build -o requirements-build.lock

@@ -51,8 +51,8 @@ def test_every_operation_of_the_supplier_is_ready(loaded: Catalogue) -> None:
 def test_a_command_of_no_operation_is_told(folder: Path) -> None:
     commands = folder / "avro" / "commands"
     schema = json.loads((commands / "AmendFaultReport.avsc").read_text())
-    (commands / "CancelFaultReport.avsc").write_text(json.dumps({**schema, "name": "CancelFaultReport"}))
-    assert stops(folder) == ["commands/CancelFaultReport.avsc: cityfibre has no operation of that name"]
+    (commands / "NoSuchCommand.avsc").write_text(json.dumps({**schema, "name": "NoSuchCommand"}))
+    assert stops(folder) == ["commands/NoSuchCommand.avsc: cityfibre has no operation of that name"]
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -12,6 +12,7 @@ from adapter.core.avro.codec import REASONS
 from adapter.core.avro.schema import Array, Enum, Field, Map, Primitive, Record, Schema, Type, optional
 from adapter.core.operation import Operation, Repeat
 from adapter.suppliers import cityfibre
+from tests.contract.test_schemas import CHECKLIST, CONTRACT, checklist
 
 DOCS = Path(__file__).parents[2] / "docs"
 KNOWN = catalogue.load(cityfibre.supplier())
@@ -128,3 +129,4 @@ def text(page: str) -> str:
 if __name__ == "__main__":
     for name, part in PAGES.items():
         (DOCS / name).write_text(text(name).partition(MARK)[0] + MARK + "".join(part()), encoding="utf-8")
+    CONTRACT.write_text(text(CONTRACT.name).partition(CHECKLIST)[0] + CHECKLIST + checklist(), encoding="utf-8")

@@ -51,8 +51,8 @@ def test_a_supplier_that_enforces_unique_references_lets_a_report_be_sent_again(
 
 
 def test_an_operation_that_does_not_exist_is_a_key_error() -> None:
-    with pytest.raises(KeyError, match="CancelFaultReport"):
-        cityfibre.supplier().operation("CancelFaultReport")
+    with pytest.raises(KeyError, match="NoSuchCommand"):
+        cityfibre.supplier().operation("NoSuchCommand")
 
 
 def test_every_declared_file_and_record_exists() -> None:

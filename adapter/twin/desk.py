@@ -5,7 +5,7 @@ that a mistake there is not made twice.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -17,7 +17,6 @@ from adapter.core import document, soap
 from adapter.core.errors import Unreadable
 from adapter.twin import answers
 from adapter.twin.faults import Fault, Kind
-from adapter.twin.life import Ticket
 from adapter.twin.tickets import Books, Refusal, Slot
 
 TICKETS: Final = ("addFaultReport", "amendFaultReport", "requestFaultReportUpdate", "resolveResponse")
@@ -143,55 +142,67 @@ class Desk:
 
     def _decide(self, request: Request, now: datetime) -> str | Refusal:
         """The inner part of the reply. The request is valid, so what its schema requires is there."""
+        decide: Mapping[str, Callable[[Request, datetime], str | Refusal]] = {
+            "addFaultReport": self._add,
+            "amendFaultReport": self._amend,
+            "requestFaultReportUpdate": self._request_update,
+            "resolveResponse": self._resolve,
+            "queryAppointmentAvailability": self._available,
+            "reserveAppointment": self._reserve,
+        }
+        return decide[request.operation](request, now)
+
+    def _add(self, request: Request, now: datetime) -> str | Refusal:
         reference = request.key or ""
-        maintainer = request.text("maintainerFaultReference")
-        decided: Ticket | Refusal
-        match request.operation:
-            case "addFaultReport":
-                decided = self.books.add(
-                    reference=reference,
-                    service=request.text("serviceAffected") or "",
-                    incident=request.text("faultDetails", "type") or "",
-                    reservation_key=request.text("appointment", "appointmentReservationKey"),
-                    now=now,
-                    report=request.report(),
-                )
-                return decided if isinstance(decided, Refusal) else answers.pending(reference)
-            case "amendFaultReport":
-                decided = self.books.amend(
-                    reference=reference,
-                    maintainer_reference=maintainer,
-                    incident=request.text("faultDetails", "type"),
-                    reservation_key=request.text("appointment", "appointmentReservationKey"),
-                    now=now,
-                    report=request.report(),
-                )
-                return decided if isinstance(decided, Refusal) else answers.confirmed(reference)
-            case "requestFaultReportUpdate":
-                decided = self.books.request_update(reference=reference, maintainer_reference=maintainer, now=now)
-                return decided if isinstance(decided, Refusal) else answers.confirmed(reference)
-            case "resolveResponse":
-                accepted = request.text("resolveAccepted") in ("true", "1")
-                decided = self.books.resolve(
-                    reference=reference, maintainer_reference=maintainer, accepted=accepted, now=now
-                )
-                if isinstance(decided, Refusal):
-                    return decided
-                return answers.confirmed(reference, resolve_accepted=accepted)
-            case "queryAppointmentAvailability":
-                first = _day(request.text("appointmentsFrom"))
-                if first is None:
-                    return Refusal(400, "appointmentsFrom is out of reach")
-                return answers.available(reference, self.books.slots(address=reference, first=first))
-            case _:
-                day = _day(request.text("appointmentSlot", "appointmentDate"))
-                if day is None:
-                    return Refusal(400, "appointmentDate is out of reach")
-                start = request.text("appointmentSlot", "appointmentStartTime") or ""
-                end = request.text("appointmentSlot", "appointmentEndTime") or ""
-                slot = Slot(day, start, end)
-                key = self.books.reserve(address=reference, slot=slot)
-                return key if isinstance(key, Refusal) else answers.reserved(key, slot)
+        decided = self.books.add(
+            reference=reference,
+            service=request.text("serviceAffected") or "",
+            incident=request.text("faultDetails", "type") or "",
+            reservation_key=request.text("appointment", "appointmentReservationKey"),
+            now=now,
+            report=request.report(),
+        )
+        return decided if isinstance(decided, Refusal) else answers.pending(reference)
+
+    def _amend(self, request: Request, now: datetime) -> str | Refusal:
+        reference = request.key or ""
+        decided = self.books.amend(
+            reference=reference,
+            maintainer_reference=request.text("maintainerFaultReference"),
+            incident=request.text("faultDetails", "type"),
+            reservation_key=request.text("appointment", "appointmentReservationKey"),
+            now=now,
+            report=request.report(),
+        )
+        return decided if isinstance(decided, Refusal) else answers.confirmed(reference)
+
+    def _request_update(self, request: Request, now: datetime) -> str | Refusal:
+        reference, maintainer = request.key or "", request.text("maintainerFaultReference")
+        decided = self.books.request_update(reference=reference, maintainer_reference=maintainer, now=now)
+        return decided if isinstance(decided, Refusal) else answers.confirmed(reference)
+
+    def _resolve(self, request: Request, now: datetime) -> str | Refusal:
+        reference, maintainer = request.key or "", request.text("maintainerFaultReference")
+        accepted = request.text("resolveAccepted") in ("true", "1")
+        decided = self.books.resolve(reference=reference, maintainer_reference=maintainer, accepted=accepted, now=now)
+        return decided if isinstance(decided, Refusal) else answers.confirmed(reference, resolve_accepted=accepted)
+
+    def _available(self, request: Request, _now: datetime) -> str | Refusal:
+        first = _day(request.text("appointmentsFrom"))
+        if first is None:
+            return Refusal(400, "appointmentsFrom is out of reach")
+        address = request.key or ""
+        return answers.available(address, self.books.slots(address=address, first=first))
+
+    def _reserve(self, request: Request, _now: datetime) -> str | Refusal:
+        day = _day(request.text("appointmentSlot", "appointmentDate"))
+        if day is None:
+            return Refusal(400, "appointmentDate is out of reach")
+        start = request.text("appointmentSlot", "appointmentStartTime") or ""
+        end = request.text("appointmentSlot", "appointmentEndTime") or ""
+        slot = Slot(day, start, end)
+        key = self.books.reserve(address=request.key or "", slot=slot)
+        return key if isinstance(key, Refusal) else answers.reserved(key, slot)
 
     def _invalid(self, request: Request) -> Refusal | None:
         schema = self.schemas[request.operation]

@@ -181,7 +181,7 @@ async def test_bad_requests_are_refused_with_the_path_and_never_the_value(
         ("addFaultReport", b"<!DOCTYPE x><addFaultReport/>", 400),
         ("addFaultReport", ticket("amendFaultReport", "REF").encode(), 400),
         ("addFaultReport", ENVELOPE.format("").encode(), 400),
-        ("cancelFaultReport", b"<x/>", 404),
+        ("noSuchOperation", b"<x/>", 404),
     ):
         assert (await post(http, twin, operation, given))[0] == expected, given
     async with http.get(f"{twin.url}/addFaultReport") as response:

@@ -31,6 +31,7 @@ _HEALTH: Final = re.compile(r"/health/?(?:\?|$)")
 """The end of a path, or of a whole URL as proxies send it."""
 _PATH_LIMIT: Final = 200
 """Characters of a path that a span carries."""
+_NO_WORD: Final = re.compile(r"[^/]*[^/A-Za-z][^/]*")
 _RETRY_AFTER: Final = {"Retry-After": "5"}
 
 
@@ -48,7 +49,7 @@ class Deployment:
     """Seconds."""
     remembered: int
     """Ids of stored notifications."""
-    scheme: str = "http"
+    scheme: str
     """Of the listener's address, as spans name it."""
 
 
@@ -155,7 +156,7 @@ class Server:
             parent,
             http__request__method="POST",
             url__scheme=self._deployment.scheme,
-            url__path=arrival.delivery.path.partition("?")[0][:_PATH_LIMIT],
+            url__path=_shown(arrival.delivery.path),
         )
         answer = await self._receive(replace(arrival, traceparent=str(span.trace)))
         span.end(str(answer.status) if answer.status >= 500 else None, http__response__status_code=answer.status)
@@ -286,6 +287,11 @@ class Server:
 
 def _long(arrival: Arrival) -> bool:
     return len(arrival.delivery.body) > LONG
+
+
+def _shown(path: str) -> str:
+    """The path as a span may carry it: words of letters alone, since a caller may write anything into it."""
+    return _NO_WORD.sub("REDACTED", path.partition("?")[0][:_PATH_LIMIT])
 
 
 def _within(record: Outgoing, trace: Trace) -> Outgoing:

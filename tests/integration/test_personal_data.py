@@ -1,11 +1,18 @@
-"""What people's names, numbers and words must never reach: log lines, metrics, the status page."""
+"""What people's names, numbers and words, and keys, must never reach: log lines, metrics, the status page, spans."""
 
 import re
+import shutil
+import ssl
+from pathlib import Path
+from typing import Any
 
 import aiohttp
+import pytest
 
 from adapter.twin.faults import Fault, Kind
 from tests.server.conftest import PLAIN, notification
+from tests.support.certificates import Trials
+from tests.support.collector import collector
 from tests.support.estate import add, amend, unique
 from tests.support.processes import Process, Processes
 from tests.support.rig import open_rig
@@ -18,14 +25,30 @@ REPORT = {
     "endUserContactDetails": CONTACT,
     "faultDetails": {"type": "IMPAIRED_SERVICE", "description": MARKS[3], "faultLocation": MARKS[4]},
 }
+SECRET = "TWFya2VkIGtleSBvZiBub2JvZHk="
 UNCLEAR = (Kind.SOAP_FAULT, Kind.HTML, Kind.MALFORMED, Kind.RESET, Kind.OTHER_ELEMENT, Kind.DOCTYPE)
 
 
-async def test_no_output_carries_what_a_command_or_a_notification_says(kafka: str, processes: Processes) -> None:
-    async with open_rig(kafka) as rig:
-        more = {"PROJECTOR__GROUP_ID": f"{rig.topics.prefix}-projectors", "TELEMETRY__LOG_LEVEL": "debug"}
-        more["SUPPLIER__DOUBT_LIMITS"] = '{"AddFaultReport": "500ms"}'
-        process = processes.adapter("run", env=rig.environment(**PLAIN, **more))
+async def test_no_output_carries_what_a_command_or_a_notification_says_or_what_is_in_a_key(
+    kafka: str, processes: Processes, trials: Trials, tmp_path: Path
+) -> None:
+    key = tmp_path / "key.pem"
+    secrets = trials.good.server_key.read_text().splitlines()[1:-1]
+    shutil.copy(trials.good.server_key, key)
+    spans: list[Any] = []
+    async with open_rig(kafka) as rig, collector(spans) as endpoint:
+        more = {
+            "PROJECTOR__GROUP_ID": f"{rig.topics.prefix}-projectors",
+            "TELEMETRY__LOG_LEVEL": "debug",
+            "TELEMETRY__TRACING": "true",
+            "SUPPLIER__DOUBT_LIMITS": '{"AddFaultReport": "500ms"}',
+            "SERVER__ALLOW_PLAINTEXT": "false",
+            "SERVER__TLS__CERTIFICATE": str(trials.good.server_certificate),
+            "SERVER__TLS__KEY": str(key),
+            "SERVER__TLS__CA": str(trials.good.ca),
+        }
+        standard = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        process = processes.adapter("run", env=rig.environment(**(PLAIN | more)) | standard)
         await process.ready(lambda p: len(set(re.findall('"event":"(worker|server|projector) starts"', p.output))) == 3)
 
         first = unique()
@@ -58,12 +81,23 @@ async def test_no_output_carries_what_a_command_or_a_notification_says(kafka: st
             f"<a>{' '.join(MARKS)}</a>".encode(),
             " ".join(MARKS).encode(),
         ]
-        async with aiohttp.ClientSession() as client:
+        packed = {"Content-Encoding": "gzip", "SOAPAction": MARKS[0], "Content-Type": f"text/xml; charset={MARKS[1]}"}
+        tls = ssl.create_default_context(cafile=trials.good.ca)
+        tls.load_cert_chain(trials.good.client_certificate, trials.good.client_key)
+        stranger = ssl.create_default_context(cafile=trials.good.ca)
+        stranger.load_cert_chain(trials.unknown_client.certificate, trials.unknown_client.key)
+        url = f"https://127.0.0.1:{port}/{MARKS[1]}"
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls)) as client:
             for body in bodies:
-                async with client.post(f"http://127.0.0.1:{port}/{MARKS[1]}?{MARKS[2]}", data=body) as answer:
-                    assert answer.status in {200, 400}
-            async with client.get(f"http://127.0.0.1:{port}/{MARKS[1]}") as answer:
+                for headers in ({}, packed, packed | {"Content-Encoding": "identity"}):
+                    async with client.post(f"{url}?{MARKS[2]}", data=body, headers=headers) as answer:
+                        assert answer.status in {200, 400, 415}
+            async with client.get(url) as answer:
                 assert answer.status == 405
+            with pytest.raises(aiohttp.ClientError):
+                await client.post(url, data=marked, ssl=stranger)
+            key.write_text(f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----\n")
+            await eventually(lambda: '"event":"new certificates are not used"' in process.output, within=20)
             await eventually(lambda: process.output.count('"event":"notification not readable"') >= 3, within=10)
             pages = []
             for page in ("metrics", "status", "health/ready"):
@@ -71,11 +105,13 @@ async def test_no_output_carries_what_a_command_or_a_notification_says(kafka: st
                     pages.append(await answer.text())
         assert await process.stop(within=30) == 0
 
-    everything = "\n".join((process.output, *pages))
+    assert {span.kind for span in spans} == {2, 3, 4, 5}, "server, client, producer and consumer"
+    everything = "\n".join((process.output, *pages, *map(str, spans)))
     assert '"event":"outcome"' in everything, "there was something to look at"
     assert '"event":"dead letter"' in everything
     assert '"level":"debug"' in everything
-    for mark in (*MARKS, *MARKS[0].split(), "-----BEGIN"):
+    assert '"reason":"tls"' in everything
+    for mark in (*MARKS, *MARKS[0].split(), "-----BEGIN", SECRET, *secrets):
         assert mark not in everything
 
 

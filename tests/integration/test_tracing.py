@@ -1,44 +1,21 @@
 """Spans, as a collector of OpenTelemetry gets them: from command to call to event, from notification to event."""
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.server.bus import records
 from tests.server.conftest import PLAIN, notification
+from tests.support.collector import collector
 from tests.support.estate import add, unique
-from tests.support.ports import free_port
 from tests.support.processes import Process, Processes
 from tests.support.rig import open_rig
 from tests.support.wait import eventually
 
 TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT: Final = "00f067aa0ba902b7"
-
-
-@asynccontextmanager
-async def collector(spans: list[Any]) -> AsyncIterator[str]:
-    async def take(request: web.Request) -> web.Response:
-        message = ExportTraceServiceRequest.FromString(await request.read())
-        spans.extend(span for r in message.resource_spans for scope in r.scope_spans for span in scope.spans)
-        return web.Response(content_type="application/x-protobuf")
-
-    app = web.Application()
-    app.router.add_post("/v1/traces", take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        await runner.cleanup()
 
 
 async def test_a_trace_goes_from_command_to_call_to_event_and_from_notification_to_event(

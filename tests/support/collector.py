@@ -1,0 +1,31 @@
+"""A collector of OpenTelemetry, as far as exporters know it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.support.ports import free_port
+
+
+@asynccontextmanager
+async def collector(spans: list[Any]) -> AsyncIterator[str]:
+    """Puts the spans it gets into the list; gives its endpoint."""
+
+    async def take(request: web.Request) -> web.Response:
+        message = ExportTraceServiceRequest.FromString(await request.read())
+        spans.extend(span for r in message.resource_spans for scope in r.scope_spans for span in scope.spans)
+        return web.Response(content_type="application/x-protobuf")
+
+    app = web.Application()
+    app.router.add_post("/v1/traces", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()

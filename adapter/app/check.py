@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -15,15 +16,17 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from adapter import catalogue
+from adapter.app.server import server_tls
 from adapter.app.start import load_catalogue, open_registry
 from adapter.catalogue import Catalogue, SubjectStrategy
 from adapter.core.errors import Stop, Unavailable
-from adapter.settings import Bus, Projecting, Receiving, Settings, Telemetry, load
+from adapter.core.partition import partition_of
+from adapter.settings import Bus, Projecting, Receiving, Settings, load
 from adapter.suppliers import cityfibre
 from adapter.transport import probe
 from adapter.transport.kafka.admin import Admin, Difference, Found, differences, wanted
+from adapter.transport.kafka.client import Follower
 from adapter.transport.kafka.producer import TransactionalProducer
-from adapter.transport.server_tls import server_context
 from adapter.transport.tls import TlsFiles, client_context
 
 SOON: Final = timedelta(days=30)
@@ -32,6 +35,10 @@ SOON: Final = timedelta(days=30)
 SKEW: Final = timedelta(seconds=5)
 LIMIT: Final = 5.0
 """Seconds to wait for one answer."""
+_NEWEST: Final = 100
+"""Offsets of each partition whose keys are looked at."""
+_AGAIN: Final = 0.2
+"""Seconds between two tries to read them."""
 
 
 class Role(StrEnum):
@@ -90,7 +97,7 @@ async def check(role: Role) -> AsyncGenerator[Line, None]:
         for problem in stop.problems:
             yield Line("schemas", Verdict.FAILED, problem, "mend the schemas, or unset ADAPTER_SCHEMAS")
         return
-    yield _port(settings.telemetry)
+    yield _port("telemetry port", settings.telemetry.host, settings.telemetry.port, "ADAPTER_TELEMETRY__PORT")
     async for line in _own(settings, known):
         yield line
     async for line in _kafka(settings, role):
@@ -119,15 +126,15 @@ def _compile(settings: Receiving | Projecting) -> Catalogue:
     return catalogue.load(cityfibre.supplier(), settings.schemas)
 
 
-def _port(telemetry: Telemetry) -> Line:
+def _port(subject: str, host: str, port: int, setting: str) -> Line:
     try:
-        with socket.create_server((telemetry.host, telemetry.port), reuse_port=False):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family, reuse_port=False):
             pass
     except OSError as error:
-        said = f"{telemetry.host}:{telemetry.port}: {error.strerror or error}"
-        fix = "fine if the role runs here already; else another ADAPTER_TELEMETRY__PORT"
-        return Line("telemetry port", Verdict.WARNING, said, fix)
-    return Line("telemetry port", Verdict.OK, f"{telemetry.host}:{telemetry.port} is free")
+        said = f"{host}:{port}: {error.strerror or error}"
+        return Line(subject, Verdict.WARNING, said, f"fine if the role runs here already; else another {setting}")
+    return Line(subject, Verdict.OK, f"{host}:{port} is free")
 
 
 # -- certificates ------------------------------------------------------------------------------------------------------
@@ -183,25 +190,28 @@ async def _supplier(settings: Settings, known: Catalogue) -> AsyncIterator[Line]
 
 def _listener(settings: Receiving) -> Iterator[Line]:
     server, subject = settings.server, "listener certificate"
-    if server.allow_plaintext:
-        fix = "only behind a proxy that ends TLS (ADAPTER_SERVER__TRUSTED_PROXIES), or for a test"
-        yield Line(subject, Verdict.WARNING, "none: it listens without TLS", fix)
+    yield _port("listener port", server.host, server.port, "ADAPTER_SERVER__PORT")
+    try:
+        tls = server_tls(settings)
+    except Stop as stop:
+        yield from _problems(subject, stop)
     else:
-        try:
-            server_context(TlsFiles(server.tls.certificate, server.tls.key, server.tls.ca))
-        except Stop as stop:
-            yield from _problems(subject, stop)
+        if tls is None or server.tls.certificate is None:
+            fix = "only behind a proxy that ends TLS (ADAPTER_SERVER__TRUSTED_PROXIES), or for a test"
+            yield Line(subject, Verdict.WARNING, "none: it listens without TLS", fix)
         else:
-            assert server.tls.certificate is not None, "a context needs one"
             yield from _file(subject, server.tls.certificate, "server")
     if server.allowed_subjects or server.allowed_networks:
         said = f"{len(server.allowed_subjects)} subjects, {len(server.allowed_networks)} networks"
         yield Line("callers", Verdict.OK, said)
     else:
         fix = "set ADAPTER_SERVER__ALLOWED_SUBJECTS or ADAPTER_SERVER__ALLOWED_NETWORKS"
-        yield Line("callers", Verdict.WARNING, "anyone with a certificate of the authorities", fix)
+        said = "anyone at all" if server.allow_plaintext else "anyone with a certificate of the authorities"
+        yield Line("callers", Verdict.WARNING, said, fix)
     if server.spool.path is None:
         yield Line("spool", Verdict.OK, "none: the supplier gets 503 while Kafka is away")
+    elif server.spool.path.is_dir():
+        yield Line("spool", Verdict.FAILED, f"{server.spool.path} is a folder", "name a file in it")
     else:
         yield _writable("spool", server.spool.path.parent)
 
@@ -281,6 +291,8 @@ async def _kafka(settings: Bus, role: Role) -> AsyncIterator[Line]:
     if role is Role.WORKER:
         for line in _journal(found, names.commands, names.journal):
             yield line
+        if names.commands in found and "READ" in rights.get(names.commands, {"READ"}):
+            yield await _keys(client, names.commands, found[names.commands].partitions)
     if role is not Role.SERVER:
         yield await _transaction(settings, client)
 
@@ -313,6 +325,40 @@ def _journal(found: Mapping[str, Found], commands: str, journal: str) -> Iterato
         yield Line("journal", Verdict.FAILED, "is kept for less than twice as long as the commands", fix)
     else:
         yield Line("journal", Verdict.OK, "is kept for at least twice as long as the commands")
+
+
+async def _keys(client: Mapping[str, str], topic: str, partitions: int) -> Line:
+    """Whether the producers of commands agree with us about where a key belongs; the newest commands tell."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + LIMIT
+    while True:
+        try:
+            looked, astray = await asyncio.to_thread(_placed, client, topic, partitions)
+        except (Stop, Unavailable) as error:
+            if isinstance(error, Unavailable) and loop.time() < end:  # a topic made a moment ago has no leader yet
+                await asyncio.sleep(_AGAIN)
+                continue
+            return Line("keys", Verdict.WARNING, f"the commands can't be read: {error}", "look at our rights")
+        break
+    if astray:
+        some = ", ".join(key.decode(errors="replace") for key in list(dict.fromkeys(astray))[:3])
+        said = f"{len(astray)} of the newest {looked} commands are not where murmur2 puts their keys, such as {some}"
+        fix = 'give every producer of commands the partitioner of Java clients, "murmur2_random" in librdkafka'
+        return Line("keys", Verdict.WARNING, said, fix)
+    if not looked:
+        return Line("keys", Verdict.OK, "there are no commands yet")
+    return Line("keys", Verdict.OK, f"the newest {looked} commands are where murmur2 puts their keys")
+
+
+def _placed(client: Mapping[str, str], topic: str, partitions: int) -> tuple[int, list[bytes]]:
+    """How many commands were looked at, and the keys of those that are elsewhere. Raises Stop, Unavailable."""
+    looked, astray = 0, []
+    with closing(Follower(client, topic, start=_NEWEST, timeout=timedelta(seconds=LIMIT))) as commands:
+        for command in commands.rest():
+            looked += 1
+            if command.key and partition_of(command.key, partitions) != command.partition:
+                astray.append(command.key)
+    return looked, astray
 
 
 async def _transaction(settings: Bus, client: Mapping[str, str]) -> Line:

@@ -49,7 +49,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
 
     It shows itself on `page`, or on one of its own.
     """
-    tls = _tls(settings)
+    tls = server_tls(settings)
     known = load_catalogue(settings)
     names = settings.topics.names()
     client = settings.kafka.client()
@@ -161,7 +161,8 @@ async def _leave(flow: Server, listener: Listener, limit: float, log: Log) -> No
         log.warning("spool not empty", depth=left)
 
 
-def _tls(settings: Receiving) -> ServerTls | None:
+def server_tls(settings: Receiving) -> ServerTls | None:
+    """The listener's TLS; None if it is to listen without. Raises Stop."""
     files = settings.server.tls
     if settings.server.allow_plaintext:
         if files.certificate is not None:

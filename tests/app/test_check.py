@@ -165,6 +165,29 @@ async def test_the_listener_says_by_which_names_it_can_be_called(environment: En
     assert "localhost" in line.said
 
 
+async def test_a_listener_that_could_not_start(environment: Environment, trials: Trials, tmp_path: Path) -> None:
+    environment(SERVER__TLS__CA=trials.good.ca)
+    line = await _line(Role.SERVER, "listener certificate")
+    assert line.verdict is Verdict.FAILED
+    assert "ADAPTER_SERVER__TLS__CERTIFICATE" in line.said
+    assert "ADAPTER_SERVER__ALLOW_PLAINTEXT=true" in line.fix
+    environment(SERVER__SPOOL__PATH=tmp_path)
+    line = await _line(Role.SERVER, "spool")
+    assert line.verdict is Verdict.FAILED
+    assert "file" in line.fix
+
+
+async def test_anybody_may_call(environment: Environment, trials: Trials) -> None:
+    good = trials.good
+    files = {"CERTIFICATE": good.server_certificate, "KEY": good.server_key, "CA": good.ca}
+    environment(**{f"SERVER__TLS__{name}": path for name, path in files.items()})
+    assert (await _line(Role.SERVER, "callers")).said == "anyone with a certificate of the authorities"
+    environment(SERVER__ALLOW_PLAINTEXT="true")
+    line = await _line(Role.SERVER, "listener certificate")
+    assert (line.verdict, line.fix) == (Verdict.FAILED, "keep one of the two")
+    assert (await _line(Role.SERVER, "callers")).said == "anyone at all"
+
+
 async def test_folders_that_can_not_be_written(environment: Environment, tmp_path: Path) -> None:
     environment(SERVER__ALLOW_PLAINTEXT="true", SERVER__SPOOL__PATH=tmp_path / "missing" / "spool.db")
     line = await _line(Role.SERVER, "spool")
@@ -174,11 +197,15 @@ async def test_folders_that_can_not_be_written(environment: Environment, tmp_pat
     assert line.verdict is Verdict.OK
 
 
-async def test_the_telemetry_port_is_taken(environment: Environment) -> None:
+async def test_a_port_is_taken(environment: Environment) -> None:
     with socket.create_server(("0.0.0.0", 0)) as taken:
         environment(TELEMETRY__PORT=taken.getsockname()[1])
         line = await _line(Role.PROJECTOR, "telemetry port")
-    assert line.verdict is Verdict.WARNING
+        assert line.verdict is Verdict.WARNING
+        environment(SERVER__PORT=taken.getsockname()[1], SERVER__ALLOW_PLAINTEXT="true")
+        line = await _line(Role.SERVER, "listener port")
+        assert line.verdict is Verdict.WARNING
+        assert "ADAPTER_SERVER__PORT" in line.fix
 
 
 async def test_nothing_answers(environment: Environment) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
@@ -17,6 +19,9 @@ RULES = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "allow.everyone.if.no.acl.found": "true",
 }
+
+
+_PARTITIONERS = ("murmur2_random", "consistent_random")
 
 
 def _verdicts(capsys: pytest.CaptureFixture[str], role: str) -> dict[str, list[str]]:
@@ -65,6 +70,22 @@ def test_topics_rights_and_partitions_are_told(
     found = _verdicts(capsys, "worker")
     assert found["fault.journal"] == ["ok: 8 partitions, 1 copies"]
     assert found["transactions"] == ["ok: granted to fault-adapter…"]
+
+    assert found["keys"] == ["ok: there are no commands yet"]
+
+    right, wrong = (Producer({"bootstrap.servers": cluster.bootstrap, "partitioner": p}) for p in _PARTITIONERS)
+    for number in range(30):
+        right.produce("fault.commands", b"x", f"R-{number}".encode())
+    assert right.flush(10) == 0
+    assert _verdicts(capsys, "worker")["keys"] == ["ok: the newest 30 commands are where murmur2 puts their keys"]
+    for number in range(30):
+        wrong.produce("fault.commands", b"x", f"W-{number}".encode())
+    assert wrong.flush(10) == 0
+    (said,) = _verdicts(capsys, "worker")["keys"]
+    assert re.fullmatch(
+        r"warning: 2\d of the newest 60 commands are not where murmur2 puts their keys, such as W-\d+, W-\d+, W-\d+",
+        said,
+    )
 
     monkeypatch.setenv("ADAPTER_TOPICS__PARTITIONS", "12")
     monkeypatch.setenv("ADAPTER_TOPICS__RETENTION__EVENTS", "800d")

@@ -53,8 +53,10 @@ class Edge(Enum):
     END = "where it ends now"
 
 
-Start = datetime | Edge | Mapping[int, int]
-"""Where to begin: at a record's time, at an edge, or at an offset per partition (others are not read)."""
+Start = datetime | Edge | Mapping[int, int] | int
+"""Where to begin: at a record's time, at an edge, at an offset per partition (others are not read), or so many offsets
+before each partition's end.
+"""
 
 
 class Sender:
@@ -203,6 +205,8 @@ class Follower:
                 self._spans, self._oldest = bounds, start
             case datetime():
                 self._spans = self._since(start, bounds)
+            case int():
+                self._spans = {n: (max(low, end - start), end) for n, (low, end) in bounds.items()}
             case _:
                 self._spans = {n: (max(start[n], low), end) for n, (low, end) in bounds.items() if n in start}
         self._consumer.assign([TopicPartition(self._topic, number, at) for number, (at, _) in self._spans.items()])

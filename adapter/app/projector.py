@@ -12,6 +12,7 @@ from uuid import uuid4
 from adapter import catalogue
 from adapter.app.page import Page, open_page
 from adapter.app.start import (
+    Partitions,
     before,
     encoders,
     membership,
@@ -22,7 +23,6 @@ from adapter.app.start import (
 )
 from adapter.core.avro import UnknownFields
 from adapter.core.avro.decoders import Decoders
-from adapter.core.errors import Stop
 from adapter.core.ticket import Policy
 from adapter.core.ticket.fold import WARNING
 from adapter.ports import Intake, IntakeListener
@@ -84,19 +84,13 @@ async def projector(
     async with AsyncExitStack() as stack:
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)
-        admin = Admin(client)
-
-        async def count() -> int:
-            return await asyncio.to_thread(_partitions, names.events, names.tickets, admin)
-
-        partitions = await until_available("Kafka", count, log)
-
-        async def check() -> None:
-            if (now := await count()) != partitions:
-                raise Stop(
-                    f"{names.events} had {partitions} partitions and has {now}: tickets have moved. "
-                    f"Make {names.tickets} anew, reset the offsets of {ours.group_id} and start all projectors anew"
-                )
+        topics = Partitions(
+            Admin(client).partition_counts,
+            keyed=(names.events, names.tickets),
+            moved=f"tickets have moved. Make {names.tickets} anew, reset the offsets of {ours.group_id} and start all "
+            "projectors anew",
+        )
+        partitions = await until_available("Kafka", lambda: asyncio.to_thread(topics.number), log)
 
         written = known.events[WARNING]
         ticket = known.tickets["Ticket"]
@@ -150,7 +144,7 @@ async def projector(
                     policy=policy,
                     log=log,
                 ),
-                check=check,
+                check=lambda: asyncio.to_thread(topics.check, partitions),
                 revoke_limit=_revoke_limit(settings),
                 observe=transactions_observer(metrics),
                 log=log,
@@ -179,24 +173,6 @@ def leave_limit(settings: Projecting) -> timedelta:
 def _revoke_limit(settings: Projecting) -> float:
     """A transaction that takes longer is ended by the cluster."""
     return settings.kafka.transaction_timeout.total_seconds()
-
-
-def _partitions(events: str, tickets: str, admin: Admin) -> int:
-    """Partitions of the events topic. Raises Stop if one of the two is missing or they differ; raises Unavailable."""
-    counts = admin.partition_counts((events, tickets))
-    missing = [
-        f"{name}: the topic is missing; adapter topics create makes it"
-        for name in (events, tickets)
-        if name not in counts
-    ]
-    if missing:
-        raise Stop(*missing)
-    if counts[events] != counts[tickets]:
-        raise Stop(
-            "topics of one key must have the same number of partitions: "
-            f"{events} has {counts[events]}, {tickets} has {counts[tickets]}"
-        )
-    return counts[events]
 
 
 def _stores(folder: Path | None, log: Log) -> SqliteStores:

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page, open_page
-from adapter.app.start import before, encoders, load_catalogue, open_registry, traced, until_available
+from adapter.app.start import (
+    before,
+    encoders,
+    load_catalogue,
+    missing_topics,
+    open_registry,
+    traced,
+    until_available,
+)
 from adapter.core.errors import Stop
 from adapter.server.admission import Admission
 from adapter.server.flow import Deployment, Server
@@ -185,10 +193,7 @@ async def _check_topics(client: dict[str, str], needed: tuple[str, ...], log: Lo
     async def count() -> dict[str, int]:
         return await asyncio.to_thread(admin.partition_counts, needed)
 
-    counts = await until_available("Kafka", count, log)
-    missing = [f"{name}: the topic is missing; adapter topics create makes it" for name in needed if name not in counts]
-    if missing:
-        raise Stop(*missing)
+    missing_topics(await until_available("Kafka", count, log), needed)
 
 
 def _spool(settings: Receiving, log: Log, metrics: Metrics) -> SqliteSpool | None:

@@ -4,8 +4,9 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -90,6 +91,50 @@ def membership(kafka: Kafka, group: str, *, giving_back: timedelta) -> dict[str,
         member["partition.assignment.strategy"] = "cooperative-sticky"
         member["session.timeout.ms"] = str(kafka.session_timeout // timedelta(milliseconds=1))
     return member
+
+
+def missing_topics(counts: Mapping[str, int], needed: Iterable[str]) -> None:
+    """Raises Stop for those of the topics that `counts`, the partitions of those that exist, does not have."""
+    missing = [f"{name}: the topic is missing; adapter topics create makes it" for name in needed if name not in counts]
+    if missing:
+        raise Stop(*missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """Topics of one key: equally many partitions each, or their records would not lie beside each other.
+
+    `count` tells the partitions of those topics that exist; it raises Unavailable.
+    """
+
+    count: Callable[[Sequence[str]], Mapping[str, int]]
+    keyed: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    """Topics that must exist as well."""
+    moved: str = "keys have moved"
+    """What it means if their number changes, and what to do."""
+
+    def number(self) -> int:
+        """How many each has. Raises Stop if a topic is missing or has another number; raises Unavailable."""
+        counts = self.count((*self.keyed, *self.others))
+        missing_topics(counts, (*self.keyed, *self.others))
+        if len({counts[name] for name in self.keyed}) > 1:
+            found = ", ".join(f"{name} has {counts[name]}" for name in self.keyed)
+            raise Stop(f"topics of one key must have the same number of partitions: {found}")
+        return counts[self.keyed[0]]
+
+    def check(self, before: int) -> None:
+        """Raises Stop if a topic has not `before` partitions any more; raises Unavailable.
+
+        A topic that a broker does not know for a moment (it has just started) has not changed.
+        """
+        changed = [
+            f"{name} had {before} partitions and has {now}: {self.moved}"
+            for name, now in self.count(self.keyed).items()
+            if now not in (0, before)
+        ]
+        if changed:
+            raise Stop(*changed)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from uuid import uuid4
 from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page, open_page
 from adapter.app.start import (
+    Partitions,
     before,
     encoders,
     load_catalogue,
@@ -26,7 +27,6 @@ from adapter.catalogue import Catalogue
 from adapter.core.avro import UnknownFields
 from adapter.core.command import Policy
 from adapter.core.document import Limits
-from adapter.core.errors import Stop
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.ports import Intake, IntakeListener
 from adapter.settings import Settings
@@ -96,12 +96,13 @@ async def worker(
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)
         tracer = await stack.enter_async_context(traced(settings.telemetry))
-        admin = Admin(client)
-
-        async def count() -> int:
-            return await asyncio.to_thread(_partitions, settings, admin)
-
-        partitions = await until_available("Kafka", count, log)
+        topics = Partitions(
+            Admin(client).partition_counts,
+            keyed=(names.commands, names.events, names.tickets, names.journal),
+            others=(names.dead_letters,),
+            moved="keys have moved. Let every command of the old partitions end, then start all workers anew",
+        )
+        partitions = await until_available("Kafka", lambda: asyncio.to_thread(topics.number), log)
 
         encoding = await encoders(
             settings, registry, log, {names.events: written(known), names.journal: known.journal.values()}
@@ -195,7 +196,7 @@ async def worker(
                 ),
                 memory=memory,
                 partitions=partitions,
-                check=lambda: asyncio.to_thread(_check_partitions, settings, admin, partitions),
+                check=lambda: asyncio.to_thread(topics.check, partitions),
                 call_limit=policy.call_limit,
                 commit_limit=settings.kafka.transaction_timeout.total_seconds(),
                 log=log,
@@ -226,23 +227,6 @@ async def _leave(flow: Worker, running: "asyncio.Future[None]", limit: timedelta
     running.cancel()
 
 
-def _partitions(settings: Settings, admin: Admin) -> int:
-    """Partitions of the commands topic. Raises Stop if a topic is missing, or those of one key differ in number:
-    journal, events and tickets would lie beside their command. Raises Unavailable.
-    """
-    names = settings.topics.names()
-    keyed = (names.commands, names.events, names.tickets, names.journal)
-    needed = (*keyed, names.dead_letters)
-    counts = admin.partition_counts(needed)
-    missing = [f"{name}: the topic is missing; adapter topics create makes it" for name in needed if name not in counts]
-    if missing:
-        raise Stop(*missing)
-    if len({counts[name] for name in keyed}) > 1:
-        found = ", ".join(f"{name} has {counts[name]}" for name in keyed)
-        raise Stop(f"topics of one key must have the same number of partitions: {found}")
-    return counts[names.commands]
-
-
 @asynccontextmanager
 async def _tickets(
     settings: Settings, decoders: Decoders, partitions: int, failed: Callable[[Exception], None], log: Log
@@ -268,20 +252,6 @@ async def _tickets(
     finally:
         await tickets.close()
         await asyncio.to_thread(stores.close)
-
-
-def _check_partitions(settings: Settings, admin: Admin, before: int) -> None:
-    """Raises Stop if a topic of one key has not `before` partitions any more, Unavailable."""
-    names = settings.topics.names()
-    counts = admin.partition_counts((names.commands, names.events, names.tickets, names.journal))
-    changed = [
-        f"{name} had {before} partitions and has {now}: keys have moved. "
-        "Let every command of the old partitions end, then start all workers anew"
-        for name, now in counts.items()
-        if now not in (0, before)  # a topic that a broker does not know for a moment has not changed
-    ]
-    if changed:
-        raise Stop(*changed)
 
 
 def _base_url(settings: Settings, known: Catalogue) -> str:

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from adapter.app.start import membership
+from adapter.app.start import Partitions, membership
+from adapter.core.errors import Stop
 from adapter.settings import GroupProtocol, Kafka
 
 
@@ -16,3 +17,35 @@ def test_a_rebalance_waits_for_a_silent_member_as_long_as_one_may_take_to_give_i
     kafka = Kafka(bootstrap_servers="kafka:9092", group_protocol=protocol, session_timeout=timedelta(seconds=10))
     member = membership(kafka, "workers", giving_back=timedelta(seconds=giving_back))
     assert member["max.poll.interval.ms"] == str(waits)
+
+
+def topics(**counts: int) -> Partitions:
+    """Of a cluster that has these topics."""
+    return Partitions(lambda names: {n: c for n, c in counts.items() if n in names}, keyed=("a", "b"), others=("c",))
+
+
+def test_topics_of_one_key_have_one_number_of_partitions() -> None:
+    assert topics(a=3, b=3, c=1).number() == 3
+
+
+@pytest.mark.parametrize(
+    ("counts", "says"),
+    [
+        ({"a": 3}, ["b: the topic is missing", "c: the topic is missing"]),
+        ({"a": 3, "b": 4, "c": 1}, ["the same number of partitions: a has 3, b has 4"]),
+    ],
+)
+def test_a_start_without_them_stops_and_says_what_to_do(counts: dict[str, int], says: list[str]) -> None:
+    with pytest.raises(Stop) as stopped:
+        topics(**counts).number()
+    assert all(each in str(stopped.value) for each in says)
+
+
+@pytest.mark.parametrize("counts", [{}, {"a": 3}, {"a": 0, "b": 3}, {"a": 3, "b": 3}])
+def test_a_topic_that_a_broker_does_not_know_for_a_moment_has_not_changed(counts: dict[str, int]) -> None:
+    topics(**counts).check(3)
+
+
+def test_a_topic_whose_partitions_change_while_running_stops_the_intake() -> None:
+    with pytest.raises(Stop, match="b had 3 partitions and has 4: keys have moved"):
+        topics(a=3, b=4).check(3)

@@ -12,7 +12,7 @@ from tests.faults.laws import Violation
 from tests.faults.workload import Workload
 from tests.support.processes import Process, Processes
 from tests.support.topics import Topics
-from tests.support.wait import eventually
+from tests.support.wait import SELDOM, eventually
 
 REGISTRY = """
 import asyncio
@@ -78,22 +78,28 @@ class Stage:
 
     async def finished(self, *, within: float) -> None:
         """Wait until every command is finished: the committed offsets are at the end, nobody holds a doubt."""
-
-        def done() -> bool:
-            offsets, ends = evidence.committed(self.bootstrap, self.topics.commands, WORKERS)
-            # The last record of a partition may be followed by nothing: commands are written without transactions.
-            return all(offsets[p] >= end or end == 0 for p, end in ends.items()) and not self._doubts()
-
-        await eventually(done, within=within, what="every command being finished")
-
-    def _doubts(self) -> bool:
-        found = evidence.events(self.bootstrap, self.registry, self.topics.events)
-        open_doubts = {e.record["commandId"] for e in found if e.type == "CommandOutcomeUnknown"}
-        return bool(open_doubts - {e.record["commandId"] for e in found if e.type in FINAL})
+        events = evidence.Events(self.bootstrap, self.registry, self.topics.events)
+        await eventually(
+            lambda: all_ended(self.bootstrap, self.topics, events),
+            within=within,
+            what="every command being finished",
+            every=SELDOM,
+        )
 
     def verdict(self, workload: Workload) -> tuple[list[Violation], list[evidence.Event]]:
         events = evidence.events(self.bootstrap, self.registry, self.topics.events)
         return laws.judge(workload.sent, evidence.calls(self.log), events), events
+
+
+def all_ended(bootstrap: str, topics: Topics, events: evidence.Events) -> bool:
+    """Whether the workers have committed all commands, and nobody holds a doubt."""
+    offsets, ends = evidence.committed(bootstrap, topics.commands, WORKERS)
+    # The last record of a partition may be followed by nothing: commands are written without transactions.
+    if any(offsets[partition] < end for partition, end in ends.items() if end):
+        return False
+    found = events.read()
+    doubts = {event.command_id for event in found if event.type == "CommandOutcomeUnknown"}
+    return doubts <= {event.command_id for event in found if event.type in FINAL}
 
 
 async def open_stage(processes: Processes, bootstrap: str, topics: Topics, folder: Path, *, latency: float) -> Stage:

@@ -89,7 +89,8 @@ async def outage(cluster: Cluster, rig: Rig, load: Load) -> None:
     under_way = load.send()
     for node in (1, 2):
         cluster.kill(node)
-    await asyncio.sleep(1)  # what was written before has led to its calls by now
+    # What was written before has led to its calls, and these have ended.
+    await eventually(lambda: all(call.finished is not None for call in rig.twin.calls), what="no call under way")
     calls = len(rig.twin.log)
     await asyncio.sleep(OUTAGE)  # the outage itself, not a wait for something
     assert len(rig.twin.log) - calls <= KEYS

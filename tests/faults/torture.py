@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.faults import evidence, laws, ticket_laws
-from tests.faults.command_laws import FINAL
-from tests.faults.evidence import Event, Events, Evidence
+from tests.faults.evidence import Events, Evidence
 from tests.faults.notices import Notices
 from tests.faults.parts import Broker, Part, Supplier, Victim
 from tests.faults.plan import Act, Cast, Mood, Step, seeded
 from tests.faults.report import Report, Strike
-from tests.faults.stage import WORKERS, OpenCalls, late, open_registry, register, settings_of
+from tests.faults.stage import WORKERS, OpenCalls, all_ended, late, open_registry, register, settings_of
 from tests.faults.wire import Trouble, Wire, Wires
 from tests.faults.workload import Workload
 from tests.support import topics as topic_sets
@@ -223,8 +222,7 @@ class Run:
         events = Events(bootstrap, stage.registry, topics.events)
 
         def finished() -> bool:
-            offsets, ends = evidence.committed(bootstrap, topics.commands, WORKERS)
-            return all(offsets[p] >= end or end == 0 for p, end in ends.items()) and not _doubts(events.read())
+            return all_ended(bootstrap, topics, events)
 
         with contextlib.suppress(AssertionError):  # what is not finished is a violation, and told as one
             await _aside(finished, within=120)
@@ -337,12 +335,6 @@ async def _aside(condition: Callable[[], bool], *, within: float) -> None:
     while not await asyncio.to_thread(condition):
         assert time.monotonic() < deadline, f"{condition.__name__} did not hold within {within:g} s"
         await asyncio.sleep(0.5)
-
-
-def _doubts(events: Iterable[Event]) -> bool:
-    events = list(events)
-    doubts = {event.command_id for event in events if event.type == "CommandOutcomeUnknown"}
-    return bool(doubts - {event.command_id for event in events if event.type in FINAL})
 
 
 def _mount(disk: Path) -> None:

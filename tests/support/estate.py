@@ -18,7 +18,7 @@ import httpx
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 from tests.support.topics import Topics
-from tests.support.wait import eventually
+from tests.support.wait import SELDOM, eventually
 
 SCHEMAS: Final = Path(__file__).parents[2] / "schemas" / "avro"
 PROVISIONAL: Final = frozenset({"CommandOutcomeUnknown", "DoubtDecided"})
@@ -282,7 +282,7 @@ class Estate:
             committed, ends = self.progress(group)
             return committed == ends
 
-        await eventually(done, within=within, what="the committed offsets at the end of the commands")
+        await eventually(done, within=within, what="the committed offsets at the end of the commands", every=SELDOM)
 
     def _event(self, message: Message, headers: Headers) -> Event:
         value, partition, offset = message.value(), message.partition(), message.offset()

@@ -9,14 +9,22 @@ from typing import TypeVar, overload
 T = TypeVar("T")
 
 PAUSE = 0.02
-"""Seconds between two looks: short against what tests wait for, long against what a look costs."""
+"""Seconds between two looks: short against what tests wait for, long against what most looks cost."""
+SELDOM = 0.25
+"""The same for a look that asks a broker over a client of its own."""
 
 
 @overload
-async def eventually(condition: Callable[[], Awaitable[T]], *, within: float = 10.0, what: str = "") -> T: ...
+async def eventually(
+    condition: Callable[[], Awaitable[T]], *, within: float = 10.0, what: str = "", every: float = PAUSE
+) -> T: ...
 @overload
-async def eventually(condition: Callable[[], T], *, within: float = 10.0, what: str = "") -> T: ...
-async def eventually(condition: Callable[[], T | Awaitable[T]], *, within: float = 10.0, what: str = "") -> T:
+async def eventually(
+    condition: Callable[[], T], *, within: float = 10.0, what: str = "", every: float = PAUSE
+) -> T: ...
+async def eventually(
+    condition: Callable[[], T | Awaitable[T]], *, within: float = 10.0, what: str = "", every: float = PAUSE
+) -> T:
     """The first truthy answer of `condition`, looked at again and again for `within` seconds. AssertionError
     after that. An exception of the condition passes through."""
     deadline = time.monotonic() + within
@@ -27,7 +35,7 @@ async def eventually(condition: Callable[[], T | Awaitable[T]], *, within: float
             return seen
         if time.monotonic() >= deadline:
             raise AssertionError(_late(what, within, seen))
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(every)
 
 
 def wait_until(condition: Callable[[], T], *, within: float = 10.0, what: str = "") -> T:

@@ -37,7 +37,7 @@ class Stage:
     async def write(self, *events: Event) -> None:
         await asyncio.to_thread(self.scribe.write, events)
 
-    async def folded(self, *, within: float = 20.0) -> dict[str, dict[str, Any]]:
+    async def folded(self, *, within: float = 40.0) -> dict[str, dict[str, Any]]:
         """The tickets, once the projectors have committed all events there are."""
 
         async def done() -> bool:

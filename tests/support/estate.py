@@ -226,7 +226,7 @@ class Estate:
     def finals(self, command: Command) -> list[Event]:
         return [event for event in self.of(command) if event.final]
 
-    async def heard(self, condition: Callable[[], T], *, within: float = 15.0, what: str = "") -> T:
+    async def heard(self, condition: Callable[[], T], *, within: float = 30.0, what: str = "") -> T:
         """The first truthy answer of `condition`, asked after each look at the topics. AssertionError in the end."""
 
         def looked() -> T:
@@ -235,12 +235,12 @@ class Estate:
 
         return await eventually(looked, within=within, what=what)
 
-    async def final(self, command: Command, *, within: float = 15.0) -> Event:
+    async def final(self, command: Command, *, within: float = 30.0) -> Event:
         """Its final event; AssertionError if there is none in time."""
         what = f"the outcome of a {command.name}"
         return (await self.heard(lambda: self.finals(command), within=within, what=what))[0]
 
-    async def all_final(self, commands: Sequence[Command], *, within: float = 30.0) -> None:
+    async def all_final(self, commands: Sequence[Command], *, within: float = 60.0) -> None:
         wanted = {command.command_id for command in commands}
 
         def ended() -> bool:
@@ -248,13 +248,13 @@ class Estate:
 
         await self.heard(ended, within=within, what=f"the outcomes of {len(commands)} commands")
 
-    async def doubt(self, command: Command, *, within: float = 15.0) -> Event:
+    async def doubt(self, command: Command, *, within: float = 30.0) -> Event:
         def doubts() -> list[Event]:
             return [event for event in self.of(command) if not event.final]
 
         return (await self.heard(doubts, within=within, what=f"the doubt about a {command.name}"))[0]
 
-    async def letter(self, place: Place, *, within: float = 15.0) -> Letter:
+    async def letter(self, place: Place, *, within: float = 30.0) -> Letter:
         """The dead letter of the record at that place."""
 
         def letters() -> list[Letter]:
@@ -275,7 +275,7 @@ class Estate:
             reader.close()
         return {each.partition: max(0, each.offset) for each in at}, ends
 
-    async def caught_up(self, group: str, *, within: float = 15.0) -> None:
+    async def caught_up(self, group: str, *, within: float = 30.0) -> None:
         """Returns when the group has committed all there is."""
 
         def done() -> bool:

@@ -1,4 +1,7 @@
-"""Waiting for a condition with a deadline, instead of sleeping and hoping."""
+"""Waiting for a condition with a deadline, instead of sleeping and hoping.
+
+Deadlines cost nothing but in a test that fails: where none is promised they are long, for a machine with much to do.
+"""
 
 import asyncio
 import time
@@ -16,14 +19,14 @@ SELDOM = 0.25
 
 @overload
 async def eventually(
-    condition: Callable[[], Awaitable[T]], *, within: float = 10.0, what: str = "", every: float = PAUSE
+    condition: Callable[[], Awaitable[T]], *, within: float = 20.0, what: str = "", every: float = PAUSE
 ) -> T: ...
 @overload
 async def eventually(
-    condition: Callable[[], T], *, within: float = 10.0, what: str = "", every: float = PAUSE
+    condition: Callable[[], T], *, within: float = 20.0, what: str = "", every: float = PAUSE
 ) -> T: ...
 async def eventually(
-    condition: Callable[[], T | Awaitable[T]], *, within: float = 10.0, what: str = "", every: float = PAUSE
+    condition: Callable[[], T | Awaitable[T]], *, within: float = 20.0, what: str = "", every: float = PAUSE
 ) -> T:
     """The first truthy answer of `condition`, looked at again and again for `within` seconds. AssertionError
     after that. An exception of the condition passes through."""
@@ -38,7 +41,7 @@ async def eventually(
         await asyncio.sleep(every)
 
 
-def wait_until(condition: Callable[[], T], *, within: float = 10.0, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], *, within: float = 20.0, what: str = "") -> T:
     """As `eventually`, for tests and fixtures without a loop."""
     deadline = time.monotonic() + within
     while not (seen := condition()):

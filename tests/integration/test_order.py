@@ -12,6 +12,7 @@ from adapter.twin.calls import overlaps, repeats
 from tests.support import estate as say
 from tests.support.estate import unique
 from tests.support.rig import Member, Rig, open_rig
+from tests.support.wait import eventually
 
 BATCH = 500
 """Records that may come at once, before a partition is paused."""
@@ -92,4 +93,4 @@ async def test_a_full_window_pauses_the_intake_and_loses_nothing(kafka: str) -> 
         await rig.estate.all_final(commands)
         assert not repeats(call for call in rig.twin.calls if call.taken)
         await rig.estate.caught_up(rig.group)
-        assert worker.metric("partition_paused", partition="0") == 0
+        await eventually(lambda: worker.metric("partition_paused", partition="0") == 0, what="the end of the pause")

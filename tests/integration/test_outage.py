@@ -14,6 +14,7 @@ from tests.support import estate as say
 from tests.support.door import Door, door
 from tests.support.estate import Command, unique
 from tests.support.rig import Member, Rig, open_rig
+from tests.support.wait import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -91,7 +92,7 @@ async def test_while_the_supplier_answers_503_commands_wait_and_readiness_stays(
     assert len(rig.twin.calls) - tried < 20
     rig.twin.clear()
     await all_accepted(rig, commands + more)
-    assert worker.metric("breaker_state") == 0
+    await eventually(lambda: worker.metric("breaker_state") == 0, what="the breaker being closed")
     assert worker.metric("dead_letters_total") == before
     assert worker.metric("retries_total", operation="AddFaultReport", reason="http-503") > 0
 

@@ -11,6 +11,7 @@ from adapter.twin import Fault, Kind
 from tests.support import estate as say
 from tests.support.estate import Command, unique
 from tests.support.rig import Member, Rig, open_rig
+from tests.support.wait import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -111,7 +112,8 @@ async def test_a_repeat_is_known_after_a_restart(kafka: str) -> None:
             assert (await rig.estate.final(slow)).type == "FaultReportAdded"
             for each in (command, rejected, *behind):
                 await nothing_more(rig, each, outcomes=1)
-            assert worker.metric("outcomes_total", operation="AddFaultReport", outcome="accepted") == 1
+            counted = {"operation": "AddFaultReport", "outcome": "accepted"}
+            await eventually(lambda: worker.metric("outcomes_total", **counted) == 1, what="the slow one being counted")
         assert len([each for each in rig.estate.letters if each.place in {letter.place, beyond.place}]) == 2
 
 

@@ -91,7 +91,8 @@ class Projector(IntakeListener):
         await self.intake.close()
         for partition in list(self.partitions.values()):  # of an intake that could not give them back any more
             self._drop(partition)
-        await asyncio.gather(*self._ending.values())
+        # Given up by our caller, who may come again, they go on.
+        await asyncio.gather(*(asyncio.shield(ending) for ending in self._ending.values()))
 
     async def run(self) -> None:
         """Work until cancelled. Raises what makes it impossible to go on."""

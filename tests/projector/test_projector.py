@@ -267,3 +267,16 @@ async def _ticked(stage: Stage, running: Running, reference: str) -> None:
         within=30,
         what="a look at what is due",
     )
+
+
+async def test_leaving_that_is_given_up_can_be_ended_later(stage: Stage) -> None:
+    async with stage.projector(KAFKA__TRANSACTION_TIMEOUT="1s") as running:
+        flow = running.flow
+        await eventually(lambda: len(flow.partitions) == 4, what="all partitions")
+        async with flow._turn:  # a round that does not end
+            leaving = asyncio.ensure_future(flow.close())
+            await eventually(lambda: not flow.partitions, what="the partitions being given back")
+            await asyncio.wait((leaving,), timeout=1)
+            leaving.cancel()
+            await asyncio.wait((leaving,))
+        await flow.close()

@@ -1,7 +1,8 @@
 """The transactional producer, on a thread of its own: records and consumed offsets in one transaction.
 
 librdkafka's `retry.backoff.ms` of 100 would make every transaction that carries offsets cost 100 ms (the coordinator
-answers CONCURRENT_TRANSACTIONS while the last one settles); with 5 it costs about 7.
+answers CONCURRENT_TRANSACTIONS while the last one settles). With 1, which librdkafka doubles each time, it costs 5 to
+7, with 5 a quarter more, and far more where the broker is slow to settle.
 """
 
 import asyncio
@@ -49,7 +50,7 @@ class TransactionalProducer:
             "transaction.timeout.ms": milliseconds,
             "message.timeout.ms": milliseconds,
             "message.max.bytes": max_message_bytes,
-            "retry.backoff.ms": 5,
+            "retry.backoff.ms": 1,
             "linger.ms": 0,
             "partitioner": "murmur2_random",
             "delivery.report.only.error": True,

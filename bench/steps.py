@@ -29,10 +29,13 @@ from adapter.core.command import Accepted, Command, Policy, Untouched
 from adapter.core.document import Limits, admit
 from adapter.core.journal import Entry, Extent, Kind, Source
 from adapter.core.lanes import Lanes
+from adapter.core.notification import Delivery, Readable
 from adapter.core.offsets import Frontier
 from adapter.core.outcome import judge
 from adapter.core.retry import Backoff
 from adapter.core.soap import wrap
+from adapter.ports import Arrival, Caller
+from adapter.server.records import Records
 from adapter.suppliers import cityfibre
 from adapter.telemetry import Metrics, start_logging
 from adapter.telemetry import metrics as m
@@ -42,10 +45,12 @@ from adapter.twin import answers, certificates
 from adapter.worker.events import Events, Subject, message_id
 from adapter.worker.reader import Reader, Task
 from bench import load
+from bench.callers import Post
 from bench.measurement import yardstick
 from tests.support.bus import Schemas
 
 _OPERATION: Final = "AddFaultReport"
+_BUYERS: Final = frozenset({"SPDEV1"})
 _ROUNDS: Final = 5
 
 
@@ -270,9 +275,8 @@ def _bookkeeping() -> Callable[[int], None]:
     return run
 
 
-def _telemetry() -> Callable[[int], None]:
-    sink: TextIO = io.StringIO()
-    metrics, log = Metrics(), start_logging(form="json", stream=sink, flow="worker")
+def _metrics() -> Callable[[int], None]:
+    metrics = Metrics()
 
     def tell() -> None:
         meter = metrics.operation(_OPERATION)
@@ -281,6 +285,15 @@ def _telemetry() -> Callable[[int], None]:
         metrics.count(m.CALLS, _OPERATION, "accepted")
         metrics.count(m.OUTCOMES, _OPERATION, "accepted")
         meter.command_seconds.observe(0.12)
+
+    return _each(tell)
+
+
+def _log_line() -> Callable[[int], None]:
+    sink: TextIO = io.StringIO()
+    log = start_logging(form="json", stream=sink, flow="worker")
+
+    def tell() -> None:
         log.info(
             "outcome",
             outcome="accepted",
@@ -355,6 +368,58 @@ class _Caller:
         self._folder.cleanup()
 
 
+# -- the notification path -------------------------------------------------------------------------------------------
+
+
+@cache
+def _arrival() -> Arrival:
+    body = Post("bench", tickets=1).next().partition(b"\r\n\r\n")[2]
+    delivery = Delivery(body, datetime.now(UTC), path="/notify", content_type="text/xml; charset=utf-8")
+    return Arrival(delivery, Caller("192.0.2.7", None))
+
+
+@cache
+def _readable() -> Readable:
+    readable = _known().notification.reader.read(_arrival().delivery, buyers=_BUYERS)
+    assert isinstance(readable, Readable), readable
+    return readable
+
+
+def _notification() -> Callable[[int], None]:
+    reader, delivery = _known().notification.reader, _arrival().delivery
+    _readable()
+    return _each(lambda: reader.read(delivery, buyers=_BUYERS))
+
+
+def _notified() -> Callable[[int], None]:
+    encoder = _encoders()[_known().notification.event.name]
+    records = Records(
+        events_topic="events", quarantine_topic="quarantine", source="/bench", encoder=encoder, largest=2**22
+    )
+    return _each(lambda: records.event(_readable(), _arrival()))
+
+
+def _answered() -> Callable[[int], None]:
+    answers_, readable = _known().notification.answers, _readable()
+    return _each(
+        lambda: answers_.accepted(readable, api_version="1.0", buyer="SPDEV1", at=datetime.now(UTC), own_id=False)
+    )
+
+
+def _notification_metrics() -> Callable[[int], None]:
+    metrics, readable = Metrics(), _readable()
+    seconds = metrics.histogram(m.NOTIFICATION_SECONDS)
+
+    def tell() -> None:
+        metrics.count(m.NOTIFICATIONS, "published")
+        metrics.count(m.NOTIFICATION_KINDS, readable.kind)
+        for path in readable.strayed:
+            metrics.count(m.NOTIFICATION_DEVIATIONS, path)
+        seconds.observe(0.01)
+
+    return _each(tell)
+
+
 STEPS: Final = (
     Step("decode and check the command", "command", _decode),
     Step("write and validate the request", "command", _write),
@@ -365,5 +430,10 @@ STEPS: Final = (
     Step("encode a journal entry", "command", _entry),
     Step("state machine", "command", _state),
     Step("lanes, frontier and journal marks", "command", _bookkeeping),
-    Step("metrics and the log line", "command", _telemetry),
+    Step("metrics", "command", _metrics),
+    Step("log line", "command", _log_line),
+    Step("read a notification", "notification", _notification),
+    Step("event of a notification", "notification", _notified),
+    Step("answer to a notification", "notification", _answered),
+    Step("metrics of a notification", "notification", _notification_metrics),
 )

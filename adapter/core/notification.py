@@ -130,6 +130,7 @@ class NotificationReader:
         self, delivery: Delivery, element: etree._Element, version: soap.Version, buyers: frozenset[str]
     ) -> Readable | Refusal:
         declared = self._declared
+        objects = list(element.iter())  # lxml makes new ones at every look, unless somebody holds them
         read = self._reader.read(element)
         report = read.record
         blanked = list(self._blank_placeholders(report))
@@ -156,6 +157,7 @@ class NotificationReader:
         )
         message_id = report[declared.message_id]
         content = content_hash(element, without=declared.sent_at)
+        del objects
         record = {
             "buyerFaultReference": reference,
             "maintainerFaultReference": theirs,
@@ -238,7 +240,7 @@ def hints(delivery: Delivery) -> tuple[str, ...]:
 
 def without_positions(path: str) -> str:
     """The schema's path of one in a message: updates.description of updates[3].description."""
-    return _POSITION.sub("", path)
+    return _POSITION.sub("", path) if "[" in path else path
 
 
 _derived: Final = namespace(NAMESPACE)

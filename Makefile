@@ -83,6 +83,7 @@ bench-compare: install ## this product and two peers in turns, minutes (Java, Ma
 sbom: ship-tools ## what is in the image, as CycloneDX in build/sbom.json
 	mkdir -p build
 	$(SHIP)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file build/sbom.json
+	sed -i 's/^      "name": "fault-adapter",$$/&\n      "version": "$(VERSION)",/' build/sbom.json
 
 licences: install ship-tools ## the licences of what is in the image, in build/licences.md
 	mkdir -p build

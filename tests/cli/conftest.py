@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from adapter import catalogue
 from adapter.catalogue import Catalogue
 from adapter.cli import main
 from adapter.core.avro import Encoder, Schema
 from adapter.demo import registry
-from adapter.suppliers import cityfibre
 from adapter.transport.kafka.client import Sender, Sent
+from tests.support.known import known
 from tests.support.topics import Topics
 
 
@@ -27,7 +26,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="package")
 def compiled() -> Catalogue:
-    return catalogue.load(cityfibre.supplier())
+    return known()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from adapter import catalogue
 from adapter.core.avro.codec import REASONS
 from adapter.core.avro.schema import Array, Enum, Field, Map, Primitive, Record, Schema, Type, optional
 from adapter.core.operation import Operation, Repeat
 from adapter.suppliers import cityfibre
 from tests.contract.test_schemas import CHECKLIST, CONTRACT, checklist
+from tests.support.known import known
 
 DOCS = Path(__file__).parents[2] / "docs"
-KNOWN = catalogue.load(cityfibre.supplier())
+KNOWN = known()
 OUTCOMES = ("commandId", "correlationId", "operation", "buyerFaultReference", "messageId", "attempts", "occurredAt")
 """Fields of all outcomes of commands."""
 

@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from adapter import catalogue
-from adapter.catalogue import Catalogue, Entry
+from adapter.catalogue import Entry
 from adapter.core import document, soap
 from adapter.core.avro import Decoder, Encoder, Schema, from_json, to_json, unframe
 from adapter.core.avro.schema import Array, Enum, Record, Type, optional
@@ -26,6 +25,7 @@ from adapter.core.mapping.pairs import symbol
 from adapter.core.xsd import Element, Kind, Leaf
 from adapter.suppliers import cityfibre
 from tests import strategies
+from tests.support.known import known
 
 OPERATIONS = [operation.name for operation in cityfibre.supplier().operations]
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -42,33 +42,28 @@ law = settings(max_examples=60, deadline=None, suppress_health_check=list(Health
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 
 
-@cache
-def loaded() -> Catalogue:
-    return catalogue.load(cityfibre.supplier())
-
-
 def entry(name: str) -> Entry:
-    return loaded().operations[name]
+    return known().operations[name]
 
 
 @cache
 def request(name: str) -> Element:
-    return loaded().xsd.element(entry(name).operation.request)
+    return known().xsd.element(entry(name).operation.request)
 
 
 @cache
 def reply(name: str) -> Element:
-    return loaded().xsd.element(entry(name).operation.reply)
+    return known().xsd.element(entry(name).operation.reply)
 
 
 @cache
 def commands(name: str) -> st.SearchStrategy[dict[str, Any]]:
     """Commands the XSD takes."""
-    return strategies.fitting_command(request(name), entry(name).command, loaded().supplier.envelope)
+    return strategies.fitting_command(request(name), entry(name).command, known().supplier.envelope)
 
 
 def verdicts(body: bytes) -> tuple[bool, bool]:
-    xsd = loaded().xsd
+    xsd = known().xsd
     return xsd.judge.validate(etree.fromstring(body)), xsd.model.is_valid(body.decode())
 
 
@@ -121,7 +116,7 @@ def normalised(content: Leaf | tuple[Element, ...], kind: Type | None, value: An
 
 def protocol_value(element: Element, path: str) -> Any:
     if isinstance(element.content, Leaf):
-        value = VALUES[loaded().supplier.protocol[path]]
+        value = VALUES[known().supplier.protocol[path]]
         if isinstance(value, datetime):
             return value.replace(microsecond=value.microsecond // 1000 * 1000)
         return value
@@ -131,7 +126,7 @@ def protocol_value(element: Element, path: str) -> Any:
 @every_operation
 def test_a_command_goes_to_xml_and_back_unchanged(name: str) -> None:
     root, made = request(name), entry(name)
-    reader = compile_reply(loaded().xsd, made.operation.request, Schema.parse(json.dumps(mirror(root, "x"))))
+    reader = compile_reply(known().xsd, made.operation.request, Schema.parse(json.dumps(mirror(root, "x"))))
 
     @law
     @given(commands(name))
@@ -146,7 +141,7 @@ def test_a_command_goes_to_xml_and_back_unchanged(name: str) -> None:
 @every_operation
 def test_a_command_survives_the_bus(name: str) -> None:
     schema = entry(name).command
-    encoder, decoder = Encoder(schema, 7), Decoder(schema.text, loaded().commands.values())
+    encoder, decoder = Encoder(schema, 7), Decoder(schema.text, known().commands.values())
 
     @law
     @given(commands(name))

@@ -17,11 +17,11 @@ from adapter.core.errors import Stop
 from adapter.core.notification import Delivery, Readable, Refusal
 from adapter.core.outcome import charset
 from adapter.core.soap import Blame, Version
-from adapter.suppliers import cityfibre
 from tests.strategies import xml_text
+from tests.support.known import known
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cityfibre" / "notifications"
-KNOWN = catalogue.load(cityfibre.supplier())
+KNOWN = known()
 NOW = datetime(2026, 1, 31, 12, 0, 0, 123_456, tzinfo=UTC)
 
 

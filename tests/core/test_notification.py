@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from adapter import catalogue
 from adapter.core.avro import Decoder, Encoder, to_json, unframe
 from adapter.core.errors import Stop
 from adapter.core.mapping import Deviation, ValueClass
@@ -33,13 +32,13 @@ from adapter.core.notification import (
 )
 from adapter.core.operation import Notification
 from adapter.core.soap import SOAP_1_1, SOAP_1_2, Version
-from adapter.suppliers import cityfibre
 from adapter.suppliers.cityfibre_notifications import NOTIFICATION
 from tests.core import test_answer
 from tests.strategies import elements, xml_text
+from tests.support.known import known
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cityfibre" / "notifications"
-KNOWN = catalogue.load(cityfibre.supplier())
+KNOWN = known()
 READER = KNOWN.notification.reader
 ENCODER = Encoder(KNOWN.notification.event, 7)
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -13,12 +13,11 @@ from typing import Final
 
 import pytest
 
-from adapter import catalogue
 from adapter.core import outcome
 from adapter.core.document import Limits
 from adapter.core.notification import Delivery, Readable, Refusal
-from adapter.suppliers import cityfibre
 from tests.faults import hostile
+from tests.support.known import known
 
 GOLDEN: Final = Path(__file__).parents[1] / "golden/cityfibre"
 MOST: Final = 0.25
@@ -28,11 +27,6 @@ AT: Final = datetime(2026, 3, 2, tzinfo=UTC)
 
 Reader = Callable[[bytes], str]
 """What became of a body, in text; all that a reader has taken from it among it."""
-
-
-@pytest.fixture(scope="module")
-def known() -> catalogue.Catalogue:
-    return catalogue.load(cityfibre.supplier())
 
 
 @pytest.fixture
@@ -60,13 +54,13 @@ def tripwire() -> Iterator[tuple[str, list[object]]]:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("direction", ["notification", "reply"])
 def test_ten_thousand_hostile_bodies_are_read_or_refused_and_nothing_else_happens(
-    direction: str, known: catalogue.Catalogue, tripwire: tuple[str, list[object]], tmp_path: Path
+    direction: str, tripwire: tuple[str, list[object]], tmp_path: Path
 ) -> None:
     url, visits = tripwire
     secret = tmp_path / "secret"
     secret.write_text(CANARY)
     os.utime(secret, (0, 1))  # long ago, so that a reading would show whatever the file system's way with such times
-    valid, read = _notification(known) if direction == "notification" else _reply(known)
+    valid, read = _notification() if direction == "notification" else _reply()
     results: Counter[str] = Counter()
     slowest, number, before = 0.0, 0, 0
     for number, body in enumerate(hostile.bodies(valid, file=secret.as_uri(), url=url), 1):
@@ -86,11 +80,11 @@ def test_ten_thousand_hostile_bodies_are_read_or_refused_and_nothing_else_happen
     print(results)
 
 
-def _notification(known: catalogue.Catalogue) -> tuple[bytes, Reader]:
+def _notification() -> tuple[bytes, Reader]:
     limits = Limits(size=hostile.LARGEST)
 
     def read(body: bytes) -> str:
-        found = known.notification.reader.read(Delivery(body, AT), buyers=frozenset({"SPDEV1"}), limits=limits)
+        found = known().notification.reader.read(Delivery(body, AT), buyers=frozenset({"SPDEV1"}), limits=limits)
         match found:
             case Readable():
                 return f"readable {found.record}"
@@ -100,8 +94,8 @@ def _notification(known: catalogue.Catalogue) -> tuple[bytes, Reader]:
     return (GOLDEN / "notifications/appointment-cancelled/notification.xml").read_bytes(), read
 
 
-def _reply(known: catalogue.Catalogue) -> tuple[bytes, Reader]:
-    entry = known.operations["AddFaultReport"]
+def _reply() -> tuple[bytes, Reader]:
+    entry = known().operations["AddFaultReport"]
 
     def read(body: bytes) -> str:
         verdict = outcome.judge(

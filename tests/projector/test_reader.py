@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 
-from adapter import catalogue
 from adapter.core.avro import Decoder, Encoder, UnknownFields
 from adapter.core.avro.decoders import Decoders
 from adapter.core.journal import Source
 from adapter.core.ticket import Command, Outcome, Ticket, due, fold
 from adapter.projector.reader import Heard, Passed, Reader
 from adapter.projector.records import Records
-from adapter.suppliers import cityfibre
 from tests.support.happenings import POLICY, T0, appointment, doubted, minutes, notified
+from tests.support.known import known
 
-KNOWN = catalogue.load(cityfibre.supplier())
+KNOWN = known()
 EVENT, TICKET, WARNING = (
     KNOWN.events["FaultReportUpdated"],
     KNOWN.tickets["Ticket"],

@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from adapter import catalogue
 from adapter.core.notification import LIMITS, Delivery
 from adapter.server.flow import LONG
-from adapter.suppliers import cityfibre
 from tests.server.conftest import SAMPLE
+from tests.support.known import known
 
-READER = catalogue.load(cityfibre.supplier()).notification.reader
+READER = known().notification.reader
 BARE = SAMPLE[SAMPLE.index(b"<notify") :]
 END = b"</notifyFaultReportUpdate>"
 MOST = 2 * 1024**2

@@ -9,16 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter import catalogue
 from adapter.core.avro.schema import Enum, Record, optional
 from adapter.core.mapping import record_of
 from adapter.core.notification import REASONS
-from adapter.suppliers import cityfibre
 from adapter.suppliers.cityfibre_notifications import CLOSURE_CODES, HINTS, RULES, STATUSES, Facts, tell
 from tests.strategies import values
+from tests.support.known import known
 
 DOCS = Path(__file__).parents[2] / "docs"
-EVENT = catalogue.load(cityfibre.supplier()).notification.event
+EVENT = known().notification.event
 REPORT = record_of(EVENT, "report")
 
 

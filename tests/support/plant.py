@@ -11,14 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any, Final
 from uuid import uuid4
 
 import fastavro
 
-from adapter import catalogue
-from adapter.catalogue import Catalogue
 from adapter.core import journal
 from adapter.core.avro import Encoder, UnknownFields, unframe
 from adapter.core.command import Policy
@@ -30,7 +27,6 @@ from adapter.core.ticket import Event as TicketEvent
 from adapter.core.ticket import Policy as TicketPolicy
 from adapter.core.ticket import Ticket, fold, mark
 from adapter.ports import Calls, NotSent, Outgoing, Passing, Reply, Unclear
-from adapter.suppliers import cityfibre
 from adapter.telemetry import Metrics
 from adapter.worker.assignment import Memory
 from adapter.worker.conductor import Conductor, Deployment
@@ -46,6 +42,7 @@ from adapter.worker.window import Bounds
 from tests.support import bus
 from tests.support.bus import Bus, Feed, Member, Schemas, Shelves
 from tests.support.estate import Command
+from tests.support.known import known
 from tests.support.wait import eventually
 
 PROVISIONAL: Final = "CommandOutcomeUnknown"
@@ -53,11 +50,6 @@ LATE: Final = 5.0
 """Seconds within which all that a test waits for has to come."""
 
 Answer = Reply | NotSent | Unclear | None
-
-
-@cache
-def known() -> Catalogue:
-    return catalogue.load(cityfibre.supplier())
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from adapter import app, catalogue
+from adapter import app
 from adapter.app.page import Page
 from adapter.catalogue import GROUPS, SubjectStrategy
 from adapter.demo import registry as registries
 from adapter.settings import Settings, load
-from adapter.suppliers import cityfibre
 from adapter.telemetry import METRICS, Metrics, start_logging
 from adapter.transport.registry import HttpRegistry
 from adapter.twin import Twin
 from adapter.worker.flow import Worker
 from tests.support import topics as topic_sets
 from tests.support.estate import Estate
+from tests.support.known import known
 from tests.support.ports import free_port
 from tests.support.topics import Topics
 from tests.support.wait import eventually
@@ -161,11 +161,10 @@ async def open_rig(
 
 async def register(url: str, topics: Topics) -> None:
     """What `adapter schemas register` does."""
-    known = catalogue.load(cityfibre.supplier())
     registry = HttpRegistry(url)
     try:
         names = {group: getattr(topics, group) for group in GROUPS}
-        for subject, schema in known.subjects(SubjectStrategy.TOPIC_RECORD, names):
+        for subject, schema in known().subjects(SubjectStrategy.TOPIC_RECORD, names):
             await registry.register(subject, schema.text)
     finally:
         await registry.close()

@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from adapter import catalogue
 from adapter.core.notification import Delivery, Readable
-from adapter.suppliers import cityfibre
 from adapter.twin import Dialect, Happening, Status, Ticket, dialects, life, notices
 from adapter.twin.life import Appointment, Rules
 from adapter.twin.notices import Notice
 from adapter.twin.tickets import Books
+from tests.support.known import known
 
-READER = catalogue.load(cityfibre.supplier()).notification.reader
+READER = known().notification.reader
 SCHEMA = etree.XMLSchema(etree.parse(Path(__file__).parents[2] / "schemas" / "xsd" / "cityfibre" / "faultReport.xsd"))
 SUMMER = datetime(2026, 7, 1, 12, 0, 0, 123_400, tzinfo=UTC)
 """London is an hour ahead: a time whose zone is lost would show."""

@@ -15,7 +15,8 @@ from adapter.core.mapping import ReplyReader
 from adapter.core.retry import BreakerState
 from adapter.ports import NotSent, Reply
 from tests.support.estate import Command, add, amend, query, reserve, resolve
-from tests.support.plant import Bounded, Call, Plant, accepted, answer, busy, known, later, refused, silent
+from tests.support.known import known
+from tests.support.plant import Bounded, Call, Plant, accepted, answer, busy, later, refused, silent
 
 SLOT = {"appointmentDate": date(2026, 3, 2), "appointmentStartTime": "08:00", "appointmentEndTime": "13:00"}
 

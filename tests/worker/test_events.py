@@ -16,7 +16,7 @@ from adapter.core.journal import Entry, Kind, Source
 from adapter.core.operation import Problem
 from adapter.ports import Outgoing
 from adapter.worker.events import TEXT_LIMIT, Events, Subject, kind, message_id
-from tests.support.plant import known
+from tests.support.known import known
 
 NOW = datetime(2026, 3, 2, 9, 30, 0, 412_000, tzinfo=UTC)
 SCHEMAS = {**known().events, **known().journal}

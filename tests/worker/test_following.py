@@ -15,7 +15,8 @@ from adapter.core.ticket import Origin, Ticket
 from adapter.ports import Checkpoint, Passing
 from adapter.worker.tickets import Tickets
 from tests.support.bus import Bus, Feed, Schemas, Shelf, Shelves
-from tests.support.plant import Lines, Plant, known
+from tests.support.known import known
+from tests.support.plant import Lines, Plant
 
 NOW: Final = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 

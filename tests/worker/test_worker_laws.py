@@ -16,6 +16,7 @@ from adapter.ports import NotSent
 from adapter.worker.events import message_id
 from tests.support.bus import IDENTITY
 from tests.support.estate import Command, add, amend, ask_update, resolve
+from tests.support.known import known
 from tests.support.plant import (
     Bounded,
     Call,
@@ -24,7 +25,6 @@ from tests.support.plant import (
     accepted,
     answer,
     busy,
-    known,
     later,
     refused,
     silent,

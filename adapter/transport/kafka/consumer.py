@@ -4,6 +4,10 @@ librdkafka serves its rebalance callbacks inside `poll`, and its group metadata 
 taken on the same thread after them. So this thread owns the consumer; the event loop asks it through a queue and is
 told through `call_soon_threadsafe`. An assigned partition is paused at once and delivers nothing before `start`.
 A group must have a committed offset for every partition (`introduce`).
+
+librdkafka waits by the system's clock: whoever is waiting in it when that is set back by an hour waits for an hour, and
+so does its own thread, which then sends no heartbeats. So this thread never waits there, and makes the other one look
+up now and then.
 """
 
 import asyncio
@@ -12,6 +16,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from typing import Final, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -24,12 +29,15 @@ _BATCH: Final = 500
 _PREFETCHED: Final = 8192
 """KiB fetched ahead, over all partitions: seconds of work for us, where librdkafka's own 64 MiB would be minutes."""
 _BUSY: Final = 0.002
-"""Seconds a poll may last while work is under way: a transaction waits that long for its ownership."""
-_IDLE: Final = 0.1
+"""Seconds between two looks for records while work is under way."""
+_IDLE: Final = 0.01
+"""The same while there is none: the first record after a rest waits that long."""
 _STEP: Final = 5.0
 """Seconds one question to a broker may take."""
 _WARM: Final = 25
-"""Short polls after the last record or request before the thread idles again."""
+"""Looks at the busy pace after the last record or request before the thread idles again."""
+_WAKE: Final = 1.0
+"""Seconds between two questions that librdkafka's own thread has to answer."""
 
 
 class CommandConsumer:
@@ -61,6 +69,9 @@ class CommandConsumer:
         self._listener = listener
         self._loop = loop
         self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._again: list[Callable[[], None]] = []
+        """Requests that could not be met yet."""
+        self._wake_at = 0.0
         self._owned: dict[int, int] = {}
         self._started: set[int] = set()
         self._epoch = 0
@@ -100,7 +111,7 @@ class CommandConsumer:
             except KafkaException as error:
                 if error.args[0].code() not in (KafkaError._STATE, KafkaError._TIMED_OUT):  # noqa: SLF001 -- public
                     raise
-                self.start(partition, epoch, offset)  # it is not being fetched yet: again after the next poll
+                self._again.append(lambda: self._if_owned(partition, epoch, begin))  # it is not being fetched yet
             else:
                 self._consumer.resume([position])
 
@@ -126,12 +137,11 @@ class CommandConsumer:
             )
             warm = 0
             while not self._stopping.is_set():
-                if not self.joined:
-                    self.joined = bool(self._consumer.memberid())
-                served = self._serve()
-                if not self._taken.wait(_BUSY):  # the loop is behind: it must be able to pause before more comes
+                self._wake()
+                served = self._serve(_BUSY if self._busy or warm > 0 else _IDLE)
+                if not self._taken.is_set():  # the loop is behind: it must be able to pause before more comes
                     continue
-                messages = self._poll(brief=self._busy or warm > 0)
+                messages = self._consumer.consume(_BATCH, 0)
                 warm = _WARM if messages or served else warm - 1
                 if messages:
                     self._deliver(messages)
@@ -141,12 +151,11 @@ class CommandConsumer:
             with contextlib.suppress(RuntimeError):  # the loop may be gone
                 self._consumer.close()
 
-    def _poll(self, *, brief: bool) -> list[Message]:
-        if brief:
-            return self._consumer.consume(_BATCH, _BUSY)
-        # `consume` waits for a whole batch or the time limit, `poll` returns with the first record.
-        first = self._consumer.poll(_IDLE)
-        return [] if first is None else [first, *self._consumer.consume(_BATCH, 0)]
+    def _wake(self) -> None:
+        """Ask librdkafka's own thread something now and then; see above."""
+        if not self.joined or monotonic() >= self._wake_at:
+            self.joined = bool(self._consumer.memberid()) or self.joined
+            self._wake_at = monotonic() + _WAKE
 
     def _deliver(self, messages: Sequence[Message]) -> None:
         records: list[tuple[int, Source]] = []
@@ -199,11 +208,19 @@ class CommandConsumer:
         if error.fatal() or code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise Stop(f"{self._topic}: {error.str()}")
 
-    def _serve(self) -> bool:
-        waiting = self._requests.qsize()  # not what these put back in: that is for the next round
-        for _ in range(waiting):
+    def _serve(self, within: float) -> bool:
+        """Do what was asked for, waiting for it so many seconds; whether there was anything."""
+        again, self._again = self._again, []
+        for act in again:
+            act()
+        try:
+            act = self._requests.get(timeout=within)
+        except queue.Empty:
+            return False
+        act()
+        for _ in range(self._requests.qsize()):
             self._requests.get()()
-        return waiting > 0
+        return True
 
     def _if_owned(self, partition: int, epoch: int, act: Callable[[], None]) -> None:
         if self._owned.get(partition) == epoch:

@@ -23,8 +23,8 @@ from adapter.transport.kafka.identity import identity
 from adapter.transport.kafka.span import STEP, reader_properties
 
 _BATCH: Final = 500
-_IDLE: Final = 0.05
-"""Seconds a poll may last: a partition that is asked for waits that long."""
+_LOOK: Final = 0.01
+"""Seconds between two looks for records. librdkafka would wait by the system's clock: see consumer.py."""
 _FOLLOWING: Final = {
     "queued.min.messages": 500,
     "queued.max.messages.kbytes": 1024,
@@ -88,14 +88,10 @@ class KafkaTicketFeed:
         reader = Consumer({**self._properties, **_FOLLOWING}, logger=logging.getLogger("librdkafka"))
         try:
             while not self._closing.is_set():
-                while not self._takes or not self._requests.empty():
-                    self._requests.get()(reader)
-                    if self._closing.is_set():
-                        return
-                # `consume` waits for a whole batch or the time limit, `poll` returns with the first record.
-                first = reader.poll(_IDLE)
-                if first is not None:
-                    self._deliver([first, *reader.consume(_BATCH, 0)])
+                with suppress(queue.Empty):
+                    self._requests.get(timeout=_LOOK if self._takes else None)(reader)
+                if self._requests.empty() and (messages := reader.consume(_BATCH, 0)):
+                    self._deliver(messages)
         except Exception as error:  # noqa: BLE001 -- whatever it is, the flow must hear of it
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 self._loop.call_soon_threadsafe(self._failed, error)

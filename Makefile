@@ -13,7 +13,7 @@ REVISION = $(shell git describe --always --dirty --abbrev=40 2>/dev/null || echo
 RESOLVE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench bench-smoke bench-compare bench-report image ship-tools lock clean
+.PHONY: help install demo test torture check image chart cluster-test chart-pages ship-tools bench bench-smoke bench-compare bench-report sbom licences audit freeze lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -100,7 +100,7 @@ bench-report: install ## the figures of docs/performance.md from bench/results/,
 FROZEN := schemas/avro/released/$(VERSION)
 
 freeze: ## copy the schemas of this version to schemas/avro/released/, once, when it is released
-	test ! -e $(FROZEN)
+	@test ! -e $(FROZEN) || { echo "$(FROZEN) is there: what was released is never edited"; exit 1; }
 	mkdir -p $(FROZEN)
 	cp -r schemas/avro/commands schemas/avro/events schemas/avro/tickets schemas/avro/journal $(FROZEN)
 	cd $(FROZEN) && find . -name '*.avsc' -printf '%P\n' | LC_ALL=C sort | xargs sha256sum >SHA256SUMS

@@ -119,6 +119,7 @@ def test_every_refusal_of_the_cluster_is_told(kafka: str) -> None:
     with pytest.raises(Stop) as stop:
         Admin({"bootstrap.servers": kafka}).create(wants)
     assert len(stop.value.problems) == 6
+    assert all("; set ADAPTER_TOPICS__REPLICATION_FACTOR" in problem for problem in stop.value.problems)
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ class Admin:
                 self._wait(done)
             except KafkaException as error:
                 if _code(error) != KafkaError.TOPIC_ALREADY_EXISTS:
-                    faults.append(f"{name}: {_text(error)}")
+                    faults.append(f"{name}: {_text(error)}{_CURES.get(_code(error), '')}")
         if faults:
             raise Stop(*faults)
 
@@ -278,6 +278,12 @@ class Admin:
 
 
 # Errors of librdkafka itself, named with an underscore although they are public.
+_CURES: Final = {
+    KafkaError.INVALID_REPLICATION_FACTOR: "; set ADAPTER_TOPICS__REPLICATION_FACTOR to what the cluster has",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "; grant the right to create it (kafka-acls.sh)",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "; grant the right to create it (kafka-acls.sh)",
+}
+"""What to do about a refusal, where it is known."""
 _UNREACHABLE: Final = frozenset(
     getattr(KafkaError, name) for name in ("_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE")
 )

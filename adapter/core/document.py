@@ -56,8 +56,8 @@ def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None =
     """
     if len(body) > limits.size:
         raise Unreadable("too-large", f"{len(body)} bytes, at most {limits.size} are admitted")
-    text = _utf8(body, charset)
-    if not text or text.isspace():
+    text = _utf8(body, charset).lstrip(_SPACE)  # before a declaration XML allows none, and yet templates leave some
+    if not text:
         raise Unreadable("empty", "there is no document")
     _check_prolog(text)
     # Every element has one "<" that starts no end tag, comment or instruction, every attribute a "=" and two

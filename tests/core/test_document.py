@@ -54,7 +54,8 @@ def reason(body: bytes, *, limits: Limits = SMALL, charset: str | None = None) -
         ("malformed", b"<a x='1' x='2'/>"),
         ("malformed", b"<q:a/>"),
         ("malformed", b"<a/>\xef\xbb\xbf"),
-        ("malformed", b" <?xml version='1.0'?><a/>"),
+        ("malformed", b"<a/><?xml version='1.0'?>"),
+        ("doctype", b"\r\n<?xml version='1.0'?><!DOCTYPE a><a/>"),
         ("encoding", b"<a>\xe9</a>"),
         ("encoding", b"<?xml version='1.0' encoding='EBCDIC-CP-US'?><a/>"),
         ("encoding", b"<?xml version='1.0' encoding='utf-16'?><a/>"),
@@ -83,6 +84,8 @@ def test_what_is_not_admitted_and_why(expected: str, body: bytes) -> None:
         (b"<?xml version='1.0' encoding='us-ascii'?><a>&#233;</a>", None),
         (b"<a><!-- x -->\xc3\xa9<?p?></a>", None),
         (b"<a><![CDATA[\xc3\xa9]]></a>", None),
+        ("\r\n\t<?xml version='1.0' encoding='ISO-8859-1'?><a>é</a>".encode("latin-1"), None),
+        (f"\n {UTF16}".encode("utf-16"), None),
     ],
 )
 def test_encodings_that_are_spoken(body: bytes, charset: str | None) -> None:

@@ -8,7 +8,7 @@ one broker and one registry: the process that was started opens them and tells t
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +23,7 @@ from tests.support.downloads import NEEDED
 from tests.support.processes import Processes
 from tests.support.topics import Topics
 
-KAFKA_FIXTURES = {"kafka", "kafka_cluster"}
+KAFKA_FIXTURES = {"kafka", "kafka_cluster", "kafka_node"}
 LONG = {*KAFKA_FIXTURES, "processes"}
 """Tests with one of these fixtures may take long, most others hardly anything."""
 Opener = Callable[[Path], AbstractContextManager[str]]
@@ -111,24 +111,22 @@ def kafka(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def kafka_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     """Starts a cluster of the test's own, which it may kill: `kafka_cluster(nodes=3, properties={...})`; the arguments
     are those of Cluster."""
-    clusters: list[Cluster] = []
+    with ExitStack() as stack:
+        yield lambda **how: stack.enter_context(_cluster(request.config, tmp_path, **how))
 
-    def start(**how: Any) -> Cluster:
-        folder = tmp_path / f"kafka-{len(clusters) + 1}"
-        folder.mkdir()
-        try:
-            cluster = Cluster(folder, **how)
-        except downloads.Missing as missing:
-            why = f"no Kafka that may be killed: {NEEDED} ({missing})"
-            found = request.config.stash.get(KAFKA, why)
-            _unavailable(found if isinstance(found, str) else why)
-        clusters.append(cluster)
-        cluster.start()
-        return cluster
 
-    yield start
-    for cluster in clusters:
-        cluster.close()
+@pytest.fixture(scope="module")
+def kafka_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of one node for the tests of a file, which they may stop, kill and freeze."""
+    with _cluster(request.config, tmp_path_factory.mktemp("node")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def breakable_kafka(kafka_node: Cluster) -> Iterator[Cluster]:
+    """The node of this file, running; whatever the test does to it, it runs for the next one."""
+    yield kafka_node
+    kafka_node.mend()
 
 
 @pytest.fixture
@@ -196,6 +194,18 @@ def _find_apicurio() -> Opener | str:
 
 def _open(found: Opener | str, folder: Path) -> AbstractContextManager[str]:
     return _unavailable(found) if isinstance(found, str) else found(folder)
+
+
+@contextmanager
+def _cluster(config: pytest.Config, parent: Path, **how: Any) -> Iterator[Cluster]:
+    try:
+        cluster = Cluster(Path(tempfile.mkdtemp(prefix="kafka-", dir=parent)), **how)
+    except downloads.Missing as missing:
+        why = f"no Kafka that may be killed: {NEEDED} ({missing})"
+        found = config.stash.get(KAFKA, why)
+        _unavailable(found if isinstance(found, str) else why)
+    with cluster:
+        yield cluster
 
 
 def _given(address: str, _: Path) -> AbstractContextManager[str]:

@@ -11,7 +11,6 @@ import resource
 import signal
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +26,6 @@ from tests.support.processes import Process, Processes
 from tests.support.rig import Rig, open_rig
 from tests.support.wait import PAUSE, eventually
 
-Start = Callable[..., Cluster]
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
 OUTAGE = float(os.environ.get("OUTAGE_SECONDS", "3"))
 LIMIT = int(150 + ROUNDS * 15 + OUTAGE * 3)
@@ -90,12 +88,12 @@ def _number(event: Record) -> int:
 
 @pytest.mark.parametrize("spooled", [True, False], ids=["with a spool", "without a spool"])
 async def test_broker_gone_under_load(
-    kafka_cluster: Start,
+    breakable_kafka: Cluster,
     processes: Processes,
     tmp_path: Path,
     spooled: bool,  # noqa: FBT001 -- pytest gives it
 ) -> None:
-    cluster = kafka_cluster()
+    cluster = breakable_kafka
     more = {"SERVER__SPOOL__PATH": str(tmp_path / "spool.db")} if spooled else {}
     async with open_rig(cluster.bootstrap) as rig:
         process = processes.adapter("server", env=rig.environment(**PLAIN, **more, SERVER__PUBLISH_TIMEOUT="2s"))
@@ -108,7 +106,7 @@ async def test_broker_gone_under_load(
         supplier.statuses.clear()
         await asyncio.sleep(OUTAGE)  # the outage is the point
         during = +supplier.statuses
-        await asyncio.to_thread(cluster.restart)
+        cluster.restart(wait=False)  # from this thread: a node dies with the one that started it
 
         before = supplier.count
         await eventually(lambda: supplier.count > before + 200, within=60)
@@ -141,9 +139,9 @@ async def test_kill_9_under_load_loses_nothing_that_got_200(kafka: str, processe
 
 
 async def test_kill_9_in_an_outage_loses_nothing_that_is_spooled(
-    kafka_cluster: Start, processes: Processes, tmp_path: Path
+    breakable_kafka: Cluster, processes: Processes, tmp_path: Path
 ) -> None:
-    cluster = kafka_cluster()
+    cluster = breakable_kafka
     async with open_rig(cluster.bootstrap) as rig:
         supplier = Supplier(rig)
         environment = rig.environment(
@@ -171,12 +169,12 @@ async def test_kill_9_in_an_outage_loses_nothing_that_is_spooled(
 
 @pytest.mark.parametrize("back", [True, False], ids=["Kafka comes back", "Kafka stays away"])
 async def test_told_to_stop_it_publishes_what_the_spool_holds_while_it_can(
-    kafka_cluster: Start,
+    breakable_kafka: Cluster,
     processes: Processes,
     tmp_path: Path,
     back: bool,  # noqa: FBT001 -- pytest gives it
 ) -> None:
-    cluster = kafka_cluster()
+    cluster = breakable_kafka
     path = tmp_path / "spool.db"
     async with open_rig(cluster.bootstrap) as rig:
         more = {"SERVER__PUBLISH_TIMEOUT": "1s", "SERVER__STOP_TIMEOUT": "30s" if back else "2s"}
@@ -207,8 +205,10 @@ async def test_told_to_stop_it_publishes_what_the_spool_holds_while_it_can(
         await supplier.check()
 
 
-async def test_a_full_disk_is_503_and_mends_itself(kafka_cluster: Start, processes: Processes, tmp_path: Path) -> None:
-    cluster = kafka_cluster()
+async def test_a_full_disk_is_503_and_mends_itself(
+    breakable_kafka: Cluster, processes: Processes, tmp_path: Path
+) -> None:
+    cluster = breakable_kafka
     path = tmp_path / "spool.db"
     async with open_rig(cluster.bootstrap) as rig:
         environment = rig.environment(**PLAIN, SERVER__PUBLISH_TIMEOUT="1s", SERVER__SPOOL__PATH=str(path))
@@ -233,8 +233,8 @@ async def test_a_full_disk_is_503_and_mends_itself(kafka_cluster: Start, process
     database.close()
 
 
-async def test_a_write_that_succeeds_after_its_503_is_the_same_event(kafka_cluster: Start) -> None:
-    cluster = kafka_cluster()
+async def test_a_write_that_succeeds_after_its_503_is_the_same_event(breakable_kafka: Cluster) -> None:
+    cluster = breakable_kafka
     async with open_rig(cluster.bootstrap) as rig, serving(rig, SERVER__PUBLISH_TIMEOUT="1s") as server:
         await _taken(server, notification("T-0"))  # a new producer first asks the broker for its id, which takes time
         cluster.freeze()

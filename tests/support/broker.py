@@ -165,6 +165,16 @@ class Cluster:
         own = f"127.0.0.1:{self._ports[node]}"
         await_nodes(own, nodes=len(self._running), within=60, watch=self._running.values())
 
+    def mend(self) -> None:
+        """All nodes run and answer again, whatever was done to them."""
+        for node in self.nodes:
+            process = self._running.get(node)
+            if process is not None and process.exit_code is None:
+                process.thaw()
+            else:
+                self._start(node)
+        await_nodes(self.bootstrap, nodes=len(self.nodes), within=60, watch=self._running.values())
+
     def output(self, node: int = 1) -> str:
         return self._log(node).read_text(encoding="utf-8", errors="replace")
 

@@ -9,6 +9,7 @@ import asyncio
 import heapq
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 from adapter.core.errors import Unavailable
@@ -81,11 +82,8 @@ class Room:
         while True:
             await asyncio.sleep(_LOOK)
             self._fill()
-            try:
-                for since, sleeper in self._sleepers():
-                    await self._look(since, sleeper)
-            except Unavailable:
-                continue
+            with suppress(Unavailable):
+                await self._look()
             while self._due and self._due[0][0] <= self._loop.time():
                 _, since, _, sleeper = heapq.heappop(self._due)
                 if self._asleep.get(sleeper) == since:
@@ -118,21 +116,15 @@ class Room:
         self._rising = 0
         self._fill()
 
-    def _sleepers(self) -> list[tuple[float, _Sleeper]]:
-        found: list[tuple[float, _Sleeper]] = []
+    async def _look(self) -> None:
+        """Ask about those that sleep for long. Raises Unavailable; who could not be looked at stays the next."""
         before = self._loop.time() - self._long
-        while self._unseen and self._unseen[0][0] <= before and len(found) < _SOME:
-            found.append(self._unseen.popleft())
-        return found
-
-    async def _look(self, since: float, sleeper: _Sleeper) -> None:
-        if self._asleep.get(sleeper) != since:
-            return
-        try:
-            seconds = await self._wakes_in(*sleeper)
-        except Unavailable:
-            self._unseen.appendleft((since, sleeper))
-            raise
-        if seconds is not None:
-            self._count += 1
-            heapq.heappush(self._due, (self._loop.time() + seconds, since, self._count, sleeper))
+        for _ in range(_SOME):
+            if not self._unseen or self._unseen[0][0] > before:
+                return
+            since, sleeper = self._unseen[0]
+            seconds = await self._wakes_in(*sleeper) if self._asleep.get(sleeper) == since else None
+            self._unseen.popleft()
+            if seconds is not None:
+                self._count += 1
+                heapq.heappush(self._due, (self._loop.time() + seconds, since, self._count, sleeper))

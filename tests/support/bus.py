@@ -430,6 +430,8 @@ class Schemas(Registry):
 
     texts: dict[int, str] = field(default_factory=dict)
     away: bool = False
+    refused: int = 0
+    """Questions while it was."""
 
     def add(self, text: str) -> int:
         """The schema's id."""
@@ -446,4 +448,5 @@ class Schemas(Registry):
 
     def _answering(self) -> None:
         if self.away:
+            self.refused += 1
             raise Unavailable("the registry does not answer")

@@ -70,6 +70,19 @@ async def test_what_ends_without_a_call_does_not_wait_for_a_permit(plant: Plant)
     assert len(plant.desk.calls) == 1
 
 
+async def test_who_could_not_be_looked_at_is_looked_at_when_the_registry_is_back(plant: Plant) -> None:
+    hand = await crowd(plant)
+    plant.registry.away = True
+    refused = [query(f"K-{number}") for number in range(3)]  # of a schema that was not asked for yet
+    for command in refused:
+        plant.bus.put(b"another " + command.key.encode(), plant.encode(command))
+    await plant.until(lambda: hand.flow.assignments[0].frontier.span == 13)
+    await plant.until(lambda: plant.registry.refused > 1)
+    plant.registry.away = False
+    await plant.final(*refused)
+    assert len(plant.desk.calls) == 1
+
+
 async def test_a_deadline_passes_for_who_sleeps_too(plant: Plant) -> None:
     await crowd(plant)
     command = add("T-late")

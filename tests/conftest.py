@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import settings
 
 from tests.support import broker, certificates, downloads, registry
 from tests.support import topics as topic_sets
@@ -33,6 +34,11 @@ APICURIO = pytest.StashKey[Opener | str]()
 """Likewise the registry."""
 SHARED = pytest.StashKey[dict[str, tuple[bool, str]]]()
 """By service: whether it is there; its address, or why it is not."""
+
+
+settings.register_profile("patient", settings(), deadline=None)
+settings.load_profile("patient")
+"""A law is not broken by a machine that has other work to do."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

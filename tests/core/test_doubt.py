@@ -134,6 +134,40 @@ def test_the_first_notification_that_tells_is_named() -> None:
     )
 
 
+def earlier(number: float, name: str = "FaultReportAmended", **fields: Any) -> Event:
+    """The end of another amendment, whose call was made before ours."""
+    return event(name, number, commandId="c-0", operation=AMEND.name, occurredAt=at(number), attempts=1, **fields)
+
+
+def test_a_notification_that_an_earlier_command_can_have_caused_tells_nothing_of_the_next() -> None:
+    assert told(earlier(-1), doubt(1), notice(2)) is None
+    assert told(earlier(-1), doubt(1), notice(2), notice(3)) == by_notification()
+    assert told(earlier(-2), notice(-1), doubt(1), notice(2)) == by_notification()
+
+
+def test_nor_does_the_second_of_two_while_two_earlier_ones_may_have_caused_them() -> None:
+    undetermined = event(
+        "CommandSettled",
+        -1,
+        commandId="c-2",
+        operation=AMEND.name,
+        occurredAt=at(-1),
+        attempts=1,
+        outcome="UNDETERMINED",
+    )
+    assert told(earlier(-2), undetermined, doubt(1), notice(2), notice(3)) is None
+
+
+def test_an_earlier_command_that_was_refused_or_was_of_another_kind_has_caused_none() -> None:
+    refused = earlier(-1, "CommandRejected", code="409")
+    other = event("FaultReportAdded", -2, commandId="c-9", operation=ADD.name, occurredAt=at(-2), attempts=1, reply={})
+    assert told(other, refused, doubt(1), notice(2)) == by_notification()
+
+
+def test_a_decision_counts_though_a_notification_came_before_it_that_tells_nothing() -> None:
+    assert told(earlier(-1), doubt(1), notice(2), decision(3), notice(4)) == REJECTED
+
+
 def test_a_late_notification_tells_as_much() -> None:
     overtaken = notice(3)
     overtaken = Event(overtaken.name, "late", {**overtaken.record, "supplierSentAt": at(-60)}, at(3))

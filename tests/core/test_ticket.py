@@ -11,6 +11,7 @@ from adapter.core.ticket import (
     Drop,
     Event,
     Folded,
+    Notified,
     Origin,
     Outcome,
     Policy,
@@ -144,7 +145,7 @@ def test_an_older_notification_that_comes_late_changes_no_state_and_is_counted()
         late=1,
         seen=late.ticket.seen,
         updated_at=late.ticket.updated_at,
-        heard={**now.heard, "ACCEPTED": minutes(9)},
+        heard={**now.heard, "ACCEPTED": Notified(minutes(9), 1)},
     )
     assert late.ticket == counted
 
@@ -203,13 +204,14 @@ def test_the_latest_ids_are_remembered() -> None:
     assert len(now.seen) == 8 * REMEMBERED
 
 
-def test_when_a_kind_was_heard_of_last_is_known_also_of_late_ones() -> None:
+def test_when_a_kind_was_heard_of_last_and_how_often_is_known_also_of_late_ones() -> None:
     known = state(
         notified("IN_PROGRESS", minutes(5), received=minutes(6)),
         notified("AMENDED", minutes(2), kind="AMENDED", received=minutes(9)),
     )
-    assert known.heard == {"IN_PROGRESS": minutes(6), "AMENDED": minutes(9)}
-    assert fold(known, "SP-1", notified("IN_PROGRESS", minutes(1)), POLICY).ticket.heard == known.heard
+    assert known.heard == {"IN_PROGRESS": Notified(minutes(6), 1), "AMENDED": Notified(minutes(9), 1)}
+    again = fold(known, "SP-1", notified("IN_PROGRESS", minutes(1)), POLICY).ticket
+    assert again.heard == {**known.heard, "IN_PROGRESS": Notified(minutes(6), 2)}
 
 
 def test_an_id_is_told_by_a_whole_digest_not_by_the_end_of_one_and_the_start_of_the_next() -> None:

@@ -18,6 +18,7 @@ from adapter.core.ticket.state import (
     Clock,
     Command,
     Decision,
+    Notified,
     Origin,
     Outcome,
     Ruling,
@@ -147,9 +148,10 @@ def _notified(ticket: Ticket, record: Mapping[str, Any], policy: Policy) -> Fold
         sent = None
     theirs: str | None = record["maintainerFaultReference"]
     late = _is_late(ticket, sent, received)
+    before = ticket.heard.get(kind, Notified(received, 0))
     ticket = replace(
         ticket,
-        heard={**ticket.heard, kind: max(received, ticket.heard.get(kind, received))},
+        heard={**ticket.heard, kind: Notified(max(received, before.at), before.times + 1)},
         newest_sent_at=max((at for at in (sent, ticket.newest_sent_at) if at is not None), default=None),
     )
     if late:  # It says how things were; but the supplier's reference is never another one.

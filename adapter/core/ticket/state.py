@@ -68,13 +68,23 @@ class Ruling(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Notified:
+    """Of the notifications of one kind."""
+
+    at: datetime
+    """When the last was received."""
+    times: int
+    """How many were, late ones among them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """An operator's, about a command in doubt."""
 
     ruling: Ruling
     why: str
     who: str
-    heard: Mapping[str, datetime]
+    heard: Mapping[str, Notified]
     """What `Ticket.heard` was when it came: a notification that came first counts first."""
 
 
@@ -138,8 +148,8 @@ class Ticket:
     appointments: tuple[Mapping[str, Any], ...] = ()
     """One for each reservation key, the one that changed last at the end."""
     commands: tuple[Command, ...] = ()
-    heard: Mapping[str, datetime] = field(default_factory=dict)
-    """When a notification of each kind was received last."""
+    heard: Mapping[str, Notified] = field(default_factory=dict)
+    """By kind of notification."""
     events: int = 0
     late: int = 0
     """Notifications among them that came after a newer one."""
@@ -185,12 +195,12 @@ class Ticket:
                         "decision": c.decision.ruling.value,
                         "why": c.decision.why,
                         "who": c.decision.who,
-                        "notifiedAt": dict(c.decision.heard),
+                        **_heard_record(c.decision.heard),
                     },
                 }
                 for c in self.commands
             ],
-            "notifiedAt": dict(self.heard),
+            **_heard_record(self.heard),
             "events": self.events,
             "lateEvents": self.late,
             "illegalTransitions": self.illegal,
@@ -231,13 +241,25 @@ def ticket(record: Mapping[str, Any]) -> Ticket:
         report=record["report"],
         appointments=tuple(record["appointments"]),
         commands=tuple(map(_command, record["commands"])),
-        heard=record["notifiedAt"],
+        heard=_heard(record),
         events=record["events"],
         late=record["lateEvents"],
         illegal=record["illegalTransitions"],
         last_illegal=_transition(illegal),
         seen=record["seen"],
     )
+
+
+def _heard_record(heard: Mapping[str, Notified]) -> dict[str, Any]:
+    return {
+        "notifiedAt": {kind: notified.at for kind, notified in heard.items()},
+        "notifications": {kind: notified.times for kind, notified in heard.items()},
+    }
+
+
+def _heard(record: Mapping[str, Any]) -> dict[str, Notified]:
+    times = record["notifications"]
+    return {kind: Notified(at, times.get(kind, 0)) for kind, at in record["notifiedAt"].items()}
 
 
 def _command(record: Mapping[str, Any]) -> Command:
@@ -252,7 +274,7 @@ def _command(record: Mapping[str, Any]) -> Command:
         record["attempts"],
         None
         if decision is None
-        else Decision(Ruling(decision["decision"]), decision["why"], decision["who"], decision["notifiedAt"]),
+        else Decision(Ruling(decision["decision"]), decision["why"], decision["who"], _heard(decision)),
     )
 
 

@@ -1,11 +1,13 @@
-"""What is told of certificates, in either direction: their ends, and files that can't be used."""
+"""What is told of certificates, in either direction and of Kafka's: their ends, and files that can't be used."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from pathlib import Path
 
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
-from adapter.transport.tls import Reload
+from adapter.transport.tls import Reload, TlsFiles, check, stamp
 
 
 class CertificateReport:
@@ -39,3 +41,30 @@ class CertificateReport:
         """Its part of the page at /status: when what is in use ends."""
         ends = {kind: end.isoformat() for kind, end in self._not_after().items()}
         return {f"{self._direction}_certificates": ends} if ends else {}
+
+
+async def watch_kafka(properties: Mapping[str, str], log: Log, metrics: Metrics, *, interval: float = 5.0) -> None:
+    """Tell when the certificates of Kafka's client end, and when its files have changed, until cancelled.
+
+    librdkafka reads them once, when a client is made: what is told of is what they held at the start.
+    """
+    certificate, key, ca = (
+        Path(place) if (place := properties.get(f"ssl.{kind}.location")) else None
+        for kind in ("certificate", "key", "ca")
+    )
+    files = TlsFiles(certificate, key, ca)
+    before = stamp(files)
+    if not before:
+        return
+    ignored: list[str] = []  # librdkafka itself says what it can't use
+    ends = {
+        kind: end
+        for kind, path in (("certificate", certificate), ("ca", ca))
+        if path is not None and (end := check(path, ignored, own=False)) is not None
+    }
+    metrics.watch(m.CERTIFICATE_NOT_AFTER, lambda: {f"kafka-{kind}": end.timestamp() for kind, end in ends.items()})
+    while True:
+        await asyncio.sleep(interval)
+        if (now := stamp(files)) != before:
+            before = now
+            log.warning("kafka certificates changed")

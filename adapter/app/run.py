@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import NoReturn, TypeVar
 
+from adapter.app.certificates import watch_kafka
 from adapter.app.page import Page, open_page
 from adapter.app.projector import leave_limit, project
 from adapter.app.server import receive
@@ -50,6 +51,7 @@ async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]], *, lim
     if len(flows) == 1:
         log = next(iter(logs.values()))
     stop, metrics = stop_on_signals(log, limit), Metrics()
+    watching = asyncio.ensure_future(watch_kafka(settings.kafka.properties, log, metrics))
     async with open_page(telemetry, metrics, log, flows) as page:
         tasks = {asyncio.ensure_future(flow(settings, logs[name], metrics, stop, page)) for name, flow in flows.items()}
         try:
@@ -57,7 +59,7 @@ async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]], *, lim
             stop.set()  # whatever ended before it was asked has failed
             await asyncio.wait(tasks)
         finally:
-            for task in tasks:
+            for task in (*tasks, watching):
                 task.cancel()
     failures = [error for task in tasks if (error := task.exception()) is not None]
     problems = [problem for error in failures if isinstance(error, Stop) for problem in error.problems]

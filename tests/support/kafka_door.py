@@ -67,6 +67,7 @@ class KafkaDoor:
         task = asyncio.ensure_future(self._relay(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())  # also if it was cancelled before it began
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection(*self._behind)
@@ -82,7 +83,6 @@ class KafkaDoor:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)  # their ends are those of the connections
             up_writer.transport.abort()
-            writer.transport.abort()
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: dict[int, Api]) -> None:
         while True:

@@ -139,6 +139,7 @@ class Twin:
         connection = f"{peer[0]}:{peer[1]}" if peer else ""
         try:
             body = await request.read()
+            await _look_at(request)
         except (ConnectionError, web.HTTPException, asyncio.CancelledError):
             self._broken_off(request, received, connection)
             raise
@@ -172,7 +173,7 @@ class Twin:
             self.log.finish(call, answered=None)
 
     def _broken_off(self, request: web.Request, received: float, connection: str) -> None:
-        """A request whose body never came whole: nothing was taken."""
+        """A request that never came whole, or whose caller had given up before it was read: nothing was taken."""
         call = self.log.receive(
             received=received,
             operation=request.path.rpartition("/")[2],
@@ -183,6 +184,16 @@ class Twin:
             verdict=None,
         )
         self.log.finish(call, answered=None)
+
+
+async def _look_at(request: web.Request) -> None:
+    """Raises ConnectionResetError if the caller has gone already: on a machine that is busy enough a request may have
+    lain unread for longer than he waits.
+    """
+    for _ in range(2):  # what ends the connection lies behind the request and is read by the loop's next turn
+        await asyncio.sleep(0)
+    if request.transport is None or request.transport.is_closing():
+        raise ConnectionResetError("the caller has gone")
 
 
 class Running(Protocol):

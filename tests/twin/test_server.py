@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -331,6 +332,17 @@ async def test_a_request_cut_off_in_its_body_is_in_the_log_and_not_taken(twin: T
     await eventually(lambda: twin.calls)
     call = twin.calls[0]
     assert (call.operation, call.key, call.taken, call.answered) == ("addFaultReport", None, False, None)
+
+
+async def test_a_request_whose_caller_gave_up_before_it_was_read_is_in_the_log_and_not_taken(twin: Twin) -> None:
+    body = addition().encode()
+    # Without a turn of the loop in between, which the twin shares: it finds the request and the end behind it at once.
+    with socket.create_connection(("127.0.0.1", int(twin.url.rsplit(":", 1)[1]))) as caller:
+        caller.sendall(b"POST /addFaultReport HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    await eventually(lambda: twin.calls)
+    call = twin.calls[0]
+    assert (call.operation, call.key, call.taken, call.answered) == ("addFaultReport", None, False, None)
+    assert "SP-1" not in twin.tickets
 
 
 async def test_idle_connections_are_closed() -> None:

@@ -105,7 +105,7 @@ class Entry:
                 return Untouched(self.attempt, self.unclear_since, self.doubted)
 
     def record(self) -> dict[str, Any]:
-        """As a record of the Avro schema `fault.journal.JournalEntry`."""
+        """As one of the entries of a record of the Avro schema `fault.journal.JournalEntries`."""
         source = self.source
         return {
             "commandId": self.command_id,
@@ -130,11 +130,8 @@ class Entry:
 
 
 def entries(record: Mapping[str, Any]) -> list[Entry]:
-    """The entries of a `JournalEntries` record, or of a single `JournalEntry`, as they were written before there were
-    groups; without those of a kind of a newer release that we do not know.
-    """
-    several = record.get("entries", (record,))
-    return [_entry(each) for each in several if each["kind"] in Kind.__members__]
+    """The entries of a `JournalEntries` record, without those of a kind of a newer release that we do not know."""
+    return [_entry(each) for each in record["entries"] if each["kind"] in Kind.__members__]
 
 
 def _entry(record: Mapping[str, Any]) -> Entry:
@@ -306,8 +303,7 @@ def read_mark(metadata: str | None, journal: str) -> Mark | None:
         found = json.loads(metadata or "")
         if found["journal"] != journal:
             return None
-        offset, transaction = found["mark"], found.get("transaction", "")
-        memory = found.get("memory", offset)  # one from before journal records were groups
+        offset, memory, transaction = found["mark"], found["memory"], found["transaction"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if not _is_offset(offset) or not _is_offset(memory):

@@ -62,8 +62,8 @@ class Workers:
         """An entry of the journal."""
         entry = Entry(kind, command.command_id, source.offset, b"digest", time.time() - HOUR, attempt=1)
         entry = replace(entry, source=source if resident else None, **fields)
-        schema = self._known.journal["JournalEntry"]
-        value = Encoder(schema, self._bus.ids[schema.name]).encode(entry.record())
+        schema = self._known.journal["JournalEntries"]
+        value = Encoder(schema, self._bus.ids[schema.name]).encode({"entries": [entry.record()]})
         self._producer.produce(self._bus.topics.journal, value, command.command_id.encode(), source.partition)
         assert self._producer.flush(10) == 0
         return entry

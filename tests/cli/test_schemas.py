@@ -79,7 +79,7 @@ async def test_an_empty_registry_is_told_and_then_filled(url: str, capsys: pytes
     assert "fault.commands-fault.command.AddFaultReport: not registered" in capsys.readouterr().out
     assert await run("schemas", "register") == 0
     first = capsys.readouterr().out
-    assert "fault.journal-fault.journal.JournalEntry: id " in first
+    assert "fault.journal-fault.journal.JournalEntries: id " in first
     assert await run("schemas", "register") == 0
     assert capsys.readouterr().out == first
     assert await run("schemas", "check", "--registry") == 0

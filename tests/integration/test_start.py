@@ -63,7 +63,7 @@ async def test_every_schema_that_is_not_registered_is_told(kafka: str) -> None:
         told = await complaints(rig)
     assert len(told) > 5
     assert all("adapter schemas register" in line for line in told)
-    assert any(line.startswith(f"{rig.topics.journal}-fault.journal.JournalEntry: ") for line in told)
+    assert any(line.startswith(f"{rig.topics.journal}-fault.journal.JournalEntries: ") for line in told)
 
 
 async def test_more_partitions_while_running_stop_the_worker(rig: Rig, processes: Processes) -> None:

@@ -131,28 +131,6 @@ async def test_a_partition_that_goes_before_its_journal_was_read_commits_nothing
 # -- the journal -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_journal_written_one_entry_a_record_is_read(plant: Plant) -> None:
-    """As builds before the groups have written it."""
-    called, ended = add("T-1"), add("T-2")
-    first = plant.hire(0)
-    plant.send(ended)
-    await plant.final(ended)
-    plant.desk.answers = later
-    plant.send(called)
-    await plant.called(called)
-    await first.kill()
-    entries = plant.entries()
-    plant.bus.journal[0].clear()
-    plant.bus.committed.clear()
-    for entry in entries:
-        plant.write("JournalEntry", entry.record())
-    plant.hire(0)
-    await plant.until(lambda: plant.types(called) == ["CommandOutcomeUnknown"])
-    await plant.caught_up()
-    assert len(plant.desk.calls) == 2
-    assert plant.types(ended) == ["FaultReportAdded"]
-
-
 async def test_a_worker_does_not_pass_over_a_journal_that_a_later_release_has_written(plant: Plant) -> None:
     plant.send(add("T-1"))
     event = {"commandId": "c", "operation": "AddFaultReport", "occurredAt": datetime.now(UTC)}

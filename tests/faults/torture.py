@@ -22,6 +22,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+from confluent_kafka import KafkaException
+
 from tests.faults import evidence, laws, ticket_laws
 from tests.faults.evidence import Events, Evidence
 from tests.faults.notices import Notices
@@ -330,9 +332,12 @@ class Run:
 
 
 async def _aside(condition: Callable[[], bool], *, within: float) -> None:
-    """`eventually`, with a condition that blocks."""
+    """`eventually`, with a condition that blocks, and that a broker may be too busy for: it has just been killed."""
     deadline = time.monotonic() + within
-    while not await asyncio.to_thread(condition):
+    while True:
+        with contextlib.suppress(KafkaException):
+            if await asyncio.to_thread(condition):
+                return
         assert time.monotonic() < deadline, f"{condition.__name__} did not hold within {within:g} s"
         await asyncio.sleep(0.5)
 

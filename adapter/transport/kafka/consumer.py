@@ -36,6 +36,8 @@ _STEP: Final = 5.0
 """Seconds one question to a broker may take."""
 _WARM: Final = 25
 """Looks at the busy pace after the last record or request before the thread idles again."""
+_NOT_YET: Final = (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._OUTDATED)  # noqa: SLF001 -- their public names
+"""Where a partition can't be sought in yet: it is not being fetched, or is just being assigned or paused again."""
 _WAKE: Final = 1.0
 """Seconds between two questions that librdkafka's own thread has to answer."""
 
@@ -109,9 +111,9 @@ class CommandConsumer:
             try:
                 self._consumer.seek(position)
             except KafkaException as error:
-                if error.args[0].code() not in (KafkaError._STATE, KafkaError._TIMED_OUT):  # noqa: SLF001 -- public
+                if error.args[0].code() not in _NOT_YET:
                     raise
-                self._again.append(lambda: self._if_owned(partition, epoch, begin))  # it is not being fetched yet
+                self._again.append(lambda: self._if_owned(partition, epoch, begin))
             else:
                 self._consumer.resume([position])
 

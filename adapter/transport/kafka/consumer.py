@@ -24,6 +24,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
 from adapter.ports import IntakeListener, Ownership
+from adapter.transport.kafka.span import STEP, WAKE
 
 _BATCH: Final = 500
 _PREFETCHED: Final = 8192
@@ -32,14 +33,10 @@ _BUSY: Final = 0.002
 """Seconds between two looks for records while work is under way."""
 _IDLE: Final = 0.01
 """The same while there is none: the first record after a rest waits that long."""
-_STEP: Final = 5.0
-"""Seconds one question to a broker may take."""
 _WARM: Final = 25
 """Looks at the busy pace after the last record or request before the thread idles again."""
 _NOT_YET: Final = (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._OUTDATED)  # noqa: SLF001 -- their public names
 """Where a partition can't be sought in yet: it is not being fetched, or is just being assigned or paused again."""
-_WAKE: Final = 1.0
-"""Seconds between two questions that librdkafka's own thread has to answer."""
 
 
 class CommandConsumer:
@@ -157,7 +154,7 @@ class CommandConsumer:
         """Ask librdkafka's own thread something now and then; see above."""
         if not self.joined or monotonic() >= self._wake_at:
             self.joined = bool(self._consumer.memberid()) or self.joined
-            self._wake_at = monotonic() + _WAKE
+            self._wake_at = monotonic() + WAKE
 
     def _deliver(self, messages: Sequence[Message]) -> None:
         records: list[tuple[int, Source]] = []
@@ -285,11 +282,11 @@ def introduce(client: Mapping[str, str], topic: str, group: str) -> None:
     consumer = Consumer({**client, "group.id": group, "enable.auto.commit": False})
     try:
         partitions = [
-            TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=_STEP).topics[topic].partitions
+            TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=STEP).topics[topic].partitions
         ]
-        new = [at for at in consumer.committed(partitions, _STEP) if at.offset < 0]
+        new = [at for at in consumer.committed(partitions, STEP) if at.offset < 0]
         for at in new:
-            bounds = consumer.get_watermark_offsets(at, _STEP)
+            bounds = consumer.get_watermark_offsets(at, STEP)
             if bounds is None:
                 raise Unavailable(f"{topic}: no answer")
             at.offset = bounds[0]

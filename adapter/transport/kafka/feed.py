@@ -20,11 +20,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from adapter.core.errors import Stop, Unavailable
 from adapter.ports import COMMANDS, REFERENCE, Passing, Take
 from adapter.transport.kafka.identity import identity
-from adapter.transport.kafka.span import STEP, reader_properties
+from adapter.transport.kafka.span import LOOK, STEP, WAKE, reader_properties
 
 _BATCH: Final = 500
-_LOOK: Final = 0.01
-"""Seconds between two looks for records. librdkafka would wait by the system's clock: see consumer.py."""
 _FOLLOWING: Final = {
     "queued.min.messages": 500,
     "queued.max.messages.kbytes": 1024,
@@ -87,9 +85,13 @@ class KafkaTicketFeed:
     def _run(self) -> None:
         reader = Consumer({**self._properties, **_FOLLOWING}, logger=logging.getLogger("librdkafka"))
         try:
+            wake_at = 0.0
             while not self._closing.is_set():
                 with suppress(queue.Empty):
-                    self._requests.get(timeout=_LOOK if self._takes else None)(reader)
+                    self._requests.get(timeout=LOOK if self._takes else None)(reader)
+                if monotonic() >= wake_at:
+                    reader.memberid()  # any question will do
+                    wake_at = monotonic() + WAKE
                 if self._requests.empty() and (messages := reader.consume(_BATCH, 0)):
                     self._deliver(messages)
         except Exception as error:  # noqa: BLE001 -- whatever it is, the flow must hear of it
@@ -137,8 +139,9 @@ class KafkaTicketFeed:
             self._fetcher.assign([TopicPartition(self._topic, partition, offset)])
             until = monotonic() + STEP
             while monotonic() < until and not self._closing.is_set():
-                message = self._fetcher.poll(0.1)
+                message = self._fetcher.poll(0)
                 if message is None:
+                    self._closing.wait(LOOK)
                     continue
                 error = message.error()
                 if error is None:

@@ -1,6 +1,7 @@
 """Reading a stretch of one partition to a known end, past open transactions."""
 
 from collections.abc import Callable, Iterator, Mapping
+from time import sleep
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -9,6 +10,11 @@ from adapter.core.errors import Unavailable
 
 STEP: Final = 5.0
 """Seconds one question to a broker may take."""
+
+LOOK: Final = 0.01
+"""Seconds between two looks for records. librdkafka would wait for them by the system's clock: see consumer.py."""
+WAKE: Final = 1.0
+"""Seconds between two questions that librdkafka's own thread has to answer, which waits by that clock as well."""
 
 _AHEAD_KIB: Final = 4 * 1024
 """What the client may read ahead of us."""
@@ -46,7 +52,10 @@ def read(reader: Consumer, start: TopicPartition, end: int, going: Callable[[], 
     while going():
         batch: list[Message] = []
         ended = False
-        for message in reader.consume(1000, 0.1):
+        messages = reader.consume(1000, 0)
+        if not messages:
+            sleep(LOOK)
+        for message in messages:
             error, offset = message.error(), message.offset()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 -- its public name
                 raise KafkaException(error)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, cast
+from typing import Any, Final, cast
 from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -16,6 +16,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
 from adapter.transport.kafka.mock import is_mock
+
+_MOVING: Final = frozenset(
+    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
+)
+"""Of a partition whose leader changes, or has just been made: another broker answers in a moment."""
+_ASK_AGAIN: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +230,18 @@ class Follower:
         return spans
 
     def _bounds(self, number: int) -> tuple[int, int]:
-        found = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=self._timeout)
-        if found is None:
-            raise Unavailable(f"{self._topic} partition {number}: no answer")
-        return found
+        until = time.monotonic() + self._timeout
+        while True:
+            try:
+                found = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), timeout=self._timeout)
+            except KafkaException as error:
+                if error.args[0].code() not in _MOVING or time.monotonic() > until:
+                    raise
+                time.sleep(_ASK_AGAIN)
+                continue
+            if found is None:
+                raise Unavailable(f"{self._topic} partition {number}: no answer")
+            return found
 
     def _is_record(self, message: Message) -> bool:
         """Whether it is one, not a passing error or the end of what there is. Raises Unavailable."""

@@ -1,8 +1,10 @@
 """A supplier that is down, busy or refuses us: back-pressure, and nothing is lost."""
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import httpx
 import pytest
@@ -110,6 +112,32 @@ async def test_while_connections_are_refused_commands_wait(rig: Rig, worker: Mem
     assert not any(rig.estate.of(command) for command in commands)
     await supplier_door.open()
     await all_accepted(rig, commands)
+
+
+async def test_while_the_suppliers_name_is_not_resolved_commands_wait_and_nothing_is_in_doubt(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve, known = socket.getaddrinfo, asyncio.Event()
+
+    def resolver(host: Any, *rest: Any, **more: Any) -> Any:
+        """The system's, with a name server that is away until it is `known` again."""
+        if host != "supplier.test":
+            return resolve(host, *rest, **more)
+        if not known.is_set():
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return resolve("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    async with open_rig(kafka) as rig:
+        url = rig.twin.url.replace("127.0.0.1", "supplier.test")
+        async with rig.worker(SUPPLIER__BASE_URL=url) as worker:
+            commands = send(rig, 30)
+            await opened(worker, rig)
+            assert worker.metric("supplier_call_failures_total", reason="resolve") > 0
+            assert await ready(worker) == 200
+            assert not any(rig.estate.of(command) for command in commands)
+            known.set()
+            await all_accepted(rig, commands)
 
 
 @pytest.mark.parametrize(("status", "as_date"), [(503, False), (503, True), (429, False)])

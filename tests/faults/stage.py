@@ -1,6 +1,7 @@
 """The stage of the fault tests: registry, twin and workers as real processes on a real broker."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ asyncio.run(main())
 
 WORKERS = "fault-workers"
 """Their group."""
+
+GROUPS = os.environ.get("FAULT_GROUPS", "classic")
+"""Its protocol; consumer: KIP-848."""
 
 CALL_LIMIT = 4
 """Seconds a call may take; a KEYED repeat waits that long after a kill."""
@@ -137,6 +141,7 @@ def settings_of(bootstrap: str, topics: Topics, registry: str, supplier: str) ->
     return {
         "ADAPTER_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
         "ADAPTER_KAFKA__GROUP_ID": WORKERS,
+        "ADAPTER_KAFKA__GROUP_PROTOCOL": GROUPS,
         "ADAPTER_KAFKA__SESSION_TIMEOUT": "6s",
         "ADAPTER_KAFKA__TRANSACTION_TIMEOUT": "5s",
         "ADAPTER_TOPICS__PREFIX": f"{topics.prefix}.",

@@ -54,7 +54,6 @@ PARTITIONS: Final = 8
 PROJECTORS: Final = "fault-projectors"
 BROKER: Final[Mapping[str, object]] = {
     "num.network.threads": 1,
-    "group.consumer.session.timeout.ms": 6000,
 }
 MOODS: Final[Mapping[Mood, Mapping[str, Any]]] = {
     Mood.UNAVAILABLE: {"kind": "status", "status": 503},

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from adapter.core.errors import Unavailable
 from adapter.ports import Kept, Standing
+from adapter.transport.kafka.consumer import introduce
 from adapter.transport.kafka.tickets import KafkaTickets
 from tests.support.ports import free_port
 from tests.support.topics import Topics
@@ -17,6 +18,15 @@ from tests.support.wait import eventually
 
 @pytest.fixture
 async def log(kafka: str, topics: Topics) -> AsyncIterator[KafkaTickets]:
+    """Of a group that has been introduced."""
+
+    async def introduced() -> bool:
+        with suppress(Unavailable):
+            await asyncio.to_thread(introduce, {"bootstrap.servers": kafka}, topics.events, topics.prefix)
+            return True
+        return False
+
+    await eventually(introduced, what="a group with offsets")
     reader = KafkaTickets(
         client={"bootstrap.servers": kafka}, events=topics.events, tickets=topics.tickets, group=topics.prefix
     )
@@ -68,11 +78,18 @@ async def read(log: KafkaTickets, start: int, end: int) -> list[Kept]:
     return found
 
 
-async def test_a_group_that_never_committed_stands_at_the_first_event(
-    kafka: str, topics: Topics, log: KafkaTickets
-) -> None:
+async def test_a_group_that_has_been_introduced_stands_at_the_first_event(log: KafkaTickets) -> None:
     assert await stand(log) == Standing(0, "", 0, 0)
     assert await read(log, 0, 0) == []
+
+
+async def test_a_coordinator_that_knows_of_no_offset_is_asked_again_later(kafka: str, topics: Topics) -> None:
+    log = KafkaTickets(
+        client={"bootstrap.servers": kafka}, events=topics.events, tickets=topics.tickets, group=f"{topics.prefix}-new"
+    )
+    with pytest.raises(Unavailable, match=r"no committed offset|answer|leader"):
+        await log.standing(0)
+    await log.close()
 
 
 async def test_what_was_committed_says_which_transaction_it_was(kafka: str, topics: Topics, log: KafkaTickets) -> None:

@@ -35,6 +35,7 @@ _IDLE: Final = 0.01
 """The same while there is none: the first record after a rest waits that long."""
 _WARM: Final = 25
 """Looks at the busy pace after the last record or request before the thread idles again."""
+_NONE_STORED: Final = KafkaError(KafkaError._NO_OFFSET).str()  # noqa: SLF001 -- its public name
 _NOT_YET: Final = (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._OUTDATED)  # noqa: SLF001 -- their public names
 """Where a partition can't be sought in yet: it is not being fetched, or is just being assigned or paused again."""
 
@@ -72,7 +73,8 @@ class CommandConsumer:
         """Requests that could not be met yet."""
         self._wake_at = 0.0
         self._owned: dict[int, int] = {}
-        self._started: set[int] = set()
+        self._started: dict[int, int] = {}
+        """Where these partitions were started."""
         self._epoch = 0
         self._taken = threading.Event()
         self._taken.set()
@@ -104,7 +106,7 @@ class CommandConsumer:
     def start(self, partition: int, epoch: int, offset: int) -> None:
         def begin() -> None:
             position = TopicPartition(self._topic, partition, offset)
-            self._started.add(partition)
+            self._started[partition] = offset
             try:
                 self._consumer.seek(position)
             except KafkaException as error:
@@ -196,7 +198,12 @@ class CommandConsumer:
 
     def _judge(self, error: KafkaError, message: Message) -> None:
         """Errors librdkafka does not mend by itself; the others it retries, and its log says so."""
-        code = error.code()
+        code, partition = error.code(), message.partition()
+        if code == KafkaError._AUTO_OFFSET_RESET and _NONE_STORED in error.str():  # noqa: SLF001 -- its public name
+            # librdkafka's own look-up at a coordinator that has just started. Where we start was asked for elsewhere.
+            if partition in self._started:
+                self.start(partition, self._owned[partition], self._started[partition])
+            return
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 -- their public names
             raise Stop(
                 f"{self._topic} partition {message.partition()}: the committed offset is not in the topic any more "
@@ -266,7 +273,7 @@ class CommandConsumer:
     def _forget(self, partitions: Sequence[int]) -> None:
         for partition in partitions:
             self._owned.pop(partition, None)
-            self._started.discard(partition)
+            self._started.pop(partition, None)
 
     def _tell(self, listen: Callable[..., None], *what: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more

@@ -22,8 +22,8 @@ from adapter.transport.kafka.span import STEP, bounds, read, reader_properties
 class KafkaJournal:
     """`ports.JournalReader`; several partitions are read side by side.
 
-    `memory`: read what lies before the mark as well, as far as the mark says, so that a command that comes again
-    after a restart is still recognised.
+    `memory`, for who takes the partition over: read what lies before the mark as well, as far as the mark says, so
+    that a command that comes again after a restart is still recognised. The group must have committed (`introduce`).
     """
 
     def __init__(self, *, client: Mapping[str, str], commands: str, journal: str, group: str, memory: bool) -> None:
@@ -57,6 +57,8 @@ class KafkaJournal:
         try:
             commands = TopicPartition(self._commands, partition)
             committed = reader.committed([commands], STEP)[0]
+            if self._memory and committed.offset < 0:  # every partition has one: its coordinator has just started
+                raise Unavailable(f"journal partition {partition}: no committed offset")
             journal = TopicPartition(self._journal, partition)
             low, high = bounds(newest, journal)
             mark = read_mark(committed.metadata, identity)

@@ -12,7 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -220,13 +220,25 @@ class _Line:
         return self._is_committed(offsets[0])
 
     def _is_committed(self, sent: TopicPartition) -> bool:
-        """Whether this offset with this metadata (which is unique to its transaction) is the committed one."""
+        """Whether this offset with this metadata (which is unique to its transaction) is the committed one.
+
+        Every partition has a committed offset (`introduce`): a coordinator that knows of none has just started.
+        """
+        asked = [TopicPartition(sent.topic, sent.partition)]
         reader = Consumer({**self._client, "group.id": self._group, "enable.auto.commit": False})
         try:
-            found = self._persist(lambda: reader.committed([TopicPartition(sent.topic, sent.partition)], _STEP))
+            while True:
+                try:
+                    (found,) = self._persist(lambda: reader.committed(asked, _STEP))
+                except KafkaException as failure:
+                    if self._closed or failure.args[0].code() not in _NO_COORDINATOR:
+                        raise
+                else:
+                    if self._closed or (found.error is None and found.offset >= 0):
+                        return bool(found.offset == sent.offset and found.metadata == sent.metadata)
+                sleep(_ASK_AGAIN)
         finally:
             reader.close()
-        return bool(found[0].offset == sent.offset and found[0].metadata == sent.metadata)
 
     def _persist(self, step: Callable[[], list[TopicPartition] | None]) -> list[TopicPartition]:
         """Ask until it is done or decided: a time-out of a step says nothing, it goes on when asked again."""
@@ -248,6 +260,16 @@ class _Line:
             finally:
                 self._asked_at = None
 
+
+_NO_COORDINATOR: Final = frozenset(
+    {
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError._WAIT_COORD,  # noqa: SLF001 -- its public name
+    }
+)
+_ASK_AGAIN: Final = 0.1
 
 _Job = tuple["asyncio.Future[bool]", Callable[[], bool]]
 

@@ -56,10 +56,10 @@ class KafkaTickets:
         try:
             events = TopicPartition(self._events, partition)
             committed = reader.committed([events], STEP)[0]
+            if committed.offset < 0:  # every partition has one (`introduce`): its coordinator has just started
+                raise Unavailable(f"tickets of partition {partition}: no committed offset")
             first, last = bounds(newest, TopicPartition(self._tickets, partition))
-            # A group that never committed starts at the beginning of what the topic still has.
-            position = committed.offset if committed.offset >= 0 else bounds(newest, events)[0]
-            return Standing(position, committed.metadata or "", first, last)
+            return Standing(committed.offset, committed.metadata or "", first, last)
         except KafkaException as error:
             raise Unavailable(f"tickets of partition {partition}: {error.args[0].str()}") from error
         finally:

@@ -65,8 +65,8 @@ def create(bootstrap: str, *, partitions: int, replicas: int = -1, largest: int 
 
 def delete(bootstrap: str, topics: Topics) -> None:
     client = AdminClient({"bootstrap.servers": bootstrap})
-    for done in client.delete_topics(list(topics.all)).values():
-        done.result(timeout=30)
+    for done in client.delete_topics(list(topics.all), request_timeout=60).values():
+        done.result(timeout=70)
 
 
 def _led(client: AdminClient, topics: Topics) -> bool:

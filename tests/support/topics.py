@@ -3,6 +3,7 @@
 import secrets
 from dataclasses import dataclass
 
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -64,9 +65,20 @@ def create(bootstrap: str, *, partitions: int, replicas: int = -1, largest: int 
 
 
 def delete(bootstrap: str, topics: Topics) -> None:
-    client = AdminClient({"bootstrap.servers": bootstrap})
-    for done in client.delete_topics(list(topics.all), request_timeout=60).values():
-        done.result(timeout=70)
+    """Asks again where a broker that was frozen is only about to come back."""
+    for last in (False, False, True):
+        client = AdminClient({"bootstrap.servers": bootstrap})
+        try:
+            for done in client.delete_topics(list(topics.all), request_timeout=20).values():
+                done.result(timeout=25)
+        except (TimeoutError, KafkaException) as error:
+            if last:
+                raise
+            gone = isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+            if gone:
+                return
+        else:
+            return
 
 
 def _led(client: AdminClient, topics: Topics) -> bool:

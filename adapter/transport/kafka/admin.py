@@ -277,13 +277,13 @@ class Admin:
         self._heard = error.str()
 
 
-# Errors of librdkafka itself, named with an underscore although they are public.
 _CURES: Final = {
     KafkaError.INVALID_REPLICATION_FACTOR: "; set ADAPTER_TOPICS__REPLICATION_FACTOR to what the cluster has",
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "; grant the right to create it (kafka-acls.sh)",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "; grant the right to create it (kafka-acls.sh)",
 }
 """What to do about a refusal, where it is known."""
+# Errors of librdkafka itself, named with an underscore although they are public.
 _UNREACHABLE: Final = frozenset(
     getattr(KafkaError, name) for name in ("_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE")
 )

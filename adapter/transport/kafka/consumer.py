@@ -206,10 +206,10 @@ class CommandConsumer:
             return
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 -- their public names
             raise Stop(
-                f"{self._topic} partition {message.partition()}: the committed offset is not in the topic any more "
+                f"{self._topic} partition {partition}: the committed offset is not in the topic any more "
                 f"({error.str()}); records between it and the topic's start are gone. Decide where to go on, then: "
                 f"kafka-consumer-groups --reset-offsets --group {self._group} --topic "
-                f"{self._topic}:{message.partition()} --to-earliest --execute"
+                f"{self._topic}:{partition} --to-earliest --execute"
             )
         if error.fatal() or code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise Stop(f"{self._topic}: {error.str()}")

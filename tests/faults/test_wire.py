@@ -1,6 +1,8 @@
 """The wires do to connections what they say."""
 
 import asyncio
+import gc
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -48,6 +50,17 @@ async def echo(heard: list[bytes] | None = None) -> AsyncIterator[int]:
         for writer in writers:
             writer.transport.abort()
         await eventually(lambda: not writers)
+
+
+def test_wires_may_end_while_connections_come() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as target:
+        for _ in range(20):
+            with Wires() as wires:
+                wire = wires.lay(target.getsockname()[1])
+                callers = [socket.create_connection(("127.0.0.1", wire.port)) for _ in range(20)]
+            for caller in callers:
+                caller.close()
+    gc.collect()  # whatever was left open says so now, which is an error
 
 
 @asynccontextmanager

@@ -88,11 +88,10 @@ class Wire:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, backlog=512)
 
     async def close(self) -> None:
-        self._shut()
+        await self._shut()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # what was closed is gone one turn later
 
     async def _begin(self, trouble: Trouble) -> None:
         self._trouble = trouble
@@ -101,7 +100,7 @@ class Wire:
                 self._trouble = None
                 self._cut_all()
             case Trouble.REFUSED:
-                self._shut()
+                await self._shut()
             case Trouble.BLACK_HOLE:
                 self._passable.clear()
             case Trouble.HALF_OPEN:
@@ -116,10 +115,13 @@ class Wire:
         if self._server is None:
             await self.open()
 
-    def _shut(self) -> None:
+    async def _shut(self) -> None:
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            for listening in server.sockets:
+                asyncio.get_running_loop().remove_reader(listening)
+            await asyncio.sleep(0)  # what was accepted gets its transport, which a closed server would leave without
+            server.close()
         self._cut_all()
 
     def _cut_all(self) -> None:
@@ -127,18 +129,24 @@ class Wire:
             link.reset()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # it came in the moment in which we shut
+            _reset(writer)
+            return
         task = asyncio.ensure_future(self._relay(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def ended(_: object) -> None:
+            self._tasks.discard(task)
+            if not writer.is_closing():  # cancelled before there was a link, or before it began
+                _reset(writer)
+
+        task.add_done_callback(ended)
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             up_reader, up_writer = await self._connect()
-        except BaseException as error:
-            _reset(writer)
-            if isinstance(error, OSError):
-                return
-            raise
+        except OSError:
+            return
         link = _Link(writer, up_writer)
         self._links.add(link)
         ways = (self._carry(link, reader, up_writer, reply=False), self._carry(link, up_reader, writer, reply=True))
@@ -220,6 +228,7 @@ class Wires:
     ) -> None:
         for wire in self._all:
             self.do(wire.close())
+        self.do(_settle())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -253,6 +262,13 @@ class _Link:
     def end(self) -> None:
         for writer in (self._client, self._server):
             writer.close()
+
+
+async def _settle() -> None:
+    """Let what the loop itself has begun for connections of the last moment come to its end: `_accept` refuses them."""
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
+    await asyncio.sleep(0)  # what was closed is gone one turn later
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

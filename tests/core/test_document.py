@@ -2,7 +2,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import thread_time
 
 import pytest
 from hypothesis import example, given, settings
@@ -148,9 +148,9 @@ def test_a_refusal_says_where_and_quotes_nothing() -> None:
     ids=lambda body: body[:12].decode(),
 )
 def test_two_megabytes_of_anything_are_settled_in_well_under_a_second(body: bytes) -> None:
-    begun = perf_counter()
+    begun = thread_time()  # what other processes do to the machine is not ours
     assert reason(body, limits=Limits()) in {None, *REASONS}
-    assert perf_counter() - begun < 0.5  # 1 to 25 ms on an idle machine
+    assert thread_time() - begun < 0.5  # 1 to 25 ms on an idle machine
 
 
 @settings(max_examples=300, deadline=None)

@@ -13,7 +13,7 @@ from tests.support.topics import Topics
 from tests.support.wait import eventually
 
 IN_FLIGHT = 30
-LATENCY = 1.0
+LATENCY = 2.0
 LATE = 30
 """Calls that may start between a count and a signal."""
 

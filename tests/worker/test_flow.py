@@ -202,7 +202,7 @@ async def test_a_member_that_was_expelled_commits_nothing(plant: Plant) -> None:
 async def test_a_revoke_of_many_partitions_takes_no_longer_than_of_one_while_nothing_can_be_committed(
     plant: Plant,
 ) -> None:
-    hand = plant.hire(0, 1, 2, limits=Bounded(revoke=0.4))
+    hand = plant.hire(0, 1, 2, limits=Bounded(revoke=1.0))
     command = add("T-1")
     plant.send(command)
     await plant.final(command)
@@ -210,7 +210,7 @@ async def test_a_revoke_of_many_partitions_takes_no_longer_than_of_one_while_not
     hand.member.hold()
     began = asyncio.get_running_loop().time()
     await hand.member.revoke(0, 1, 2)
-    assert asyncio.get_running_loop().time() - began < 0.9
+    assert asyncio.get_running_loop().time() - began < 2.5
     hand.member.release()
 
 

@@ -262,7 +262,11 @@ def _read(bootstrap: str, topic: str, positions: dict[int, int]) -> Iterator[Any
             reader.assign([TopicPartition(topic, partition, position)])
             while position < end:
                 message = reader.poll(30)
-                assert message is not None, f"{topic} {partition}: nothing new at {position} of {end} for 30 s"
+                if message is None:
+                    decided = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+                    raise AssertionError(
+                        f"{topic} {partition}: nothing new at {position} of {end} for 30 s, decided up to {decided}"
+                    )
                 error, offset = message.error(), message.offset()
                 assert offset is not None
                 if error is None:

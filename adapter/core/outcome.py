@@ -1,8 +1,11 @@
 """What a reply means: the table of design section 4, as one function.
 
 The body is read before the status, since SOAP 1.1 sends every fault with HTTP 500 (section 6.2) and this supplier
-documents refusals with 400. Only where a status speaks of the way and not of the request (401, 403, 404, 429, 503,
-redirects) does it decide whatever the body says.
+documents refusals with 400. Only where a status speaks of the way and not of the request (401, 403, 429, 503,
+redirects, 404 without the operation's own answer) does it decide whatever the body says.
+
+A yes and a no have to be said: what may be either (a code that is no number, both at once, a word nobody has
+documented, another ticket's answer) is unclear. A wrong no makes somebody send it again, a wrong yes nobody.
 """
 
 import re
@@ -15,9 +18,9 @@ from lxml import etree
 
 from adapter.core import document, soap
 from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
-from adapter.core.document import Limits, local_name
+from adapter.core.document import Limits, fold, local_name
 from adapter.core.errors import Unreadable
-from adapter.core.mapping import ReplyReader
+from adapter.core.mapping import Read, ReplyReader
 
 _CHARSET: Final = re.compile(r'charset\s*=\s*"?([^\s";]+)', re.IGNORECASE)
 _LONGEST_RETRY_AFTER: Final = 3600.0
@@ -33,20 +36,27 @@ def judge(
     accepted_codes: frozenset[int],
     limits: Limits,
     now: datetime,
+    reference: str | None = None,
 ) -> Verdict:
-    """The verdict on a whole reply. Header names are lower case."""
+    """The verdict on a whole reply. Header names are lower case; `reference` is the buyer's, of the ticket that the
+    request was about.
+    """
     by_way = _way(status, headers, now)
-    if by_way is not None:
+    if by_way is not None and status not in _NOT_THERE:
         return by_way
     try:
         message = soap.unwrap(document.admit(body, limits=limits, charset=charset(headers.get("content-type"))))
     except Unreadable as error:
-        return Unclear(f"unreadable-{error.reason}" if 200 <= status < 300 else f"http-{status}")
-    if message.fault is not None:
+        return by_way or Unclear(f"unreadable-{error.reason}" if 200 <= status < 300 else f"http-{status}")
+    element = None if message.extra else message.element
+    if by_way is not None and (element is None or local_name(element) != reader.element):
+        return by_way
+    if message.fault is not None and not message.extra:
         return _fault(status, message.fault)
-    if message.element is None or message.extra:
+    # The root of a documented 400 was never seen: any element that carries its fields will do.
+    if element is None or not (local_name(element) == reader.element or (status == 400 and _speaks(element))):
         return Unclear("unexpected-body" if 200 <= status < 300 else f"http-{status}")
-    return _content(status, message.element, reader, accepted_codes)
+    return _content(status, reader.read(element), accepted_codes, reference)
 
 
 def charset(content_type: str | None) -> str | None:
@@ -64,11 +74,15 @@ def retry_after(value: str | None, now: datetime) -> float | None:
         return min(float(text), _LONGEST_RETRY_AFTER)
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
     return min(max(0.0, (at - now).total_seconds()), _LONGEST_RETRY_AFTER)
+
+
+_NOT_THERE: Final = frozenset({404, 405, 410, 421, 501})
+"""No such endpoint; unless the operation's own answer comes with it, for then there is one."""
 
 
 def _way(status: int, headers: Mapping[str, str], now: datetime) -> Verdict | None:
@@ -78,11 +92,9 @@ def _way(status: int, headers: Mapping[str, str], now: datetime) -> Verdict | No
             return Unavailable(f"http-{status}", retry_after(headers.get("retry-after"), now))
         case 401 | 403:
             return Forbidden(f"http-{status}")
-        case 404 | 405 | 410 | 421 | 501:
-            return Misdirected(f"http-{status}")
         case 408:
             return Unclear("http-408")
-        case _ if 300 <= status < 400:
+        case _ if 300 <= status < 400 or status in _NOT_THERE:
             return Misdirected(f"http-{status}")
         case _:
             return None
@@ -94,33 +106,69 @@ def _fault(status: int, fault: soap.Fault) -> Verdict:
     return Unclear("fault-server" if fault.blame is soap.Blame.SERVER else "fault")
 
 
-def _content(status: int, element: etree._Element, reader: ReplyReader, accepted_codes: frozenset[int]) -> Verdict:
-    expected = local_name(element) == reader.element
-    # The root of a documented 400 was never seen: any element that carries its fields will do.
-    if not expected and not (status == 400 and _speaks(element)):
-        return Unclear("unexpected-body" if 200 <= status < 300 else f"http-{status}")
-    read = reader.read(element)
+def _content(status: int, read: Read, accepted_codes: frozenset[int], reference: str | None) -> Verdict:
     reply: Mapping[str, Any] = read.record
+    if _of_another(reply, reference):
+        return Unclear("other-reference")
     code, text = reply.get("responseCode"), reply.get("errorMessage")
-    said = re.sub(r"[\s_-]", "", str(reply.get("status") or "")).lower()
-    good = said != "rejected" and (code is None or code in accepted_codes)
-    if 200 <= status < 300:
-        accepted = Accepted(reply, deviations=len(read.unknown) + len(read.deviations))
-        return accepted if good else Rejected(By.SUPPLIER, _code(code, said), text)
+    bad_code: int | None = None if code in accepted_codes else code
+    words = _words(read)
+    noes = [word.startswith("reject") for word in words]
+    refused, pending = bool(noes) and all(noes), not words.isdisjoint(_TAKEN)
+    taken = not refused and bad_code is None and (code is not None or pending)
+    said = "rejected" if refused else str(status)
+    rejected = Rejected(By.SUPPLIER, said if bad_code is None else str(bad_code), text)
     if 400 <= status < 500:
         # A yes in the body under a no in the status is neither.
-        contradicts = code is not None and good
-        return Unclear(f"http-{status}") if contradicts else Rejected(By.SUPPLIER, _code(code, str(status)), text)
-    refused = said == "rejected" or (code is not None and 400 <= code < 500)
-    return Rejected(By.SUPPLIER, _code(code, said), text) if refused else Unclear(f"http-{status}")
+        return Unclear(f"http-{status}") if taken else rejected
+    fine = 200 <= status < 300
+    garbled = any(path == "responseCode" for path, _ in read.aside)  # no number, or there twice
+    if refused or (bad_code is not None and not garbled and not pending and _refuses(bad_code, fine=fine)):
+        return rejected
+    if not fine:
+        return Unclear(f"http-{status}")
+    if garbled or bad_code is not None or any(noes) or (not taken and (words or text or _may_say_no(read))):
+        return Unclear("unclear-answer")
+    return Accepted(reply, deviations=len(read.unknown) + len(read.deviations))
+
+
+def _refuses(code: int, *, fine: bool) -> bool:
+    """Whether a code that is no yes is a no: one like a server's fault leaves open what was done by then, and under
+    a bad status only one like a client's is believed.
+    """
+    return not 500 <= code < 600 if fine else 400 <= code < 500
+
+
+def _words(read: Read) -> set[str]:
+    """What its status says, as spellings are compared (section 8, number 4), whether its page has a status or not."""
+    found = (read.record.get("status"), *(text for path, text in read.aside if path == "status"))
+    return {re.sub(r"[\s_-]", "", text).lower() for text in found if text and not text.isspace()}
+
+
+_TAKEN: Final = frozenset({"pending", "accepted"})
+"""What the status of an answer says where the request was taken (contract section 4.1)."""
+
+_ANSWER: Final = re.compile(r"code|status|error|fault|reason|result|reject|fail", re.IGNORECASE)
+"""In names of elements that may say yes or no, whoever has thought of them."""
+
+
+def _of_another(reply: Mapping[str, Any], reference: str | None) -> bool:
+    """Whether it names another ticket. The message id tells nothing: the samples answer under another one (section 8,
+    number 16).
+    """
+    named, ours = (fold(text or "").strip().casefold() for text in (reply.get("buyerFaultReference"), reference))
+    return bool(named and ours) and named != ours
+
+
+def _may_say_no(read: Read) -> bool:
+    """Whether something unread in an answer without code and status may be the no. Where nothing may, that it came is
+    the yes: the page of one operation has no code (section 2.4).
+    """
+    return any(not path or _ANSWER.search(path) for path, _ in read.aside)
 
 
 def _speaks(element: etree._Element) -> bool:
     return any(local_name(child) in {"responseCode", "errorMessage"} for child in element)
-
-
-def _code(code: int | None, otherwise: str) -> str:
-    return otherwise or "rejected" if code is None else str(code)
 
 
 def _said(text: str, detail: str) -> str | None:

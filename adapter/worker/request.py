@@ -108,6 +108,7 @@ class Requests:
                 accepted_codes=self.terms.accepted_codes,
                 limits=self.terms.reply_limits,
                 now=datetime.now(UTC),
+                reference=task.subject.reference,
             )
         except Exception:  # it was sent: whatever we have overlooked, the outcome is unknown
             self.log.exception("reply not readable", status=reply.status, **about())

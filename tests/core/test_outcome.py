@@ -1,0 +1,259 @@
+"""What a reply means: the table of outcomes, and the ways in which answers stray from the contract."""
+
+import itertools
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adapter.core.command import (
+    Accepted,
+    By,
+    Forbidden,
+    Misdirected,
+    Rejected,
+    Unavailable,
+    Unclear,
+    Verdict,
+)
+from adapter.core.document import DEFAULT_LIMITS
+from adapter.core.outcome import judge, retry_after
+from adapter.core.soap import SOAP_1_1, SOAP_1_2
+from tests.support.known import known
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+HEADER = (
+    "<apiVersion>1.0</apiVersion><buyerIdentifier>SPDEV1</buyerIdentifier>"
+    "<sentAt>2026-01-31T12:00:00.0001Z</sentAt><messageId>m-1</messageId>"
+)
+ADD, AMEND, NEWS = "AddFaultReport", "AmendFaultReport", "RequestFaultReportUpdate"
+
+
+def verdict(body: str | bytes, *, status: int = 200, operation: str = ADD, **more: Any) -> Verdict:
+    return judge(
+        status=status,
+        headers={"content-type": "text/xml; charset=utf-8"} | more.pop("headers", {}),
+        body=body if isinstance(body, bytes) else body.encode(),
+        reader=known().operations[operation].reader,
+        accepted_codes=frozenset({200, 201, 202}),
+        limits=DEFAULT_LIMITS,
+        now=NOW,
+        **more,
+    )
+
+
+def answer(inner: str, *, operation: str = ADD) -> str:
+    name = known().operations[operation].reader.element
+    return f"<{name}>{HEADER}{inner}</{name}>"
+
+
+def enveloped(inner: str, namespace: str = SOAP_1_1) -> str:
+    return f'<e:Envelope xmlns:e="{namespace}"><e:Header/><e:Body>{inner}</e:Body></e:Envelope>'
+
+
+def rejected(code: str, text: str | None = None) -> Rejected:
+    return Rejected(By.SUPPLIER, code, text)
+
+
+UNCLEAR = Unclear("unclear-answer")
+TAKEN = answer("<status>Pending</status><responseCode>200</responseCode>")
+REFUSED = answer("<status>Rejected</status><responseCode>404</responseCode><errorMessage>no such</errorMessage>")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        TAKEN,
+        enveloped(TAKEN),
+        enveloped(TAKEN, SOAP_1_2),
+        f'<Envelope xmlns="{SOAP_1_1}"><Body><!-- x -->{TAKEN}<?p?></Body></Envelope>',
+        '<q:receivedAddFaultReport xmlns:q="urn:q"><q:responseCode> 201\n</q:responseCode></q:receivedAddFaultReport>',
+        answer("<responseCode><![CDATA[202]]></responseCode><status/><more>of it</more>"),
+        answer("<responseCode>200</responseCode><status>Logged</status><errorMessage>none</errorMessage>"),
+        answer("<status>PENDING</status>"),
+        answer("<status> accepted </status><responseCode/>"),
+        answer(""),  # the page of an operation has no code
+        answer("<ticket>T-1</ticket>"),
+    ],
+)
+def test_a_yes_in_any_form_is_a_yes(body: str) -> None:
+    assert isinstance(verdict(body), Accepted)
+
+
+@pytest.mark.parametrize(
+    ("inner", "expected"),
+    [
+        ("<status>Rejected</status>", rejected("rejected")),
+        ("<status>REJECTED: unknown service</status>", rejected("rejected")),
+        ("<status>Rejected</status><responseCode>E-4</responseCode>", rejected("rejected")),
+        ("<status>Rejected</status><responseCode>200</responseCode>", rejected("rejected")),
+        ("<status>Rejected</status><responseCode>500</responseCode>", rejected("500")),
+        ("<responseCode>404</responseCode><errorMessage>no <b>such</b></errorMessage>", rejected("404", "no such")),
+        ("<responseCode>1001</responseCode>", rejected("1001")),
+    ],
+)
+def test_a_no_under_a_good_status_is_a_no(inner: str, expected: Rejected) -> None:
+    assert verdict(answer(inner)) == expected
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "<status>Pending</status><responseCode>400</responseCode>",
+        "<responseCode>200</responseCode><responseCode>400</responseCode>",
+        "<status>Rejected</status><status>Pending</status>",
+        "<responseCode>E-400</responseCode>",
+        "<status>Pending</status><responseCode>E-400</responseCode>",
+        "<responseCode><code>400</code><text>no such</text></responseCode>",
+        "<responseCode>500</responseCode>",  # like a fault of the server: what it had done by then is open
+        "<status>Failed</status>",
+        "<errorMessage>no such service</errorMessage>",
+        "<errorCode>7</errorCode>",
+        "<ResponseCode>400</ResponseCode>",
+        "<return><status>Rejected</status></return>",
+        "<fault><faultcode>400</faultcode><faultmessage>no such</faultmessage></fault>",
+        "<![CDATA[<status>Rejected</status>]]>",
+    ],
+)
+def test_what_may_be_either_is_unclear(inner: str) -> None:
+    assert verdict(answer(inner)) == UNCLEAR
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [("SP-2", Unclear("other-reference")), (" sp-1\n", None), ("", None)],
+)
+@pytest.mark.parametrize("code", [200, 400])
+def test_an_answer_that_names_another_ticket_is_none_to_this_request(
+    named: str, expected: Unclear | None, code: int
+) -> None:
+    body = answer(f"<buyerFaultReference>{named}</buyerFaultReference><responseCode>{code}</responseCode>")
+    assert verdict(body, reference="SP-1") == expected or not isinstance(verdict(body, reference="SP-1"), Unclear)
+    assert not isinstance(verdict(body), Unclear)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, b"", Unclear("unreadable-empty")),
+        (202, b"", Unclear("unreadable-empty")),
+        (204, b"", Unclear("unreadable-empty")),
+        (200, b"<html/>", Unclear("unexpected-body")),
+        (200, enveloped(""), Unclear("unexpected-body")),
+        (200, enveloped(TAKEN + TAKEN), Unclear("unexpected-body")),
+        (200, enveloped(f"<addFaultReportResponse>{TAKEN}</addFaultReportResponse>"), Unclear("unexpected-body")),
+        (400, TAKEN, Unclear("http-400")),
+        (400, answer("<status>Pending</status>"), Unclear("http-400")),
+        (400, REFUSED, rejected("404", "no such")),
+        (400, answer("<responseCode>E-4</responseCode><errorMessage>no</errorMessage>"), rejected("400", "no")),
+        (400, "<error><responseCode>7</responseCode></error>", rejected("7")),
+        (400, b"<html/>", Unclear("http-400")),
+        (422, REFUSED, rejected("404", "no such")),
+        (404, b"<html/>", Misdirected("http-404")),
+        (404, enveloped("<e:Fault><faultcode>e:Client</faultcode></e:Fault>"), Misdirected("http-404")),
+        (404, enveloped(REFUSED), rejected("404", "no such")),  # who answers like this is there
+        (404, TAKEN, Unclear("http-404")),
+        (302, REFUSED, Misdirected("http-302")),
+        (401, REFUSED, Forbidden("http-401")),
+        (403, b"", Forbidden("http-403")),
+        (408, REFUSED, Unclear("http-408")),
+        (429, b"", Unavailable("http-429", 7.0)),
+        (503, b"<html/>", Unavailable("http-503", 7.0)),
+        (500, b"<html/>", Unclear("http-500")),
+        (500, REFUSED, rejected("404", "no such")),
+        (500, TAKEN, Unclear("http-500")),
+        (500, answer("<responseCode>1001</responseCode>"), Unclear("http-500")),
+        (502, b"Bad Gateway", Unclear("http-502")),
+    ],
+)
+def test_body_and_status_together(status: int, body: str | bytes, expected: Verdict) -> None:
+    assert verdict(body, status=status, headers={"retry-after": "7"}) == expected
+
+
+CLIENT = "<e:Fault><faultcode>e:Client</faultcode><faultstring>no</faultstring></e:Fault>"
+SERVER = "<e:Fault><faultcode>e:Server.Busy</faultcode><faultstring>down</faultstring></e:Fault>"
+OTHER = "<fault><faultcode>F-9</faultcode><faultmessage>no</faultmessage><detail>of <b>it</b></detail></fault>"
+
+
+@pytest.mark.parametrize(
+    ("status", "inner", "expected"),
+    [
+        (200, CLIENT, rejected("Client", "no")),
+        (500, CLIENT, rejected("Client", "no")),
+        (500, SERVER, Unclear("fault-server")),
+        (400, SERVER, Unclear("fault-server")),
+        (400, OTHER, rejected("F-9", "no; of it")),
+        (500, OTHER, Unclear("fault")),
+        (200, CLIENT + TAKEN, Unclear("unexpected-body")),
+        (200, TAKEN + CLIENT, Unclear("unexpected-body")),
+    ],
+)
+def test_faults(status: int, inner: str, expected: Verdict) -> None:
+    assert verdict(enveloped(inner), status=status) == expected
+
+
+def test_an_operation_whose_page_has_no_code_says_yes_with_its_answer_alone() -> None:
+    assert isinstance(verdict(answer("", operation=NEWS), operation=NEWS), Accepted)
+
+
+def test_a_status_on_a_page_that_has_none_is_heard_all_the_same() -> None:
+    def said(inner: str) -> Verdict:
+        return verdict(answer(inner, operation=AMEND), operation=AMEND)
+
+    assert isinstance(said("<status>Accepted</status>"), Accepted)
+    assert isinstance(said("<status>Amended</status><responseCode>200</responseCode>"), Accepted)
+    assert said("<status>Rejected</status><responseCode>200</responseCode>") == rejected("rejected")
+    assert said("<status>Failed</status>") == UNCLEAR
+
+
+def test_places_that_stray_are_counted() -> None:
+    found = verdict(
+        answer("<responseCode>200</responseCode><more/><sentAt>now</sentAt>", operation=AMEND), operation=AMEND
+    )
+    assert isinstance(found, Accepted)
+    assert found.deviations == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("5", 5.0),
+        (" 0 ", 0.0),
+        ("999999999", 3600.0),
+        ("Sat, 31 Jan 2026 12:00:30 GMT", 30.0),
+        ("Saturday, 31-Jan-26 12:00:30 GMT", 30.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Sun, 06 Nov 9999 08:49:37 GMT", 3600.0),
+        ("-1", None),
+        ("1.5", None),
+        ("", None),
+        ("soon", None),
+        ("Sat, 31 Jan 2026 12:00:30 +99999999999999999999", None),
+        (None, None),
+    ],
+)
+def test_what_retry_after_asks_for(value: str | None, seconds: float | None) -> None:
+    assert retry_after(value, NOW) == seconds
+
+
+@given(st.text(max_size=40) | st.datetimes(timezones=st.just(UTC)).map(lambda at: format_datetime(at, usegmt=True)))
+def test_any_retry_after_is_a_bearable_wait_or_none(value: str) -> None:
+    seconds = retry_after(value, NOW)
+    assert seconds is None or 0.0 <= seconds <= 3600.0
+
+
+STATUSES = (200, 202, 204, 302, 400, 401, 404, 408, 409, 422, 429, 500, 502, 503)
+PIECES = ("", "<status>Pending</status>", "<status>Rejected</status>", "<status>Odd</status>")
+CODES = ("", "<responseCode>200</responseCode>", "<responseCode>404</responseCode>", "<responseCode>x</responseCode>")
+
+
+def test_never_a_yes_under_a_bad_status_or_with_a_no_in_the_body() -> None:
+    for status, word, code in itertools.product(STATUSES, PIECES, CODES):
+        found = verdict(answer(word + code), status=status)
+        if isinstance(found, Accepted):
+            assert 200 <= status < 300
+            assert "Rejected" not in word
+            assert "404" not in code

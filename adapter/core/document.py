@@ -50,8 +50,8 @@ DEFAULT_LIMITS: Final = Limits()
 def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None = None) -> etree._Element:
     """The root element of `body`, without comments and processing instructions.
 
-    `charset` is that of the Content-Type header; it outranks the XML declaration (RFC 7303 section 3.2) and
-    must agree with a byte order mark. UTF-8, UTF-16 and ISO-8859-1 (with its subset US-ASCII) are spoken.
+    `charset` is that of the Content-Type header; it outranks the XML declaration, and a byte order mark both (RFC 7303
+    section 3.2). UTF-8, UTF-16, ISO-8859-1 (with its subset US-ASCII) and Windows-1252 are spoken.
     Raises Unreadable and nothing else.
     """
     if len(body) > limits.size:
@@ -163,6 +163,8 @@ _SPOKEN: Final = {
     "iso-8859-1": "iso-8859-1",
     "latin1": "iso-8859-1",
     "latin-1": "iso-8859-1",
+    "windows-1252": "cp1252",
+    "cp1252": "cp1252",
     "utf-16": "utf-16",
     "utf-16le": "utf-16-le",
     "utf-16be": "utf-16-be",
@@ -188,19 +190,15 @@ def _utf8(body: bytes, charset: str | None) -> bytes:
     mark, encoding = _mark(body) if body[:1] in _MARKED else _UNMARKED
     if encoding is None:
         raise Unreadable("encoding", "UTF-32 is not spoken")
-    told = _spoken(charset) if charset else ""
-    if encoding and told and not encoding.startswith(told):
-        raise Unreadable("encoding", f"the byte order mark says {encoding}, the charset {told}")
     if not encoding and body[:2] in {b"<\x00", b"\x00<"}:
         encoding = "utf-16-le" if body[:1] == b"<" else "utf-16-be"
-        if told and not encoding.startswith(told):
-            raise Unreadable("encoding", f"the bytes look like {encoding}, the charset says {told}")
-    encoding = encoding or told
+    if not encoding and charset:
+        encoding = _spoken(charset)
     if not encoding:
         declared = _DECLARED.match(body.lstrip() if body[:1].isspace() else body)
         encoding = _spoken(declared[1].decode("ascii")) if declared else "utf-8"
-        if encoding.startswith("utf-16"):
-            raise Unreadable("encoding", "the declaration says UTF-16, the bytes are not")
+    if encoding.startswith("utf-16") and not mark and re.match(rb"\s*<[^\x00]", body):
+        encoding = "utf-8"  # it is not what it says: a text of .NET, declared before it was encoded
     body = body[len(mark) :]
     if encoding == "utf-8":
         return body

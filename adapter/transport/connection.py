@@ -67,8 +67,11 @@ class _Reading:
         self._body: list[bytes] = []
         self._fault: Unclear | None = None
         self._parser = HttpResponseParser(self)
-        # A line may end with LF alone (RFC 9112 section 2.2), a chunk's size may be followed by spaces.
-        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+        # A line may end with LF alone (RFC 9112 section 2.2) and be folded (section 5.2, which takes any characters in
+        # values along), a chunk's size may be followed by spaces.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
 
     def feed(self, data: bytes) -> None:
         """Take what came. Raises Unclear: it is no reply that can be taken."""
@@ -121,9 +124,7 @@ class _Reading:
         coding = headers.get("transfer-encoding")
         length = headers.get("content-length")
         self.framed = coding is not None or length is not None
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            self._fault = Unclear("protocol", "the reply has a content encoding although none was accepted")
-        elif coding is not None and coding.lower() != "chunked":
+        if coding is not None and coding.lower() != "chunked":
             self._fault = Unclear("protocol", "the reply has a transfer encoding other than chunked")
         elif length is not None and int(length) > self._limit:
             self._fault = Unclear("too-large", f"the reply announces more than {self._limit} bytes")

@@ -159,14 +159,16 @@ class HttpsCalls:
         try:
             async with asyncio.timeout_at(until):
                 connection = await self._new()
+                # A server of TLS 1.3 may have sent tickets: what the loop has yet to read is no reason to give it up.
+                while connection.alive and not connection.fit():  # noqa: ASYNC110 -- the socket tells, not the loop
+                    await asyncio.sleep(0)
         except TimeoutError:
             raise NotSent("connect-timeout", "no connection within the time limit") from None
         except OSError as error:
             raise failures.not_connected(error) from None
         except asyncio.CancelledError as error:
             raise error from NotSent("cancelled", "cancelled by the caller while connecting")
-        if not connection.fit():
-            connection.abort()
+        if not connection.alive:
             raise NotSent("connect", "the connection was lost before anything was sent")
         return connection
 

@@ -1,5 +1,6 @@
 """What a reply means: the table of outcomes, and the ways in which answers stray from the contract."""
 
+import gzip
 import itertools
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -171,6 +172,20 @@ def test_an_answer_that_names_another_ticket_is_none_to_this_request(
 )
 def test_body_and_status_together(status: int, body: str | bytes, expected: Verdict) -> None:
     assert verdict(body, status=status, headers={"retry-after": "7"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "encoding", "body", "expected"),
+    [
+        (200, "gzip", gzip.compress(TAKEN.encode()), Unclear("unreadable-encoding")),
+        (503, "gzip", gzip.compress(b"<html/>"), Unavailable("http-503", None)),
+        (500, "utf-8", REFUSED, rejected("404", "no such")),  # a charset in the wrong place
+    ],
+)
+def test_a_body_that_is_encoded_cannot_be_read_and_one_that_only_says_so_can(
+    status: int, encoding: str, body: str | bytes, expected: Verdict
+) -> None:
+    assert verdict(body, status=status, headers={"content-encoding": encoding}) == expected
 
 
 CLIENT = "<e:Fault><faultcode>e:Client</faultcode><faultstring>no</faultstring></e:Fault>"

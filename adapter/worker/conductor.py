@@ -361,6 +361,9 @@ class _Turn:
             self._body = self._c.requests.write(self._task, self._reference)
         except Refused as refused:
             return refused.problems
+        except Exception:  # a record must never stop the worker, whatever we have overlooked
+            self._c.log.exception("request not writable", **self._about())
+            return (Problem("", "can't be written as a request; the worker's log says how"),)
         return ()
 
     # -- the ticket ----------------------------------------------------------------------------------------------------

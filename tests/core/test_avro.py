@@ -1,3 +1,4 @@
+import io
 import json
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
@@ -106,6 +107,7 @@ def undecodable(decoder: Decoder, data: bytes) -> str:
         (b"\x01\x00\x00\x00\x07rest", "unframed"),
         (b"\x00", "truncated"),
         (b"\x00\x00\x00\x07", "truncated"),
+        (b"\x00\xff\xff\xff\xff", "unframed"),
     ],
 )
 def test_values_that_are_not_framed(value: bytes | None, reason: str) -> None:
@@ -114,7 +116,7 @@ def test_values_that_are_not_framed(value: bytes | None, reason: str) -> None:
     assert refused.value.reason == reason
 
 
-@given(st.integers(0, 2**32 - 1), st.binary())
+@given(st.integers(0, 2**31 - 1), st.binary())
 def test_a_frame_is_taken_off_again(identifier: int, data: bytes) -> None:
     assert unframe(frame(identifier, data)) == (identifier, data)
 
@@ -291,6 +293,7 @@ NEWER = schema(
     {"name": "urgent", "type": "boolean", "default": False},
     {"name": "tags", "type": {"type": "array", "items": "string"}, "default": []},
     {"name": "due", "type": ["null", TIME], "default": None},
+    {"name": "origin", "type": {**NOTE, "name": "Origin", "fields": NOTE["fields"][1:]}, "default": {}},
 )
 
 
@@ -303,6 +306,7 @@ NEWER = schema(
         ({"tags": ["x"], "due": MOMENT}, ("tags", "due")),
         ({"notes": [{"text": "a"}, {"text": "b", "mood": "bad"}]}, ("notes[1].mood",)),
         ({"first": {"text": "a", "mood": "good"}}, ("first.mood",)),
+        ({"origin": {"by": "me"}}, ("origin",)),
     ],
 )
 def test_fields_of_a_newer_producer_are_named_if_they_carry_something(
@@ -319,7 +323,68 @@ def test_data_without_a_place_in_our_schema_is_unresolvable() -> None:
     looser = changed("id", type=["null", "string"])
     decoder = Decoder(looser.text, [THING])
     assert decoder.decode(payload(looser, MINIMAL)).record == COMPLETE
-    assert undecodable(decoder, payload(looser, MINIMAL | {"id": None})) == "unresolvable"
+    with pytest.raises(Undecodable) as refused:
+        decoder.decode(payload(looser, MINIMAL | {"id": None}))
+    assert (refused.value.reason, refused.value.detail) == ("unresolvable", "Thing.id: null cannot become string")
+
+
+UUID_ID = {"type": "string", "logicalType": "uuid"}
+
+
+@pytest.mark.parametrize(
+    ("writer", "written", "read"),
+    [
+        (changed("at", type="long"), {"at": 1_769_860_800_005}, {}),
+        (changed("day", type=["null", "int"]), {"at": MOMENT, "day": 20512}, {"day": date(2026, 2, 28)}),
+        (changed("at", type={"type": "long", "logicalType": "timestamp-micros"}), {"at": MOMENT}, {}),
+        (changed("id", type=UUID_ID), {"id": "4F7C2D1E-0000-4000-8000-00000000000A"}, {}),
+        (changed("id", type=UUID_ID), {"id": "none at all"}, {}),
+        (
+            changed("notes", type={"type": "array", "items": {**NOTE, "fields": [{"name": "text", "type": UUID_ID}]}}),
+            {"notes": [{"text": "A"}]},
+            {"notes": [{"text": "A", "by": None}]},
+        ),
+    ],
+)
+def test_what_a_producer_leaves_out_of_logical_types_is_as_our_schema_says(
+    writer: Schema, written: dict[str, Any], read: dict[str, Any]
+) -> None:
+    sink = io.BytesIO()
+    # Written by its schema without our strictness, as any producer may.
+    fastavro.schemaless_writer(sink, writer.parsed, MINIMAL | written)
+    expected = COMPLETE | {name: value for name, value in written.items() if name == "id"} | read
+    assert Decoder(writer.text, [THING]).decode(sink.getvalue()).record == expected
+
+
+@pytest.mark.parametrize(
+    ("writer", "written", "detail"),
+    [
+        (
+            changed("at", type={"type": "long", "logicalType": "local-timestamp-millis"}),
+            {"at": datetime(2026, 1, 31)},  # noqa: DTZ001 -- what such a producer has
+            "Thing.at: is a time without zone",
+        ),
+        (changed("at", type="int"), {"at": 1_769_860_800}, "Thing.at: is not a time"),
+        (
+            changed("at", type={"type": "int", "logicalType": "date"}),
+            {"at": date(2026, 1, 31)},
+            "Thing.at: is not a time",
+        ),
+        (changed("at", type="long"), {"at": 2**63 - 1}, "Thing.at: is a time beyond the years 1 to 9999"),
+        (changed("day", type=["null", "int"]), {"day": 2**31 - 1}, "Thing.day: is a date beyond the years 1 to 9999"),
+        (changed("size", type=["null", TIME]), {"size": MOMENT}, "Thing.size: is not long"),
+        (schema(FIELDS[0]), {}, "Thing.at: not written, and has no default"),
+        (changed("id", type="int"), {"id": 5}, "Thing.id: int cannot become string"),
+    ],
+)
+def test_what_means_something_else_to_our_schema_is_unresolvable_and_named(
+    writer: Schema, written: dict[str, Any], detail: str
+) -> None:
+    sink = io.BytesIO()
+    fastavro.schemaless_writer(sink, writer.parsed, MINIMAL | written)
+    with pytest.raises(Undecodable) as refused:
+        Decoder(writer.text, [THING]).decode(sink.getvalue())
+    assert (refused.value.reason, refused.value.detail) == ("unresolvable", detail)
 
 
 # -- compatibility

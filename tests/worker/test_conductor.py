@@ -1,12 +1,16 @@
 """What becomes of one command: repeats, intents, doubt, deadlines, and whatever was overlooked."""
 
 import asyncio
+import io
+import json
 import re
+import struct
 import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import fastavro
 import pytest
 from lxml import etree
 
@@ -504,6 +508,38 @@ async def test_an_unexpected_error_in_reading_a_record_is_a_dead_letter(plant: P
     await plant.caught_up()
     assert plant.letters == ["internal-error"]
     assert hand.lines.named("record not readable") == [{"partition": 0, "offset": 0}]
+
+
+async def test_an_unexpected_error_in_writing_a_request_is_a_rejection(plant: Plant) -> None:
+    def broken(_operation: Any, _record: Any) -> Any:
+        raise ZeroDivisionError
+
+    plant.catalogue = replace(known(), supplier=replace(known().supplier, soap_headers=broken))
+    hand = plant.hire(0)
+    command = add("T-1")
+    plant.send(command)
+    event = await plant.final(command)
+    assert (event.type, event.record["code"], event.record["attempts"]) == ("CommandRejected", "invalid", 0)
+    assert [problem["text"] for problem in event.record["problems"]] == [
+        "can't be written as a request; the worker's log says how"
+    ]
+    assert len(hand.lines.named("request not writable")) == 1
+    assert plant.desk.calls == []
+
+
+async def test_a_time_of_a_producer_without_logical_types_is_one(plant: Plant) -> None:
+    command = amend("T-1", reportDateTime=1_769_860_800_005)
+    theirs = json.loads(known().commands[command.name].text)
+    (field,) = (field for field in theirs["fields"] if field["name"] == "reportDateTime")
+    field["type"] = ["null", "long"]
+    out = io.BytesIO(struct.pack(">bI", 0, plant.registry.add(json.dumps(theirs))))
+    out.seek(5)
+    content = {"commandId": command.command_id, "issuedAt": datetime.now(UTC), **command.record}
+    fastavro.schemaless_writer(out, fastavro.parse_schema(theirs), content)
+    plant.hire(0)
+    plant.bus.put(b"T-1", out.getvalue())
+    assert (await plant.final(command)).type == "FaultReportAmended"
+    assert b"<reportDateTime>2026-01-31T12:00:00.005Z</reportDateTime>" in plant.desk.of(command)[0].body
 
 
 async def test_an_unexpected_error_in_judging_a_reply_is_unclear(plant: Plant) -> None:

@@ -4,12 +4,13 @@ import io
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
 import fastavro
 
+from adapter.core.avro.compatibility import compatibility
 from adapter.core.avro.schema import (
     NONE,
     Array,
@@ -53,7 +54,10 @@ def unframe(value: bytes | None) -> tuple[int, bytes]:
         raise Undecodable("unframed", "the first byte is not zero")
     if len(value) < _FRAME.size:
         raise Undecodable("truncated", f"{len(value)} bytes, the frame alone has {_FRAME.size}")
-    return _FRAME.unpack_from(value)[1], value[_FRAME.size :]
+    identifier = _FRAME.unpack_from(value)[1]
+    if identifier < 0:  # a registry that is asked for such a one answers as if it were not there
+        raise Undecodable("unframed", "an id of a schema is not negative")
+    return identifier, value[_FRAME.size :]
 
 
 def frame(schema_id: int, payload: bytes) -> bytes:
@@ -100,6 +104,8 @@ class Decoder:
         self.name = ours.name
         self._writer = writer.parsed
         self._reader = None if writer.text == ours.text else ours.parsed
+        self._breaches = () if self._reader is None else tuple(compatibility(ours, writer))
+        self._fit = _fitter(ours.record, writer.record) if self._breaches else None
         strangers = unknown_fields is UnknownFields.REJECT and self._reader is not None
         self._strangers = _strangers(ours.record, writer.record) if strangers else None
 
@@ -107,8 +113,12 @@ class Decoder:
         """Raises Undecodable: "malformed" or "unresolvable"."""
         try:
             record = self._read(payload, self._reader)
+            if self._fit is not None:
+                record = self._fit(record)
+        except _Misfit as misfit:
+            raise Undecodable("unresolvable", misfit.where(self.name)) from None
         except _RESOLUTION:
-            raise Undecodable("unresolvable", "the writer's data has no place in our schema") from None
+            raise Undecodable("unresolvable", "; ".join(self._breaches)[:_DETAIL_LIMIT]) from None
         unknown: list[str] = []
         if self._strangers is not None:
             self._strangers(self._read(payload, None), "", unknown)
@@ -120,6 +130,8 @@ class Decoder:
             record = fastavro.schemaless_reader(source, self._writer, reader)
         except _RESOLUTION:
             raise
+        except OverflowError:
+            raise Undecodable("malformed", "a time or date beyond the years 1 to 9999") from None
         except Exception as error:  # noqa: BLE001 -- fastavro documents none: IndexError, OverflowError, Unicode…
             raise Undecodable("malformed", f"not what its schema says ({type(error).__name__})") from None
         if source.tell() != len(payload):
@@ -148,8 +160,7 @@ class Encoder:
         try:
             self._check(record)
         except _Misfit as misfit:
-            path = ".".join((self.schema.name, *reversed(misfit.path))).replace(".[", "[")
-            raise ValueError(f"{path}: {misfit.what}") from None
+            raise ValueError(misfit.where(self.schema.name)) from None
         sink = io.BytesIO()
         sink.write(self._prefix)
         try:
@@ -159,8 +170,10 @@ class Encoder:
         return sink.getvalue()
 
 
-_FRAME: Final = struct.Struct(">BI")
+_FRAME: Final = struct.Struct(">Bi")
 _RESOLUTION: Final = fastavro.read.SchemaResolutionError
+_DETAIL_LIMIT: Final = 500
+"""Characters: a foreign schema may differ in much."""
 
 _Strangers = Callable[[Any, str, list[str]], None]
 
@@ -210,9 +223,12 @@ def _in_each(inner: _Strangers) -> _Strangers:
 
 
 def _carries(value: Any, field: Field) -> bool:
-    """Nothing, an empty collection and the declared default carry nothing."""
+    """Nothing, an empty collection, the declared default and a record of nothing else carry nothing."""
     if value is None or value in ([], {}):
         return False
+    kind, _ = optional(field.type)
+    if isinstance(kind, Record):
+        return any(_carries(value.get(inner.name), inner) for inner in kind.fields)
     return field.default is NONE or value != field.default
 
 
@@ -222,8 +238,97 @@ class _Misfit(Exception):  # noqa: N818 -- never leaves this module
         self.what = what
         self.path: list[str] = []
 
+    def where(self, record: str) -> str:
+        return f"{'.'.join((record, *reversed(self.path))).replace('.[', '[')}: {self.what}"
+
 
 _Check = Callable[[Any], None]
+
+_Fit = Callable[[Any], Any]
+
+
+def _fitter(ours: Type, theirs: Type) -> _Fit:
+    """Makes ours of what was written under other logical types, which fastavro goes by: a long without one is what our
+    schema says (Avro specification, "Schema Resolution"). Raises _Misfit for what is nothing of ours.
+    """
+    ours, nullable = optional(ours)
+    theirs, _ = optional(theirs)
+    match ours, theirs:
+        case Record(), Record():
+            fit = _fit_fields(ours, theirs)
+        case Array(items), Array(their_items):
+            fit = _fit_items(_fitter(items, their_items))
+        case Primitive("long", "timestamp-millis"), Primitive("long", None):
+            fit = _fit_time
+        case Primitive("int", "date"), Primitive("int", None):
+            fit = _fit_date
+        case _:
+            fit = _fit_checked(_checker(ours))
+    return _fit_or_null(fit) if nullable else fit
+
+
+def _fit_fields(ours: Record, theirs: Record) -> _Fit:
+    written = {field.name: field.type for field in theirs.fields}
+    fits = [
+        (field.name, _fitter(field.type, written[name]))
+        for field in ours.fields
+        for name in (field.name, *field.aliases)
+        if name in written
+    ]
+
+    def fit(record: Any) -> Any:
+        for name, each in fits:
+            try:
+                record[name] = each(record[name])
+            except _Misfit as misfit:
+                misfit.path.append(name)
+                raise
+        return record
+
+    return fit
+
+
+def _fit_items(item: _Fit) -> _Fit:
+    def fit(values: Any) -> Any:
+        for place, value in enumerate(values):
+            try:
+                values[place] = item(value)
+            except _Misfit as misfit:
+                misfit.path.append(f"[{place}]")
+                raise
+        return values
+
+    return fit
+
+
+def _fit_or_null(inner: _Fit) -> _Fit:
+    return lambda value: None if value is None else inner(value)
+
+
+def _fit_checked(check: _Check) -> _Fit:
+    def fit(value: Any) -> Any:
+        check(value)
+        return value
+
+    return fit
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _fit_time(milliseconds: Any) -> datetime:
+    try:
+        return _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        raise _Misfit("is a time beyond the years 1 to 9999") from None
+
+
+def _fit_date(days: Any) -> date:
+    try:
+        return _EPOCH.date() + timedelta(days)
+    except OverflowError:
+        raise _Misfit("is a date beyond the years 1 to 9999") from None
+
 
 _PYTHON: Final = {
     "null": type(None),

@@ -96,7 +96,7 @@ class Schema:
 
     record: Record
     parsed: Any
-    """What fastavro made of it."""
+    """What fastavro made of it. To it a uuid is a text like any other: it would read a UUID, and write another text."""
 
     @property
     def name(self) -> str:
@@ -117,7 +117,8 @@ class Schema:
         record = _Reader().type(document, namespace="", path="", depth=0)
         assert isinstance(record, Record)
         try:
-            parsed = fastavro.parse_schema(document, named_schemas={}, _force=True)
+            plain = json.loads(text, object_pairs_hook=_without_uuid)
+            parsed = fastavro.parse_schema(plain, named_schemas={}, _force=True)
         except (SchemaParseException, UnknownType, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not an Avro schema: {str(error)[:200]}") from error
         compact = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
@@ -287,6 +288,10 @@ def _doc(source: Mapping[str, Any]) -> str:
 def _logical(source: Mapping[str, Any]) -> str | None:
     logical = source.get("logicalType")
     return logical if isinstance(logical, str) else None
+
+
+def _without_uuid(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in pairs if (name, value) != ("logicalType", "uuid")}
 
 
 def _texts(source: Any) -> frozenset[str]:

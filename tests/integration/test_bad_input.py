@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from adapter.core.partition import partition_of
 from adapter.twin import Fault, Kind
 from tests.support import estate as say
+from tests.support import foreign
 from tests.support.door import Door, door
 from tests.support.estate import Command, Letter, Place, unique
 from tests.support.rig import Member, Rig, open_rig
@@ -145,6 +147,16 @@ async def test_a_blank_command_id_is_a_dead_letter(rig: Rig, worker: Member) -> 
     command = say.add(unique())
     value = rig.estate.encode(Command(command.name, command.key, command.record, command_id=" "))
     await lettered(rig, value, command.key.encode(), reason="no-command-id")
+
+
+async def test_a_header_whose_name_is_not_text_stops_nobody(rig: Rig, worker: Member, kafka: str) -> None:
+    command = say.add(unique())
+    key, value = command.key.encode(), rig.estate.encode(command)
+    partition = partition_of(key, rig.topics.partitions)
+    foreign.put(kafka, rig.topics.commands, partition, key=key, value=value, header=(b"made-\xffby", b"billing"))
+    event = await rig.estate.final(command)
+    assert event.type == "FaultReportAdded"
+    await goes_on(rig, command.key)
 
 
 # -- commands that are refused -------------------------------------------------------------------------------

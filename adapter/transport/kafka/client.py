@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
+from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.mock import is_mock
 
 _MOVING: Final = frozenset(
@@ -276,9 +277,8 @@ def _seen(message: Message) -> Seen:
     number, offset = message.partition(), message.offset()
     assert number is not None
     assert offset is not None
-    headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
     at = datetime.fromtimestamp(max(0, message.timestamp()[1]) / 1000, UTC)
-    return Seen(number, offset, at, message.key(), message.value(), tuple(headers or ()))
+    return Seen(number, offset, at, message.key(), message.value(), headers(message))
 
 
 def _refused(error: KafkaException) -> Stop:

@@ -17,13 +17,14 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Final, cast
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
 from adapter.ports import IntakeListener, Ownership
+from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.span import STEP, WAKE
 
 _BATCH: Final = 500
@@ -173,14 +174,13 @@ class CommandConsumer:
             assert partition is not None and offset is not None, "a record without an error has a place"  # noqa: PT018
             epoch = self._owned.get(partition)
             if epoch is not None and partition in self._started:
-                headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
                 source = Source(
                     partition,
                     offset,
                     message.timestamp()[1] / 1000,
                     message.key(),
                     message.value(),
-                    tuple(headers) if headers else (),
+                    headers(message),
                 )
                 records.append((epoch, source))
         if records:

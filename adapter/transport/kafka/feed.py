@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Final, cast
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.ports import COMMANDS, REFERENCE, Passing, Take
+from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.identity import identity
 from adapter.transport.kafka.span import LOOK, STEP, WAKE, reader_properties
 
@@ -156,5 +157,5 @@ class KafkaTicketFeed:
 
 
 def _passing(message: Message, offset: int) -> Passing:
-    headers = dict(cast("list[tuple[str, bytes | None]] | None", message.headers()) or ())
-    return Passing(message.key() or b"", offset, message.value(), headers.get(REFERENCE), headers.get(COMMANDS) or b"")
+    found = dict(headers(message))
+    return Passing(message.key() or b"", offset, message.value(), found.get(REFERENCE), found.get(COMMANDS) or b"")

@@ -8,12 +8,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from adapter.core.errors import Unavailable
 from adapter.ports import DUE, Kept, Standing
+from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.identity import identity
 from adapter.transport.kafka.span import STEP, bounds, read, reader_properties
 
@@ -83,6 +83,5 @@ class KafkaTickets:
 
 
 def _kept(message: Message) -> Kept:
-    headers = cast("list[tuple[str, bytes | None]] | None", message.headers())
-    due = next((value for name, value in headers or () if name == DUE), None)
+    due = next((value for name, value in headers(message) if name == DUE), None)
     return Kept(message.key() or b"", message.value(), int(due) if due else None)

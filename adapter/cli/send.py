@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from adapter.catalogue import Catalogue, Entry, SubjectStrategy, subject
@@ -24,15 +25,15 @@ from adapter.telemetry import continued
 from adapter.transport.kafka.client import Sender, Sent
 
 _EPILOG = """\
-A file holds one JSON object, an array of them, or one per line; "command" names the record, the other fields are its
-own. commandId and issuedAt are filled in where they are missing. Nothing is sent if anything is wrong anywhere.
+A file holds a JSON object, an array of them, or one after the other; "command" names the record, the other fields are
+its own. commandId and issuedAt are filled in where they are missing. Nothing is sent if anything is wrong anywhere.
 
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL, and schemas that are registered.
 
 examples:
   adapter send --example AddFaultReport > command.json
   adapter send command.json --wait
-  jq -c '.[]' many.json | adapter send - --wait --timeout 5m
+  jq '.[]' many.json | adapter send - --wait --timeout 5m
 """
 
 
@@ -128,29 +129,53 @@ def _objects(file: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
     except UnicodeDecodeError:
         problems.append(f"{name}: is not UTF-8 text")
         return
-    try:
-        whole = json.loads(text)
-    except RecursionError:
-        problems.append(f"{name}: is nested too deeply")
-        return
-    except ValueError:
-        yield from _lines(name, text, problems)
-        return
-    if isinstance(whole, list):
-        yield from ((f"{name}, item {place}", item) for place, item in enumerate(whole, 1))
-    else:
-        yield name, whole
+    before = len(problems)
+    values = list(_values(text.removeprefix("\ufeff"), name, problems))
+    for line, value in values:
+        where = name if len(values) == 1 and len(problems) == before else f"{name}, line {line}"
+        if isinstance(value, list):
+            yield from ((f"{where}, item {place}", item) for place, item in enumerate(value, 1))
+        else:
+            yield where, value
 
 
-def _lines(name: str, text: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
+def _values(text: str, name: str, problems: list[str]) -> Iterator[tuple[int, Any]]:
+    """One JSON value after the other, each with the line where it begins, up to what is none."""
+    line, at = 1, 0
+    while start := _SOMETHING.search(text, at):
+        line += text.count("\n", at, start.start())
+        at = start.start()
         try:
-            yield f"{name}, line {number}", json.loads(line)
-        except ValueError as error:
-            problems.append(f"{name}, line {number}: is not JSON ({error.args[0].partition(':')[0]})")
+            value, end = _JSON.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            problems.append(f"{name}, line {error.lineno}, column {error.colno}: is not JSON ({error.msg})")
             return
+        except _Twice as twice:
+            problems.append(f"{name}, line {line}: {twice}")
+            return
+        except RecursionError:
+            problems.append(f"{name}, line {line}: is nested too deeply")
+            return
+        yield line, value
+        line += text.count("\n", at, end)
+        at = end
+
+
+class _Twice(Exception):  # noqa: N818 -- named for what it says
+    """An object has a name twice, and only one of the two values could be sent."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise _Twice(f"{name[:100]}: is there twice")
+        made[name] = value
+    return made
+
+
+_JSON: Final = json.JSONDecoder(object_pairs_hook=_once)
+_SOMETHING: Final = re.compile(r"[^ \t\r\n]")
 
 
 def _command(known: Catalogue, where: str, content: Any, problems: list[str]) -> _Command | None:

@@ -78,13 +78,37 @@ def test_everything_wrong_in_all_files_is_told_and_nothing_is_sent(
         f"{one}: faultDetails.triageComplete: is not true or false",
         f"{many}, item 2: commandId: another command here has the same",
         f"{many}, item 3: is not a JSON object",
-        f"{deep}: is nested too deeply",
+        f"{deep}, line 1: is nested too deeply",
         f"{tmp_path / 'none.json'}: No such file or directory",
         f"{tmp_path}: Is a directory",
     ):
         assert expected in told
     assert sum(f'{many}, item {n}: "command" must be one of' in line for n in (4, 5) for line in told) == 2
-    assert any(line.startswith(f"{lines}, line 3: is not JSON") for line in told)
+    assert any(line.startswith(f"{lines}, line 3, column 2: is not JSON") for line in told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{\n  "command": "AddFaultReport",\n}\n', ", line 3, column 1: is not JSON"),
+        ('{\n  "command": "AddFaultReport"\n  "serviceAffected": "S"\n}\n', ", line 3, column 3: is not JSON"),
+        ("{}\n" + "[" * 100_000, ", line 2: is nested too deeply"),
+        (
+            '{"command": "AddFaultReport", "faultDetails": {"type": null,\n"type": "X"}}',
+            ", line 1: type: is there twice",
+        ),
+        ("{\n}\n{\n}\n", ', line 3: "command" must be one of'),
+        ('{"description": "one\u2028line\u0085of text"}\n7\n', ", line 2: is not a JSON object"),
+        ("\ufeff7\n", ": is not a JSON object"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place_in_the_file(
+    nowhere: None, text: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "command.json"
+    file.write_text(text, encoding="utf-8")
+    assert main(["send", str(file)]) == 2
+    assert any(line.startswith(f"{file}{told}") for line in problems(capsys))
 
 
 @pytest.mark.parametrize("content", ["", "[]", "\n"])

@@ -149,6 +149,7 @@ _DECLARED: Final = re.compile(rb"<\?xml\s[^>]*?encoding\s*=\s*[\"']([A-Za-z0-9._
 _MARKS: Final = (
     (b"\xff\xfe\x00\x00", None),  # UTF-32, not spoken; must be looked for before UTF-16
     (b"\x00\x00\xfe\xff", None),
+    (b"\x1f\x8b", None),  # gzip
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
@@ -189,7 +190,7 @@ def _utf8(body: bytes, charset: str | None) -> bytes:
     """The document in UTF-8 without a byte order mark; bytes said to be UTF-8 are left to the parser to check."""
     mark, encoding = _mark(body) if body[:1] in _MARKED else _UNMARKED
     if encoding is None:
-        raise Unreadable("encoding", "UTF-32 is not spoken")
+        raise Unreadable("encoding", "neither UTF-32 nor gzip is spoken")
     if not encoding and body[:2] in {b"<\x00", b"\x00<"}:
         encoding = "utf-16-le" if body[:1] == b"<" else "utf-16-be"
     if not encoding and charset:

@@ -113,7 +113,8 @@ class NotificationReader:
         try:
             root = document.admit(delivery.body, limits=limits, charset=charset(delivery.content_type))
         except Unreadable as error:
-            return Refusal(error.reason, error.detail)
+            in_parts = (delivery.content_type or "").lstrip().lower().startswith("multipart/")
+            return Refusal(error.reason, "send one XML document, not several parts" if in_parts else error.detail)
         message = soap.unwrap(root)
         element, version = message.element, message.version
         if message.extra:

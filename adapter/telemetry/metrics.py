@@ -290,7 +290,7 @@ REQUESTS_REFUSED: Final = Metric(
     "requests_refused_total",
     Kind.COUNTER,
     "Requests of admitted callers answered without reading a whole body, by status: 400 (no HTTP), 405, 408, 411, 413, "
-    "415, 501, 503.",
+    "501, 503.",
     "413: raise ADAPTER_SERVER__MAX_BODY_BYTES. 503: too much at once. The others: the caller is misconfigured.",
     labels=("status",),
 )

@@ -1,3 +1,4 @@
+import gzip
 import os
 import sys
 from collections.abc import Callable
@@ -61,6 +62,7 @@ def reason(body: bytes, *, limits: Limits = SMALL, charset: str | None = None) -
         ("encoding", b"<?xml version='1.0' encoding='windows-1252'?><a>\x81</a>"),
         ("encoding", b"\xff\xfe<\x00a"),
         ("encoding", "<a/>".encode("utf-32")),
+        ("encoding", gzip.compress(b"<a/>")),
         ("malformed", "<a/>".encode("utf-32-be")),
     ],
 )

@@ -646,6 +646,13 @@ def test_what_is_refused_and_why(reason: str, body: str) -> None:
     assert not any(secret in found.detail for secret in ("SOMEBODY", "CF-778899", "SomethingElse", "xxx"))
 
 
+def test_several_parts_are_refused_with_a_word_about_them_unless_they_are_one() -> None:
+    parts = "multipart/related; boundary=x"
+    found = refusal(f"--x\r\n\r\n{TEXT}\r\n--x--", content_type=parts)
+    assert (found.reason, found.detail) == ("malformed", "send one XML document, not several parts")
+    assert readable(TEXT, content_type=parts).id == readable(TEXT).id
+
+
 def test_a_placeholder_is_no_reference_either() -> None:
     theirs = "<maintainerFaultReference>(Not in report; only after creation)</maintainerFaultReference>"
     assert refusal(f"<notifyFaultReportUpdate>{theirs}</notifyFaultReportUpdate>").reason == "no-reference"

@@ -283,7 +283,8 @@ class Supplier(Section):
     total_timeout: Duration = Field(default=timedelta(seconds=45), description="Time limit of a whole call.")
     keep_alive: Duration = Field(
         default=timedelta(seconds=25),
-        description="Idle connections are closed after this; choose less than the supplier's own limit.",
+        description="Idle connections are closed after this; choose less than the supplier's own limit. A shorter one "
+        "that its answers name (Keep-Alive) counts by itself.",
     )
     max_reply_bytes: Size = Field(default=2 * 1024**2, description="A longer reply is not read to its end.")
     doubt_limits: Durations = Field(

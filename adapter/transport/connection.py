@@ -5,6 +5,7 @@ time) is bounded here. Until `exchange` is called nothing has been written; from
 """
 
 import asyncio
+import re
 import select
 import ssl
 from collections.abc import Callable
@@ -24,6 +25,12 @@ _HEAD: Final = 2**18
 
 _FRAMING: Final = 8
 """How many times its body a reply may measure with its chunks' framing."""
+
+_NAMED: Final = re.compile(r"\btimeout\s*=\s*([0-9]{1,9})\b", re.IGNORECASE)
+"""What a Keep-Alive header says: seconds after which the server closes an idle connection."""
+
+_MARGIN: Final = 1.0
+"""Seconds before that, so that its end and our next request do not cross: such a request would be in doubt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +164,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._fresh = True
         self._spoiled = False
+        self._idle = limits.idle
         self._reading: _Reading | None = None
         self._reply: asyncio.Future[Reply] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -211,7 +219,7 @@ class Connection(asyncio.Protocol):
             reading.forget()
             self._reading = self._reply = None
             self._fresh = False
-            self._enter("idle", self._limits.idle)
+            self._enter("idle", self._idle)
 
     async def _write_pieces(
         self, transport: asyncio.Transport, head: bytes, body: bytes, reply: "asyncio.Future[Reply]"
@@ -289,7 +297,11 @@ class Connection(asyncio.Protocol):
     # -- within ------------------------------------------------------------------------------------------------------
 
     def _settle(self, reply: "asyncio.Future[Reply]", reading: _Reading) -> None:
-        reply.set_result(reading.reply())
+        found = reading.reply()
+        reply.set_result(found)
+        if named := _NAMED.search(found.headers.get("keep-alive", "")):
+            self._idle = min(self._limits.idle, float(named[1]) - _MARGIN)
+            self._spoiled = self._spoiled or self._idle <= 0
         self._let_go()
 
     def _fail(self, failure: NotSent | Unclear) -> None:

@@ -56,7 +56,9 @@ class CallSettings:
     """Limit of the whole call."""
 
     keep_alive: timedelta
-    """A connection idle for longer is not used again. Less than the supplier's own limit."""
+    """A connection idle for longer is not used again. Less than the supplier's own limit; where it names one
+    (Keep-Alive), that counts if it is shorter.
+    """
 
     max_reply_bytes: int
     tls: TlsFiles | None = None

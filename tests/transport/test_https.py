@@ -481,6 +481,18 @@ async def test_an_idle_connection_is_dropped_before_the_supplier_would(calls: Ma
         await eventually(lambda: server.active == 0, what="the client closing its idle connection")
 
 
+@pytest.mark.parametrize("seconds", [1, 2])
+async def test_an_idle_connection_is_dropped_before_the_time_that_the_supplier_names(calls: Make, seconds: int) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.request()
+        await exchange.send(OK + b"Keep-Alive: max=9, timeout=%d\r\nContent-Length: 0\r\n\r\n" % seconds)
+        await exchange.wait_for_client()
+
+    async with supplier(script) as server:
+        await post(calls(server.url, keep_alive=60 * SECOND))
+        await eventually(lambda: server.active == 0, what="the client closing its idle connection")
+
+
 async def test_a_reused_connection_lost_after_the_request_is_unclear_and_not_called_again(calls: Make) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.request()

@@ -317,7 +317,8 @@ class Incoming(asyncio.Protocol):
             self._room.bytes_in_flight -= request.received
             outdated = self._context is not self._room.context
             last = answer.close or not request.keep_alive or outdated or (self._ending and not self._waiting)
-            self._write(_response(answer, last=last, whole=request.head.method != "HEAD"))
+            stay = None if last else int(self._room.limits.idle)
+            self._write(_response(answer, stay=stay, whole=request.head.method != "HEAD"))
             if last:
                 self._forget_waiting()
                 self._end()
@@ -394,9 +395,12 @@ def _arrival(request: _Request, caller: Caller) -> Arrival:
     return Arrival(delivery, caller, headers.get("traceparent"))
 
 
-def _response(answer: Answer, *, last: bool, whole: bool) -> bytes:
-    """`last`: the connection ends after it. Not `whole`: the head alone, of an answer to HEAD."""
+def _response(answer: Answer, *, stay: int | None, whole: bool) -> bytes:
+    """`stay`: seconds for which the connection is kept while nothing comes; None: it ends after this answer. Not
+    `whole`: the head alone, of an answer to HEAD.
+    """
     more = "".join(f"{name}: {text}\r\n" for name, text in answer.headers.items()) if answer.headers else ""
+    end = "close" if stay is None else f"keep-alive\r\nKeep-Alive: timeout={stay}"
     head = (
         f"HTTP/1.1 {answer.status} {_PHRASES[answer.status]}\r\n"
         f"Content-Type: {answer.content_type}\r\n"
@@ -404,7 +408,7 @@ def _response(answer: Answer, *, last: bool, whole: bool) -> bytes:
         f"{more}"
         f"Date: {_date(int(time.time()))}\r\n"
         "Server: fault-adapter\r\n"
-        f"{'Connection: close' if last else 'Connection: keep-alive'}\r\n\r\n"
+        f"Connection: {end}\r\n\r\n"
     ).encode("latin-1")
     return head + answer.body if whole else head
 

@@ -200,6 +200,13 @@ async def test_an_answer_to_head_has_no_body(opened: Opened) -> None:
     assert answer.endswith(b"\r\n\r\n")
 
 
+async def test_a_caller_is_told_how_long_a_silent_connection_is_kept(opened: Opened) -> None:
+    async with opened(idle=7.5) as it:
+        kept, last = (await it.said(post(b"one"), LAST)).split(b"HTTP/1.1 200 OK")[1:]
+    assert b"\r\nConnection: keep-alive\r\nKeep-Alive: timeout=7\r\n" in kept
+    assert b"Keep-Alive:" not in last
+
+
 async def test_an_older_client_gets_its_answer_and_the_end(opened: Opened) -> None:
     async with opened() as it:
         assert (await it.said(b"POST /x HTTP/1.0\r\nContent-Length: 3\r\n\r\nold")).endswith(b"<old>")

@@ -1,18 +1,23 @@
 """What the workers have written down of the commands they have not ended, read as a new owner would read it."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from adapter.cli.bus import Client
 from adapter.core import journal
-from adapter.core.errors import Stop, Undecodable
+from adapter.core.errors import Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Kind, Recovered, recover
 from adapter.core.operation import Operation
 from adapter.ports import JournalTail
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.journal import KafkaJournal
+
+_PATIENCE: Final = 15.0
+"""Seconds in which a partition answers whose leader moves, or which has just been made."""
+_AGAIN: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +75,20 @@ async def _tails(bus: Client, count: int) -> list[JournalTail]:
         memory=False,
     )
     try:
-        return await asyncio.gather(*(reader.tail(number) for number in range(count)))
+        return await asyncio.gather(*(_tail(reader, number) for number in range(count)))
     finally:
         await reader.close()
+
+
+async def _tail(reader: KafkaJournal, number: int) -> JournalTail:
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return await reader.tail(number)
+        except Unavailable:
+            if time.monotonic() > until:
+                raise
+            await asyncio.sleep(_AGAIN)
 
 
 def held(bus: Client, found: Partition) -> Iterator[Held]:

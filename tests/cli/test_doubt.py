@@ -180,7 +180,7 @@ async def test_what_cannot_be_decided_is_said_and_nothing_is_published(
 ) -> None:
     command = build(workers)
     code, lines, error = await runs("doubt", "settle", command.command_id, "accepted", "--why", "so")
-    assert (code, lines) == (2, [])
+    assert (code, lines) == (2, []), error
     assert error.startswith(f"adapter: {command.command_id}: ")
     assert said in error
     assert (await runs("watch", "--since", "beginning", "--until-now"))[1] == []
@@ -195,7 +195,7 @@ async def test_a_decision_that_is_none_is_refused(workers: Workers, runs: Runs, 
     held = add("SP-1")
     workers.holds(held)
     code, lines, error = await runs("doubt", "settle", held.command_id, *more)
-    assert (code, lines) == (2, [])
+    assert (code, lines) == (2, []), error
     assert "--why" in error or "maybe" in error
 
 

@@ -29,6 +29,8 @@ from tests.support.wait import eventually
 
 TOTAL = 2.0
 """Seconds a call may take."""
+REPLY = 4.0
+"""Seconds the supplier takes to answer where the test must come in between."""
 AT_ONCE = 7
 """Stories that run side by side."""
 
@@ -107,7 +109,7 @@ async def during_the_call(scene: Scene) -> None:
 
 async def after_the_request_was_taken(scene: Scene) -> None:
     for command in scene.commands.values():
-        scene.rig.twin.inject(Fault(Kind.DELAY, key=command.key, seconds=3.0))
+        scene.rig.twin.inject(Fault(Kind.DELAY, key=command.key, seconds=REPLY))
     scene.send()
     await scene.received()
 
@@ -127,7 +129,7 @@ async def before_it_is_known_that_the_outcome_is_committed(scene: Scene) -> None
 async def _reply_into(scene: Scene, hold: Callable[[], None]) -> None:
     """Hold from when the supplier has all requests on, then let it answer."""
     for command in scene.commands.values():
-        scene.rig.twin.inject(Fault(Kind.DELAY, key=command.key, seconds=1.0))
+        scene.rig.twin.inject(Fault(Kind.DELAY, key=command.key, seconds=REPLY))
     scene.send()
     await scene.received()
     hold()

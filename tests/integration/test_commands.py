@@ -300,7 +300,7 @@ async def test_a_command_past_its_deadline_is_not_sent(rig: Rig, worker: Member)
 async def test_a_command_whose_deadline_comes_while_the_supplier_is_unavailable_expires(
     rig: Rig, worker: Member
 ) -> None:
-    command = say.add(unique(), notAfter=datetime.now(UTC) + timedelta(milliseconds=700))
+    command = say.add(unique(), notAfter=datetime.now(UTC) + timedelta(seconds=3))
     rig.twin.inject(Fault(Kind.STATUS, status=503, key=command.key, times=None))
     event = await done(rig, command)
     assert (event.type, event.record["code"]) == ("CommandRejected", "expired")

@@ -1,5 +1,6 @@
 """A ticket in doubt and what waits behind it, while workers come and go: nothing is lost, repeated or out of order."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
 
@@ -104,10 +105,10 @@ async def test_what_is_parked_outlives_the_kill_of_the_worker(rig: Rig, processe
     ids=["classic", "consumer"],
 )
 async def test_what_is_parked_moves_with_its_partition(rig: Rig, protocol: str, properties: str) -> None:
-    more = {**settings("6s"), "KAFKA__GROUP_PROTOCOL": protocol, "KAFKA__PROPERTIES": properties}
+    more = {**settings("10s"), "KAFKA__GROUP_PROTOCOL": protocol, "KAFKA__PROPERTIES": properties}
     async with rig.worker(**more) as first:
         keys = [key for partition in range(PARTITIONS) for key in keys_of(partition, 2)]
-        tickets = [await stuck(rig, key) for key in keys]
+        tickets = await asyncio.gather(*(stuck(rig, key) for key in keys))
         await parked(rig)
         async with rig.worker(**more) as second:
             await eventually(lambda: second.flow.assignments, within=20, what="a partition moving")

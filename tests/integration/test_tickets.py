@@ -244,7 +244,7 @@ async def test_what_is_decided_and_told_while_no_worker_is_there_settles_at_the_
 
 async def test_what_a_worker_waits_for_is_told_by_itself(rig: Rig, operator: Operator) -> None:
     async with rig.worker(**SETTINGS) as member:
-        ask = say.ask_update(unique(), notAfter=datetime.now(UTC) + timedelta(seconds=5))
+        ask = say.ask_update(unique(), notAfter=datetime.now(UTC) + timedelta(seconds=12))
         for command in (ask, behind := say.amend(ask.key)):
             rig.estate.send(command)
         expected = "waits for its ticket to have the supplier's reference; 1 more behind it"
@@ -253,6 +253,6 @@ async def test_what_a_worker_waits_for_is_told_by_itself(rig: Rig, operator: Ope
             rows = await operator.runs("stuck", "--older", "1ms", "--worker", member.endpoint.url)
             return (ask.key, expected) in [(row["key"], row["why"]) for row in rows]
 
-        await eventually(told, within=5, what="the lane at the worker's address")
+        await eventually(told, what="the lane at the worker's address")
         assert (await rig.estate.final(ask)).record["code"] == "expired"
         await rig.estate.final(behind)

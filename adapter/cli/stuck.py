@@ -18,7 +18,7 @@ from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Entry, Kind, Source
 from adapter.settings import Bus, load
 from adapter.settings.kinds import parse_duration
-from adapter.transport.kafka.client import Seen
+from adapter.transport.kafka.client import Seen, moment
 
 _EPILOG = """\
 Without --worker it reads the topics: the oldest command of each partition that is not finished, and all that are in
@@ -101,7 +101,7 @@ def _residents(bus: Client, found: Partition) -> Iterator[Row]:
         if entry.source is None:
             continue
         name, _ = journal.command(bus, entry.source.value)
-        sent = datetime.fromtimestamp(entry.source.timestamp, UTC)
+        sent = moment(entry.source.timestamp)
         yield _row(entry.source, command_id=entry.command_id, operation=name, sent=sent, why=_why(entry))
 
 
@@ -134,19 +134,19 @@ def _passed(found: Partition, seen: Seen) -> bool:
 
 
 def _why(entry: Entry) -> str:
-    def moment(seconds: float) -> str:
-        return wording.moment(datetime.fromtimestamp(seconds, UTC))
+    def told(seconds: float) -> str:
+        return wording.moment(moment(seconds))
 
     match entry.kind:
         case Kind.HELD:
             until = entry.at if entry.until is None else entry.until
-            return f"in doubt until {moment(until)}; adapter doubt settles it"
+            return f"in doubt until {told(until)}; adapter doubt settles it"
         case Kind.PARKED:
             return "waits behind one that is in doubt"
         case Kind.CLEARED:
-            return f"call {entry.attempt} did nothing, at {moment(entry.at)}; to be called again"
+            return f"call {entry.attempt} did nothing, at {told(entry.at)}; to be called again"
         case _:
-            return f"call {entry.attempt} is under way or was cut off, since {moment(entry.at)}"
+            return f"call {entry.attempt} is under way or was cut off, since {told(entry.at)}"
 
 
 def _row(seen: Seen | Source, *, command_id: str, operation: str, sent: datetime, why: str) -> Row:

@@ -56,7 +56,7 @@ class Request:
             if found is None:
                 return None
             found = next((child for child in found if etree.QName(child).localname == name), None)
-        return " ".join((found.text or "").split()) or None if found is not None else None
+        return document.fold(found.text or "") or None if found is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,6 +239,13 @@ def test_the_quick_writer_stumbles_over_what_the_thorough_one_refuses(name: str)
     holds()
 
 
+def test_what_is_wrong_with_a_correlation_id_is_told_of_the_commands_own_field() -> None:
+    made = entry("QueryAppointmentAvailability")
+    with pytest.raises(Refused) as refused:
+        made.writer.write(strategies.filled(made.command.record, "x"), VALUES | {"correlation_id": "\x00"})
+    assert str(refused.value.problems[0]) == "correlationId: has a character XML cannot carry (U+0000)"
+
+
 @every_operation
 def test_ten_megabytes_of_any_text_are_refused_in_words(name: str) -> None:
     made = entry(name)

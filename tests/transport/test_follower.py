@@ -10,6 +10,7 @@ from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
 from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Sent
 from adapter.transport.kafka.mock import MockCluster
+from tests.support import foreign
 from tests.support.topics import Topics
 from tests.support.wait import wait_until
 
@@ -49,6 +50,20 @@ def test_from_the_beginning_all_is_read_to_the_end(client: dict[str, str], topic
     assert all(seen.header("name").encode() == seen.key for seen in found)
     assert all(abs(seen.at - before) < timedelta(minutes=1) for seen in found)
     assert read(client, topics.events, Edge.END) == []
+
+
+def test_a_record_with_a_header_whose_name_is_not_text_is_read_without_headers(
+    client: dict[str, str], topics: Topics
+) -> None:
+    many = ["SP-1"] * 50  # Python calls otherwise what it has called often
+    put(client, topics.events, *many)
+    partition = partition_of(b"SP-1", topics.partitions)
+    bootstrap = client["bootstrap.servers"]
+    foreign.put(bootstrap, topics.events, partition, key=b"SP-1", value=b"odd", header=(b"na\xffme", b"SP-1"))
+    put(client, topics.events, *many)
+    found = read(client, topics.events, Edge.FIRST)
+    assert [seen.value for seen in found if not seen.headers] == [b"odd"]
+    assert len(found) == 101
 
 
 def test_of_one_key_only_its_partition_is_read(client: dict[str, str], topics: Topics) -> None:
@@ -119,6 +134,18 @@ def test_a_topic_that_is_not_there_is_named(client: dict[str, str]) -> None:
 def test_a_cluster_that_is_not_there_is_told_in_time() -> None:
     with pytest.raises(Unavailable, match="does not answer"):
         Follower({"bootstrap.servers": "127.0.0.1:1"}, "x", timeout=SHORT)
+
+
+def test_a_time_beyond_the_calendar_is_its_end() -> None:
+    cluster = MockCluster()  # a broker of today takes no time that is far ahead, those before Kafka 4 take any
+    cluster.create(["x"])
+    client = {"bootstrap.servers": cluster.bootstrap}
+    producer = Producer(client)
+    for milliseconds in (1, 2**62):
+        producer.produce("x", b"v", b"k", timestamp=milliseconds)
+    assert producer.flush(20) == 0
+    assert [seen.at.year for seen in read(client, "x", Edge.FIRST)] == [1970, 9999]
+    cluster.close()
 
 
 def test_a_cluster_that_goes_away_is_told_once() -> None:

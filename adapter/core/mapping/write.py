@@ -35,7 +35,14 @@ class RequestWriter:
     """Writes the body element of one operation's requests."""
 
     def __init__(
-        self, root: Element, fields: tuple["_Field", ...], quick: Write, tag: str, judge: etree.XMLSchema
+        self,
+        root: Element,
+        fields: tuple["_Field", ...],
+        quick: Write,
+        tag: str,
+        judge: etree.XMLSchema,
+        *,
+        told: Mapping[str, str],
     ) -> None:
         self.element = root.name
         """Local name of the element."""
@@ -47,6 +54,7 @@ class RequestWriter:
         self._open = f"<{tag}>"
         self._close = f"</{tag.partition(' ')[0]}>"
         self._judge = judge
+        self._told = told
 
     def write(self, record: Mapping[str, Any], protocol_values: Mapping[str, Any]) -> bytes:
         """The element in UTF-8, valid against the XSD, without XML declaration.
@@ -70,7 +78,7 @@ class RequestWriter:
         for write in self._fields:
             write(record, protocol_values, out, problems)
         if problems:
-            raise Refused(*(Problem(path, text) for path, text in problems))
+            raise Refused(*(Problem(self._told.get(path, path), text) for path, text in problems))
         out.append(self._close)
         return "".join(out).encode()
 
@@ -95,7 +103,10 @@ def compile_request(
         raise Stop(*(f"{root.name}: {fault}" for fault in faults))
     names = Names(xsd.prefixes)
     fields = tuple(_field(pair, names) for pair in content)
-    return RequestWriter(root, fields, compile_writer(root, content, names), names.root(root), xsd.judge)
+    # An element that a field of the envelope fills is named by it.
+    told = {path: name for path in protocol if (name := path.rpartition(".")[2]) in envelope}
+    quick = compile_writer(root, content, names)
+    return RequestWriter(root, fields, quick, names.root(root), xsd.judge, told=told)
 
 
 _PARSER: Final = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, collect_ids=False)

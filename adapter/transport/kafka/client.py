@@ -23,6 +23,7 @@ _MOVING: Final = frozenset(
 )
 """Of a partition whose leader changes, or has just been made: another broker answers in a moment."""
 _ASK_AGAIN: Final = 0.1
+_LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,12 +274,16 @@ class _Heard:
             self.down(self.text)
 
 
+def moment(seconds: float) -> datetime:
+    """The time a record bears, or the end of the calendar it lies beyond: a producer may write any number."""
+    return datetime.fromtimestamp(min(max(0.0, seconds), _LATEST), UTC)
+
+
 def _seen(message: Message) -> Seen:
     number, offset = message.partition(), message.offset()
     assert number is not None
     assert offset is not None
-    at = datetime.fromtimestamp(max(0, message.timestamp()[1]) / 1000, UTC)
-    return Seen(number, offset, at, message.key(), message.value(), headers(message))
+    return Seen(number, offset, moment(message.timestamp()[1] / 1000), message.key(), message.value(), headers(message))
 
 
 def _refused(error: KafkaException) -> Stop:

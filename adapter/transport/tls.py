@@ -143,6 +143,10 @@ def readable(path: Path, problems: list[str]) -> bool:
     return True
 
 
+_NO_PAIR = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+"""What OpenSSL says of a key and a certificate that do not belong together, also of two kinds: RSA and EC."""
+
+
 def load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: list[str]) -> None:
     """Make them the context's own; a problem noted if they are no pair."""
     try:
@@ -151,7 +155,7 @@ def load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: l
     except _Encrypted:
         problems.append(f"{key}: the key is encrypted; give it without a password, protected by file permissions")
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+        if error.reason in _NO_PAIR:
             problems.append(f"{key}: is not the key of {certificate}; give the two files of one pair")
         else:
             problems.append(f"{key}: cannot be used with {certificate} ({reason(error)}); give a PEM private key")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from adapter.core.errors import Stop
 from adapter.transport.tls import ClientTls, Reload, TlsFiles, client_context
@@ -100,6 +101,11 @@ def _write(name: str, content: bytes) -> Break:
     return change
 
 
+_KEY_OF_ANOTHER_KIND = Ed25519PrivateKey.generate().private_bytes(
+    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+)
+
+
 def _no_certificate_in_block(files: TlsFiles, _: Trials) -> TlsFiles:
     assert files.certificate is not None
     files.certificate.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
@@ -115,6 +121,7 @@ def _no_certificate_in_block(files: TlsFiles, _: Trials) -> TlsFiles:
         (lambda files, _: replace(files, certificate=Path("/")), "/: cannot be read"),
         (lambda files, _: replace(files, key=None), "go together"),
         (lambda files, trials: replace(files, key=trials.good.client_key), "is not the key of"),
+        (_write("key", _KEY_OF_ANOTHER_KIND), "is not the key of"),
         (
             lambda files, trials: replace(
                 files, certificate=trials.expired_client.certificate, key=trials.expired_client.key

@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from adapter.catalogue import Catalogue, Entry, SubjectStrategy, subject
+from adapter.cli import show
 from adapter.cli.bus import Client, compiled, connected
 from adapter.cli.example import example
 from adapter.cli.exits import Exit
@@ -66,7 +67,8 @@ def _run(arguments: argparse.Namespace) -> Exit:
         outcomes = Outcomes(bus, {c.command_id for c in commands} - failed)
         outcomes.follow(follower.read(time.monotonic() + timeout))
     sys.stderr.writelines(
-        f"adapter: {command_id}: no final outcome within {arguments.timeout}\n"
+        f"adapter: {command_id}: no final outcome within {arguments.timeout}; adapter stuck shows what waits, and a "
+        "commandId that was there before has no second outcome\n"
         for command_id in sorted(outcomes.pending)
     )
     if failed:
@@ -191,10 +193,13 @@ def _command(known: Catalogue, where: str, content: Any, problems: list[str]) ->
     fields.setdefault("commandId", str(uuid4()))
     fields.setdefault("issuedAt", datetime.now(UTC).isoformat(timespec="milliseconds"))
     try:
-        return _Command(entry, from_json(entry.command, fields))
+        record = from_json(entry.command, fields)
     except Refused as refused:
         problems += [f"{where}: {problem}" for problem in refused.problems]
         return None
+    if not record["commandId"].strip():
+        problems.append(f"{where}: commandId: is blank")
+    return _Command(entry, record)
 
 
 async def _encoded(commands: Sequence[_Command], bus: Client) -> list[Sent]:
@@ -235,9 +240,8 @@ def _report(commands: Sequence[_Command], faults: Sequence[str | None]) -> set[s
     for command, fault in zip(commands, faults, strict=True):
         if fault is None:
             line = {"sent": command.entry.operation.name, "commandId": command.command_id, "key": command.key}
-            sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+            show.write(show.json_line(line))
         else:
             failed.add(command.command_id)
             sys.stderr.write(f"adapter: {command.command_id}: not sent: {fault}\n")
-    sys.stdout.flush()
     return failed

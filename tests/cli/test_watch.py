@@ -12,13 +12,22 @@ from typing import Any
 import pytest
 
 from adapter.catalogue import Catalogue
-from adapter.cli import main
+from adapter.cli import main, show
 from adapter.cli.show import ENVELOPE
 from adapter.core.avro import from_json
 from tests.cli.conftest import Bus
 from tests.support.processes import Processes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cityfibre" / "notifications" / "appointment-completed" / "event.json"
+
+
+def test_a_line_of_json_is_what_it_says_and_no_terminals_master(capsys: pytest.CaptureFixture[str]) -> None:
+    content = {"description": 'no\u00a0break\u202e\u2028\x9b31m\U000e0041, a family \U0001f469\u200d\U0001f466, "é"'}
+    show.write(show.json_line(content))
+    line = capsys.readouterr().out.removesuffix("\n")
+    assert json.loads(line) == content
+    assert line.isprintable()
+    assert "é" in line
 
 
 def notification(compiled: Catalogue, reference: str, **fields: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Limits:
     """Caps on one document; a full ticket has about a hundred elements in six levels."""
 
     size: int = 2 * 1024 * 1024
-    """Bytes as received."""
+    """Bytes, as received and in UTF-8: what is in another encoding may grow to three times its size."""
 
     elements: int = 20_000
     attributes: int = 10_000
@@ -54,9 +54,9 @@ def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None =
     section 3.2). UTF-8, UTF-16, ISO-8859-1 (with its subset US-ASCII) and Windows-1252 are spoken.
     Raises Unreadable and nothing else.
     """
-    if len(body) > limits.size:
-        raise Unreadable("too-large", f"{len(body)} bytes, at most {limits.size} are admitted")
+    _check_size(body, limits)
     text = _utf8(body, charset).lstrip(_SPACE)  # before a declaration XML allows none, and yet templates leave some
+    _check_size(text, limits)
     if not text:
         raise Unreadable("empty", "there is no document")
     _check_prolog(text)
@@ -157,19 +157,23 @@ _MARKS: Final = (
 _UNMARKED: Final[tuple[bytes, str | None]] = (b"", "")
 _MARKED: Final = frozenset(mark[:1] for mark, _ in _MARKS)
 _SPOKEN: Final = {
-    "utf-8": "utf-8",
     "utf8": "utf-8",
-    "us-ascii": "us-ascii",
+    "usascii": "us-ascii",
     "ascii": "us-ascii",
-    "iso-8859-1": "iso-8859-1",
+    "iso88591": "iso-8859-1",
     "latin1": "iso-8859-1",
-    "latin-1": "iso-8859-1",
-    "windows-1252": "cp1252",
+    "windows1252": "cp1252",
     "cp1252": "cp1252",
-    "utf-16": "utf-16",
-    "utf-16le": "utf-16-le",
-    "utf-16be": "utf-16-be",
+    "utf16": "utf-16",
+    "utf16le": "utf-16-le",
+    "utf16be": "utf-16-be",
 }
+"""By letters and digits alone: there are several spellings."""
+
+
+def _check_size(data: bytes, limits: Limits) -> None:
+    if len(data) > limits.size:
+        raise Unreadable("too-large", f"{len(data)} bytes, at most {limits.size} are admitted")
 
 
 def _check_prolog(text: bytes) -> None:
@@ -213,8 +217,9 @@ def _mark(body: bytes) -> tuple[bytes, str | None]:
     return next((found for found in _MARKS if body.startswith(found[0])), _UNMARKED)
 
 
+@lru_cache(maxsize=64)
 def _spoken(name: str) -> str:
-    known = _SPOKEN.get(name.strip().strip("\"'").lower())
+    known = _SPOKEN.get("".join(filter(str.isalnum, name.lower())))
     if known is None:
         raise Unreadable("encoding", "an encoding that is not spoken")
     return known

@@ -22,7 +22,7 @@ from adapter.core.document import Limits, fold, local_name
 from adapter.core.errors import Unreadable
 from adapter.core.mapping import Read, ReplyReader
 
-_CHARSET: Final = re.compile(r'charset\s*=\s*"?([^\s";]+)', re.IGNORECASE)
+_CHARSET: Final = re.compile(r'charset\s*=\s*"?([^\s";,]+)', re.IGNORECASE)
 _LONGEST_RETRY_AFTER: Final = 3600.0
 """Seconds; more is taken as this much, so that a slip at the supplier does not stop us for days."""
 

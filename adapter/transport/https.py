@@ -141,6 +141,7 @@ class HttpsCalls:
             raise ValueError("a header holds a line break")
         return (
             f"POST {self._prefix}{path} HTTP/1.1\r\nHost: {self._netloc}\r\nAccept: */*\r\n"
+            f"User-Agent: fault-adapter\r\n"  # some firewalls take no request without one
             f"Accept-Encoding: identity\r\nContent-Length: {length}\r\n{lines}\r\n"
         ).encode("latin-1")
 

@@ -35,6 +35,7 @@ def reason(body: bytes, *, limits: Limits = SMALL, charset: str | None = None) -
         ("empty", b" \r\n\t "),
         ("empty", b"\xef\xbb\xbf"),
         ("too-large", b"<a>" + b"x" * 10_000 + b"</a>"),
+        ("too-large", f"<?xml version='1.0' encoding='cp1252'?><a>{'€' * 4_000}</a>".encode("cp1252")),
         ("doctype", BOMB.encode()),
         ("doctype", BOMB.encode("utf-16")),
         ("doctype", BOMB.encode("utf-16-be")),
@@ -81,6 +82,7 @@ def test_what_is_not_admitted_and_why(expected: str, body: bytes) -> None:
         (UTF16.encode("utf-16-le"), "utf-16le"),
         (UTF16.encode("utf-16-be"), None),
         ("<a>é</a>".encode("latin-1"), "iso-8859-1"),
+        ("<a>é</a>".encode("latin-1"), "ISO8859_1"),
         ("<?xml version='1.0' encoding='ISO-8859-1'?><a>é</a>".encode("latin-1"), None),
         ("<?xml version='1.0' encoding='ISO-8859-1'?><a>é</a>".encode(), "utf-8"),  # RFC 7303: the header wins
         ("<a>é</a>".encode("utf-8-sig"), "iso-8859-1"),  # RFC 7303 again: a mark outranks both

@@ -99,8 +99,9 @@ async def test_a_request_arrives_as_it_was_given_and_its_reply_comes_back(calls:
     assert request.headers["soapaction"] == '"add"'
     assert request.headers["content-type"] == "text/xml; charset=utf-8"
     assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["user-agent"] == "fault-adapter"
     assert request.headers["host"] == f"localhost:{server.port}"
-    assert request.headers.keys().isdisjoint({"cookie", "expect", "user-agent", "transfer-encoding"})
+    assert request.headers.keys().isdisjoint({"cookie", "expect", "transfer-encoding"})
     assert reply == Reply(200, {"x-trace": "1, 2", "content-type": "text/xml", "content-length": "8"}, b"<reply/>")
 
 

@@ -118,6 +118,14 @@ def test_variables_that_kubernetes_makes_for_a_service_are_no_fault() -> None:
     assert "ADAPTER_PORT" in faults(Settings, PORT="9464")
 
 
+def test_white_space_around_a_value_counts_for_nothing() -> None:
+    # A Secret made with `echo` ends with a line end, a file of variables from Windows has one more sign.
+    read = loaded(SUPPLIER__BUYER_IDENTIFIER=" SPDEV1\r\n", SUPPLIER__BASE_URL="https://supplier.example/x/\n")
+    assert read.supplier.buyer_identifier == "SPDEV1"
+    assert read.supplier.base_url == "https://supplier.example/x"
+    assert loaded(SUPPLIER__ENVIRONMENT=" ") == loaded()
+
+
 def test_an_empty_variable_counts_as_not_set() -> None:
     assert loaded(SUPPLIER__ENVIRONMENT="", WORKER__RETRY_MAX="", KAFKA__PROPERTIES="") == loaded()
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from adapter import catalogue
 from adapter.app.server import server_tls
-from adapter.app.start import load_catalogue, open_registry
+from adapter.app.start import load_catalogue, misnamed, open_registry
 from adapter.catalogue import Catalogue, SubjectStrategy
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
@@ -88,6 +88,10 @@ async def check(role: Role) -> AsyncGenerator[Line, None]:
         settings = load(_TREES[role])
     except Stop as stop:
         for problem in stop.problems:
+            yield Line("settings", Verdict.FAILED, problem, "see adapter settings")
+        return
+    if isinstance(settings, Receiving) and (problems := misnamed(settings)):
+        for problem in problems:
             yield Line("settings", Verdict.FAILED, problem, "see adapter settings")
         return
     yield Line("settings", Verdict.OK, f"complete for the {role}")

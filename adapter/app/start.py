@@ -30,8 +30,23 @@ _REJOIN: Final = timedelta(seconds=5)
 """Time to join a group again once partitions are given back, on a busy machine."""
 
 
+def misnamed(settings: Receiving) -> list[str]:
+    """What the settings say of operations that the supplier has not."""
+    names = [operation.name for operation in cityfibre.supplier().operations]
+    supplier = settings.supplier
+    told: Mapping[str, Iterable[str]] = {"SOAP_ACTIONS": supplier.soap_actions, "DOUBT_LIMITS": supplier.doubt_limits}
+    return [
+        f"ADAPTER_SUPPLIER__{setting}: there is no operation {name[:100]}; there are {', '.join(names)}"
+        for setting, entries in told.items()
+        for name in entries
+        if name not in names
+    ]
+
+
 def load_catalogue(settings: Receiving) -> Catalogue:
     """The supplier's operations, compiled from the schemas. Raises Stop with everything that does not fit."""
+    if problems := misnamed(settings):
+        raise Stop(*problems)
     supplier = cityfibre.supplier(
         reservation_key_rule=settings.supplier.reservation_key_rule,
         unique_references=settings.supplier.unique_references,

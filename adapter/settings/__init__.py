@@ -1,7 +1,8 @@
 """Every setting of the product: one frozen tree, read from environment variables and mounted files.
 
 A variable's name is its place in the tree: `ADAPTER_`, then the sections and the field in capitals, joined with
-`__`. An empty variable counts as not set. Secrets are never variables: a setting names the file that holds one.
+`__`. White space around a value counts for nothing, an empty variable counts as not set. Secrets are never variables:
+a setting names the file that holds one.
 `load` is the only door to the environment; it finds all faults before it raises one `Stop`. `describe` is the single
 source of `adapter settings` and of docs/settings.md.
 """

@@ -57,7 +57,7 @@ class _Variables(EnvSettingsSource):
         tree: dict[str, Any] = {}
         # Sorted: ADAPTER_KAFKA__PROPERTIES comes before the single properties that go on top of it.
         for name in sorted(n for n in self._environ if n.startswith(PREFIX)):
-            value = self._environ[name]
+            value = self._environ[name].strip()  # a Secret's value often ends with a line end
             found = self._place(name)
             if found is None:
                 if not _is_service_link(name, value):

@@ -40,10 +40,10 @@ def markdown() -> str:
     lines = [
         "# Settings",
         "",
-        "Made by `adapter settings --markdown`; a test compares the two. Read from environment variables; an empty",
-        "variable counts as not set. Durations are seconds or carry `ms`, `s`, `m`, `h` or `d`; sizes are bytes or",
-        "carry `KiB`, `MiB`, `GiB`. Secrets are never variables: a setting names the file that holds one. A name that",
-        f"begins with `{PREFIX}` and is not in this list stops the start.",
+        "Made by `adapter settings --markdown`; a test compares the two. Read from environment variables; white space",
+        "around a value counts for nothing, an empty variable counts as not set. Durations are seconds or carry `ms`,",
+        "`s`, `m`, `h` or `d`; sizes are bytes or carry `KiB`, `MiB`, `GiB`. Secrets are never variables: a setting",
+        f"names the file that holds one. A name that begins with `{PREFIX}` and is not in this list stops the start.",
     ]
     section = ""
     for row in describe():

@@ -227,6 +227,19 @@ def test_wrong_settings_are_all_told(environment: Environment, capsys: pytest.Ca
     }
 
 
+def test_an_operation_that_does_not_exist_is_told_by_its_setting(
+    environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment(SUPPLIER__SOAP_ACTIONS__AddFaultReprt="urn:add", SUPPLIER__DOUBT_LIMITS='{"Amend": "1h"}')
+    assert main(["check", "worker", "--json"]) == 3
+    said: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    assert [(line["subject"], line["verdict"]) for line in said] == [("settings", "failed")] * 2
+    assert main(["worker"]) == 2
+    told = capsys.readouterr().err
+    assert "ADAPTER_SUPPLIER__SOAP_ACTIONS: there is no operation AddFaultReprt; there are AddFaultReport, " in told
+    assert "ADAPTER_SUPPLIER__DOUBT_LIMITS: there is no operation Amend; " in told
+
+
 @pytest.mark.parametrize(
     ("commands", "journal", "verdict"),
     [("1000", "2000", Verdict.OK), ("1000", "1999", Verdict.FAILED), ("-1", "2000", Verdict.FAILED)],

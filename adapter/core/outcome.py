@@ -66,7 +66,9 @@ def charset(content_type: str | None) -> str | None:
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait: delay-seconds or an HTTP date (RFC 9110 section 10.2.3). None for what is neither."""
+    """Seconds to wait: delay-seconds or an HTTP date (RFC 9110 section 10.2.3). None for what is neither, and for a
+    date that is past, as all are where the supplier's clock is behind ours.
+    """
     if value is None:
         return None
     text = value.strip()
@@ -78,7 +80,8 @@ def retry_after(value: str | None, now: datetime) -> float | None:
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
-    return min(max(0.0, (at - now).total_seconds()), _LONGEST_RETRY_AFTER)
+    seconds = (at - now).total_seconds()
+    return min(seconds, _LONGEST_RETRY_AFTER) if seconds > 0 else None
 
 
 _NOT_THERE: Final = frozenset({404, 405, 410, 421, 501})

@@ -255,7 +255,7 @@ def test_places_that_stray_are_counted() -> None:
         ("999999999", 3600.0),
         ("Sat, 31 Jan 2026 12:00:30 GMT", 30.0),
         ("Saturday, 31-Jan-26 12:00:30 GMT", 30.0),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
         ("Sun, 06 Nov 9999 08:49:37 GMT", 3600.0),
         ("-1", None),
         ("1.5", None),

@@ -276,6 +276,17 @@ async def test_a_command_that_is_too_long_is_not_sent_the_others_are(
     assert shown.err.startswith("adapter: long: not sent: ")
 
 
+async def test_a_topic_that_is_missing_is_named(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ADAPTER_TOPICS__COMMANDS", f"{bus.topics.prefix}.nowhere")
+    assert await asyncio.to_thread(main, ["schemas", "register"]) == 0
+    file = tmp_path / "command.json"
+    file.write_text(json.dumps(command("SP-1")))
+    assert await asyncio.to_thread(main, ["send", str(file)]) == 2
+    assert problems(capsys) == [f"{bus.topics.prefix}.nowhere: there is no such topic; see `adapter topics plan`"]
+
+
 async def test_schemas_that_are_not_registered_are_named(
     bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,7 +142,10 @@ class _Demo:
         self.display.say("Everything is left running until Ctrl-C.", Ink.BOLD)
         self.display.facts(_addresses(running))
         self.staying = True
-        await self._asked
+        ends: set[asyncio.Future[Any]] = {self._asked, *running.running}
+        ended, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for each in ended:
+            each.result()  # a flow that has ended has failed
 
 
 async def _whole(scenes: Sequence[Coroutine[Any, Any, None]], board: Board, running: Stage) -> None:

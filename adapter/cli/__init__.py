@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from types import FrameType
 from typing import Final
 
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = next((word for word in given if not word.startswith("-")), "")
     if argv is None and chosen in _ROLES:
         signal.signal(signal.SIGTERM, _leave)
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal of another alphabet than ours is no reason to break off
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments = _parser(chosen).parse_args(given)
     except SystemExit as stop:  # argparse has said what is wrong, or has shown the help that was asked for

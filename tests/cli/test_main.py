@@ -1,5 +1,6 @@
 """What every command has in common: help, wrong usage, exit codes."""
 
+import io
 import json
 import subprocess
 import sys
@@ -69,6 +70,14 @@ def test_settings_as_text_json_and_page(capsys: pytest.CaptureFixture[str]) -> N
     assert [row["variable"] for row in rows] == [row.variable for row in describe()]
     assert main(["settings", "--markdown"]) == 0
     assert capsys.readouterr().out == markdown()
+
+
+def test_what_a_terminal_has_no_letters_for_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    terminal = io.TextIOWrapper(written, encoding="latin-1")
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert main(["settings"]) == 0
+    assert b"OTEL_\\u2026 say" in written.getvalue()
 
 
 def test_a_reader_that_goes_away_is_no_accident(tmp_path: Path) -> None:

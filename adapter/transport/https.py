@@ -34,6 +34,9 @@ _RESOLVED: Final = 10.0
 _NEXT_ADDRESS: Final = 0.25
 """Seconds after which the next address is tried beside one that does not answer (RFC 8305 section 5)."""
 
+_DISTRUSTED: Final = 60.0
+"""Seconds for which an address is tried last, after what was connected to it came to nothing."""
+
 _PROXY_HEAD: Final = 65_536
 """Bytes within which a proxy's answer to CONNECT has to end."""
 
@@ -102,6 +105,8 @@ class HttpsCalls:
         self._none_left: asyncio.Future[None] | None = None
         self._resolving = asyncio.Lock()
         self._addresses: tuple[float, list[Any]] = (0.0, [])
+        self._distrusted: tuple[float, Any] = (0.0, None)
+        """Until when, and which of them."""
         self.tls = ClientTls(settings.tls or TlsFiles()) if url.scheme == "https" else None
         self._watch: asyncio.Task[None] | None = None
         if self.tls is not None:
@@ -178,7 +183,9 @@ class HttpsCalls:
     async def _new(self) -> Connection:
         context = self.tls.context if self.tls is not None else None
         link = await (self._tunnel(self._proxy) if self._proxy is not None else self._link(self._host, self._port))
+        address = None
         try:
+            address = link.getpeername()
             _, connection = await self._loop.create_connection(
                 lambda: Connection(self._limits, context, self._ended),
                 sock=link,
@@ -186,6 +193,7 @@ class HttpsCalls:
                 server_hostname=None if context is None else self._host,
             )
         except BaseException:
+            self._distrusted = (self._loop.time() + _DISTRUSTED, address)
             link.close()
             raise
         if connection.alive:
@@ -204,6 +212,9 @@ class HttpsCalls:
             if believed < self._loop.time():
                 addresses = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
                 self._addresses = (self._loop.time() + _RESOLVED, addresses)
+        until, distrusted = self._distrusted
+        if until > self._loop.time():
+            addresses = sorted(addresses, key=lambda each: each[4] == distrusted)
         return await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS, loop=self._loop)
 
     async def _tunnel(self, proxy: "_Proxy") -> socket.socket:

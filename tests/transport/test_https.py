@@ -207,6 +207,26 @@ async def test_a_certificate_alert_is_proof_only_as_the_first_thing_of_a_new_con
         transport.abort()
 
 
+async def test_after_an_address_that_shakes_no_hands_the_next_one_is_tried_first(
+    calls: Make, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def both(host: str, port: int, **_: object) -> list[object]:
+        addresses = ("127.0.0.2", "127.0.0.1") if host == "localhost" else (host,)
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (each, port)) for each in addresses]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", both)
+    async with (
+        supplier(answering, tls=server_context(trials.good, ask=False)) as server,
+        await asyncio.start_server(hang_up, "127.0.0.2", server.port),
+    ):
+        made = calls(server.url, tls=TlsFiles(ca=trials.good.ca))
+        assert (await outcome(post(made)))[0] is NotSent
+        assert await outcome(post(made)) == (Reply, "200")
+
+
 async def test_a_call_cancelled_while_connecting_says_that_nothing_was_sent(calls: Make) -> None:
     async with black_hole() as port:
         task = asyncio.ensure_future(post(calls(f"http://127.0.0.1:{port}")))

@@ -164,10 +164,10 @@ def _of_another(reply: Mapping[str, Any], reference: str | None) -> bool:
 
 
 def _may_say_no(read: Read) -> bool:
-    """Whether something unread in an answer without code and status may be the no. Where nothing may, that it came is
-    the yes: the page of one operation has no code (section 2.4).
+    """Whether an answer without code and status is more than silent: something unread in it may be the no, or nothing
+    in it could be read. Where not, that it came is the yes: the page of one operation has no code (section 2.4).
     """
-    return any(not path or _ANSWER.search(path) for path, _ in read.aside)
+    return not any(read.record.values()) or any(not path or _ANSWER.search(path) for path, _ in read.aside)
 
 
 def _speaks(element: etree._Element) -> bool:

@@ -123,6 +123,11 @@ def test_what_may_be_either_is_unclear(inner: str) -> None:
     assert verdict(answer(inner)) == UNCLEAR
 
 
+@pytest.mark.parametrize("inner", ["", "<ticket>T-1</ticket>"])
+def test_an_answer_in_which_nothing_could_be_read_is_unclear(inner: str) -> None:
+    assert verdict(f"<receivedAddFaultReport>{inner}</receivedAddFaultReport>") == UNCLEAR
+
+
 @pytest.mark.parametrize(
     ("named", "expected"),
     [("SP-2", Unclear("other-reference")), (" sp-1\n", None), ("", None)],

@@ -157,6 +157,8 @@ class Connection(asyncio.Protocol):
         ended: Callable[["Connection"], None],
     ) -> None:
         self.context = context
+        self.refusal: NotSent | None = None
+        """Why it was lost before anything was written, where the server has said so."""
         self._limits = limits
         self._ended = ended
         self._loop = asyncio.get_running_loop()
@@ -290,6 +292,8 @@ class Connection(asyncio.Protocol):
             else:
                 proof = failures.refused_certificate(error) if self._fresh and not reading.begun else None
                 self._fail(proof or failures.lost(error))
+        elif self._fresh:
+            self.refusal = failures.refused_certificate(error)
         self.resume_writing()
         self._transport = None
         self._ended(self)

@@ -177,7 +177,7 @@ class HttpsCalls:
         except asyncio.CancelledError as error:
             raise error from NotSent("cancelled", "cancelled by the caller while connecting")
         if not connection.alive:
-            raise NotSent("connect", "the connection was lost before anything was sent")
+            raise connection.refusal or NotSent("connect", "the connection was lost before anything was sent")
         return connection
 
     async def _new(self) -> Connection:

@@ -207,6 +207,18 @@ async def test_a_certificate_alert_is_proof_only_as_the_first_thing_of_a_new_con
         transport.abort()
 
 
+async def test_a_certificate_that_is_refused_before_anything_was_written_is_called_so() -> None:
+    alert = ssl.SSLError(1, "alert")
+    alert.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    async with supplier(silent) as server:
+        transport, made = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(Limits(20, 20, 20, MIB), None, lambda _: None), "127.0.0.1", server.port
+        )
+        made.connection_lost(alert)
+        assert (made.alive, made.refusal is not None and made.refusal.reason) == (False, "tls")
+        transport.abort()
+
+
 async def test_after_an_address_that_shakes_no_hands_the_next_one_is_tried_first(
     calls: Make, trials: Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:

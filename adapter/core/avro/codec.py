@@ -104,8 +104,9 @@ class Decoder:
         self.name = ours.name
         self._writer = writer.parsed
         self._reader = None if writer.text == ours.text else ours.parsed
-        self._breaches = () if self._reader is None else tuple(compatibility(ours, writer))
-        self._fit = _fitter(ours.record, writer.record) if self._breaches else None
+        breaches = [] if self._reader is None else compatibility(ours, writer)
+        self._why = "; ".join(breaches)[:_DETAIL_LIMIT] or "the writer's data has no place in our schema"
+        self._fit = _fitter(ours.record, writer.record) if breaches else None
         strangers = unknown_fields is UnknownFields.REJECT and self._reader is not None
         self._strangers = _strangers(ours.record, writer.record) if strangers else None
 
@@ -118,7 +119,7 @@ class Decoder:
         except _Misfit as misfit:
             raise Undecodable("unresolvable", misfit.where(self.name)) from None
         except _RESOLUTION:
-            raise Undecodable("unresolvable", "; ".join(self._breaches)[:_DETAIL_LIMIT]) from None
+            raise Undecodable("unresolvable", self._why) from None
         unknown: list[str] = []
         if self._strangers is not None:
             self._strangers(self._read(payload, None), "", unknown)

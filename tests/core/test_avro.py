@@ -401,6 +401,7 @@ def test_what_means_something_else_to_our_schema_is_unresolvable_and_named(
         (changed("id", type="int"), ["Thing.id: string cannot become int"]),
         (changed("size", type="long", default=0), ["Thing.size: null cannot become long"]),
         (changed("at", type="long"), ["Thing.at: long (timestamp-millis) would be read as long"]),
+        (changed("id", type={"type": "string", "logicalType": "uuid"}), []),
         (
             changed("colour", type=["null", {"type": "enum", "name": "Colour", "symbols": ["RED"]}], default=None),
             ["Thing.colour: no default for the symbols GREEN, UNKNOWN"],

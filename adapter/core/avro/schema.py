@@ -96,7 +96,7 @@ class Schema:
 
     record: Record
     parsed: Any
-    """What fastavro made of it. To it a uuid is a text like any other: it would read a UUID, and write another text."""
+    """What fastavro made of it."""
 
     @property
     def name(self) -> str:
@@ -287,11 +287,15 @@ def _doc(source: Mapping[str, Any]) -> str:
 
 def _logical(source: Mapping[str, Any]) -> str | None:
     logical = source.get("logicalType")
-    return logical if isinstance(logical, str) else None
+    return logical if isinstance(logical, str) and logical != _UUID else None
+
+
+_UUID: Final = "uuid"
+"""A logical type we do without: fastavro would read a UUID, whose text may be another than was written."""
 
 
 def _without_uuid(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: value for name, value in pairs if (name, value) != ("logicalType", "uuid")}
+    return {name: value for name, value in pairs if (name, value) != ("logicalType", _UUID)}
 
 
 def _texts(source: Any) -> frozenset[str]:

@@ -66,7 +66,11 @@ def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None =
         elements = text.count(b"<") - text.count(b"</") - text.count(b"<!") - text.count(b"<?")
         if elements > limits.elements:
             raise Unreadable("too-many-elements", f"more than {limits.elements}")
-    if text.count(b"=") > limits.attributes and (text.count(b'"') + text.count(b"'")) // 2 > limits.attributes:
+    if (
+        text.count(b"=") > limits.attributes
+        and (text.count(b'"') + text.count(b"'")) // 2 > limits.attributes
+        and sum(len(_VALUES.findall(tag)) for tag in _TAGS.findall(text)) > limits.attributes  # and not only in text
+    ):
         raise Unreadable("too-many-attributes", f"more than {limits.attributes}")
     try:
         root = etree.fromstring(text, _PARSER) if _VOCABULARY.covers(text) else _parsed_aside(text)
@@ -144,6 +148,8 @@ def _parsed_aside(text: bytes) -> etree._Element:
 
 _SPACE: Final = b" \t\r\n"
 _PROLOG_ITEMS: Final = 16
+_TAGS: Final = re.compile(rb"""<[^/!?](?:[^>"']+|"[^"]*"|'[^']*')*""")
+_VALUES: Final = re.compile(rb"""=\s*["']""")
 _DECLARED: Final = re.compile(rb"<\?xml\s[^>]*?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 
 _MARKS: Final = (

@@ -45,6 +45,7 @@ def reason(body: bytes, *, limits: Limits = SMALL, charset: str | None = None) -
         ("too-many-elements", b"<!---->" * 30 + b"<a/>"),
         ("too-many-attributes", b"<a " + b" ".join(b"x%d='1'" % i for i in range(21)) + b"/>"),
         ("too-many-attributes", b"<a " + b" ".join(b"xmlns:x%d='u'" % i for i in range(21)) + b"/>"),
+        ("too-many-attributes", b"<a x='>' " + b" ".join(b'x%d = "/>"' % i for i in range(20)) + b"/>"),
         ("too-deep", b"<a>" * 9 + b"</a>" * 9),
         ("malformed", b"<a>"),
         ("malformed", b"<a></b>"),
@@ -128,6 +129,11 @@ def test_a_document_at_its_limits_is_admitted() -> None:
     admit(b"<a>" * 8 + b"</a>" * 8, limits=SMALL)
     admit(b"<a>" + b"<b/>" * 49 + b"</a>", limits=SMALL)
     admit(b"<a " + b" ".join(b"x%d='1'" % i for i in range(20)) + b"/>", limits=SMALL)
+
+
+def test_what_only_looks_like_attributes_is_text() -> None:
+    page = b"&lt;p style='' class=\"\"&gt;" * 50
+    assert admit(b"<a x='&gt;'>" + page + b"</a>", limits=SMALL).get("x") == ">"
 
 
 def test_a_refusal_says_where_and_quotes_nothing() -> None:

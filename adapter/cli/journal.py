@@ -59,10 +59,17 @@ def partitions(bus: Client) -> list[Partition]:
         raise Stop(*missing)
     found = []
     for number, tail in enumerate(bus.run(_tails(bus, counts[topics.commands]))):
-        decoded = (bus.decode(value, bus.known.journal) for _, value in tail.records)
-        entries = [entry for each in decoded for entry in journal.entries(each.record)]
+        entries = [entry for _, value in tail.records for entry in _entries(bus, value)]
         found.append(Partition(number, tail.position, recover(entries, tail.position)))
     return found
+
+
+def _entries(bus: Client, value: bytes | None) -> list[Entry]:
+    """Foreign bytes are passed over, as the worker does it, whose log tells of them."""
+    try:
+        return journal.entries(bus.decode(value, bus.known.journal).record)
+    except Undecodable:
+        return []
 
 
 async def _tails(bus: Client, count: int) -> list[JournalTail]:

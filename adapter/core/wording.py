@@ -6,7 +6,7 @@ operator's that of a decision.
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 
 def headline(name: str, record: Mapping[str, Any]) -> str:
@@ -80,9 +80,12 @@ def span(length: timedelta) -> str:
     return " ".join(parts[:2])
 
 
+_WIDEST: Final = 60
+
+
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with aligned cells, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    """Lines with aligned cells, two spaces apart. A very long cell moves the rest of its own line alone."""
+    widths = [min(_WIDEST, max(map(len, column))) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 

@@ -131,6 +131,15 @@ async def test_what_is_in_doubt_is_listed_with_what_waits_behind_it(workers: Wor
     assert cells[5] == "1"
 
 
+async def test_foreign_bytes_in_the_journal_hide_no_doubt(bus: Bus, workers: Workers, runs: Runs) -> None:
+    command = add("SP-1")
+    workers.holds(command)
+    bus.write(bus.topics.journal, "SP-1", b"no Avro")
+    for words in (("doubt", "list"), ("stuck",)):
+        _, lines, _ = await runs(*words)
+        assert [json.loads(line)["commandId"] for line in lines] == [command.command_id]
+
+
 async def test_where_nothing_is_in_doubt_nothing_is_listed(workers: Workers, runs: Runs) -> None:
     assert (await runs("doubt", "list"))[:2] == (0, [])
     assert (await runs("doubt", "list", "--text"))[:2] == (0, ["no command is in doubt"])

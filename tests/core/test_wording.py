@@ -122,6 +122,10 @@ def test_a_span_has_its_two_largest_units(length: timedelta, told: str) -> None:
     assert span(length) == told
 
 
+def test_a_very_long_cell_moves_its_own_line_alone() -> None:
+    assert columns([["a", "b"], ["x" * 1000, "y"]]) == [f"{'a':60}  b", f"{'x' * 1000}  y"]
+
+
 @given(st.lists(st.lists(st.text("ab", max_size=5), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_cells_of_a_column_begin_below_each_other(rows: list[list[str]]) -> None:
     lines = columns([["x" * 6, "y" * 6, "z"], *rows])

@@ -114,6 +114,18 @@ async def test_the_committed_tickets_are_read_with_when_they_are_due_and_who_is_
     assert await read(log, 1, 4) == [Kept(b"b", b"2"), Kept(b"b", None)]
 
 
+@pytest.mark.parametrize("due", [b"soon", b"", b"\xff", "\u0661".encode(), b"9" * 40, b"-1"])
+async def test_a_time_that_is_none_is_no_reason_to_end(
+    kafka: str, topics: Topics, log: KafkaTickets, due: bytes
+) -> None:
+    producer = transactional(kafka, topics)
+    producer.begin_transaction()
+    producer.produce(topics.tickets, b"1", b"a", 0, headers={"due": due})
+    producer.commit_transaction(20)
+    await stand(log)
+    assert await read(log, 0, 2) == [Kept(b"a", b"1")]
+
+
 async def test_what_was_aborted_is_not_there(kafka: str, topics: Topics, log: KafkaTickets) -> None:
     producer = transactional(kafka, topics)
     write(producer, topics, "a")

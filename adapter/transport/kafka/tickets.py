@@ -83,5 +83,6 @@ class KafkaTickets:
 
 
 def _kept(message: Message) -> Kept:
-    due = next((value for name, value in headers(message) if name == DUE), None)
-    return Kept(message.key() or b"", message.value(), int(due) if due else None)
+    due = next((value for name, value in headers(message) if name == DUE), None) or b""
+    # No more digits than a time in milliseconds has, and nothing that somebody else wrote here.
+    return Kept(message.key() or b"", message.value(), int(due) if due.isdigit() and len(due) < 16 else None)

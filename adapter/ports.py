@@ -84,17 +84,8 @@ class Position:
     metadata: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
-    """What the intake owned at one moment: the only thing a transaction's offsets may be sent with.
-
-    Taken on the consumer's thread after its callbacks were served, so that `membership` and `epochs` belong together.
-    """
-
-    membership: object
-    """The consumer's group metadata, opaque."""
-    epochs: frozenset[tuple[int, int]]
-    """(partition, epoch) pairs; an epoch is one assignment of a partition."""
+Claim = Callable[[], object | None]
+"""Asks for the group's metadata, the only thing a transaction's offsets may be sent with; None: they may not be."""
 
 
 class Intake(Protocol):
@@ -113,8 +104,12 @@ class Intake(Protocol):
         """Leave the group: what is owned is revoked first. A second close does nothing."""
         ...
 
-    async def ownership(self) -> Ownership | None:
-        """What is owned now; None while the group has us as no member."""
+    def membership(self, epochs: Collection[tuple[int, int]]) -> object | None:
+        """The group's metadata, opaque, if all of these (partition, epoch) are ours at this moment; an epoch is one
+        assignment of a partition. None if they are not, or if the group has us as no member.
+
+        Blocks, for the intake's own thread answers: only there metadata and assignment belong together.
+        """
         ...
 
     def start(self, partition: int, epoch: int, offset: int) -> None:
@@ -157,10 +152,11 @@ class IntakeListener(Protocol):
 class Transactor(Protocol):
     """Writes records and commits offsets in one transaction."""
 
-    async def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], membership: object) -> bool:
-        """True: all of it is committed. False: none of it is; take a new ownership and try again.
+    async def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], claim: Claim) -> bool:
+        """True: all of it is committed. False: none of it is; see whose it still is and try again.
 
-        The answer is exact, also when the producer was fenced by a time-out in between.
+        `claim` is asked on another thread before anything is sent. The answer is exact, also when the producer was
+        fenced by a time-out in between.
         """
         ...
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -285,25 +286,19 @@ class Projector(IntakeListener):
         return batch
 
     async def _commit(self, batches: list[Batch]) -> None:
-        """Commit them, each as long as its partition is ours."""
+        """Commit those whose partition is ours."""
         while batches := [batch for batch in batches if batch.partition.alive]:
-            ownership = await self.intake.ownership()
-            owned = frozenset() if ownership is None else ownership.epochs
-            going = [b for b in batches if (b.partition.number, b.partition.epoch) in owned]
-            if ownership is None or not going:  # a rebalance is under way: what is lost will be told in a moment
-                await asyncio.sleep(_PAUSE)
-                continue
             self._count += 1
             name = f"{self._life}-{self._count}"
-            records = [record for batch in going for record in batch.records]
-            positions = [Position(batch.partition.number, batch.position, name) for batch in going]
+            records = [record for batch in batches for record in batch.records]
+            positions = [Position(batch.partition.number, batch.position, name) for batch in batches]
+            claim = partial(self.intake.membership, [(b.partition.number, b.partition.epoch) for b in batches])
             began = time.monotonic()
-            if not await self._w.transactor.commit(records, positions, ownership.membership):
-                await asyncio.sleep(_PAUSE)
-                continue
-            self._w.observe(time.monotonic() - began, len(records))
-            await asyncio.gather(*(self._committed(batch, name) for batch in going))
-            batches = [batch for batch in batches if batch not in going]
+            if await self._w.transactor.commit(records, positions, claim):
+                self._w.observe(time.monotonic() - began, len(records))
+                await asyncio.gather(*(self._committed(batch, name) for batch in batches))
+                return
+            await asyncio.sleep(_PAUSE)  # should a partition be lost, that will be told in a moment
 
     async def _committed(self, batch: Batch, name: str) -> None:
         partition = batch.partition

@@ -1,13 +1,14 @@
 """Group commit: outcomes, journal entries and offsets of many commands in one transaction after another.
 
-Work is committed in the order it was entered. A transaction carries only work whose assignment is owned at the moment
-its ownership was taken; the rest is abandoned. A transaction that failed without a loss is sent again, the same.
+Work is committed in the order it was entered. A transaction begins only if all its work is of partitions that are ours
+at that moment; work of those that were lost is abandoned. What failed without a loss is sent again.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Final
 from uuid import uuid4
@@ -82,45 +83,37 @@ class Ledger:
         """Commit for ever."""
         while True:
             await self._some.wait()
-            ownership = await self._intake.ownership()
-            batch = self._take(frozenset() if ownership is None else ownership.epochs)
-            if batch and ownership is not None:
+            if batch := self._take():
                 began = monotonic()
                 journal = self._journaled(batch)
                 records = [record for work in batch for record in work.records]
                 records += (record for written in journal.values() for record in written)
-                if await self._transactor.commit(records, self._positions(batch), ownership.membership):
+                owners = {work.assignment for work in batch}
+                claim = partial(self._intake.membership, [(owner.partition, owner.epoch) for owner in owners])
+                if await self._transactor.commit(records, self._positions(batch), claim):
                     for assignment, written in journal.items():
                         assignment.extent.committed(len(written))
                     self._committed(batch)
                     self._observe(monotonic() - began, len(records))
-                else:
+                else:  # should a partition be lost, that will be told in a moment
                     self._queue.extendleft(reversed(batch))
                     await asyncio.sleep(_PAUSE)
-            elif self._queue:  # a rebalance is under way: what is lost will be told in a moment
-                await asyncio.sleep(_PAUSE)
             if not self._queue:
                 self._some.clear()
 
-    def _take(self, owned: frozenset[tuple[int, int]]) -> list[Work]:
-        """The next batch; work of ended assignments is dropped, work not owned at this moment stays queued."""
+    def _take(self) -> list[Work]:
+        """The next batch; work of ended assignments is dropped."""
         batch: list[Work] = []
-        later: list[Work] = []
         records = size = 0
         queue = self._queue
         while queue and records < _MOST_RECORDS and size < _MOST_BYTES:
             work = queue.popleft()
-            assignment = work.assignment
-            if not assignment.alive:
-                if work.committed is not None:
-                    work.committed.cancel()
-            elif (assignment.partition, assignment.epoch) in owned:
+            if work.assignment.alive:
                 batch.append(work)
                 records += len(work.records) + 1
                 size += work.size
-            else:
-                later.append(work)
-        queue.extendleft(reversed(later))
+            elif work.committed is not None:
+                work.committed.cancel()
         return batch
 
     def _journaled(self, batch: Sequence[Work]) -> dict[Assignment, list[Outgoing]]:

@@ -13,13 +13,13 @@ from adapter.core.errors import Unavailable
 from adapter.core.journal import Source, read_mark
 from adapter.ports import (
     Checkpoint,
+    Claim,
     Intake,
     IntakeListener,
     JournalReader,
     JournalTail,
     Kept,
     Outgoing,
-    Ownership,
     Passing,
     Position,
     Registry,
@@ -48,7 +48,7 @@ class Transaction:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What an ownership carries for the broker: the generation, and what its taker owned."""
+    """What the broker looks at: the generation, and what its taker owned."""
 
     generation: int
     partitions: frozenset[int]
@@ -92,7 +92,7 @@ class Bus:
         return offset
 
     def rebalanced(self) -> None:
-        """A new generation: ownerships taken before are refused, those of expelled members for ever."""
+        """A new generation: memberships taken before are refused, those of expelled members for ever."""
         self.generation += 1
         for member in self._members:
             if not member.expelled:
@@ -243,11 +243,10 @@ class Member(Intake, Transactor, JournalReader):
         if self.owned and not self.dead:
             await self.revoke(*self.owned)
 
-    async def ownership(self) -> Ownership | None:
-        await self._alive()
-        if not self.owned:
+    def membership(self, epochs: Collection[tuple[int, int]]) -> Membership | None:
+        if not set(epochs) <= self.owned.items():
             return None
-        return Ownership(Membership(self.generation, frozenset(self.owned)), frozenset(self.owned.items()))
+        return Membership(self.generation, frozenset(self.owned))
 
     def start(self, partition: int, epoch: int, offset: int) -> None:
         if self.owned.get(partition) == epoch:
@@ -289,8 +288,11 @@ class Member(Intake, Transactor, JournalReader):
 
     # -- transactions and journal ------------------------------------------------------------------------------------
 
-    async def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], membership: object) -> bool:
+    async def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], claim: Claim) -> bool:
         await self._alive()
+        membership = claim()
+        if membership is None:
+            return False
         assert isinstance(membership, Membership)
         assert {p.partition for p in positions} <= membership.partitions, "an offset of a partition that is not owned"
         assert positions, "a transaction without an offset is not fenced"

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic
 from typing import Final
 
@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
-from adapter.ports import IntakeListener, Ownership
+from adapter.ports import IntakeListener
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.span import STEP, WAKE
 
@@ -93,16 +93,15 @@ class CommandConsumer:
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
 
-    # -- asked from the loop -----------------------------------------------------------------------------------------
+    # -- asked from other threads ------------------------------------------------------------------------------------
 
-    async def ownership(self) -> Ownership | None:
-        answer: asyncio.Future[Ownership | None] = self._loop.create_future()
-
-        def take() -> None:
-            self._loop.call_soon_threadsafe(_answer, answer, self._ownership())
-
-        self._requests.put(take)
-        return await answer
+    def membership(self, epochs: Collection[tuple[int, int]]) -> object | None:
+        answer: queue.SimpleQueue[object | None] = queue.SimpleQueue()
+        self._requests.put(lambda: answer.put(self._membership(epochs)))
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                return answer.get(timeout=WAKE)
+        return None
 
     def start(self, partition: int, epoch: int, offset: int) -> None:
         def begin() -> None:
@@ -236,11 +235,12 @@ class CommandConsumer:
                 if self._owned.get(partition) == epoch:
                     raise Stop(f"{self._topic} partition {partition}: {error.args[0].str()}") from error
 
-    def _ownership(self) -> Ownership | None:
+    def _membership(self, epochs: Collection[tuple[int, int]]) -> object | None:
         # Metadata of a consumer that is no member is accepted by the broker without any fencing: never use it.
-        if not self._owned or not self._consumer.memberid():
+        if not self._consumer.memberid() or any(self._owned.get(partition) != epoch for partition, epoch in epochs):
             return None
-        return Ownership(self._consumer.consumer_group_metadata(), frozenset(self._owned.items()))
+        metadata: object = self._consumer.consumer_group_metadata()
+        return metadata
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         new = {}
@@ -260,7 +260,7 @@ class CommandConsumer:
         if numbers:
             done = asyncio.run_coroutine_threadsafe(self._listener.revoked(numbers), self._loop)
             done.add_done_callback(lambda _: self._requests.put(lambda: None))
-            while not done.done():  # transactions still need their ownership meanwhile
+            while not done.done():  # transactions still need their membership meanwhile
                 self._requests.get()()
             self._forget(numbers)
             done.result()
@@ -305,8 +305,3 @@ def introduce(client: Mapping[str, str], topic: str, group: str) -> None:
             raise Unavailable(f"{topic}: {error.args[0].str()}") from error
     finally:
         consumer.close()
-
-
-def _answer(future: "asyncio.Future[Ownership | None]", ownership: Ownership | None) -> None:
-    if not future.done():
-        future.set_result(ownership)

@@ -18,7 +18,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from adapter.core.errors import Stop
-from adapter.ports import Outgoing, Position
+from adapter.ports import Claim, Outgoing, Position
 
 _STEP: Final = 5.0
 """Seconds one step of a transaction may take before it is asked again; steps can be resumed (KIP-447)."""
@@ -66,14 +66,15 @@ class TransactionalProducer:
         self._line = self._open_line()
         await self._line.ask(self._line.open)
 
-    async def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], membership: object) -> bool:
+    async def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], claim: Claim) -> bool:
         line = self._line
         assert line is not None, "it was opened"
-        asked = line.ask(lambda: line.commit(records, positions, membership))
-        while not (await asyncio.wait({asked}, timeout=_LOOK))[0]:
-            if line.stuck:
-                return await self._replace(line, positions)
-        return asked.result()
+        asked = line.ask(lambda: line.commit(records, positions, claim))
+        line.watch(asked)
+        try:
+            return await asked
+        except _Stuck:
+            return await self._replace(line, positions)
 
     async def close(self) -> None:
         if self._line is not None:
@@ -123,15 +124,19 @@ class _Line:
         self._jobs.put((answer, work))
         return answer
 
-    @property
-    def stuck(self) -> bool:
-        """Whether the library is silent for twice the time it was given.
+    def watch(self, answer: "asyncio.Future[bool]") -> None:
+        """Give up the wait for that answer with _Stuck if the library is silent for twice the time it was given.
 
         `send_offsets_to_transaction` waits for ever where the group's coordinator is gone
         (confluentinc/librdkafka#5456, #5511).
         """
+        if answer.done():
+            return
         asked_at = self._asked_at
-        return asked_at is not None and monotonic() - asked_at > 2 * _STEP
+        if asked_at is not None and monotonic() - asked_at > 2 * _STEP:
+            answer.set_exception(_Stuck())
+        else:
+            self._loop.call_later(_LOOK, self.watch, answer)
 
     def abandon(self) -> None:
         """Should the library come back one day, the thread ends without doing anything."""
@@ -163,9 +168,12 @@ class _Line:
         self._opened()
         return self._is_committed(self._offsets(positions)[0])
 
-    def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], membership: object) -> bool:
+    def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], claim: Claim) -> bool:
         assert positions, "a transaction without an offset is not fenced"
         producer = self._producer or self._opened()
+        membership = claim()
+        if membership is None:
+            return False
         offsets = self._offsets(positions)
         try:
             producer.begin_transaction()
@@ -270,6 +278,11 @@ _NO_COORDINATOR: Final = frozenset(
     }
 )
 _ASK_AGAIN: Final = 0.1
+
+
+class _Stuck(Exception):  # noqa: N818 -- it says what the line is
+    """The library does not come back."""
+
 
 _Job = tuple["asyncio.Future[bool]", Callable[[], bool]]
 

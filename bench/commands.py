@@ -321,7 +321,6 @@ class _Run:
                 "group.id": f"bench-{uuid.uuid4().hex}",
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
-                "fetch.wait.max.ms": 5,
             }
         )
         consumer.assign([TopicPartition(self.topics.events, number, 0) for number in range(self.topics.partitions)])

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from adapter.twin import certificates
 from tests.support import topics as topic_sets
-from tests.support.broker import Cluster
+from tests.support.broker import AS_SHIPPED, Cluster
 from tests.support.processes import Process, Processes
 from tests.support.topics import Topics
 from tests.support.wait import wait_until
@@ -154,7 +154,7 @@ def _kafka(folder: Path) -> Iterator[str]:
     if given := os.environ.get("TEST_KAFKA_BOOTSTRAP"):
         yield given
         return
-    with Cluster(folder) as cluster:
+    with Cluster(folder, flags=AS_SHIPPED) as cluster:
         yield cluster.bootstrap
 
 

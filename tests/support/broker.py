@@ -10,11 +10,11 @@ import subprocess
 import time
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -40,6 +40,16 @@ QUICK: Mapping[str, object] = {
     "transaction.state.log.num.partitions": 4,
 }
 """Unlike the defaults: topics are made by whoever needs them, groups form at once, a dead member is missed soon."""
+LEAN: Final = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Flags of a JVM that starts soon and takes little, but never gets fast."""
+AS_SHIPPED: Final = (
+    "-Xms1g",
+    "-Xmx1g",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+)
+"""Those of kafka-server-start.sh and kafka-run-class.sh."""
 
 
 @contextmanager
@@ -104,12 +114,14 @@ class Cluster:
         nodes: int = 1,
         properties: Mapping[str, object] | None = None,
         doors: Mapping[str, tuple[int, int]] | None = None,
+        flags: Sequence[str] = LEAN,
     ) -> None:
         self._java = downloads.java()
         self._classpath = f"{downloads.kafka_jars()}/*"
         self._folder = folder
         self._properties = dict(properties or {})
         self._doors = dict(doors or {})
+        self._flags = flags
         assert nodes == 1 or not self._doors, "each node would need doors of its own"
         self._ports = {node: free_port() for node in range(1, nodes + 1)}
         self._controllers = {node: free_port() for node in range(1, nodes + 1)}
@@ -210,10 +222,7 @@ class Cluster:
     def _jvm(self) -> list[str]:
         return [
             self._java,
-            "-Xms128m",
-            "-Xmx512m",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",  # starts sooner, and throughput is measured elsewhere
+            *self._flags,
             "-Dlog4j2.level=WARN",
             "-cp",
             self._classpath,

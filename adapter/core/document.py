@@ -69,7 +69,7 @@ def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None =
     if (
         text.count(b"=") > limits.attributes
         and (text.count(b'"') + text.count(b"'")) // 2 > limits.attributes
-        and sum(len(_VALUES.findall(tag)) for tag in _TAGS.findall(text)) > limits.attributes  # and not only in text
+        and _has_more_values(text, limits.attributes)
     ):
         raise Unreadable("too-many-attributes", f"more than {limits.attributes}")
     try:
@@ -148,8 +148,8 @@ def _parsed_aside(text: bytes) -> etree._Element:
 
 _SPACE: Final = b" \t\r\n"
 _PROLOG_ITEMS: Final = 16
-_TAGS: Final = re.compile(rb"""<[^/!?](?:[^>"']+|"[^"]*"|'[^']*')*""")
-_VALUES: Final = re.compile(rb"""=\s*["']""")
+_TAG: Final = re.compile(rb"<[^/!?]")
+_VALUE: Final = re.compile(rb"""[^<>"']*+(?:"[^"]*"|'[^']*')""")
 _DECLARED: Final = re.compile(rb"<\?xml\s[^>]*?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 
 _MARKS: Final = (
@@ -180,6 +180,21 @@ _SPOKEN: Final = {
 def _check_size(data: bytes, limits: Limits) -> None:
     if len(data) > limits.size:
         raise Unreadable("too-large", f"{len(data)} bytes, at most {limits.size} are admitted")
+
+
+def _has_more_values(text: bytes, most: int) -> bool:
+    """Whether the tags have; what looks like attributes between them is text."""
+    count = 0
+    tag = _TAG.search(text)
+    while tag is not None:
+        at = tag.end()
+        while (value := _VALUE.match(text, at)) is not None:
+            at = value.end()
+            count += 1
+            if count > most:
+                return True
+        tag = _TAG.search(text, at)
+    return False
 
 
 def _check_prolog(text: bytes) -> None:

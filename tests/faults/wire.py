@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from tests.support.listening import stop_listening
 from tests.support.ports import free_port
 
 T = TypeVar("T")
@@ -118,10 +119,7 @@ class Wire:
     async def _shut(self) -> None:
         if self._server is not None:
             server, self._server = self._server, None
-            for listening in server.sockets:
-                asyncio.get_running_loop().remove_reader(listening)
-            await asyncio.sleep(0)  # what was accepted gets its transport, which a closed server would leave without
-            server.close()
+            await stop_listening(server)
         self._cut_all()
 
     def _cut_all(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit, urlunsplit
 
+from tests.support.listening import stop_listening
 from tests.support.ports import free_port
 
 
@@ -19,7 +20,6 @@ class Door:
         self._port = free_port()
         self.url = urlunsplit(parts._replace(netloc=f"127.0.0.1:{self._port}"))
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -27,27 +27,26 @@ class Door:
 
     async def shut(self) -> None:
         if self._server is not None:
-            self._server.close()
-            self._server = None
-        for writer in self._writers:
-            writer.transport.abort()
+            server, self._server = self._server, None
+            await stop_listening(server)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            writer.transport.abort()
+            return
         task = asyncio.ensure_future(self._relay(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())  # also if it was cancelled before it began
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             up_reader, up_writer = await asyncio.open_connection(*self._behind)
         except OSError:
-            writer.transport.abort()
             return
-        both = {writer, up_writer}
-        self._writers |= both
 
         async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
             with suppress(OSError):
@@ -61,9 +60,7 @@ class Door:
         finally:
             for way in ways:
                 way.cancel()
-            self._writers -= both
-            for each in both:
-                each.transport.abort()
+            up_writer.transport.abort()
 
 
 @asynccontextmanager

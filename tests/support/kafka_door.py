@@ -13,6 +13,8 @@ from enum import IntEnum
 
 from confluent_kafka.admin import AdminClient
 
+from tests.support.listening import stop_listening
+
 
 class Api(IntEnum):
     """Keys of the requests that tests hold (https://kafka.apache.org/protocol)."""
@@ -58,12 +60,16 @@ class KafkaDoor:
     async def close(self) -> None:
         """Cuts all connections; what is held is never passed on."""
         if self._server is not None:
-            self._server.close()
+            server, self._server = self._server, None
+            await stop_listening(server)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            writer.transport.abort()
+            return
         task = asyncio.ensure_future(self._relay(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -79,10 +85,10 @@ class KafkaDoor:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            up_writer.transport.abort()  # first: whoever closes the door may cancel what follows
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)  # their ends are those of the connections
-            up_writer.transport.abort()
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: dict[int, Api]) -> None:
         while True:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
 from adapter.twin.certificates import Certificates
+from tests.support.listening import stop_listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,7 @@ async def supplier(script: Script, *, tls: ssl.SSLContext | None = None) -> Asyn
         task = loop.create_task(follow(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        task.add_done_callback(lambda _: None if writer.is_closing() else writer.transport.abort())  # never begun
 
     server = await loop.create_server(
         lambda: asyncio.StreamReaderProtocol(_CountingReader(limit=2**22), connected),
@@ -150,7 +152,7 @@ async def supplier(script: Script, *, tls: ssl.SSLContext | None = None) -> Asyn
     try:
         yield found
     finally:
-        server.close()
+        await stop_listening(server)
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -258,13 +260,14 @@ async def cutting(port: int, at: int, *, upwards: bool, reset: bool, armed: bool
         task = asyncio.get_running_loop().create_task(relay(reader, writer))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        task.add_done_callback(lambda _: None if writer.is_closing() else writer.transport.abort())  # never begun
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     cut.port = server.sockets[0].getsockname()[1]
     try:
         yield cut
     finally:
-        server.close()
+        await stop_listening(server)
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -76,7 +76,9 @@ time_t time(time_t *at) {
     return now.tv_sec;
 }
 
-/* The next slice of a wait until that time of the shifted clock; whether it is the last. */
+/* The next slice of a wait until that time of the shifted clock; whether it is the last. The others end as a waiter may
+ * be woken for nothing at any time (POSIX, pthread_cond_timedwait), and it looks again: to go on here instead would miss
+ * a signal that comes between two slices. */
 static int slice(const struct timespec *until, struct timespec *next) {
     int64_t now = real_now(), due = until->tv_sec * SECOND + until->tv_nsec - *ahead;
     *next = spec(due < now + SLICE ? (due > 0 ? due : 0) : now + SLICE);
@@ -87,19 +89,13 @@ int pthread_cond_timedwait(pthread_cond_t *restrict told, pthread_mutex_t *restr
                            const struct timespec *restrict until) {
     if (told->__data.__wrefs & BY_MONOTONIC)
         return real_wait(told, lock, until);
-    for (;;) {
-        struct timespec next;
-        int last = slice(until, &next), result = real_wait(told, lock, &next);
-        if (result != ETIMEDOUT || last)
-            return result;
-    }
+    struct timespec next;
+    int last = slice(until, &next), result = real_wait(told, lock, &next);
+    return result == ETIMEDOUT && !last ? 0 : result;
 }
 
 int cnd_timedwait(cnd_t *restrict told, mtx_t *restrict lock, const struct timespec *restrict until) {
-    for (;;) {
-        struct timespec next;
-        int last = slice(until, &next), result = real_cnd_wait(told, lock, &next);
-        if (result != thrd_timedout || last)
-            return result;
-    }
+    struct timespec next;
+    int last = slice(until, &next), result = real_cnd_wait(told, lock, &next);
+    return result == thrd_timedout && !last ? thrd_success : result;
 }

@@ -22,7 +22,7 @@ from adapter.core.errors import Stop
 from adapter.core.ticket import Ruling
 from adapter.core.ticket.fold import DECISION
 from adapter.settings import Bus, load
-from adapter.transport.kafka.client import Sender, Sent
+from adapter.transport.kafka.client import Sender, Sent, moment
 
 NAMESPACE: Final = UUID("0c6c6a5e-38a5-5a4e-a9a5-7d6b1d0a3f52")
 """Root of the ids of decisions: the same decision about the same doubt always has the same."""
@@ -88,12 +88,12 @@ _HEAD: Final = ("COMMAND", "OPERATION", "REFERENCE", "SENT", "ENDS BY ITSELF", "
 
 
 def _row(held: Held, now: datetime) -> tuple[str, ...]:
-    until = _moment(held.entry.until or held.entry.at)
+    until = moment(held.entry.until or held.entry.at)
     return (
         held.entry.command_id,
         held.operation.name,
         held.reference or held.key,
-        f"{wording.span(now - _moment(held.since))} ago",
+        f"{wording.span(now - moment(held.since))} ago",
         f"in {wording.span(until - now)}" if until > now else "now",
         str(held.parked) if held.parked else "",
     )
@@ -106,16 +106,12 @@ def _record(held: Held) -> dict[str, object]:
         "operation": held.operation.name,
         "key": held.key,
         "attempts": held.entry.attempt,
-        "sentAt": _moment(held.since).isoformat(),
-        "doubtUntil": None if until is None else _moment(until).isoformat(),
+        "sentAt": moment(held.since).isoformat(),
+        "doubtUntil": None if until is None else moment(until).isoformat(),
         "parkedBehind": held.parked,
         "partition": held.entry.source.partition if held.entry.source else None,
         "offset": held.entry.offset,
     }
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
 
 
 # -- settle ------------------------------------------------------------------------------------------------------------
@@ -174,7 +170,7 @@ def _held(bus: Client, command_id: str) -> Held:
 
 def _ticket(held: Held) -> str:
     """The ticket whose events the decision joins. Raises Stop where nobody would hear it."""
-    until = wording.moment(_moment(held.entry.until or held.entry.at))
+    until = wording.moment(moment(held.entry.until or held.entry.at))
     if held.reference is None:
         raise Stop(
             f"{held.entry.command_id}: {held.operation.name} is about an address and has no ticket; it ends by itself "

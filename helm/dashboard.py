@@ -14,7 +14,7 @@ from typing import Any, Final
 PLACE: Final = Path(__file__).parent / "fault-adapter" / "dashboards" / "fault-adapter.json"
 _SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 _ONLY: Final = 'namespace=~"$namespace"'
-_OURS: Final = "and on (instance) fault_adapter_build_info"
+_OURS: Final = "and on (namespace, instance) fault_adapter_build_info"
 _GREEN, _YELLOW, _RED = "green", "yellow", "red"
 _WIDTH: Final = 24
 
@@ -62,7 +62,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel(
             "Commands late",
-            {"": "fault_adapter:commands_late:ratio_rate1h"},
+            {"": f"max(fault_adapter:commands_late:ratio_rate1h{{{_ONLY}}})"},
             "percentunit",
             (0.01, 0.06),
             4,
@@ -70,7 +70,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel(
             "Notifications late",
-            {"": "fault_adapter:notifications_late:ratio_rate1h"},
+            {"": f"max(fault_adapter:notifications_late:ratio_rate1h{{{_ONLY}}})"},
             "percentunit",
             (0.01, 0.06),
             4,

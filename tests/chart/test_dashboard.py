@@ -56,6 +56,14 @@ def test_recorded_series_are_recorded(panels: list[dict[str, Any]]) -> None:
     assert set(re.findall(r"fault_adapter:[\w:]+", " ".join(_expressions(panels)))) <= recorded
 
 
+def test_every_series_is_of_the_chosen_namespaces(panels: list[dict[str, Any]]) -> None:
+    for expression in _expressions(panels):
+        of_ours = expression.removesuffix(" and on (namespace, instance) fault_adapter_build_info")
+        after = re.findall(r"\b(?:fault_adapter|process_)[\w:]+(.{0,25})", of_ours)
+        assert after
+        assert all(rest.startswith('{namespace=~"$namespace"') for rest in after), expression
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: Debian's prometheus")
 def test_every_expression_parses(panels: list[dict[str, Any]], tmp_path: Path) -> None:
     variables = {"$__rate_interval": "5m", "$__range": "3h", "$namespace": ".*"}

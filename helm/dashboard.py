@@ -116,7 +116,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel("Outcomes", {"{{outcome}}": _rate("outcomes_total", "outcome")}, "reqps"),
         Panel(
-            "From arrival to outcome",
+            "From record to outcome",
             {
                 "median {{operation}}": _quantile(0.5, "command_seconds", "operation"),
                 "99 % {{operation}}": _quantile(0.99, "command_seconds", "operation"),

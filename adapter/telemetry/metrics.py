@@ -107,8 +107,9 @@ CALL_SECONDS: Final = Metric(
 COMMAND_SECONDS: Final = Metric(
     "command_seconds",
     Kind.HISTOGRAM,
-    "Time from a command's arrival at the worker to the commit of its final outcome.",
-    "Far above the call's duration: commands wait in lanes (one busy ticket), for retries or for the breaker.",
+    "Time from the timestamp of a command's record to the commit of its final outcome.",
+    "Far above the call's duration: commands wait to be read (too few workers, or none for a while), in lanes (one "
+    "busy ticket), for retries or for the breaker.",
     labels=("operation",),
     unit="seconds",
     buckets=_COMMAND_SECONDS,

@@ -573,7 +573,7 @@ class _Turn:
                 self._a.repeated.pop(entry.command_id, None)
                 self._a.ending.discard(entry.command_id)
             name, outcome = task.subject.operation.name, kind(event)
-            seconds = time.monotonic() - item.received
+            seconds = max(0.0, self._now() - item.source.timestamp)
             self._c.metrics.count(m.OUTCOMES, name, outcome)
             if not isinstance(event, InDoubt):
                 self._c.metrics.operation(name).command_seconds.observe(seconds, self._exemplar())

@@ -34,6 +34,17 @@ def content(command: Command, **fields: Any) -> Command:
     return replace(command, record={**command.record, **fields})
 
 
+async def test_the_time_a_command_takes_is_counted_from_its_record_on(plant: Plant) -> None:
+    """It may have lain unread for long: else all would look well while the commands of an hour are caught up with."""
+    hand = plant.hire(0)
+    command = add("T-1")
+    plant.bus.put(command.key.encode(), plant.encode(command), at=time.time() - 300)
+    await plant.caught_up()
+    assert 300 <= hand.counted("command_seconds_sum", operation="AddFaultReport") < 360
+    (line,) = hand.lines.named("outcome")
+    assert 300 <= line["seconds"] < 360
+
+
 # -- repeats -----------------------------------------------------------------------------------------------------------
 
 

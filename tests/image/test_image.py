@@ -139,13 +139,13 @@ def estate(engine_: str) -> Iterator[Estate]:
         await_nodes(f"127.0.0.1:{port}", nodes=1, within=60)
         group.start(REGISTRY, environment={"QUARKUS_HTTP_PORT": str(registry)})
         started = Estate(group, port, registry, telemetry)
-        wait_until(lambda: _answers(f"{started.registry}/subjects"), within=60, what="the registry")
+        wait_until(lambda: _answers(f"{started.registry}/subjects"), within=180, what="the registry")
         yield started
         for name, role in started.roles.items():
             print(f"--- {name}\n{role.output()}")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_ticket_lives_from_its_report_to_its_end_and_every_role_stops_in_order(estate: Estate) -> None:
     estate.once("topics", "create")
     estate.once("schemas", "register")

@@ -337,6 +337,24 @@ def test_policies_open_the_ports_of_the_settings_alone() -> None:
 
 
 @needs_helm
+def test_policies_follow_the_settings_of_a_role() -> None:
+    values = _with("worker.settings.supplier.base_url", "http://twin:9999")
+    values["server"] = {"settings": {"server": {"allowed_networks": ["192.0.2.0/24"]}}}
+    values["projector"] = {"settings": {"kafka": {"bootstrap_servers": "other:9093"}}}
+    manifests = render(values)
+    worker, server, projector, test = (
+        find(manifests, "NetworkPolicy", f"adapter-{name}")["spec"]
+        for name in ("worker", "server", "projector", "test")
+    )
+    assert _ports(worker["egress"]) == {53, 9092, 8081, 9999}
+    assert _ports(projector["egress"]) == {53, 9093, 8081}
+    assert _ports(test["egress"]) >= {53, 9092, 9093, 8081, 9999}
+    assert {"ipBlock": {"cidr": "192.0.2.0/24"}} in [
+        peer for rule in server["ingress"] for peer in rule.get("from", [])
+    ]
+
+
+@needs_helm
 def test_the_setup_job_has_its_way_out_before_it_starts() -> None:
     """Hooks come before everything else of a release; where all is denied by default it would reach nothing."""
     manifests = render(MINIMAL)

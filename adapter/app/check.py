@@ -375,6 +375,7 @@ async def _transaction(settings: Bus, client: Mapping[str, str]) -> Line:
         timeout=settings.kafka.transaction_timeout,
         max_message_bytes=settings.topics.max_message_bytes,
         report=lambda _: None,
+        waits=lambda _, _seconds: None,
     )
     try:
         async with asyncio.timeout(LIMIT):

@@ -20,6 +20,7 @@ from adapter.app.start import (
     open_registry,
     transactions_observer,
     until_available,
+    waits,
 )
 from adapter.core.avro import UnknownFields
 from adapter.core.avro.decoders import Decoders
@@ -108,6 +109,7 @@ async def projector(
             timeout=settings.kafka.transaction_timeout,
             max_message_bytes=settings.topics.max_message_bytes,
             report=lambda why: not_committed(why, log, metrics),
+            waits=lambda why, seconds: waits(why, seconds, log),
         )
         stack.push_async_callback(transactor.close)
         await transactor.open()

@@ -232,3 +232,8 @@ def not_committed(why: str, log: Log, metrics: Metrics) -> None:
     """A transaction came to nothing: it is counted, and what was in it is sent again."""
     metrics.count(m.TRANSACTIONS, "aborted")
     log.warning("transaction not committed", reason=why)
+
+
+def waits(why: str, seconds: float, log: Log) -> None:
+    """A transaction waits for Kafka, and has done so for that long."""
+    log.warning("transaction waits", reason=why, seconds=round(seconds, 1))

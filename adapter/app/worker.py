@@ -22,6 +22,7 @@ from adapter.app.start import (
     traced,
     transactions_observer,
     until_available,
+    waits,
 )
 from adapter.catalogue import Catalogue
 from adapter.core.avro import UnknownFields
@@ -126,6 +127,7 @@ async def worker(
             timeout=settings.kafka.transaction_timeout,
             max_message_bytes=settings.topics.max_message_bytes,
             report=lambda why: not_committed(why, log, metrics),
+            waits=lambda why, seconds: waits(why, seconds, log),
         )
         stack.push_async_callback(transactor.close)
         await transactor.open()

@@ -9,8 +9,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from adapter.core.errors import Unavailable
 from adapter.ports import Kept, Standing
-from adapter.transport.kafka.consumer import introduce
 from adapter.transport.kafka.tickets import KafkaTickets
+from tests.support.groups import introduced
 from tests.support.ports import free_port
 from tests.support.topics import Topics
 from tests.support.wait import eventually
@@ -19,14 +19,7 @@ from tests.support.wait import eventually
 @pytest.fixture
 async def log(kafka: str, topics: Topics) -> AsyncIterator[KafkaTickets]:
     """Of a group that has been introduced."""
-
-    async def introduced() -> bool:
-        with suppress(Unavailable):
-            await asyncio.to_thread(introduce, {"bootstrap.servers": kafka}, topics.events, topics.prefix)
-            return True
-        return False
-
-    await eventually(introduced, what="a group with offsets")
+    await introduced(kafka, topics.events, topics.prefix)
     reader = KafkaTickets(
         client={"bootstrap.servers": kafka}, events=topics.events, tickets=topics.tickets, group=topics.prefix
     )

@@ -12,6 +12,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -24,12 +25,15 @@ _STEP: Final = 5.0
 """Seconds one step of a transaction may take before it is asked again; steps can be resumed (KIP-447)."""
 _LOOK: Final = 1.0
 """Seconds between two looks whether the library is stuck."""
+_LONG: Final = 10.0
+"""Seconds after which it is told, again and again, that a step waits for Kafka."""
 
 
 class TransactionalProducer:
     """`ports.Transactor`. One transaction at a time, in the order of the calls.
 
-    `report` hears why a transaction was not committed, as a short text without record contents.
+    `report` hears why a transaction was not committed, as a short text without record contents; `waits` hears what a
+    step waits for and how many seconds it has.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class TransactionalProducer:
         timeout: timedelta,
         max_message_bytes: int,
         report: Callable[[str], None],
+        waits: Callable[[str, float], None],
     ) -> None:
         milliseconds = timeout // timedelta(milliseconds=1)
         conf: dict[str, Any] = {
@@ -56,7 +61,13 @@ class TransactionalProducer:
             "delivery.report.only.error": True,
         }
         self._open_line: Callable[[], _Line] = lambda: _Line(
-            conf, client=client, commands=commands, group=group, report=report, loop=asyncio.get_running_loop()
+            conf,
+            client=client,
+            commands=commands,
+            group=group,
+            report=report,
+            waits=waits,
+            loop=asyncio.get_running_loop(),
         )
         self._report = report
         self._line: _Line | None = None
@@ -69,23 +80,22 @@ class TransactionalProducer:
     async def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], claim: Claim) -> bool:
         line = self._line
         assert line is not None, "it was opened"
-        asked = line.ask(lambda: line.commit(records, positions, claim))
-        line.watch(asked)
-        try:
-            return await asked
-        except _Stuck:
-            return await self._replace(line, positions)
+        asked = line.ask(partial(line.commit, records, positions, claim))
+        while True:
+            line.watch(asked)
+            try:
+                return await asked
+            except _Stuck:
+                self._report(
+                    f"the client library does not return from a step of {_STEP:g} s; another producer takes over"
+                )
+                line.abandon()
+                line = self._line = self._open_line()
+                asked = line.ask(partial(line.succeed, positions))
 
     async def close(self) -> None:
         if self._line is not None:
             await asyncio.to_thread(self._line.close)
-
-    async def _replace(self, line: "_Line", positions: Sequence[Position]) -> bool:
-        """Leave a line whose thread does not come back; whether its transaction was committed all the same."""
-        self._report(f"the client library does not return from a step of {_STEP:g} s; another producer takes over")
-        line.abandon()
-        successor = self._line = self._open_line()
-        return await successor.ask(lambda: successor.succeed(positions))
 
 
 class _Line:
@@ -99,6 +109,7 @@ class _Line:
         commands: str,
         group: str,
         report: Callable[[str], None],
+        waits: Callable[[str, float], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._conf = conf
@@ -106,6 +117,7 @@ class _Line:
         self._commands = commands
         self._group = group
         self._report = report
+        self._waits = waits
         self._loop = loop
         self._producer: Producer | None = None
         self._closed = False
@@ -250,6 +262,7 @@ class _Line:
 
     def _persist(self, step: Callable[[], list[TopicPartition] | None]) -> list[TopicPartition]:
         """Ask until it is done or decided: a time-out of a step says nothing, it goes on when asked again."""
+        began = told_at = monotonic()
         while True:
             self._asked_at = monotonic()
             try:
@@ -265,6 +278,9 @@ class _Line:
                     ):
                         raise Stop(f"Kafka refuses us: {error.str()}") from failure
                     raise
+                if monotonic() - told_at >= _LONG:
+                    told_at = monotonic()
+                    self._waits(error.str(), told_at - began)
             finally:
                 self._asked_at = None
 

@@ -36,8 +36,8 @@ _TICK: Final = 1.0
 """Seconds between two looks at what is due."""
 _CHECK: Final = 30.0
 """Seconds between two looks at the topics: a partition count that changes moves keys, and stops the intake."""
-_PAUSE: Final = 0.05
-"""Seconds before a transaction is tried again."""
+_REFUSED: Final = Backoff(first=0.1, longest=0.5)
+"""Before a transaction is tried again."""
 _AGAIN: Final = Backoff(first=0.2, longest=5.0)
 _QUEUED: Final = 4000
 """Events of all partitions that may wait in memory before partitions are paused."""
@@ -287,6 +287,7 @@ class Projector(IntakeListener):
 
     async def _commit(self, batches: list[Batch]) -> None:
         """Commit those whose partition is ours."""
+        refused = 0
         while batches := [batch for batch in batches if batch.partition.alive]:
             self._count += 1
             name = f"{self._life}-{self._count}"
@@ -298,7 +299,8 @@ class Projector(IntakeListener):
                 self._w.observe(time.monotonic() - began, len(records))
                 await asyncio.gather(*(self._committed(batch, name) for batch in batches))
                 return
-            await asyncio.sleep(_PAUSE)  # should a partition be lost, that will be told in a moment
+            refused += 1  # should a partition be lost, that will be told in a moment
+            await asyncio.sleep(_REFUSED.delay(refused, random.random()))  # noqa: S311 -- jitter
 
     async def _committed(self, batch: Batch, name: str) -> None:
         partition = batch.partition

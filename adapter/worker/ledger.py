@@ -5,6 +5,7 @@ at that moment; work of those that were lost is abandoned. What failed without a
 """
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,15 @@ from typing import Final
 from uuid import uuid4
 
 from adapter.core.journal import Entry, Mark
+from adapter.core.retry import Backoff
 from adapter.ports import Intake, Outgoing, Position, Transactor
 from adapter.worker.assignment import Assignment
 
 _MOST_RECORDS: Final = 4000
 _MOST_BYTES: Final = 8 * 1024 * 1024
 """Limits of one transaction, so that it ends well within `transaction.timeout.ms`."""
-_PAUSE: Final = 0.05
-"""Seconds before a transaction is tried again."""
+_REFUSED: Final = Backoff(first=0.1, longest=0.5)
+"""Before a transaction is tried again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +83,7 @@ class Ledger:
 
     async def run(self) -> None:
         """Commit for ever."""
+        refused = 0
         while True:
             await self._some.wait()
             if batch := self._take():
@@ -95,9 +98,11 @@ class Ledger:
                         assignment.extent.committed(len(written))
                     self._committed(batch)
                     self._observe(monotonic() - began, len(records))
+                    refused = 0
                 else:  # should a partition be lost, that will be told in a moment
                     self._queue.extendleft(reversed(batch))
-                    await asyncio.sleep(_PAUSE)
+                    refused += 1
+                    await asyncio.sleep(_REFUSED.delay(refused, random.random()))  # noqa: S311 -- jitter
             if not self._queue:
                 self._some.clear()
 

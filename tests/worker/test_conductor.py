@@ -352,7 +352,7 @@ async def test_a_resident_that_cannot_be_read_any_more_is_a_dead_letter(plant: P
 
 
 async def test_a_doubt_holds_its_lane_alone_and_is_settled_at_the_limit(plant: Plant) -> None:
-    plant.hire(0, limits=Bounded(doubt=1.0))
+    plant.hire(0, limits=Bounded(doubt=4.0))
     plant.desk.answers = lambda call: silent(call) if call.operation == "AddFaultReport" else accepted(call)
     held, behind, other = add("T-1"), amend("T-1"), query("T-2")
     plant.send(held, behind, other)

@@ -304,8 +304,7 @@ async def _kafka(settings: Bus, role: Role) -> AsyncIterator[Line]:
 def _topic(name: str, have: Found | None, unlike: Sequence[Difference], lacking: frozenset[str]) -> Iterator[Line]:
     for difference in unlike:
         verdict = Verdict.FAILED if difference.vital else Verdict.WARNING
-        fix = "adapter topics create" if have is None else "kafka-configs.sh --alter, or the setting"
-        yield Line(name, verdict, difference.text, fix)
+        yield Line(name, verdict, difference.text, difference.fix)
     if lacking:
         said = f"no right to {' and '.join(sorted(lacking)).lower()}"
         yield Line(name, Verdict.FAILED, said, "kafka-acls.sh --add for the user we log in as")

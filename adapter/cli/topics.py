@@ -38,7 +38,7 @@ def _run(arguments: argparse.Namespace) -> Exit:
         made = {topic.name for topic in missing}
     left = list(differences([topic for topic in wants if topic.name not in made], found))
     for topic in wants:
-        _show(topic, [d.text for d in left if d.topic == topic.name], made=topic.name in made)
+        _show(topic, [f"{d.text} -> {d.fix}" for d in left if d.topic == topic.name], made=topic.name in made)
     return Exit.DIFFERENT if left else Exit.DONE
 
 

@@ -202,8 +202,16 @@ def test_the_minimal_example_starts_a_worker() -> None:
         ("settings.registry.url", "https://user:word@registry", "/settings/registry/url"),
         ("settings.telemetry.host", "127.0.0.1", "settings: telemetry.host is 127.0.0.1, where no probe"),
         ("server.settings.server.host", "::1", "settings: server.host is ::1, where no"),
-        ("settings.server.spool.path", "/tmp/spool.db", "settings: server.spool.path is the chart's to set: server.spool"),
-        ("settings.projector.store", "/tmp/tickets", "settings: projector.store is the chart's to set: projector.store"),
+        (
+            "settings.server.spool.path",
+            "/tmp/spool.db",
+            "settings: server.spool.path is the chart's to set: server.spool",
+        ),
+        (
+            "settings.projector.store",
+            "/tmp/tickets",
+            "settings: projector.store is the chart's to set: projector.store",
+        ),
         (
             "worker",
             {"tls": {"secret": "ours"}, "settings": {"supplier": {"tls": {"key": "/some/key"}}}},

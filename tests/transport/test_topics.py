@@ -88,6 +88,19 @@ def test_partitions_and_copies_are_told_with_both_numbers() -> None:
     ]
 
 
+def test_what_to_do_about_it_is_told_by_the_tool_that_can_do_it() -> None:
+    want = by_name(Topics(partitions=8))["fault.tickets"]
+    config = {**(as_wanted(want).config or {}), "cleanup.policy": "delete"}
+    found = replace(as_wanted(want), partitions=6, replication_factor=1, config=config)
+    partitions, copies, cleanup = (d.fix for d in differences([want], {want.name: found}))
+    assert partitions.startswith("ADAPTER_TOPICS__PARTITIONS=6")
+    assert "before there are commands" in partitions
+    assert copies == "kafka-reassign-partitions.sh, or ADAPTER_TOPICS__REPLICATION_FACTOR=1"
+    assert cleanup == "kafka-configs.sh --alter --add-config cleanup.policy=compact"
+    (missing,) = differences([want], {})
+    assert missing.fix == "adapter topics create"
+
+
 def test_configuration_the_cluster_does_not_tell_is_not_guessed_at() -> None:
     want = by_name(Topics())["fault.events"]
     assert texts(want, replace(as_wanted(want), config=None)) == []

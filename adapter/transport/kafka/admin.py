@@ -21,6 +21,10 @@ from confluent_kafka.cimpl import NewTopic
 from adapter.core.errors import Stop, Unavailable
 from adapter.settings import Topics
 
+_SETTING: Final = "ADAPTER_TOPICS__"
+_SETTINGS: Final = {"retention.ms": "RETENTION__…", "max.message.bytes": "MAX_MESSAGE_BYTES"}
+"""By the configuration that follows them."""
+
 
 class Wish(StrEnum):
     """How a value that exists is compared with the one that is wanted."""
@@ -64,10 +68,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`vital`: as long as it is so, a promise does not hold or the adapter does not start."""
+    """`fix`: what to do about it. `vital`: till then a promise does not hold, or the adapter does not start."""
 
     topic: str
     text: str
+    fix: str
     vital: bool
 
     def __str__(self) -> str:
@@ -113,22 +118,26 @@ def differences(wants: Iterable[Wanted], found: Mapping[str, Found]) -> Iterator
     for want in wants:
         have = found.get(want.name)
         if have is None:
-            yield Difference(want.name, "is missing", vital=True)
+            yield Difference(want.name, "is missing", "adapter topics create", vital=True)
             continue
         if want.keyed and have.partitions != want.partitions:
             text = f"has {have.partitions} partitions, wanted are {want.partitions}"
-            yield Difference(want.name, text, vital=True)
+            fix = (
+                f"{_SETTING}PARTITIONS={have.partitions}, or a new topic before there are commands: later it moves keys"
+            )
+            yield Difference(want.name, text, fix, vital=True)
         if have.replication_factor < want.replication_factor:
             text = f"has {have.replication_factor} copies of each partition, wanted are {want.replication_factor}"
-            yield Difference(want.name, text, vital=False)
+            fix = f"kafka-reassign-partitions.sh, or {_SETTING}REPLICATION_FACTOR={have.replication_factor}"
+            yield Difference(want.name, text, fix, vital=False)
         for config in want.config:
             value = None if have.config is None else have.config.get(config.name)
             if value is not None and not _granted(config, value):
-                yield Difference(
-                    want.name,
-                    f"{config.name} is {value}, wanted is {config.wish} {config.value}".replace("exactly ", ""),
-                    config.vital,
-                )
+                text = f"{config.name} is {value}, wanted is {config.wish} {config.value}".replace("exactly ", "")
+                fix = f"kafka-configs.sh --alter --add-config {config.name}={config.value}"
+                if config.name in _SETTINGS:
+                    fix += f", or {_SETTING}{_SETTINGS[config.name]}"
+                yield Difference(want.name, text, fix, config.vital)
 
 
 class Admin:

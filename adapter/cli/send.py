@@ -69,8 +69,9 @@ def _run(arguments: argparse.Namespace) -> Exit:
         outcomes = Outcomes(bus, {c.command_id for c in commands} - failed)
         outcomes.follow(follower.read(time.monotonic() + timeout))
     sys.stderr.writelines(
-        f"adapter: {command_id}: no final outcome within {arguments.timeout}; adapter stuck shows what waits, and a "
-        "commandId that was there before has no second outcome\n"
+        f"adapter: {command_id}: no final outcome within {arguments.timeout}; adapter stuck shows what waits; a "
+        "commandId that was there before has no second outcome, and with other content it ends on "
+        f"{bus.topics.dead_letters}\n"
         for command_id in sorted(outcomes.pending)
     )
     if failed:

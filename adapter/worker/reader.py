@@ -100,7 +100,7 @@ def _filled(value: Any) -> Any:
 
 def _key_problems(key: bytes | None, field: str, named: str) -> list[Problem]:
     if key is None:
-        return [Problem("", f"the record has no key; it must be the {field}")]
+        return [Problem(field, "the record has no key; it must be this value")]
     try:
         same = key.decode() in (named, named.strip())
     except UnicodeDecodeError:

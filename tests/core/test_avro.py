@@ -265,6 +265,7 @@ def test_a_record_that_is_not_ours(name: str) -> None:
     with pytest.raises(Undecodable) as refused:
         Decoder(text_of(*FIELDS, name=name), [THING])
     assert refused.value.reason == "unknown-record"
+    assert refused.value.detail == f"{name} is none of x.Thing"
 
 
 def test_the_same_schema_in_another_spelling_reads_the_same() -> None:
@@ -387,6 +388,37 @@ def test_what_means_something_else_to_our_schema_is_unresolvable_and_named(
     assert (refused.value.reason, refused.value.detail) == ("unresolvable", detail)
 
 
+@pytest.mark.parametrize(
+    ("changes", "written", "detail"),
+    [
+        ({}, {"at": 1_769_860_800_005_000}, "Thing.at: is a time beyond the years 1 to 9999"),
+        ({}, {"at": 0, "day": 2**31 - 1}, "Thing.day: is a date beyond the years 1 to 9999"),
+        (
+            {
+                "notes": {
+                    "type": "array",
+                    "items": {**NOTE, "fields": [*NOTE["fields"], {"name": "due", "type": ["null", TIME]}]},
+                }
+            },
+            {"at": 0, "notes": [{"text": "a", "due": None}, {"text": "b", "due": 2**62}]},
+            "Thing.notes[1].due: is a time beyond the years 1 to 9999",
+        ),
+    ],
+)
+def test_a_time_beyond_the_calendar_is_malformed_and_its_field_named(
+    changes: dict[str, Any], written: dict[str, Any], detail: str
+) -> None:
+    """As of a producer that takes microseconds, or nanoseconds, for milliseconds."""
+    writer = THING
+    for name, kind in changes.items():
+        writer = changed(name, type=kind)
+    sink = io.BytesIO()
+    fastavro.schemaless_writer(sink, writer.parsed, MINIMAL | written)
+    with pytest.raises(Undecodable) as refused:
+        Decoder(writer.text, [THING]).decode(sink.getvalue())
+    assert (refused.value.reason, refused.value.detail) == ("malformed", detail)
+
+
 # -- compatibility
 
 
@@ -485,7 +517,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         "count: beyond int",
         "size: is not a whole number",
         "done: is not true or false",
-        "colour: not one of RED, GREEN, UNKNOWN",
+        "colour: not one of RED, GREEN",
         "notes[1].text: is required",
         "notes[1].by: is not a text",
         "notes[1].txt: unknown field, is it text?",

@@ -158,7 +158,7 @@ def test_how_values_are_written(kind: str, avro: Any, value: Any, text: str) -> 
         ("xs:string", "string", "\uffff", "has a character XML cannot carry (U+FFFF)"),
         ("xs:int", "long", 2**31, "greater than 2147483647"),
         ("xs:int", "long", -(2**31) - 1, "less than -2147483648"),
-        ("kind", kind_enum("IMPAIRED_SERVICE", "R_D", "UNKNOWN"), "UNKNOWN", "not a known value"),
+        ("kind", kind_enum("IMPAIRED_SERVICE", "R_D", "UNKNOWN"), "UNKNOWN", "not one of IMPAIRED_SERVICE, R_D"),
     ],
 )
 def test_what_is_refused_and_in_which_words(kind: str, avro: Any, value: Any, words: str) -> None:

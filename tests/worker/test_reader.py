@@ -72,7 +72,9 @@ async def test_white_space_around_a_reference_is_none_of_its_timeline(plant: Pla
 
 async def test_without_a_key_the_outcome_still_finds_its_timeline(plant: Plant, reader: Reader) -> None:
     task = await reader.read(source(plant.encode(add("T-1")), None))
-    assert [str(problem) for problem in task.problems] == ["the record has no key; it must be the buyerFaultReference"]
+    assert [str(problem) for problem in task.problems] == [
+        "buyerFaultReference: the record has no key; it must be this value"
+    ]
     assert task.subject.key == b"T-1"
 
 

@@ -1,6 +1,7 @@
 """Records to and from bytes: the Confluent wire format, decoding with resolution, strict encoding."""
 
 import io
+import json
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -99,9 +100,10 @@ class Decoder:
         except ValueError as error:
             raise Undecodable("bad-schema", str(error)) from None
         if writer.fullname not in own:
-            raise Undecodable("unknown-record", f"{writer.fullname[:200]} is not taken here")
+            raise Undecodable("unknown-record", f"{writer.fullname[:200]} is none of {', '.join(own)}")
         ours = own[writer.fullname]
         self.name = ours.name
+        self._written = writer
         self._writer = writer.parsed
         self._reader = None if writer.text == ours.text else ours.parsed
         breaches = [] if self._reader is None else compatibility(ours, writer)
@@ -132,13 +134,28 @@ class Decoder:
         except _RESOLUTION:
             raise
         except OverflowError:
-            raise Undecodable("malformed", "a time or date beyond the years 1 to 9999") from None
+            raise Undecodable("malformed", self._beyond(payload)) from None
         except Exception as error:  # noqa: BLE001 -- fastavro documents none: IndexError, OverflowError, Unicode…
             raise Undecodable("malformed", f"not what its schema says ({type(error).__name__})") from None
         if source.tell() != len(payload):
             raise Undecodable("malformed", f"{len(payload) - source.tell()} bytes too many")
         assert isinstance(record, dict)
         return record
+
+    def _beyond(self, payload: bytes) -> str:
+        """The path of the time that no calendar has, which fastavro does not tell: found by reading bare numbers."""
+        bare = Schema.parse(json.dumps(json.loads(self._written.text, object_hook=_without_logical_types)))
+        try:
+            _fitter(self._written.record, bare.record)(fastavro.schemaless_reader(io.BytesIO(payload), bare.parsed))
+        except _Misfit as misfit:
+            return misfit.where(self.name)[:_DETAIL_LIMIT]
+        except ValueError:  # a type that is none of our schemas', such as a decimal
+            pass
+        return "a time or date beyond the years 1 to 9999"
+
+
+def _without_logical_types(schema: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in schema.items() if name != "logicalType"}
 
 
 class Encoder:

@@ -56,10 +56,11 @@ def _read(kind: Type, value: Any, path: str, problems: list[Problem]) -> Any:  #
             return [_read(items, each, f"{path}[{place}]", problems) for place, each in enumerate(value)]
         case Map(values), dict():
             return {key: _read(values, each, f"{path}.{key}", problems) for key, each in value.items()}
-        case Enum(_, symbols, _), str():
+        case Enum(_, symbols, default), str():
             if value in symbols:
                 return value
-            problems.append(Problem(path, f"not one of {', '.join(symbols)}"))
+            # The default is what readers take for a symbol they do not know, nothing to be written.
+            problems.append(Problem(path, f"not one of {', '.join(each for each in symbols if each != default)}"))
             return None
         case Primitive("long", "timestamp-millis"), str():
             return _parsed(_time, value, path, "not a time with zone such as 2026-01-31T12:00:00Z", problems)

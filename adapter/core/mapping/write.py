@@ -268,11 +268,12 @@ def _text(leaf: Leaf, opening: str, closing: str) -> _Value:
 
 def _enum(values: Mapping[str, str], opening: str, closing: str) -> _Value:
     texts = {name: f"{opening}{value}{closing}" for name, value in values.items()}
+    what = f"not one of {', '.join(texts)}"
 
     def write(value: Any, _: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
         text = texts.get(value)
         if text is None:
-            problems.append(("", "not a known value"))
+            problems.append(("", what))
         else:
             out.append(text)
 

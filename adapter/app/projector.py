@@ -15,8 +15,10 @@ from adapter.app.start import (
     Partitions,
     before,
     encoders,
+    kept_back,
     membership,
     not_committed,
+    offset_patience,
     open_registry,
     transactions_observer,
     until_available,
@@ -96,7 +98,14 @@ async def projector(
         written = known.events[WARNING]
         ticket = known.tickets["Ticket"]
         encoding = await encoders(settings, registry, log, {names.events: [written], names.tickets: [ticket]})
-        tickets = KafkaTickets(client=client, events=names.events, tickets=names.tickets, group=ours.group_id)
+        tickets = KafkaTickets(
+            client=client,
+            events=names.events,
+            tickets=names.tickets,
+            group=ours.group_id,
+            patience=offset_patience(settings.kafka),
+            kept_back=lambda partition, seconds: kept_back(partition, seconds, log),
+        )
         stack.push_async_callback(tickets.close)
         await until_available("Kafka", lambda: asyncio.to_thread(introduce, client, names.events, ours.group_id), log)
         stores = _stores(ours.store, log)

@@ -28,6 +28,8 @@ _CLOSING: Final = 2.0
 """Seconds beyond the time limit of the flows in which clients are closed; one whose cluster is away takes longer."""
 _REJOIN: Final = timedelta(seconds=5)
 """Time to join a group again once partitions are given back, on a busy machine."""
+_LIMITS_LOOKED_AT: Final = timedelta(seconds=10)
+"""Between two looks of a transaction coordinator at time limits, where nobody has set that."""
 
 
 def misnamed(settings: Receiving) -> list[str]:
@@ -106,6 +108,13 @@ def membership(kafka: Kafka, group: str, *, giving_back: timedelta) -> dict[str,
         member["partition.assignment.strategy"] = "cooperative-sticky"
         member["session.timeout.ms"] = str(kafka.session_timeout // timedelta(milliseconds=1))
     return member
+
+
+def offset_patience(kafka: Kafka) -> timedelta:
+    """How long a transaction of a lost owner can keep an offset back: its time limit, the coordinator's next look at
+    those that are over theirs (`transaction.abort.timed.out.transaction.cleanup.interval.ms`), and as long again.
+    """
+    return 2 * (kafka.transaction_timeout + _LIMITS_LOOKED_AT)
 
 
 def missing_topics(counts: Mapping[str, int], needed: Iterable[str]) -> None:
@@ -237,3 +246,8 @@ def not_committed(why: str, log: Log, metrics: Metrics) -> None:
 def waits(why: str, seconds: float, log: Log) -> None:
     """A transaction waits for Kafka, and has done so for that long."""
     log.warning("transaction waits", reason=why, seconds=round(seconds, 1))
+
+
+def kept_back(partition: int, seconds: float, log: Log) -> None:
+    """Kafka does not say where that partition stands, and has not for so long."""
+    log.warning("committed offset kept back", partition=partition, seconds=round(seconds, 1))

@@ -15,9 +15,11 @@ from adapter.app.start import (
     Partitions,
     before,
     encoders,
+    kept_back,
     load_catalogue,
     membership,
     not_committed,
+    offset_patience,
     open_registry,
     traced,
     transactions_observer,
@@ -115,6 +117,8 @@ async def worker(
             journal=names.journal,
             group=group,
             memory=True,
+            patience=offset_patience(settings.kafka),
+            kept_back=lambda partition, seconds: kept_back(partition, seconds, log),
         )
         stack.push_async_callback(journal.close)
         identity = await until_available("Kafka", journal.identity, log)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from adapter.cli.bus import Client
@@ -80,6 +81,8 @@ async def _tails(bus: Client, count: int) -> list[JournalTail]:
         journal=topics.journal,
         group=settings.group_id,
         memory=False,
+        patience=timedelta(),
+        kept_back=lambda _, _seconds: None,
     )
     try:
         return await asyncio.gather(*(_tail(reader, number) for number in range(count)))

@@ -214,9 +214,16 @@ def bodies(bootstrap: str, topic: str) -> list[bytes]:
 
 
 def committed(bootstrap: str, topic: str, group: str) -> tuple[dict[int, int], dict[int, int]]:
-    """Committed offsets of the group and ends of the topic, by partition."""
+    """Committed offsets of the group and ends of the topic, by partition. Transactions that are not decided are not
+    waited for: a coordinator that was killed may have lost their ends."""
     consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "log_level": 0}
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_uncommitted",
+            "log_level": 0,
+        }
     )
     try:
         partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -20,11 +22,21 @@ from tests.support.wait import eventually
 async def log(kafka: str, topics: Topics) -> AsyncIterator[KafkaTickets]:
     """Of a group that has been introduced."""
     await introduced(kafka, topics.events, topics.prefix)
-    reader = KafkaTickets(
-        client={"bootstrap.servers": kafka}, events=topics.events, tickets=topics.tickets, group=topics.prefix
-    )
+    reader = tickets_of(kafka, topics)
     yield reader
     await reader.close()
+
+
+def tickets_of(kafka: str, topics: Topics, **other: Any) -> KafkaTickets:
+    whole: dict[str, Any] = {
+        "client": {"bootstrap.servers": kafka},
+        "events": topics.events,
+        "tickets": topics.tickets,
+        "group": topics.prefix,
+        "patience": timedelta(minutes=1),
+        "kept_back": lambda _partition, _seconds: None,
+    }
+    return KafkaTickets(**whole | other)
 
 
 def transactional(kafka: str, topics: Topics, name: str = "a", *, timeout: int = 60_000) -> Producer:
@@ -77,9 +89,7 @@ async def test_a_group_that_has_been_introduced_stands_at_the_first_event(log: K
 
 
 async def test_a_coordinator_that_knows_of_no_offset_is_asked_again_later(kafka: str, topics: Topics) -> None:
-    log = KafkaTickets(
-        client={"bootstrap.servers": kafka}, events=topics.events, tickets=topics.tickets, group=f"{topics.prefix}-new"
-    )
+    log = tickets_of(kafka, topics, group=f"{topics.prefix}-new")
     with pytest.raises(Unavailable, match=r"no committed offset|answer|leader"):
         await log.standing(0)
     await log.close()
@@ -154,12 +164,8 @@ async def test_reading_ends_when_it_is_not_wanted_any_more(kafka: str, topics: T
 
 
 async def test_the_identity_is_that_of_both_topics_and_the_group(kafka: str, topics: Topics, log: KafkaTickets) -> None:
-    other = KafkaTickets(
-        client={"bootstrap.servers": kafka}, events=topics.events, tickets=topics.journal, group=topics.prefix
-    )
-    third = KafkaTickets(
-        client={"bootstrap.servers": kafka}, events=topics.events, tickets=topics.tickets, group="another"
-    )
+    other = tickets_of(kafka, topics, tickets=topics.journal)
+    third = tickets_of(kafka, topics, group="another")
     identities = {await each.identity() for each in (log, other, third)}
     assert len(identities) == 3
     assert await log.identity() in identities
@@ -169,7 +175,12 @@ async def test_the_identity_is_that_of_both_topics_and_the_group(kafka: str, top
 
 async def test_a_cluster_that_does_not_answer_is_unavailable() -> None:
     log = KafkaTickets(
-        client={"bootstrap.servers": f"127.0.0.1:{free_port()}", "log_level": "0"}, events="e", tickets="t", group="g"
+        client={"bootstrap.servers": f"127.0.0.1:{free_port()}", "log_level": "0"},
+        events="e",
+        tickets="t",
+        group="g",
+        patience=timedelta(),
+        kept_back=lambda _partition, _seconds: None,
     )
     with pytest.raises(Unavailable):
         await log.identity()

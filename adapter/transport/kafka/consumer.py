@@ -286,7 +286,9 @@ def introduce(client: Mapping[str, str], topic: str, group: str) -> None:
 
     Blocks. Raises Unavailable.
     """
-    consumer = Consumer({**client, "group.id": group, "enable.auto.commit": False})
+    # A partition whose offset is kept back by a transaction has one: nobody else need wait for that.
+    asking = {"group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+    consumer = Consumer({**client, **asking})
     try:
         partitions = [
             TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=STEP).topics[topic].partitions

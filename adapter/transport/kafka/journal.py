@@ -3,12 +3,17 @@
 The end is the high watermark that a read_uncommitted reader sees, asked after the committed offset was fetched (which
 itself waits for pending transactions). A read_committed reader that has passed that point has seen every intent that
 can still lead to a call: an open transaction of a dead worker would otherwise hide what lies behind it.
+
+Whatever ends or holds a command is written here with the offset that says so. So an older offset, which comes with an
+older mark, only means more to read.
 """
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -16,7 +21,7 @@ from adapter.core.errors import Unavailable
 from adapter.core.journal import read_mark
 from adapter.ports import JournalTail
 from adapter.transport.kafka.identity import identity
-from adapter.transport.kafka.span import STEP, bounds, read, reader_properties
+from adapter.transport.kafka.span import bounds, committed, read, reader_properties
 
 
 class KafkaJournal:
@@ -24,14 +29,27 @@ class KafkaJournal:
 
     `memory`, for who takes the partition over: read what lies before the mark as well, as far as the mark says, so
     that a command that comes again after a restart is still recognised. The group must have committed (`introduce`).
+    For `patience` and `kept_back` (partition, seconds) see `span.committed`.
     """
 
-    def __init__(self, *, client: Mapping[str, str], commands: str, journal: str, group: str, memory: bool) -> None:
+    def __init__(
+        self,
+        *,
+        client: Mapping[str, str],
+        commands: str,
+        journal: str,
+        group: str,
+        memory: bool,
+        patience: timedelta,
+        kept_back: Callable[[int, float], None],
+    ) -> None:
         self._client = client
         self._commands = commands
         self._journal = journal
         self._group = group
         self._memory = memory
+        self._patience = patience
+        self._kept_back = kept_back
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="journal")
         self._closing = threading.Event()
         self._identity: str | None = None
@@ -56,17 +74,24 @@ class KafkaJournal:
         newest = Consumer({**reader_properties(self._client, self._group), "isolation.level": "read_uncommitted"})
         try:
             commands = TopicPartition(self._commands, partition)
-            committed = reader.committed([commands], STEP)[0]
-            if self._memory and committed.offset < 0:  # every partition has one: its coordinator has just started
+            stands = committed(
+                reader,
+                newest,
+                commands,
+                patience=self._patience,
+                kept_back=partial(self._kept_back, partition),
+                going=self._going,
+            )
+            if self._memory and stands.offset < 0:  # every partition has one: its coordinator has just started
                 raise Unavailable(f"journal partition {partition}: no committed offset")
             journal = TopicPartition(self._journal, partition)
             low, high = bounds(newest, journal)
-            mark = read_mark(committed.metadata, identity)
+            mark = read_mark(stands.metadata, identity)
             start = low if mark is None else max(low, mark.memory if self._memory else mark.offset)
             entries = self._read(reader, partition, start, high) if start < high else []
             # A group that never committed starts at the beginning of what the topic still has.
-            position = committed.offset if committed.offset >= 0 else bounds(newest, commands)[0]
-            whole = start == 0 and (mark is not None or not committed.metadata)
+            position = stands.offset if stands.offset >= 0 else bounds(newest, commands)[0]
+            whole = start == 0 and (mark is not None or not stands.metadata)
             return JournalTail(position, entries, high, whole)
         except KafkaException as error:
             raise Unavailable(f"journal partition {partition}: {error.args[0].str()}") from error
@@ -77,9 +102,12 @@ class KafkaJournal:
     def _read(self, reader: Consumer, partition: int, start: int, end: int) -> list[tuple[int, bytes]]:
         entries: list[tuple[int, bytes]] = []
         at = TopicPartition(self._journal, partition, start)
-        for batch in read(reader, at, end, lambda: not self._closing.is_set()):
+        for batch in read(reader, at, end, self._going):
             for message in batch:
                 offset, value = message.offset(), message.value()
                 if offset is not None and value is not None:
                     entries.append((offset, value))
         return entries
+
+    def _going(self) -> bool:
+        return not self._closing.is_set()

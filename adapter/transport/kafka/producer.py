@@ -242,10 +242,12 @@ class _Line:
     def _is_committed(self, sent: TopicPartition) -> bool:
         """Whether this offset with this metadata (which is unique to its transaction) is the committed one.
 
-        Every partition has a committed offset (`introduce`): a coordinator that knows of none has just started.
+        Its transaction is decided; those of others are not waited for. Every partition has a committed offset
+        (`introduce`): a coordinator that knows of none has just started.
         """
         asked = [TopicPartition(sent.topic, sent.partition)]
-        reader = Consumer({**self._client, "group.id": self._group, "enable.auto.commit": False})
+        asking = {"group.id": self._group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+        reader = Consumer({**self._client, **asking})
         try:
             while True:
                 try:

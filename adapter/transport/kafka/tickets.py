@@ -1,13 +1,16 @@
 """Reads the tickets topic when a partition is taken over, to an end that no open transaction hides.
 
 The committed offset is fetched first (which waits for pending transactions), then the ends as a read_uncommitted reader
-sees them: what lies before them is all there is of an earlier owner.
+sees them: what lies before them is all there is of an earlier owner. A ticket knows the events it has counted, so an
+older offset only means that some are folded in vain.
 """
 
 import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
@@ -15,17 +18,31 @@ from adapter.core.errors import Unavailable
 from adapter.ports import DUE, Kept, Standing
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.identity import identity
-from adapter.transport.kafka.span import STEP, bounds, read, reader_properties
+from adapter.transport.kafka.span import bounds, committed, read, reader_properties
 
 
 class KafkaTickets:
-    """`ports.TicketLog`; several partitions are read side by side."""
+    """`ports.TicketLog`; several partitions are read side by side.
 
-    def __init__(self, *, client: Mapping[str, str], events: str, tickets: str, group: str) -> None:
+    For `patience` and `kept_back` (partition, seconds) see `span.committed`.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: Mapping[str, str],
+        events: str,
+        tickets: str,
+        group: str,
+        patience: timedelta,
+        kept_back: Callable[[int, float], None],
+    ) -> None:
         self._client = client
         self._events = events
         self._tickets = tickets
         self._group = group
+        self._patience = patience
+        self._kept_back = kept_back
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="ticket-log")
         self._closing = threading.Event()
         self._identity: str | None = None
@@ -55,11 +72,18 @@ class KafkaTickets:
         newest = Consumer({**reader_properties(self._client, self._group), "isolation.level": "read_uncommitted"})
         try:
             events = TopicPartition(self._events, partition)
-            committed = reader.committed([events], STEP)[0]
-            if committed.offset < 0:  # every partition has one (`introduce`): its coordinator has just started
+            stands = committed(
+                reader,
+                newest,
+                events,
+                patience=self._patience,
+                kept_back=partial(self._kept_back, partition),
+                going=lambda: not self._closing.is_set(),
+            )
+            if stands.offset < 0:  # every partition has one (`introduce`): its coordinator has just started
                 raise Unavailable(f"tickets of partition {partition}: no committed offset")
             first, last = bounds(newest, TopicPartition(self._tickets, partition))
-            return Standing(committed.offset, committed.metadata or "", first, last)
+            return Standing(stands.offset, stands.metadata or "", first, last)
         except KafkaException as error:
             raise Unavailable(f"tickets of partition {partition}: {error.args[0].str()}") from error
         finally:

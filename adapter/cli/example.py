@@ -1,11 +1,11 @@
-"""A command to fill in, made from its schema: what is required has a sample, the rest is null or empty."""
+"""A command to fill in, made from its schema: what is required has a sample, the rest is null, empty or its default."""
 
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
 from adapter.core.avro import Schema
-from adapter.core.avro.schema import Array, Enum, Field, Primitive, Record, Type, optional
+from adapter.core.avro.schema import NONE, Array, Enum, Field, Primitive, Record, Type, optional
 
 
 def example(schema: Schema, *, without: Collection[str], now: datetime) -> dict[str, Any]:
@@ -22,6 +22,8 @@ def _of(field: Field, now: datetime) -> Any:
         return []
     if nullable and (not isinstance(kind, Record) or _demands(kind)):
         return None
+    if isinstance(kind, Primitive) and field.default is not NONE:
+        return field.default
     return _sample(kind, now)
 
 

@@ -55,6 +55,11 @@ def test_the_template_of_every_command_can_be_sent_as_it_is(
         assert [problem for rule in entry.operation.rules for problem in rule(record)] == []
 
 
+def test_a_template_leaves_empty_what_the_adapter_fills_in(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["send", "--example", "RequestFaultReportUpdate"]) == 0
+    assert json.loads(capsys.readouterr().out)["maintainerFaultReference"] == ""
+
+
 def test_a_template_of_no_command_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["send", "--example", "AddFault"]) == 2
     assert "AddFaultReport" in capsys.readouterr().err

@@ -36,7 +36,7 @@ from adapter.core.retry import Backoff
 from adapter.core.soap import wrap
 from adapter.ports import Arrival, Caller
 from adapter.server.records import Records
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 from adapter.telemetry import Metrics, start_logging
 from adapter.telemetry import metrics as m
 from adapter.transport.https import CallSettings, HttpsCalls
@@ -102,7 +102,7 @@ def _without_collection() -> Iterator[None]:
 
 @cache
 def _known() -> Catalogue:
-    return catalogue.load(cityfibre.supplier())
+    return catalogue.load(served())
 
 
 @cache

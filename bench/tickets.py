@@ -21,7 +21,7 @@ from adapter import catalogue
 from adapter.catalogue import SubjectStrategy
 from adapter.core.avro import Decoder, Encoder
 from adapter.core.ticket import Event, Policy, fold
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 from adapter.transport.registry import HttpRegistry
 from bench.measurement import Measurement, taken, yardstick
 from bench.stage import Stage, cpu, memory
@@ -87,7 +87,7 @@ class _Filling:
     def __init__(self, bootstrap: str, registry: str, topics: Topics) -> None:
         self._bootstrap = bootstrap
         self._topics = topics
-        known = catalogue.load(cityfibre.supplier())
+        known = catalogue.load(served())
         self._event, self._ticket = known.events["FaultReportUpdated"], known.tickets["Ticket"]
         self._encode_event, self._encode_ticket = asyncio.run(self._encoders(registry))
         self._producer = Producer(

@@ -22,7 +22,7 @@ from adapter.catalogue import Catalogue, SubjectStrategy
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
 from adapter.settings import Bus, Projecting, Receiving, Settings, load
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 from adapter.transport import probe
 from adapter.transport.kafka.admin import Admin, Difference, Found, differences, wanted
 from adapter.transport.kafka.client import Follower
@@ -127,7 +127,7 @@ async def _own(settings: Receiving | Projecting, known: Catalogue) -> AsyncItera
 def _compile(settings: Receiving | Projecting) -> Catalogue:
     if isinstance(settings, Receiving):
         return load_catalogue(settings)
-    return catalogue.load(cityfibre.supplier(), settings.schemas)
+    return catalogue.load(served(), settings.schemas)
 
 
 def _port(subject: str, host: str, port: int, setting: str) -> Line:

@@ -35,7 +35,7 @@ from adapter.projector.folding import Folding
 from adapter.projector.reader import Reader
 from adapter.projector.records import Records
 from adapter.settings import Projecting
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.consumer import CommandConsumer, introduce
@@ -79,7 +79,7 @@ async def projector(
 
     It shows itself on `page`, or on one of its own.
     """
-    known = await asyncio.to_thread(catalogue.load, cityfibre.supplier(), settings.schemas)
+    known = await asyncio.to_thread(catalogue.load, served(), settings.schemas)
     names, client = settings.topics.names(), settings.kafka.client()
     ours = settings.projector
     policy = Policy(ours.resolve_deadline, ours.warn_before, ours.tombstone_after)

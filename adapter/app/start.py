@@ -16,7 +16,7 @@ from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
 from adapter.settings import GroupProtocol, Kafka, Receiving, Telemetry, Vocabulary
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics, Tracer, open_tracer, switch_debug
 from adapter.telemetry import metrics as m
 from adapter.transport.registry import HttpRegistry
@@ -34,7 +34,7 @@ _LIMITS_LOOKED_AT: Final = timedelta(seconds=10)
 
 def misnamed(settings: Receiving) -> list[str]:
     """What the settings say of operations that the supplier has not."""
-    names = [operation.name for operation in cityfibre.supplier().operations]
+    names = [operation.name for operation in served().operations]
     supplier = settings.supplier
     told: Mapping[str, Iterable[str]] = {"SOAP_ACTIONS": supplier.soap_actions, "DOUBT_LIMITS": supplier.doubt_limits}
     return [
@@ -49,7 +49,7 @@ def load_catalogue(settings: Receiving) -> Catalogue:
     """The supplier's operations, compiled from the schemas. Raises Stop with everything that does not fit."""
     if problems := misnamed(settings):
         raise Stop(*problems)
-    supplier = cityfibre.supplier(
+    supplier = served(
         reservation_key_rule=settings.supplier.reservation_key_rule,
         unique_references=settings.supplier.unique_references,
     )

@@ -11,7 +11,7 @@ from adapter.catalogue import Catalogue
 from adapter.core.avro import Decoded, Decoder, Schema, unframe
 from adapter.core.errors import Undecodable
 from adapter.settings import Bus, Offline
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 from adapter.transport.kafka.client import Edge, Follower, Start
 from adapter.transport.registry import HttpRegistry
 
@@ -67,7 +67,7 @@ def _complain(why: str) -> None:
 
 def compiled(settings: Offline) -> Catalogue:
     """Raises Stop."""
-    return catalogue.load(cityfibre.supplier(), settings.schemas)
+    return catalogue.load(served(), settings.schemas)
 
 
 @contextmanager

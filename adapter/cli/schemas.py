@@ -14,7 +14,7 @@ from adapter.cli.exits import Exit
 from adapter.core.avro import Schema, full_transitive
 from adapter.core.errors import Stop
 from adapter.settings import Offline, Topics, Vocabulary, load
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 from adapter.transport.registry import HttpRegistry
 
 _EPILOG = """\
@@ -47,7 +47,7 @@ def add(_name: str, parser: argparse.ArgumentParser) -> None:
 def _check(arguments: argparse.Namespace) -> Exit:
     settings = load(Vocabulary if arguments.registry else Offline)
     root = settings.schemas or catalogue.schema_root()
-    compiled = catalogue.load(cityfibre.supplier(), root)
+    compiled = catalogue.load(served(), root)
     problems = list(_breaches(compiled, root / "avro" / "released"))
     if isinstance(settings, Vocabulary):
         problems += asyncio.run(_compare(compiled, settings))
@@ -61,13 +61,13 @@ def _check(arguments: argparse.Namespace) -> Exit:
 
 def _register(_arguments: argparse.Namespace) -> Exit:
     settings = load(Vocabulary)
-    compiled = catalogue.load(cityfibre.supplier(), settings.schemas)
+    compiled = catalogue.load(served(), settings.schemas)
     asyncio.run(_hand_over(compiled, settings))
     return Exit.DONE
 
 
 def _show(arguments: argparse.Namespace) -> Exit:
-    compiled = catalogue.load(cityfibre.supplier(), load(Offline).schemas)
+    compiled = catalogue.load(served(), load(Offline).schemas)
     groups = compiled.groups
     if arguments.record is None:
         for group, schemas in groups.items():

@@ -11,14 +11,14 @@ import pytest
 from adapter import catalogue
 from adapter.catalogue import GROUPS, Catalogue, SubjectStrategy
 from adapter.core.errors import Stop
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 
 TOPICS = {group: f"fault.{group}" for group in GROUPS}
 
 
 @pytest.fixture(scope="module")
 def loaded() -> Catalogue:
-    return catalogue.load(cityfibre.supplier())
+    return catalogue.load(served())
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def stops(folder: Path) -> list[str]:
     with pytest.raises(Stop) as stop:
-        catalogue.load(cityfibre.supplier(), folder)
+        catalogue.load(served(), folder)
     return list(stop.value.problems)
 
 
@@ -111,7 +111,4 @@ def test_a_command_without_the_fields_of_every_command(folder: Path, loaded: Cat
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:
-    assert all(
-        schema in " ".join(stops(tmp_path))
-        for schema in (path.rpartition("/")[2] for path in cityfibre.supplier().schemas)
-    )
+    assert all(schema in " ".join(stops(tmp_path)) for schema in (path.rpartition("/")[2] for path in served().schemas))

@@ -10,7 +10,7 @@ import pytest
 from adapter.core.avro.codec import REASONS
 from adapter.core.avro.schema import Array, Enum, Field, Map, Primitive, Record, Schema, Type, optional
 from adapter.core.operation import Operation, Repeat
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 from tests.contract.test_schemas import CHECKLIST, CONTRACT, checklist
 from tests.support.known import known
 
@@ -102,7 +102,7 @@ def test_what_is_explained_once_is_what_all_outcomes_share(schema: Schema) -> No
     assert about_a_command is (set(OUTCOMES) <= schema.fields().keys())
 
 
-@pytest.mark.parametrize("operation", cityfibre.supplier().operations, ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", served().operations, ids=lambda operation: operation.name)
 def test_the_table_of_commands_is_the_declaration(operation: Operation) -> None:
     limit = operation.doubt_limit
     longest = f"{limit // timedelta(hours=1)}h" if limit >= timedelta(hours=1) else f"{limit.seconds}s"

@@ -23,11 +23,11 @@ from adapter.core.errors import Refused
 from adapter.core.mapping import compile_reply, record_of
 from adapter.core.mapping.pairs import symbol
 from adapter.core.xsd import Element, Kind, Leaf
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 from tests import strategies
 from tests.support.known import known
 
-OPERATIONS = [operation.name for operation in cityfibre.supplier().operations]
+OPERATIONS = [operation.name for operation in served().operations]
 GOLDEN = Path(__file__).parents[1] / "golden"
 VALUES: dict[str, Any] = {
     "api_version": "1.0",

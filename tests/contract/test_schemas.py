@@ -17,12 +17,12 @@ from xmlschema.validators import XsdElement
 from adapter import catalogue
 from adapter.core.avro import Schema, compatibility, from_json
 from adapter.core.avro.schema import Array, Record, Type, optional
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 
 ROOT = Path(__file__).parents[2]
 XSD = ROOT / "schemas" / "xsd"
 AVRO = ROOT / "schemas" / "avro"
-GOLDEN = ROOT / "tests" / "golden" / "cityfibre"
+GOLDEN = ROOT / "tests" / "golden" / served().name
 CONTRACT = ROOT / "docs" / "contract.md"
 CHECKLIST = "<!-- checklist: from the XSDs -->\n"
 
@@ -52,7 +52,7 @@ def schema_of(element: etree._Element) -> str:
     name = str(element.tag)
     if name.startswith(SOAP):
         return "soap/envelope.xsd"
-    return next(schema for schema in cityfibre.supplier().schemas if name in judges(schema)[1].elements)
+    return next(schema for schema in served().schemas if name in judges(schema)[1].elements)
 
 
 def verdicts(element: etree._Element) -> tuple[bool, bool]:
@@ -241,7 +241,7 @@ def test_every_element_says_where_it_comes_from(path: Path) -> None:
 def checklist() -> str:
     """The tables of docs/contract.md: every element of every message, with what there is to compare."""
     lines: list[str] = []
-    for name in cityfibre.supplier().schemas:
+    for name in served().schemas:
         for root in judges(name)[1].elements.values():
             if root.target_namespace:
                 continue

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from adapter.catalogue import load
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 from tests.support.processes import Process, Processes
 
 GOOD = (
@@ -64,7 +64,7 @@ async def test_on_the_mock_cluster_every_outcome_is_the_expected_one(demo: Start
     assert spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime < 8
     assert GOOD in output
     assert "MOCK cluster" in output
-    for command in load(cityfibre.supplier()).commands:
+    for command in load(served()).commands:
         assert f"-> {command}" in output
     for outcome in (
         "CommandRejected by adapter: invalid",

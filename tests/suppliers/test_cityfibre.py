@@ -7,6 +7,7 @@ import pytest
 from lxml import etree
 
 from adapter.core.operation import Mode, Operation, Problem, Repeat
+from adapter.settings.tree import Environment
 from adapter.suppliers import cityfibre
 from adapter.suppliers.cityfibre_notifications import KINDS
 
@@ -61,6 +62,10 @@ def test_every_declared_file_and_record_exists() -> None:
     for operation in supplier.operations:
         assert (SCHEMAS / "avro" / "commands" / f"{operation.name}.avsc").is_file()
         assert (SCHEMAS / "avro" / "events" / f"{operation.accepted}.avsc").is_file()
+
+
+def test_the_environments_that_can_be_set_are_those_that_are_declared() -> None:
+    assert cityfibre.supplier().environments.keys() == {environment.value for environment in Environment}
 
 
 def test_every_declared_element_exists() -> None:

@@ -4,9 +4,9 @@ from functools import cache
 
 from adapter import catalogue
 from adapter.catalogue import Catalogue
-from adapter.suppliers import cityfibre
+from adapter.suppliers import served
 
 
 @cache
 def known() -> Catalogue:
-    return catalogue.load(cityfibre.supplier())
+    return catalogue.load(served())

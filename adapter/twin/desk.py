@@ -1,6 +1,6 @@
 """The supplier's desk: reads a request, has the books decide, and words the answer. Nothing here waits.
 
-It knows the six operations from the contract on its own account and shares no declaration with the adapter, so
+It knows the operations from the contract on its own account and shares no declaration with the adapter, so
 that a mistake there is not made twice.
 """
 

@@ -86,7 +86,7 @@ def changed(name: str, **more: Any) -> Any:
     return change
 
 
-# -- the six operations --------------------------------------------------------------------------------------
+# -- the operations -------------------------------------------------------------------------------------------
 
 
 async def test_an_add_becomes_a_soap_request_and_an_event_of_the_same_key_trace_and_derived_ids(

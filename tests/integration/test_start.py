@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
@@ -94,3 +94,38 @@ async def test_commands_that_are_gone_before_they_were_read_stop_the_worker_with
             with pytest.raises(Stop, match=rf"--topic {rig.topics.commands}:0 --to-earliest --execute"):
                 worker.running.result()
         assert rig.estate.progress(rig.group)[0] == {0: 1}  # nothing was passed over
+
+
+@pytest.mark.timeout(180)
+async def test_a_partition_starts_beside_a_transaction_that_nobody_ends(rig: Rig) -> None:
+    """Apache Kafka 4.3.1 was seen to call an offset undecided for good, after its coordinator was killed."""
+    first, second = say.add(unique()), say.add(unique())
+    rig.estate.send(first)
+    async with rig.worker():
+        await rig.estate.final(first)
+    keep_back(rig)
+    rig.estate.send(second)
+    async with rig.worker(KAFKA__TRANSACTION_TIMEOUT="1s") as worker:
+        await rig.estate.final(second, within=90)
+        assert worker.lines.getvalue().count("committed offset kept back") >= rig.topics.partitions
+    assert len(rig.estate.finals(first)) == len(rig.estate.finals(second)) == 1
+
+
+def keep_back(rig: Rig) -> None:
+    """The offsets of all partitions, by a transaction that is never ended: they are those of the beginning."""
+    group = Consumer({"bootstrap.servers": rig.bootstrap, "group.id": rig.group, "log_level": 0})
+    never_ended = Producer(
+        {
+            "bootstrap.servers": rig.bootstrap,
+            "transactional.id": f"{rig.group}-never-ended",
+            "transaction.timeout.ms": 900_000,
+            "message.timeout.ms": 900_000,
+            "retry.backoff.ms": 5,
+            "log_level": 0,
+        }
+    )
+    never_ended.init_transactions(20)
+    never_ended.begin_transaction()
+    offsets = [TopicPartition(rig.topics.commands, number, 0) for number in range(rig.topics.partitions)]
+    never_ended.send_offsets_to_transaction(offsets, group.consumer_group_metadata(), 20)
+    group.close()

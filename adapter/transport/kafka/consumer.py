@@ -39,6 +39,8 @@ _WARM: Final = 25
 _NONE_STORED: Final = KafkaError(KafkaError._NO_OFFSET).str()  # noqa: SLF001 -- its public name
 _NOT_YET: Final = (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._OUTDATED)  # noqa: SLF001 -- their public names
 """Where a partition can't be sought in yet: it is not being fetched, or is just being assigned or paused again."""
+_OWN_LOOK_UP: Final = 5.0
+"""Seconds that librdkafka has after a start to find out by itself where the group stands."""
 
 
 class CommandConsumer:
@@ -80,6 +82,7 @@ class CommandConsumer:
         self._taken = threading.Event()
         self._taken.set()
         self._busy = False
+        self._revoking = False
         self.joined = False
         """Whether the group has taken us in, with or without a partition."""
         self._stopping = threading.Event()
@@ -104,6 +107,8 @@ class CommandConsumer:
         return None
 
     def start(self, partition: int, epoch: int, offset: int) -> None:
+        asked_at = monotonic()
+
         def begin() -> None:
             position = TopicPartition(self._topic, partition, offset)
             self._started[partition] = offset
@@ -112,9 +117,14 @@ class CommandConsumer:
             except KafkaException as error:
                 if error.args[0].code() not in _NOT_YET:
                     raise
-                self._again.append(lambda: self._if_owned(partition, epoch, begin))
-            else:
-                self._consumer.resume([position])
+                if self._revoking or monotonic() - asked_at < _OWN_LOOK_UP:
+                    self._again.append(lambda: self._if_owned(partition, epoch, begin))
+                    return
+                # Its own question for the committed offset may never be answered (`span.committed`): told the offset,
+                # it asks no more.
+                self._consumer.incremental_unassign([position])
+                self._consumer.incremental_assign([position])
+            self._consumer.resume([position])
 
         self._requests.put(lambda: self._if_owned(partition, epoch, begin))
 
@@ -260,8 +270,10 @@ class CommandConsumer:
         if numbers:
             done = asyncio.run_coroutine_threadsafe(self._listener.revoked(numbers), self._loop)
             done.add_done_callback(lambda _: self._requests.put(lambda: None))
+            self._revoking = True
             while not done.done():  # transactions still need their membership meanwhile
                 self._requests.get()()
+            self._revoking = False
             self._forget(numbers)
             done.result()
 

@@ -225,6 +225,8 @@ def _addresses(running: Stage) -> Iterator[tuple[str, str]]:
     yield "", f"{adapter} send command.json --wait"
     happens = """-d '{"reference": "SP-1004", "kind": "in-progress"}'"""
     yield "notify", f"curl -s {running.twin.control_url}/twin/notify {happens}"
+    lost = """-d '{"kind": "reset", "taken": true}'   (the next answer is lost: send a report)"""
+    yield "doubt", f"curl -s {running.twin.control_url}/twin/faults {lost}"
 
 
 def _adapter() -> str:

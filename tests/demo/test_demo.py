@@ -128,7 +128,7 @@ async def test_an_interrupt_stops_it_cleanly(demo: Starter, folder: Path) -> Non
 
 async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, processes: Processes, folder: Path) -> None:
     process = demo("--keep")
-    await process.ready(lambda process: "--wait" in process.output, within=90)
+    await process.ready(lambda process: "/twin/faults -d" in process.output, within=90)
     assert GOOD in process.output
     kcat = re.search(r"kcat -b (\S+) -t (\S+) -s value=avro -r (\S+)", process.output)
     assert kcat is not None
@@ -136,9 +136,12 @@ async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, processes: 
     assert topic in AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics
     metrics = re.search(r"http://\S+/metrics", process.output)
     assert metrics is not None
+    fault = re.search(r"doubt +curl -s (\S+) -d '(.*)'", process.output)
+    assert fault is not None
     async with httpx.AsyncClient(trust_env=False) as client:
         subjects = await client.get(f"{registry}/subjects")
         figures = await client.get(metrics[0])
+        (await client.post(fault[1], content=fault[2])).raise_for_status()
     assert f"{topic}-fault.event.FaultReportAdded" in subjects.json()
     assert "adapter_commands_received_total" in figures.text
     settings = re.search(r"settings +export (.*)", process.output)

@@ -118,12 +118,13 @@ class Room:
 
     async def _look(self) -> None:
         """Ask about those that sleep for long. Raises Unavailable; who could not be looked at stays the next."""
-        before = self._loop.time() - self._long
-        for _ in range(_SOME):
-            if not self._unseen or self._unseen[0][0] > before:
-                return
+        before, looked_at = self._loop.time() - self._long, 0
+        while looked_at < _SOME and self._unseen and self._unseen[0][0] <= before:
             since, sleeper = self._unseen[0]
-            seconds = await self._wakes_in(*sleeper) if self._asleep.get(sleeper) == since else None
+            seconds = None
+            if self._asleep.get(sleeper) == since:
+                looked_at += 1
+                seconds = await self._wakes_in(*sleeper)
             self._unseen.popleft()
             if seconds is not None:
                 self._count += 1

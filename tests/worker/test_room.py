@@ -1,14 +1,21 @@
 """Lanes that sleep before the gate: whose turn it is, and what does not wait for a turn."""
 
 import asyncio
+import gc
 import time
+import weakref
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
+from adapter.worker.assignment import Assignment
 from adapter.worker.report import status
+from adapter.worker.room import Room
 from tests.support.estate import add, query
 from tests.support.plant import Bounded, Call, Hand, Plant, accepted, answer, later
+from tests.support.wait import eventually
 
 NARROW = Bounded(permits=1, ahead=2)
 
@@ -118,3 +125,34 @@ async def test_a_partition_that_goes_takes_its_sleepers_along(plant: Plant) -> N
     hand.member.assign(0)
     assert await answered(plant, 10, done=1) == [b"T-%d" % number for number in range(10)]
     await plant.caught_up()
+
+
+async def test_who_was_woken_is_forgotten_however_many_they_were() -> None:
+    """At thousands a second for hours the room must not keep more than it has sleepers."""
+    woken: list[bytes] = []
+
+    async def needs_a_permit(_assignment: Assignment, _lane: bytes) -> None: ...
+
+    gate: Any = SimpleNamespace(waiting=1000)
+    room = Room(
+        gate=gate,
+        ahead=1000,
+        long_asleep=0.05,
+        start=lambda _, lane: woken.append(lane),
+        wakes_in=needs_a_permit,
+    )
+    assignment = Assignment(0, 1)
+    for number in range(20_000):
+        room.add(assignment, b"%d" % number)
+    kept = weakref.ref(assignment)
+    del assignment
+    running = asyncio.ensure_future(room.run())
+    gate.waiting = 0
+    await eventually(lambda: len(woken) == 20_000, within=20)
+
+    def let_go() -> bool:
+        gc.collect()
+        return kept() is None
+
+    await eventually(let_go, within=10, what="nothing being kept of those that were woken")
+    running.cancel()

@@ -6,6 +6,7 @@ one broker and one registry: the process that was started opens them and tells t
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -43,6 +44,8 @@ settings.load_profile("patient")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "apicurio: needs the Apicurio registry")
+    # A shell has its background jobs ignore it, and with them all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     told: dict[str, tuple[bool, str]] = getattr(config, "workerinput", {}).get("services", {})
     for key, service in ((KAFKA, "kafka"), (APICURIO, "apicurio")):
         if service in told:

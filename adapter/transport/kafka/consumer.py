@@ -39,8 +39,8 @@ _WARM: Final = 25
 _NONE_STORED: Final = KafkaError(KafkaError._NO_OFFSET).str()  # noqa: SLF001 -- its public name
 _NOT_YET: Final = (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._OUTDATED)  # noqa: SLF001 -- their public names
 """Where a partition can't be sought in yet: it is not being fetched, or is just being assigned or paused again."""
-_OWN_LOOK_UP: Final = 5.0
-"""Seconds that librdkafka has after a start to find out by itself where the group stands."""
+_OWN_LOOK_UP: Final = 20.0
+"""Seconds that librdkafka has after a start to find out by itself where the group stands: far more than it takes."""
 
 
 class CommandConsumer:

@@ -15,7 +15,6 @@ from adapter.app.start import (
     Partitions,
     before,
     encoders,
-    kept_back,
     membership,
     not_committed,
     offset_patience,
@@ -103,8 +102,7 @@ async def projector(
             events=names.events,
             tickets=names.tickets,
             group=ours.group_id,
-            patience=offset_patience(settings.kafka),
-            kept_back=lambda partition, seconds: kept_back(partition, seconds, log),
+            patience=offset_patience(settings.kafka, log),
         )
         stack.push_async_callback(tickets.close)
         await until_available("Kafka", lambda: asyncio.to_thread(introduce, client, names.events, ours.group_id), log)

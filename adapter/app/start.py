@@ -19,6 +19,7 @@ from adapter.settings import GroupProtocol, Kafka, Receiving, Telemetry, Vocabul
 from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics, Tracer, open_tracer, switch_debug
 from adapter.telemetry import metrics as m
+from adapter.transport.kafka.span import Patience
 from adapter.transport.registry import HttpRegistry
 
 _Answer = TypeVar("_Answer")
@@ -110,11 +111,15 @@ def membership(kafka: Kafka, group: str, *, giving_back: timedelta) -> dict[str,
     return member
 
 
-def offset_patience(kafka: Kafka) -> timedelta:
-    """How long a transaction of a lost owner can keep an offset back: its time limit, the coordinator's next look at
-    those that are over theirs (`transaction.abort.timed.out.transaction.cleanup.interval.ms`), and as long again.
+def offset_patience(kafka: Kafka, log: Log) -> Patience:
+    """For as long as a transaction of a lost owner can keep an offset back: its time limit, the coordinator's next look
+    at those that are over theirs (`transaction.abort.timed.out.transaction.cleanup.interval.ms`), and as long again.
     """
-    return 2 * (kafka.transaction_timeout + _LIMITS_LOOKED_AT)
+
+    def told(partition: int, seconds: float) -> None:
+        log.warning("committed offset kept back", partition=partition, seconds=round(seconds, 1))
+
+    return Patience(2 * (kafka.transaction_timeout + _LIMITS_LOOKED_AT), told)
 
 
 def missing_topics(counts: Mapping[str, int], needed: Iterable[str]) -> None:
@@ -246,8 +251,3 @@ def not_committed(why: str, log: Log, metrics: Metrics) -> None:
 def waits(why: str, seconds: float, log: Log) -> None:
     """A transaction waits for Kafka, and has done so for that long."""
     log.warning("transaction waits", reason=why, seconds=round(seconds, 1))
-
-
-def kept_back(partition: int, seconds: float, log: Log) -> None:
-    """Kafka does not say where that partition stands, and has not for so long."""
-    log.warning("committed offset kept back", partition=partition, seconds=round(seconds, 1))

@@ -15,7 +15,6 @@ from adapter.app.start import (
     Partitions,
     before,
     encoders,
-    kept_back,
     load_catalogue,
     membership,
     not_committed,
@@ -117,8 +116,7 @@ async def worker(
             journal=names.journal,
             group=group,
             memory=True,
-            patience=offset_patience(settings.kafka),
-            kept_back=lambda partition, seconds: kept_back(partition, seconds, log),
+            patience=offset_patience(settings.kafka, log),
         )
         stack.push_async_callback(journal.close)
         identity = await until_available("Kafka", journal.identity, log)

@@ -15,6 +15,7 @@ from adapter.core.operation import Operation
 from adapter.ports import JournalTail
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.journal import KafkaJournal
+from adapter.transport.kafka.span import Patience
 
 _PATIENCE: Final = 15.0
 """Seconds in which a partition answers whose leader moves, or which has just been made."""
@@ -81,8 +82,7 @@ async def _tails(bus: Client, count: int) -> list[JournalTail]:
         journal=topics.journal,
         group=settings.group_id,
         memory=False,
-        patience=timedelta(),
-        kept_back=lambda _, _seconds: None,
+        patience=Patience(timedelta(), lambda _, _seconds: None),
     )
     try:
         return await asyncio.gather(*(_tail(reader, number) for number in range(count)))

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from adapter.core.errors import Unavailable
 from adapter.transport.kafka.consumer import introduce
-from adapter.transport.kafka.span import committed
+from adapter.transport.kafka.span import Patience, committed
 from tests.support.groups import introduced
 from tests.support.topics import Topics
 from tests.support.wait import eventually
@@ -49,9 +49,8 @@ async def ask(
             reader,
             newest,
             TopicPartition(topics.commands, 0),
-            patience=timedelta(seconds=patience),
-            kept_back=told.append,
-            going=going,
+            Patience(timedelta(seconds=patience), lambda _, seconds: told.append(seconds)),
+            going,
         )
         return found.offset, found.metadata or ""
     finally:

@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from adapter.core.errors import Unavailable
 from adapter.ports import Kept, Standing
+from adapter.transport.kafka.span import Patience
 from adapter.transport.kafka.tickets import KafkaTickets
 from tests.support.groups import introduced
 from tests.support.ports import free_port
@@ -33,8 +34,7 @@ def tickets_of(kafka: str, topics: Topics, **other: Any) -> KafkaTickets:
         "events": topics.events,
         "tickets": topics.tickets,
         "group": topics.prefix,
-        "patience": timedelta(minutes=1),
-        "kept_back": lambda _partition, _seconds: None,
+        "patience": Patience(timedelta(minutes=1), lambda _, _seconds: None),
     }
     return KafkaTickets(**whole | other)
 
@@ -179,8 +179,7 @@ async def test_a_cluster_that_does_not_answer_is_unavailable() -> None:
         events="e",
         tickets="t",
         group="g",
-        patience=timedelta(),
-        kept_back=lambda _partition, _seconds: None,
+        patience=Patience(timedelta(), lambda _, _seconds: None),
     )
     with pytest.raises(Unavailable):
         await log.identity()

@@ -10,10 +10,8 @@ older mark, only means more to read.
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from functools import partial
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -21,7 +19,7 @@ from adapter.core.errors import Unavailable
 from adapter.core.journal import read_mark
 from adapter.ports import JournalTail
 from adapter.transport.kafka.identity import identity
-from adapter.transport.kafka.span import bounds, committed, read, reader_properties
+from adapter.transport.kafka.span import Patience, bounds, committed, read, reader_properties
 
 
 class KafkaJournal:
@@ -29,7 +27,6 @@ class KafkaJournal:
 
     `memory`, for who takes the partition over: read what lies before the mark as well, as far as the mark says, so
     that a command that comes again after a restart is still recognised. The group must have committed (`introduce`).
-    For `patience` and `kept_back` (partition, seconds) see `span.committed`.
     """
 
     def __init__(
@@ -40,8 +37,7 @@ class KafkaJournal:
         journal: str,
         group: str,
         memory: bool,
-        patience: timedelta,
-        kept_back: Callable[[int, float], None],
+        patience: Patience,
     ) -> None:
         self._client = client
         self._commands = commands
@@ -49,7 +45,6 @@ class KafkaJournal:
         self._group = group
         self._memory = memory
         self._patience = patience
-        self._kept_back = kept_back
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="journal")
         self._closing = threading.Event()
         self._identity: str | None = None
@@ -74,14 +69,7 @@ class KafkaJournal:
         newest = Consumer({**reader_properties(self._client, self._group), "isolation.level": "read_uncommitted"})
         try:
             commands = TopicPartition(self._commands, partition)
-            stands = committed(
-                reader,
-                newest,
-                commands,
-                patience=self._patience,
-                kept_back=partial(self._kept_back, partition),
-                going=self._going,
-            )
+            stands = committed(reader, newest, commands, self._patience, self._going)
             if self._memory and stands.offset < 0:  # every partition has one: its coordinator has just started
                 raise Unavailable(f"journal partition {partition}: no committed offset")
             journal = TopicPartition(self._journal, partition)

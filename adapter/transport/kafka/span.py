@@ -1,6 +1,7 @@
 """Where a partition stands for a group, and reading a stretch of it to a known end, past open transactions."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic, sleep
 from typing import Final
@@ -29,21 +30,25 @@ def bounds(consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """With a coordinator that keeps a committed offset back."""
+
+    limit: timedelta
+    """Longer than any transaction lives."""
+    told: Callable[[int, float], None]
+    """Hears of which partition, and for how many seconds so far."""
+
+
 def committed(
-    reader: Consumer,
-    newest: Consumer,
-    at: TopicPartition,
-    *,
-    patience: timedelta,
-    kept_back: Callable[[float], None],
-    going: Callable[[], bool],
+    reader: Consumer, newest: Consumer, at: TopicPartition, patience: Patience, going: Callable[[], bool]
 ) -> TopicPartition:
     """The offset that the group has committed, every transaction of an earlier owner decided.
 
-    A coordinator that keeps it back for longer than any transaction lives (`patience`, while it answers `newest`, which
-    does not ask for decided ones) has lost the end of one: Apache Kafka 4.3.1 was seen to do so after it was killed,
-    until it was started again. Then it is the last offset before: an older one than may have been committed, which
-    whoever reads what was written with it can bear. `kept_back` hears how many seconds that has lasted.
+    A coordinator that keeps it back beyond our patience, while it answers `newest`, which does not ask for decided
+    ones, has lost the end of a transaction: Apache Kafka 4.3.1 was seen to do so after it was killed, until it was
+    started again. Then it is the last offset before: an older one than may have been committed, which whoever reads
+    what was written with it can bear.
 
     Raises Unavailable once `going` says no, KafkaException.
     """
@@ -56,8 +61,9 @@ def committed(
                 raise
             (found,) = newest.committed([at], STEP)
             since = monotonic() if since is None else since
-            kept_back(monotonic() - since)
-            if monotonic() - since < patience.total_seconds():
+            seconds = monotonic() - since
+            patience.told(at.partition, seconds)
+            if seconds < patience.limit.total_seconds():
                 if going():
                     continue
                 raise Unavailable("stopping") from error

@@ -9,8 +9,6 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from functools import partial
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
@@ -18,14 +16,11 @@ from adapter.core.errors import Unavailable
 from adapter.ports import DUE, Kept, Standing
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.identity import identity
-from adapter.transport.kafka.span import bounds, committed, read, reader_properties
+from adapter.transport.kafka.span import Patience, bounds, committed, read, reader_properties
 
 
 class KafkaTickets:
-    """`ports.TicketLog`; several partitions are read side by side.
-
-    For `patience` and `kept_back` (partition, seconds) see `span.committed`.
-    """
+    """`ports.TicketLog`; several partitions are read side by side."""
 
     def __init__(
         self,
@@ -34,15 +29,13 @@ class KafkaTickets:
         events: str,
         tickets: str,
         group: str,
-        patience: timedelta,
-        kept_back: Callable[[int, float], None],
+        patience: Patience,
     ) -> None:
         self._client = client
         self._events = events
         self._tickets = tickets
         self._group = group
         self._patience = patience
-        self._kept_back = kept_back
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="ticket-log")
         self._closing = threading.Event()
         self._identity: str | None = None
@@ -72,14 +65,7 @@ class KafkaTickets:
         newest = Consumer({**reader_properties(self._client, self._group), "isolation.level": "read_uncommitted"})
         try:
             events = TopicPartition(self._events, partition)
-            stands = committed(
-                reader,
-                newest,
-                events,
-                patience=self._patience,
-                kept_back=partial(self._kept_back, partition),
-                going=lambda: not self._closing.is_set(),
-            )
+            stands = committed(reader, newest, events, self._patience, lambda: not self._closing.is_set())
             if stands.offset < 0:  # every partition has one (`introduce`): its coordinator has just started
                 raise Unavailable(f"tickets of partition {partition}: no committed offset")
             first, last = bounds(newest, TopicPartition(self._tickets, partition))

@@ -16,6 +16,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent import futures
 from time import monotonic
 from typing import Final
 
@@ -86,6 +87,7 @@ class CommandConsumer:
         self.joined = False
         """Whether the group has taken us in, with or without a partition."""
         self._stopping = threading.Event()
+        self._left = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
     def open(self) -> None:
@@ -94,7 +96,8 @@ class CommandConsumer:
     async def close(self) -> None:
         self._stopping.set()
         if self._thread.is_alive():
-            await asyncio.to_thread(self._thread.join)
+            # Not joined by an executor's thread: the loop, at its end, would wait for that, though we were given up.
+            await self._left.wait()
 
     # -- asked from other threads ------------------------------------------------------------------------------------
 
@@ -161,6 +164,7 @@ class CommandConsumer:
         finally:
             with contextlib.suppress(RuntimeError):  # the loop may be gone
                 self._consumer.close()
+            self._tell(self._left.set)
 
     def _wake(self) -> None:
         """Ask librdkafka's own thread something now and then; see above."""
@@ -275,7 +279,8 @@ class CommandConsumer:
                 self._requests.get()()
             self._revoking = False
             self._forget(numbers)
-            done.result()
+            with contextlib.suppress(futures.CancelledError):  # the loop ends
+                done.result()
 
     def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [at.partition for at in partitions]

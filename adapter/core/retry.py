@@ -5,6 +5,7 @@ Pure: the time (seconds of a monotonic clock) and the random share are arguments
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,10 @@ class Backoff:
         whole = min(self.longest, self.first * 2.0 ** min(attempt - 1, 30))
         jittered = whole * (1 + share) / 2
         return jittered if at_least is None else at_least + jittered * share
+
+
+TRANSACTION_AGAIN: Final = Backoff(first=0.1, longest=0.5)
+"""Before a transaction that was refused is tried again. Should a partition be lost, that is told sooner."""
 
 
 class BreakerState(StrEnum):

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from adapter.core.errors import Abandoned, Unavailable
 from adapter.core.journal import Source
-from adapter.core.retry import Backoff
+from adapter.core.retry import TRANSACTION_AGAIN, Backoff
 from adapter.ports import (
     Checkpoint,
     Intake,
@@ -36,8 +36,6 @@ _TICK: Final = 1.0
 """Seconds between two looks at what is due."""
 _CHECK: Final = 30.0
 """Seconds between two looks at the topics: a partition count that changes moves keys, and stops the intake."""
-_REFUSED: Final = Backoff(first=0.1, longest=0.5)
-"""Before a transaction is tried again."""
 _AGAIN: Final = Backoff(first=0.2, longest=5.0)
 _QUEUED: Final = 4000
 """Events of all partitions that may wait in memory before partitions are paused."""
@@ -299,8 +297,8 @@ class Projector(IntakeListener):
                 self._w.observe(time.monotonic() - began, len(records))
                 await asyncio.gather(*(self._committed(batch, name) for batch in batches))
                 return
-            refused += 1  # should a partition be lost, that will be told in a moment
-            await asyncio.sleep(_REFUSED.delay(refused, random.random()))  # noqa: S311 -- jitter
+            refused += 1
+            await asyncio.sleep(TRANSACTION_AGAIN.delay(refused, random.random()))  # noqa: S311 -- jitter
 
     async def _committed(self, batch: Batch, name: str) -> None:
         partition = batch.partition

@@ -15,15 +15,13 @@ from typing import Final
 from uuid import uuid4
 
 from adapter.core.journal import Entry, Mark
-from adapter.core.retry import Backoff
+from adapter.core.retry import TRANSACTION_AGAIN
 from adapter.ports import Intake, Outgoing, Position, Transactor
 from adapter.worker.assignment import Assignment
 
 _MOST_RECORDS: Final = 4000
 _MOST_BYTES: Final = 8 * 1024 * 1024
 """Limits of one transaction, so that it ends well within `transaction.timeout.ms`."""
-_REFUSED: Final = Backoff(first=0.1, longest=0.5)
-"""Before a transaction is tried again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -99,10 +97,10 @@ class Ledger:
                     self._committed(batch)
                     self._observe(monotonic() - began, len(records))
                     refused = 0
-                else:  # should a partition be lost, that will be told in a moment
+                else:
                     self._queue.extendleft(reversed(batch))
                     refused += 1
-                    await asyncio.sleep(_REFUSED.delay(refused, random.random()))  # noqa: S311 -- jitter
+                    await asyncio.sleep(TRANSACTION_AGAIN.delay(refused, random.random()))  # noqa: S311 -- jitter
             if not self._queue:
                 self._some.clear()
 

@@ -26,7 +26,7 @@ from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
 from adapter.ports import IntakeListener
 from adapter.transport.kafka.headers import headers
-from adapter.transport.kafka.span import STEP, WAKE
+from adapter.transport.kafka.span import STEP, WAKE, undecided_properties
 
 _BATCH: Final = 500
 _PREFETCHED: Final = 8192
@@ -304,8 +304,7 @@ def introduce(client: Mapping[str, str], topic: str, group: str) -> None:
     Blocks. Raises Unavailable.
     """
     # A partition whose offset is kept back by a transaction has one: nobody else need wait for that.
-    asking = {"group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
-    consumer = Consumer({**client, **asking})
+    consumer = Consumer(undecided_properties(client, group))
     try:
         partitions = [
             TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=STEP).topics[topic].partitions

@@ -19,7 +19,7 @@ from adapter.core.errors import Unavailable
 from adapter.core.journal import read_mark
 from adapter.ports import JournalTail
 from adapter.transport.kafka.identity import identity
-from adapter.transport.kafka.span import Patience, bounds, committed, read, reader_properties
+from adapter.transport.kafka.span import Patience, bounds, committed, read, reader_properties, undecided_properties
 
 
 class KafkaJournal:
@@ -66,7 +66,7 @@ class KafkaJournal:
 
     def _tail(self, partition: int, identity: str) -> JournalTail:
         reader = Consumer(reader_properties(self._client, self._group))
-        newest = Consumer({**reader_properties(self._client, self._group), "isolation.level": "read_uncommitted"})
+        newest = Consumer(undecided_properties(self._client, self._group))
         try:
             commands = TopicPartition(self._commands, partition)
             stands = committed(reader, newest, commands, self._patience, self._going)

@@ -20,6 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from adapter.core.errors import Stop
 from adapter.ports import Claim, Outgoing, Position
+from adapter.transport.kafka.span import undecided_properties
 
 _STEP: Final = 5.0
 """Seconds one step of a transaction may take before it is asked again; steps can be resumed (KIP-447)."""
@@ -246,8 +247,7 @@ class _Line:
         (`introduce`): a coordinator that knows of none has just started.
         """
         asked = [TopicPartition(sent.topic, sent.partition)]
-        asking = {"group.id": self._group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
-        reader = Consumer({**self._client, **asking})
+        reader = Consumer(undecided_properties(self._client, self._group))
         try:
             while True:
                 try:

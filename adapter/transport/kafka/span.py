@@ -85,6 +85,11 @@ def reader_properties(client: Mapping[str, str], group: str) -> dict[str, str | 
     }
 
 
+def undecided_properties(client: Mapping[str, str], group: str) -> dict[str, str | bool | int]:
+    """Of a consumer that is told the newest there is, though a transaction may still undo it. It reads nothing."""
+    return {**client, "group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+
+
 def read(reader: Consumer, start: TopicPartition, end: int, going: Callable[[], bool]) -> Iterator[list[Message]]:
     """All committed records from `start` on and before `end`, in batches, each transaction among them decided.
 

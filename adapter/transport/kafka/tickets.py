@@ -16,7 +16,7 @@ from adapter.core.errors import Unavailable
 from adapter.ports import DUE, Kept, Standing
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.identity import identity
-from adapter.transport.kafka.span import Patience, bounds, committed, read, reader_properties
+from adapter.transport.kafka.span import Patience, bounds, committed, read, reader_properties, undecided_properties
 
 
 class KafkaTickets:
@@ -62,7 +62,7 @@ class KafkaTickets:
 
     def _stand(self, partition: int) -> Standing:
         reader = Consumer(reader_properties(self._client, self._group))
-        newest = Consumer({**reader_properties(self._client, self._group), "isolation.level": "read_uncommitted"})
+        newest = Consumer(undecided_properties(self._client, self._group))
         try:
             events = TopicPartition(self._events, partition)
             stands = committed(reader, newest, events, self._patience, lambda: not self._closing.is_set())

@@ -17,6 +17,7 @@ from adapter.cli.follow import Outcomes, seconds
 from adapter.cli.journal import Held
 from adapter.core import cloudevents, wording
 from adapter.core.avro import Encoder
+from adapter.core.document import trimmed
 from adapter.core.doubt import TEXT_LIMIT
 from adapter.core.errors import Stop
 from adapter.core.ticket import Ruling
@@ -176,8 +177,8 @@ def _ticket(held: Held) -> str:
             f"{held.entry.command_id}: {held.operation.name} is about an address and has no ticket; it ends by itself "
             f"at {until}"
         )
-    reference = held.reference.strip()
-    if held.key != reference:
+    reference = trimmed(held.reference)
+    if held.key not in (held.reference, reference):
         raise Stop(
             f"{held.entry.command_id}: the key of its record is not its reference, so its ticket does not know it; it "
             f"ends by itself at {until}"

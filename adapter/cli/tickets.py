@@ -12,6 +12,7 @@ from adapter.cli.bus import Client, compiled, connected
 from adapter.cli.exits import Exit
 from adapter.core import wording
 from adapter.core.avro import Decoded, to_json
+from adapter.core.document import trimmed
 from adapter.core.errors import Undecodable
 from adapter.core.ticket import Clock, Status, Ticket, ticket
 from adapter.settings import Bus, load
@@ -49,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> Exit:
     text = show.as_text(arguments)
     with connected(settings, compiled(settings)) as bus:
         if arguments.reference is not None:
-            return _one(bus, arguments.reference.strip(), text=text)
+            return _one(bus, trimmed(arguments.reference), text=text)
         return _table(bus, everything=arguments.all) if text else _lines(bus, everything=arguments.all)
 
 

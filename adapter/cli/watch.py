@@ -10,6 +10,7 @@ from adapter.cli import show
 from adapter.cli.bus import compiled, connected
 from adapter.cli.exits import Exit
 from adapter.core.avro.schema import Enum
+from adapter.core.document import trimmed
 from adapter.core.errors import Stop
 from adapter.settings import Bus, load
 from adapter.settings.kinds import parse_duration
@@ -48,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> Exit:
     settings = load(Bus)
     known = compiled(settings)
     kinds = _kinds(arguments.kind, known)
-    keys = [reference.strip().encode() for reference in arguments.reference]
+    keys = [trimmed(reference).encode() for reference in arguments.reference]
     text = show.as_text(arguments)
     with (
         connected(settings, known) as bus,

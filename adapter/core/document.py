@@ -109,6 +109,13 @@ def fold(text: str) -> str:
     return text
 
 
+def trimmed(text: str) -> str:
+    """As references are compared, and tickets are named: folded, since that is what the supplier's schema makes of
+    them, and without white space of other kinds around it.
+    """
+    return fold(text).strip()
+
+
 def _parser() -> etree.XMLParser[etree._Element]:
     return etree.XMLParser(
         encoding="utf-8",  # decided before, whatever the declaration says

@@ -18,7 +18,7 @@ from lxml import etree
 from adapter.core import document, soap
 from adapter.core.avro import Schema
 from adapter.core.derived import namespace
-from adapter.core.document import Limits, fold, local_name
+from adapter.core.document import Limits, local_name, trimmed
 from adapter.core.errors import Stop, Unreadable
 from adapter.core.mapping import Deviation, ReplyReader, ValueClass, compile_reply, record_of
 from adapter.core.mapping.notes import ASIDE_LIMIT, NAMED_LIMIT
@@ -138,8 +138,8 @@ class NotificationReader:
         buyer = (report[declared.buyer] or "").strip() or None
         if buyer is not None and buyer not in buyers:
             return Refusal("foreign-buyer", f"{declared.buyer} is not ours", version)
-        reference = fold(report[declared.reference] or "").strip()
-        theirs = fold(report[declared.supplier_reference] or "").strip() or None
+        reference = trimmed(report[declared.reference] or "")
+        theirs = trimmed(report[declared.supplier_reference] or "") or None
         if not reference:
             if theirs is None:
                 return Refusal("no-reference", f"no {declared.reference}", version)
@@ -190,7 +190,7 @@ class NotificationReader:
         for path, texts in self._placeholders.items():
             for where, holder in _holders(report, path[:-1], ""):
                 text = holder[path[-1]]
-                if text and fold(text).strip().lower() in texts:
+                if text and trimmed(text).lower() in texts:
                     holder[path[-1]] = None
                     yield Deviation(where + path[-1], "a placeholder", ValueClass.PLACEHOLDER)
 

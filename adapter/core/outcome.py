@@ -18,7 +18,7 @@ from lxml import etree
 
 from adapter.core import document, soap
 from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
-from adapter.core.document import Limits, fold, local_name
+from adapter.core.document import Limits, local_name, trimmed
 from adapter.core.errors import Unreadable
 from adapter.core.mapping import Read, ReplyReader
 
@@ -159,7 +159,7 @@ def _of_another(reply: Mapping[str, Any], reference: str | None) -> bool:
     """Whether it names another ticket. The message id tells nothing: the samples answer under another one (section 8,
     number 16).
     """
-    named, ours = (fold(text or "").strip().casefold() for text in (reply.get("buyerFaultReference"), reference))
+    named, ours = (trimmed(text or "").casefold() for text in (reply.get("buyerFaultReference"), reference))
     return bool(named and ours) and named != ours
 
 

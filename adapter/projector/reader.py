@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from adapter.core.avro.decoders import Decoders
+from adapter.core.document import trimmed
 from adapter.core.errors import Undecodable
 from adapter.core.journal import Source
 from adapter.core.partition import partition_of
@@ -50,7 +51,7 @@ class Reader:
         except Undecodable as why:
             return Passed(UNREADABLE, why.reason)
         record = decoded.record
-        reference = (record.get("buyerFaultReference") or "").strip()
+        reference = trimmed(record.get("buyerFaultReference") or "")
         if not reference:  # the appointment queries have an address for their key
             return Passed(UNRELATED)
         # A ticket has one owner: what lies where another owner reads is not folded here.

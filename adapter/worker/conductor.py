@@ -31,6 +31,7 @@ from adapter.core.command import (
     Verdict,
     Wait,
 )
+from adapter.core.document import trimmed
 from adapter.core.doubt import TEXT_LIMIT, settlement
 from adapter.core.errors import Abandoned, Refused, Unavailable, Undecodable
 from adapter.core.journal import Entry, Kind, Source
@@ -372,7 +373,7 @@ class _Turn:
     def _ticket(self) -> bytes | None:
         """Key of the command's ticket; None for one that is about an address."""
         reference = self._task.subject.reference
-        return None if reference is None else reference.strip().encode("utf-8", "replace")
+        return None if reference is None else trimmed(reference).encode("utf-8", "replace")
 
     def _leaves_out_reference(self) -> bool:
         """Whether the command could name the supplier's reference, and does not."""

@@ -10,6 +10,7 @@ from adapter.catalogue import Catalogue
 from adapter.catalogue import Entry as Compiled
 from adapter.core.avro import UnknownFields
 from adapter.core.avro.decoders import Decoders
+from adapter.core.document import trimmed
 from adapter.core.errors import Undecodable
 from adapter.core.journal import Source
 from adapter.core.operation import Problem
@@ -70,7 +71,7 @@ class Reader:
                 correlation_id=record["correlationId"],
                 reference=record.get("buyerFaultReference"),
                 # Trimmed, as the supplier's notifications are keyed: one ticket has one timeline.
-                key=source.key if strays and source.key is not None else named.strip().encode("utf-8", "replace"),
+                key=source.key if strays and source.key is not None else trimmed(named).encode("utf-8", "replace"),
                 traceparent=None if trace is None else str(trace),
                 message_id=message_id(command_id),
             ),
@@ -102,7 +103,7 @@ def _key_problems(key: bytes | None, field: str, named: str) -> list[Problem]:
     if key is None:
         return [Problem(field, "the record has no key; it must be this value")]
     try:
-        same = key.decode() in (named, named.strip())
+        same = key.decode() in (named, trimmed(named))
     except UnicodeDecodeError:
         same = False
     return [] if same else [Problem(field, "is not the key of the record")]

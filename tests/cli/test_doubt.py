@@ -168,6 +168,14 @@ async def test_a_decision_is_an_event_of_the_ticket(workers: Workers, runs: Runs
     }
 
 
+async def test_a_decision_finds_the_ticket_of_a_reference_with_white_space(workers: Workers, runs: Runs) -> None:
+    held = add(" SP  1")
+    workers.holds(held)
+    assert (await runs("doubt", "settle", held.command_id, "accepted", "--why", "so"))[0] == 0
+    _, lines, _ = await runs("watch", "--reference", " SP  1", "--since", "beginning", "--until-now")
+    assert [json.loads(line)["key"] for line in lines] == ["SP 1"]
+
+
 @pytest.mark.parametrize(
     ("build", "said"),
     [

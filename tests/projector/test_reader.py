@@ -29,11 +29,11 @@ class OneSchema:
         return EVENT.text if identifier == 1 else None
 
 
-async def read(at: float = T0.timestamp(), **fields: Any) -> Heard | Passed:
+async def read(at: float = T0.timestamp(), key: bytes = b"SP-1", **fields: Any) -> Heard | Passed:
     record = notified("IN_PROGRESS", T0).record
     value = Encoder(EVENT, 1).encode({**record, **fields})
     reader = Reader(Decoders(OneSchema(), [EVENT], UnknownFields.IGNORE), partitions=1)
-    return await reader.read(Source(0, 0, at, b"SP-1", value, (("ce_id", b"N-1"),)))
+    return await reader.read(Source(0, 0, at, key, value, (("ce_id", b"N-1"),)))
 
 
 async def test_an_event_is_read_with_its_id_and_the_time_it_was_written() -> None:
@@ -41,6 +41,12 @@ async def test_an_event_is_read_with_its_id_and_the_time_it_was_written() -> Non
     assert isinstance(heard, Heard)
     assert (heard.reference, heard.event.name, heard.event.id) == ("SP-1", "FaultReportUpdated", "N-1")
     assert heard.event.arrived == T0
+
+
+async def test_white_space_within_a_reference_is_read_as_the_supplier_reads_it() -> None:
+    heard = await read(key=b"SP 1", buyerFaultReference=" SP \t1\n")
+    assert isinstance(heard, Heard)
+    assert heard.reference == "SP 1"
 
 
 @pytest.mark.parametrize("at", [253_402_000_000.0, 1e300, -1e300], ids=["year 9999", "no year", "no year before"])

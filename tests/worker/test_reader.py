@@ -10,7 +10,7 @@ from adapter.core.avro import UnknownFields
 from adapter.core.errors import Unavailable, Undecodable
 from adapter.core.journal import Source
 from adapter.worker.reader import Reader, Task
-from tests.support.estate import Command, add, amend, resolve
+from tests.support.estate import Command, add, amend, query, resolve
 from tests.support.plant import Plant
 
 
@@ -64,10 +64,17 @@ async def test_a_key_that_is_not_the_reference_is_a_problem(plant: Plant, reader
     assert task.subject.key == key
 
 
-async def test_white_space_around_a_reference_is_none_of_its_timeline(plant: Plant, reader: Reader) -> None:
-    for key in (b" T-1", b"T-1"):
-        task = await reader.read(source(plant.encode(add(" T-1")), key))
-        assert (task.problems, task.subject.key) == ((), b"T-1")
+@pytest.mark.parametrize(
+    ("reference", "ticket"), [(" T-1", "T-1"), ("T  1\t\n2", "T 1 2"), ("\u00a0T-1\u2003", "T-1")]
+)
+async def test_a_reference_names_the_ticket_that_the_supplier_calls_so(
+    plant: Plant, reader: Reader, reference: str, ticket: str
+) -> None:
+    for key in (reference, ticket):
+        task = await reader.read(source(plant.encode(add(reference)), key.encode()))
+        assert (task.problems, task.subject.key) == ((), ticket.encode())
+    task = await reader.read(source(plant.encode(query(reference)), reference.encode()))
+    assert task.subject.key == ticket.encode()
 
 
 async def test_without_a_key_the_outcome_still_finds_its_timeline(plant: Plant, reader: Reader) -> None:

@@ -305,7 +305,7 @@ NEWER = schema(
         ({"urgent": False, "tags": [], "due": None}, ()),
         ({"urgent": True}, ("urgent",)),
         ({"tags": ["x"], "due": MOMENT}, ("tags", "due")),
-        ({"notes": [{"text": "a"}, {"text": "b", "mood": "bad"}]}, ("notes[1].mood",)),
+        ({"notes": [{"text": "a"}, *({"text": "b", "mood": "bad"} for _ in range(3))]}, ("notes[1].mood",)),
         ({"first": {"text": "a", "mood": "good"}}, ("first.mood",)),
         ({"origin": {"by": "me"}}, ("origin",)),
     ],

@@ -72,7 +72,7 @@ class Decoded:
 
     record: dict[str, Any]
     unknown: tuple[str, ...]
-    """Paths of fields that the writer has, we have not, and that carry something else than their default."""
+    """Paths of fields that the writer has, we have not, and that carry something else than their default; each once."""
 
 
 class UnknownFields(StrEnum):
@@ -232,10 +232,17 @@ def _strange_fields(ours: Record, theirs: Record) -> _Strangers | None:
 
 
 def _in_each(inner: _Strangers) -> _Strangers:
+    """Names a field by the first item that has it: a record may hold hundreds of thousands."""
+
     def collect(values: Any, path: str, unknown: list[str]) -> None:
+        first: dict[str, str] = {}
         each = enumerate(values) if isinstance(values, list) else (values or {}).items()
         for place, value in each:
-            inner(value, f"{path[:-1]}[{place}].", unknown)
+            found: list[str] = []
+            inner(value, "", found)
+            for name in found:
+                first.setdefault(name, f"{path[:-1]}[{place}].{name}")
+        unknown.extend(first.values())
 
     return collect
 

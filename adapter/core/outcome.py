@@ -105,7 +105,9 @@ def _way(status: int, headers: Mapping[str, str], now: datetime) -> Verdict | No
 
 def _fault(status: int, fault: soap.Fault) -> Verdict:
     if fault.blame is soap.Blame.CLIENT or (status == 400 and fault.blame is soap.Blame.OTHER):
-        return Rejected(By.SUPPLIER, fault.code or "fault", _said(fault.text, fault.detail))
+        if _CODE.fullmatch(fault.code):
+            return Rejected(By.SUPPLIER, fault.code, _said(fault.text, fault.detail))
+        return Rejected(By.SUPPLIER, "fault", _said(fault.code, fault.text, fault.detail))
     return Unclear("fault-server" if fault.blame is soap.Blame.SERVER else "fault")
 
 
@@ -174,5 +176,9 @@ def _speaks(element: etree._Element) -> bool:
     return any(local_name(child) in {"responseCode", "errorMessage"} for child in element)
 
 
-def _said(text: str, detail: str) -> str | None:
-    return "; ".join(part for part in (text, detail) if part) or None
+_CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+"""A word, as it may stand in logs. Any other text where a code should be is text, whoever it speaks of."""
+
+
+def _said(*parts: str) -> str | None:
+    return "; ".join(filter(None, parts)) or None

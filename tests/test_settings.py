@@ -258,6 +258,17 @@ def test_settings_of_one_operation_keep_its_name() -> None:
     assert supplier.soap_actions == {"AddFaultReport": "urn:add"}
 
 
+@pytest.mark.parametrize("value", ["urn:a\r\nx-evil: 1", "urn:\u20ac", "urn:a\x7f"])
+@pytest.mark.parametrize("name", ["SUPPLIER__SOAP_ACTIONS__AddFaultReport", "SUPPLIER__CONTENT_TYPE"])
+def test_what_a_header_cannot_carry(name: str, value: str) -> None:
+    assert "header" in faults(Settings, **{name: value})[f"ADAPTER_{name}"]
+
+
+def test_a_soap_action_is_written_without_its_quotes() -> None:
+    name = "SUPPLIER__SOAP_ACTIONS__AddFaultReport"
+    assert "quotes" in faults(Settings, **{name: '"urn:add"'})[f"ADAPTER_{name}"]
+
+
 def test_the_journal_outlives_the_commands_twice() -> None:
     found = faults(Cluster, TOPICS__RETENTION__COMMANDS="8d")
     assert "twice" in found["ADAPTER_TOPICS__RETENTION__JOURNAL"]

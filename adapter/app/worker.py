@@ -317,6 +317,7 @@ def _terms(settings: Settings, known: Catalogue) -> Terms:
             "reseller_id": supplier.reseller_id,
         },
         accepted_codes=supplier.accepted_codes,
+        content_type=supplier.content_type,
         soap_actions=supplier.soap_actions,
         reply_limits=Limits(size=supplier.max_reply_bytes),
         base_url=_base_url(settings, known),

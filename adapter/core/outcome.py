@@ -84,8 +84,8 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     return min(seconds, _LONGEST_RETRY_AFTER) if seconds > 0 else None
 
 
-_NOT_THERE: Final = frozenset({404, 405, 410, 421, 501})
-"""No such endpoint; unless the operation's own answer comes with it, for then there is one."""
+_NOT_THERE: Final = frozenset({404, 405, 410, 415, 421, 501})
+"""No such endpoint, or one that takes nothing of the kind we send; unless the operation's own answer comes with it."""
 
 
 def _way(status: int, headers: Mapping[str, str], now: datetime) -> Verdict | None:

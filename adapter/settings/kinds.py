@@ -74,6 +74,20 @@ def _web_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _header(value: str) -> str:
+    """The value of an HTTP header."""
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("holds a character that an HTTP header cannot carry")
+    return value
+
+
+def _action(value: str) -> str:
+    """A SOAPAction without its quotes (SOAP 1.1 section 6.1.1)."""
+    if '"' in value:
+        raise ValueError("must not hold quotes: the adapter puts them around it")
+    return _header(value)
+
+
 def _several(value: object) -> object:
     """A comma-separated list, or a JSON array, as a list."""
     if not isinstance(value, str):
@@ -124,6 +138,10 @@ Identifier = Annotated[str, Field(pattern=r"\S", max_length=36), Kind("text of a
 Codes = Annotated[frozenset[int], BeforeValidator(_several), Kind("list of whole numbers", "200,201,202")]
 Zone = Annotated[ZoneInfo, Kind("time zone", "Europe/London")]
 Texts = Annotated[dict[str, str], Kind("JSON object", '{"name": "value"}')]
+Actions = Annotated[
+    dict[str, Annotated[str, AfterValidator(_action)]], Kind("JSON object", '{"AddFaultReport": "urn:add"}')
+]
+Header = Annotated[str, Field(pattern=r"\S"), AfterValidator(_header), Kind("text", "application/xml; charset=utf-8")]
 Files = Annotated[dict[str, File], Kind("JSON object", '{"sasl.password": "/run/secrets/kafka-password"}')]
 Durations = Annotated[dict[str, Duration], Kind("JSON object", '{"AddFaultReport": "24h"}')]
 Subjects = Annotated[

@@ -12,6 +12,7 @@ from adapter.core.avro import UnknownFields
 from adapter.core.errors import Stop
 from adapter.core.operation import Mode
 from adapter.settings.kinds import (
+    Actions,
     Address,
     Addresses,
     Codes,
@@ -21,6 +22,7 @@ from adapter.settings.kinds import (
     File,
     Files,
     Folder,
+    Header,
     Identifier,
     Names,
     Networks,
@@ -250,7 +252,11 @@ class Supplier(Section):
     reseller_id: Identifier | None = Field(
         default=None, description="buyer.resellerId of the appointment requests; left out without it."
     )
-    soap_actions: Texts = Field(
+    content_type: Header = Field(
+        default="text/xml; charset=utf-8",
+        description="Content-Type of the requests: that of SOAP 1.1; the supplier's reference names application/xml.",
+    )
+    soap_actions: Actions = Field(
         default={},
         description='SOAPAction of an operation where it is not empty: {"AddFaultReport": "urn:add"}, or one '
         "variable each: ADAPTER_SUPPLIER__SOAP_ACTIONS__AddFaultReport.",

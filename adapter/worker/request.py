@@ -25,6 +25,7 @@ class Terms:
     protocol: Mapping[str, Any]
     """Protocol values that do not depend on the command."""
     accepted_codes: frozenset[int]
+    content_type: str
     soap_actions: Mapping[str, str]
     """SOAPAction per operation name; the operation's own where absent."""
     reply_limits: Limits
@@ -68,7 +69,7 @@ class Requests:
         operation = task.subject.operation
         action = self.terms.soap_actions.get(operation.name, operation.soap_action)
         headers = {
-            "content-type": "text/xml; charset=utf-8",
+            "content-type": self.terms.content_type,
             "soapaction": f'"{action}"',
             **self.supplier.headers(operation, task.record),
         }

@@ -162,6 +162,8 @@ def test_an_answer_that_names_another_ticket_is_none_to_this_request(
         (404, enveloped("<e:Fault><faultcode>e:Client</faultcode></e:Fault>"), Misdirected("http-404")),
         (404, enveloped(REFUSED), rejected("404", "no such")),  # who answers like this is there
         (404, TAKEN, Unclear("http-404")),
+        (415, b"<html/>", Misdirected("http-415")),  # so would all others be
+        (415, REFUSED, rejected("404", "no such")),
         (302, REFUSED, Misdirected("http-302")),
         (401, REFUSED, Forbidden("http-401")),
         (403, b"", Forbidden("http-403")),

@@ -362,5 +362,14 @@ async def test_an_unknown_field_is_passed_over_where_the_setting_says_so(kafka: 
         assert (await rig.estate.final(command)).type == "FaultReportAdded"
 
 
+async def test_a_request_has_the_headers_that_the_settings_give_it(kafka: str) -> None:
+    headers = {"SUPPLIER__CONTENT_TYPE": "application/xml", "SUPPLIER__SOAP_ACTIONS__AddFaultReport": "urn:add"}
+    async with open_rig(kafka, partitions=1) as rig, rig.worker(**headers):
+        command = say.add(unique())
+        assert (await done(rig, command)).type == "FaultReportAdded"
+        ((heard, _),) = requests(rig, command)
+        assert (heard.headers["content-type"], heard.headers["soapaction"]) == ("application/xml", '"urn:add"')
+
+
 def _branches(kind: Any) -> list[dict[str, Any]]:
     return [branch for branch in (kind if isinstance(kind, list) else [kind]) if isinstance(branch, dict)]

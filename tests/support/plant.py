@@ -569,6 +569,7 @@ def answer(call: Call, reply: Callable[[Call], Reply] = accepted) -> None:
 _TERMS = Terms(
     protocol={"api_version": "1", "buyer_identifier": "SP", "seller_identifier": "CF", "reseller_id": None},
     accepted_codes=frozenset({200, 201}),
+    content_type="text/xml; charset=utf-8",
     soap_actions={},
     reply_limits=Limits(size=10**6),
     base_url="https://supplier.test",

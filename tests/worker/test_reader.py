@@ -64,9 +64,7 @@ async def test_a_key_that_is_not_the_reference_is_a_problem(plant: Plant, reader
     assert task.subject.key == key
 
 
-@pytest.mark.parametrize(
-    ("reference", "ticket"), [(" T-1", "T-1"), ("T  1\t\n2", "T 1 2"), ("\u00a0T-1\u2003", "T-1")]
-)
+@pytest.mark.parametrize(("reference", "ticket"), [(" T-1", "T-1"), ("T  1\t\n2", "T 1 2"), ("\u00a0T-1\u2003", "T-1")])
 async def test_a_reference_names_the_ticket_that_the_supplier_calls_so(
     plant: Plant, reader: Reader, reference: str, ticket: str
 ) -> None:

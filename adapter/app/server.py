@@ -1,11 +1,11 @@
 """The composition of the server: from settings to a running listener for notifications."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page, open_page
@@ -18,6 +18,7 @@ from adapter.app.start import (
     traced,
     until_available,
 )
+from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop
 from adapter.server.admission import Admission
 from adapter.server.flow import Deployment, Server
@@ -40,6 +41,8 @@ class Listening:
 
     flow: Server
     listener: Listener
+    publishing: "asyncio.Task[None]"
+    """Raises Stop if nothing can be published."""
     telemetry: str
     """Address of its metrics."""
 
@@ -47,7 +50,8 @@ class Listening:
 async def receive(settings: Receiving, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
     """A server that listens until `stop`."""
     async with AsyncExitStack() as stack:
-        if await before(stop, stack.enter_async_context(server(settings, log, metrics, page))):
+        if running := await before(stop, stack.enter_async_context(server(settings, log, metrics, page))):
+            await before(stop, asyncio.shield(running.publishing))  # which goes on while the spool is emptied
             await stop.wait()
 
 
@@ -55,7 +59,8 @@ async def receive(settings: Receiving, log: Log, metrics: Metrics, stop: asyncio
 async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | None = None) -> AsyncIterator[Listening]:
     """A server that listens, until the context is left: then it answers what is under way. Raises Stop.
 
-    It shows itself on `page`, or on one of its own.
+    With a spool it waits for Kafka and the registry no longer than for an acknowledgement before it listens. It shows
+    itself on `page`, or on one of its own.
     """
     tls = server_tls(settings)
     known = load_catalogue(settings)
@@ -63,11 +68,14 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
     client = settings.kafka.client()
     limits = settings.server
     async with AsyncExitStack() as stack:
-        registry = open_registry(settings)
-        stack.push_async_callback(registry.close)
-        await _check_topics(client, (names.events, names.quarantine), log)
-        event = known.notification.event
-        encoder = (await encoders(settings, registry, log, {names.events: [event]}))[event.name]
+        spool = _spool(settings, log, metrics)
+        if spool is not None:
+            stack.push_async_callback(spool.close)
+        finding = asyncio.ensure_future(_find(settings, known.notification.event, log))
+        stack.push_async_callback(_cancelled, finding)
+        await asyncio.wait((finding,), timeout=None if spool is None else limits.publish_timeout.total_seconds())
+        if finding.done():
+            finding.result()
         publisher = KafkaPublisher(
             client=client,
             timeout=limits.publish_timeout,
@@ -75,9 +83,6 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
             report=lambda why: log.debug("record not acknowledged", reason=why),
         )
         stack.push_async_callback(publisher.close)
-        spool = _spool(settings, log, metrics)
-        if spool is not None:
-            stack.push_async_callback(spool.close)
         buyer = settings.supplier.buyer_identifier
         flow = Server(
             admission=Admission(
@@ -89,13 +94,6 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
             ),
             reader=known.notification.reader,
             answers=known.notification.answers,
-            records=Records(
-                events_topic=names.events,
-                quarantine_topic=names.quarantine,
-                source=f"/fault-adapter/{known.supplier.name}/{buyer}",
-                encoder=encoder,
-                largest=settings.topics.max_message_bytes,
-            ),
             publisher=publisher,
             spool=spool,
             deployment=Deployment(
@@ -113,8 +111,24 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
             tracer=await stack.enter_async_context(traced(settings.telemetry)),
         )
         stack.callback(flow.close)
-        if spool is not None:
-            stack.push_async_callback(_cancelled, asyncio.ensure_future(flow.keeper.drain()))
+
+        async def publish() -> None:
+            records = Records(
+                events_topic=names.events,
+                quarantine_topic=names.quarantine,
+                source=f"/fault-adapter/{known.supplier.name}/{buyer}",
+                encoder=await finding,
+                largest=settings.topics.max_message_bytes,
+            )
+            flow.publish(records)
+            if spool is not None:
+                await flow.keeper.drain()
+
+        def down() -> bool:
+            return flow.keeper.down or not finding.done()
+
+        publishing = asyncio.ensure_future(publish())
+        stack.push_async_callback(_cancelled, publishing)
         certificates = CertificateReport("listener", log, metrics)
         if tls is not None:
             certificates.watch(lambda: tls.not_after)
@@ -131,7 +145,8 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
             on_reload=certificates.reloaded,
             log=log,
         )
-        _watch(flow, listener, spool, metrics)
+        _watch(listener, spool, metrics)
+        metrics.watch(m.KAFKA_DOWN, lambda: float(down()))
         if page is None:
             page = await stack.enter_async_context(open_page(settings.telemetry, metrics, log))
         page.show(
@@ -139,7 +154,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
             unready=list,  # a server without Kafka still answers: from the spool, or with 503
             status=lambda: {
                 "connections": listener.connections,
-                "kafka_down": flow.keeper.down,
+                "kafka_down": down(),
                 **({} if spool is None else {"spool": {"depth": spool.depth, "bytes": spool.size}}),
                 **certificates.status(),
             },
@@ -157,7 +172,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
             log.warning("listening without TLS", proxies=len(limits.trusted_proxies))
         if not (limits.allowed_subjects or limits.allowed_networks):
             log.warning("no list of callers")
-        yield Listening(flow, listener, page.url)
+        yield Listening(flow, listener, publishing, page.url)
 
 
 async def _leave(flow: Server, listener: Listener, limit: float, log: Log) -> None:
@@ -187,13 +202,20 @@ def server_tls(settings: Receiving) -> ServerTls | None:
     return ServerTls(TlsFiles(files.certificate, files.key, files.ca))
 
 
-async def _check_topics(client: dict[str, str], needed: tuple[str, ...], log: Log) -> None:
-    admin = Admin(client)
+async def _find(settings: Receiving, event: Schema, log: Log) -> Encoder:
+    """The encoder of the event, once Kafka has the topics and the registry the schema. Raises Stop if they have not."""
+    names, admin = settings.topics.names(), Admin(settings.kafka.client())
+    needed = (names.events, names.quarantine)
 
     async def count() -> dict[str, int]:
         return await asyncio.to_thread(admin.partition_counts, needed)
 
     missing_topics(await until_available("Kafka", count, log), needed)
+    registry = open_registry(settings)
+    try:
+        return (await encoders(settings, registry, log, {names.events: [event]}))[event.name]
+    finally:
+        await registry.close()
 
 
 def _spool(settings: Receiving, log: Log, metrics: Metrics) -> SqliteSpool | None:
@@ -211,17 +233,15 @@ def _spool(settings: Receiving, log: Log, metrics: Metrics) -> SqliteSpool | Non
     return spool
 
 
-def _watch(flow: Server, listener: Listener, spool: SqliteSpool | None, metrics: Metrics) -> None:
+def _watch(listener: Listener, spool: SqliteSpool | None, metrics: Metrics) -> None:
     metrics.watch(m.CONNECTIONS, lambda: float(listener.connections))
     metrics.watch(m.BYTES_IN_FLIGHT, lambda: float(listener.bytes_in_flight))
-    metrics.watch(m.KAFKA_DOWN, lambda: float(flow.keeper.down))
     if spool is not None:
         metrics.watch(m.SPOOL_DEPTH, lambda: float(spool.depth))
         metrics.watch(m.SPOOL_BYTES, lambda: float(spool.size))
         metrics.watch(m.SPOOL_OLDEST, spool.oldest)
 
 
-async def _cancelled(task: "asyncio.Task[None]") -> None:
+async def _cancelled(task: "asyncio.Task[Any]") -> None:
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait((task,))

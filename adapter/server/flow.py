@@ -62,7 +62,6 @@ class Server:
         admission: Admission,
         reader: NotificationReader,
         answers: AnswerWriter,
-        records: Records,
         publisher: Publisher,
         spool: Spool | None,
         deployment: Deployment,
@@ -74,7 +73,7 @@ class Server:
         self._admission = admission
         self._reader = reader
         self._answers = answers
-        self._records = records
+        self._records: Records | None = None
         self._deployment = deployment
         self._limits = replace(LIMITS, size=deployment.max_body_bytes)
         self._log = log
@@ -92,6 +91,10 @@ class Server:
             drained=lambda: metrics.count(m.SPOOL_DRAINED),
             log=log,
         )
+
+    def publish(self, records: Records) -> None:
+        """From now on notifications are published, as these records; before, there is the spool alone."""
+        self._records = records
 
     # -- before the body ---------------------------------------------------------------------------------------------
 
@@ -183,12 +186,11 @@ class Server:
         self._pending[identifier] = ended
         kept = None
         try:
-            write = self._records.event
-            event = await self._aside(write, readable, arrival) if _long(arrival) else write(readable, arrival)
+            event = await self._event(readable, arrival)
             if isinstance(event, Refusal):
                 return await self._refuse(event, arrival)
-            assert event.key is not None
-            kept = await self._keep(event.key, event, arrival, late=lambda: self._remember(identifier))
+            key = readable.reference.encode()
+            kept = await self._keep(key, event, arrival, late=lambda: self._remember(identifier))
         finally:
             del self._pending[identifier]
             ended.set_result(kept is not None)
@@ -198,8 +200,16 @@ class Server:
         self._told(readable, kept)
         return self._accepted(readable)
 
+    async def _event(self, readable: Readable, arrival: Arrival) -> Outgoing | Refusal | None:
+        """None while it can't be made."""
+        if self._records is None:
+            return None
+        write = self._records.event
+        return await self._aside(write, readable, arrival) if _long(arrival) else write(readable, arrival)
+
     async def _refuse(self, refusal: Refusal, arrival: Arrival) -> Answer:
-        record = self._records.quarantined(refusal, arrival, at=datetime.now(UTC))
+        records = self._records
+        record = None if records is None else records.quarantined(refusal, arrival, at=datetime.now(UTC))
         if await self._keep(None, record, arrival) is None:
             return self._unavailable()
         caller = arrival.caller
@@ -209,10 +219,10 @@ class Server:
         return _written(refused(refusal), 400)
 
     async def _keep(
-        self, key: bytes | None, record: Outgoing, arrival: Arrival, *, late: Callable[[], None] = lambda: None
+        self, key: bytes | None, record: Outgoing | None, arrival: Arrival, *, late: Callable[[], None] = lambda: None
     ) -> Kept | None:
         span = None
-        if self._tracer is not None:
+        if self._tracer is not None and record is not None:
             span = self._tracer.span(
                 f"send {record.topic}",
                 Role.PRODUCER,
@@ -235,6 +245,7 @@ class Server:
 
     async def _again(self, arrival: Arrival) -> Outgoing:
         """The record of a notification from the spool: read as the settings and schemas are now."""
+        assert self._records is not None, "nothing is drained before"
         read = await self._aside(self._read, arrival)
         record = read if isinstance(read, Refusal) else self._records.event(read, arrival)
         if isinstance(record, Refusal):

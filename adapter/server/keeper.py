@@ -51,18 +51,19 @@ class Keeper:
         self._loop = asyncio.get_running_loop()
         self._turns: dict[bytes, asyncio.Future[None]] = {}
         self._trying = 0
+        self._draining = False
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         """Whether the spool was found to hold nothing since something was put there."""
         self.down = False
 
     async def keep(
-        self, key: bytes | None, record: Outgoing, arrival: Arrival, *, late: Callable[[], None] = lambda: None
+        self, key: bytes | None, record: Outgoing | None, arrival: Arrival, *, late: Callable[[], None] = lambda: None
     ) -> Kept:
         """Safe when this returns. Raises Unavailable if it could not be made safe in time.
 
-        Without a key there is no order to keep. `late` is called should the record turn out to have been written
-        after all.
+        Without a key there is no order to keep; without a record, which cannot be made yet, there is the spool alone.
+        `late` is called should the record turn out to have been written after all.
         """
         deadline = self._loop.time() + self._limit
         if key is None:
@@ -82,6 +83,7 @@ class Keeper:
     async def drain(self) -> None:
         """Publish what the spool holds, whenever it holds something, until cancelled."""
         assert self._spool is not None
+        self._draining = True
         failures = 0
         while True:
             while not self._spool.depth:
@@ -98,18 +100,19 @@ class Keeper:
                 await asyncio.sleep(_AGAIN.delay(failures, random.random()))  # noqa: S311 -- jitter
 
     async def finish(self, limit: float) -> int:
-        """Wait until `drain`, which goes on, has nothing left, for at most so many seconds. What it has left."""
+        """Wait until `drain`, if it goes on, has nothing left, for at most so many seconds. What is left."""
         if self._spool is None:
             return 0
-        if depth := self._spool.depth:
-            self._log.info("publishing what the spool holds", depth=depth, limit_seconds=round(limit, 1))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await self._empty.wait()
+        if self._draining:
+            if depth := self._spool.depth:
+                self._log.info("publishing what the spool holds", depth=depth, limit_seconds=round(limit, 1))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit):
+                    await self._empty.wait()
         return self._spool.depth
 
     async def _keep(
-        self, key: bytes, record: Outgoing, arrival: Arrival, deadline: float, late: Callable[[], None]
+        self, key: bytes, record: Outgoing | None, arrival: Arrival, deadline: float, late: Callable[[], None]
     ) -> Kept:
         if self._spool is None:
             if self.down and self._trying:
@@ -125,8 +128,11 @@ class Keeper:
         self._wake.set()
         return Kept.SPOOLED
 
-    async def _publish(self, record: Outgoing, deadline: float, late: Callable[[], None]) -> str:
+    async def _publish(self, record: Outgoing | None, deadline: float, late: Callable[[], None]) -> str:
         """Why it is not known to be written; empty if it is."""
+        if record is None:
+            self._fell("it has not been found yet")
+            return "Kafka or the schema registry has not been found yet"
         left = deadline - self._loop.time()
         if left <= 0:
             return "no time is left"

@@ -365,7 +365,7 @@ class Spool(Section):
     path: NewFile | None = Field(
         default=None,
         description="File of the spool, on a disk that outlives the process; without it the supplier gets 503 while "
-        "Kafka does not answer.",
+        "Kafka does not answer, and a server that starts then does not listen.",
     )
     max_bytes: Size = Field(default=256 * 1024**2, description="Notifications kept there at most, in bytes of content.")
 

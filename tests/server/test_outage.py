@@ -22,6 +22,7 @@ import pytest
 from tests.server.bus import Record, records
 from tests.server.conftest import PLAIN, Serving, notification, port_of, serving
 from tests.support.broker import Cluster
+from tests.support.door import door
 from tests.support.processes import Process, Processes
 from tests.support.rig import Rig, open_rig
 from tests.support.wait import PAUSE, eventually
@@ -247,6 +248,64 @@ async def test_a_write_that_succeeds_after_its_503_is_the_same_event(breakable_k
         assert len({event.id for event in found}) == 1
 
 
+@pytest.mark.parametrize("away", ["Kafka", "the registry"])
+async def test_started_while_kafka_or_the_registry_is_away_it_spools(
+    breakable_kafka: Cluster, processes: Processes, tmp_path: Path, away: str
+) -> None:
+    cluster = breakable_kafka
+    async with open_rig(cluster.bootstrap) as rig, door(rig.registry.url) as registry:
+        more = {"SERVER__PUBLISH_TIMEOUT": "1s", "SERVER__SPOOL__PATH": str(tmp_path / "spool.db")}
+        environment = rig.environment(**PLAIN, **more, REGISTRY__URL=registry.url)
+        if away == "Kafka":
+            await asyncio.to_thread(cluster.stop)
+        else:
+            await registry.shut()
+        process = processes.adapter("server", env=environment)
+        await process.ready(port_of, within=30)
+        supplier = Supplier(rig, f"http://127.0.0.1:{port_of(process)}/")
+        load = [asyncio.ensure_future(supplier.ticket(f"T-{lane}")) for lane in range(4)]
+        await eventually(lambda: supplier.count > 40, within=60)
+        assert set(supplier.statuses) == {"200"}
+        async with aiohttp.ClientSession() as client, client.post(supplier.url, data=b"<nothing/>") as reply:
+            assert reply.status == 400
+        assert "fault_adapter_kafka_down 1.0" in await _metrics(process)
+
+        if away == "Kafka":
+            cluster.restart(wait=False)
+        else:
+            await registry.open()
+        before = supplier.count
+        await eventually(lambda: supplier.count > before + 40, within=60)
+        supplier.stopping = True
+        await asyncio.gather(*load)
+        await eventually(partial(_drained, process), within=60)
+        assert await process.stop() == 0
+        await supplier.check()
+        kept = await asyncio.to_thread(records, rig.bootstrap, rig.topics.quarantine)
+        assert [record.value for record in kept] == [b"<nothing/>"]
+
+
+async def test_started_while_kafka_is_away_it_ends_when_kafka_turns_out_to_lack_a_topic(
+    breakable_kafka: Cluster, processes: Processes, tmp_path: Path
+) -> None:
+    cluster = breakable_kafka
+    path = tmp_path / "spool.db"
+    async with open_rig(cluster.bootstrap) as rig:
+        more = {"SERVER__PUBLISH_TIMEOUT": "1s", "SERVER__SPOOL__PATH": str(path), "TOPICS__QUARANTINE": "nowhere"}
+        await asyncio.to_thread(cluster.stop)
+        process = processes.adapter("server", env=rig.environment(**PLAIN, **more))
+        await process.ready(port_of, within=30)
+        supplier = Supplier(rig, f"http://127.0.0.1:{port_of(process)}/")
+        load = asyncio.ensure_future(supplier.ticket("T-0"))
+        await eventually(lambda: supplier.count > 10, within=60)
+        supplier.stopping = True
+        await load
+        cluster.restart(wait=False)
+        assert await process.ended(within=60) == 2
+        assert "nowhere: the topic is missing" in process.output
+        assert _held(path) == supplier.count
+
+
 def _beyond(supplier: Supplier, count: int) -> bool:
     return supplier.count >= count
 
@@ -267,7 +326,11 @@ def _held(path: Path) -> int:
 
 async def _drained(process: Process) -> bool:
     """Whether the spool is empty, as the metrics say."""
+    return "fault_adapter_spool_depth 0.0" in await _metrics(process)
+
+
+async def _metrics(process: Process) -> str:
     started = next(line for line in process.output.splitlines() if '"server starts"' in line)
     url = json.loads(started)["telemetry"]
     async with aiohttp.ClientSession() as client, client.get(f"{url}/metrics") as reply:
-        return "fault_adapter_spool_depth 0.0" in await reply.text()
+        return await reply.text()

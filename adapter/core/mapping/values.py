@@ -70,9 +70,20 @@ def _quick_text(leaf: Leaf) -> Quick:
     return folded if leaf.collapse else as_it_is
 
 
+_DIGIT_AND_Z: Final = frozenset(f"{digit}Z" for digit in range(10))
+
+
 def _quick_time(text: str | None) -> datetime | None:
     # fromisoformat takes more than XSD does: what could be anything else is looked at closely.
-    if text and 20 <= len(text) <= 26 and text[10] == "T" and text[-1] == "Z" and text[13] == text[16] == ":":
+    if (
+        text
+        and 20 <= len(text) <= 26
+        and text[7] == "-"
+        and text[10] == "T"
+        and text[13] == text[16] == ":"
+        and text[-2:] in _DIGIT_AND_Z
+        and (len(text) == 20 or text[19] == ".")
+    ):
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:

@@ -92,6 +92,16 @@ def local_name(element: etree._Element) -> str:
     return tag.rpartition("}")[2] if tag[0] == "{" else tag
 
 
+def attributes(element: etree._Element) -> list[tuple[etree._Element, str, str]]:
+    """Those without a namespace, of the element and all below it: whose, name and value. Those of a namespace are the
+    protocol's: xsi:type, xsi:nil, xml:lang.
+    """
+    return [(value.getparent(), value.attrname, str(value)) for value in _ATTRIBUTES(element)]
+
+
+_ATTRIBUTES: Final = etree.XPath("descendant-or-self::*/@*[namespace-uri() = '']")
+
+
 def folded_text(element: etree._Element) -> str:
     """The text of the element and all below it, runs of XML white space made one space, trimmed."""
     if len(element) == 0:

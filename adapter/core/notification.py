@@ -18,7 +18,7 @@ from lxml import etree
 from adapter.core import document, soap
 from adapter.core.avro import Schema
 from adapter.core.derived import namespace
-from adapter.core.document import Limits, local_name, trimmed
+from adapter.core.document import Limits, attributes, local_name, trimmed
 from adapter.core.errors import Stop, Unreadable
 from adapter.core.mapping import Deviation, ReplyReader, ValueClass, compile_reply, record_of
 from adapter.core.mapping.notes import ASIDE_LIMIT, NAMED_LIMIT
@@ -223,12 +223,18 @@ def notification_id(buyer: str, reference: str, message_id: str, content: str) -
 
 
 def content_hash(element: etree._Element, *, without: str) -> str:
-    """SHA-256 in hex of an element's local names and texts in their order, without its children named `without`.
+    """SHA-256 in hex of an element's local names, texts and attributes, without its children named `without`.
 
-    Envelope, prefixes, attributes, comments, encoding and the white space between elements make no difference.
+    Envelope, prefixes, attributes of a namespace, comments, encoding and the white space between elements make no
+    difference.
     """
     parts: list[str] = []
     _canonical(element, parts, without)
+    if found := attributes(element):
+        counted = [each for child in element if local_name(child) != without for each in child.iter()]
+        places = {each: place for place, each in enumerate((element, *counted))}
+        told = sorted((places[each], name, value) for each, name, value in found if each in places)
+        parts += [f"\x04{place}\x05{name}\x06{value}" for place, name, value in told]
     return sha256("".join(parts).encode()).hexdigest()
 
 

@@ -751,6 +751,46 @@ def test_what_is_unknown_counts_as_content() -> None:
     assert len({readable(body).id for body in (plain(), add("P1"), add("P2"))}) == 3
 
 
+def attributed(path: str, **attributes: str) -> bytes:
+    def change(root: etree._Element) -> None:
+        found = root.find(path)
+        assert found is not None
+        for name, value in attributes.items():
+            found.set(name, value)
+
+    return plain(change)
+
+
+def test_attributes_are_kept_aside_and_count_as_content() -> None:
+    found = readable(attributed("updates/update", id="77", by=" NOC\n desk "))
+    assert aside(found) == [("updates.update.@id", "77"), ("updates.update.@by", "NOC desk")]
+    assert found.unknown == 2
+    assert strays(found) == {}
+    assert aside(readable(attributed(".", version="1.1"))) == [("@version", "1.1")]
+    bodies: list[bytes | str] = [
+        attributed("updates/update", id="77"),
+        attributed("updates/update", id="78"),
+        attributed("updates/update", no="77"),
+        attributed("updates", id="77"),
+        attributed(".", id="77"),
+        TEXT,
+    ]
+    assert len({readable(body).id for body in bodies}) == len(bodies)
+
+
+def test_attributes_of_the_protocol_and_those_of_the_time_of_sending_make_no_other_message() -> None:
+    xsi = "http://www.w3.org/2001/XMLSchema-instance"
+    bodies: list[bytes | str] = [
+        attributed("faultDetails/type", **{f"{{{xsi}}}type": "x", "{http://www.w3.org/XML/1998/namespace}lang": "en"}),
+        attributed("sentAt", zone="UTC"),
+        TEXT,
+    ]
+    assert len({readable(body).id for body in bodies}) == 1
+    assert aside(readable(bodies[0])) == []
+    both, swapped = (TEXT.replace("<update>", f"<update {pair}>") for pair in ('a="1" b="2"', 'b="2" a="1"'))
+    assert readable(both).id == readable(swapped).id
+
+
 @given(st.lists(st.tuples(xml_text, xml_text, xml_text, xml_text), min_size=2, max_size=2, unique=True))
 def test_no_two_sets_of_parts_give_the_same_id(parts: list[tuple[str, str, str, str]]) -> None:
     first, second = parts

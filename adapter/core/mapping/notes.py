@@ -91,6 +91,11 @@ class Notes:
         self._note(_Sort.UNKNOWN, name)
         self.keep(name, element)
 
+    def strange_attribute(self, path: str, name: str, value: str) -> None:
+        path = _joined(path, f"@{name[:100]}") if path else f"@{name[:100]}"
+        self._note(_Sort.UNKNOWN, path)
+        self.keep(path, value)
+
     def stray(self, what: str, element: etree._Element, *, kept: bool = False) -> None:
         """The element being read strays; `kept` says that what it holds has found its place."""
         self._note(_Sort.DEVIATION, "", what, element)

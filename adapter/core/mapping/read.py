@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from lxml import etree
 
 from adapter.core.avro.schema import Primitive, Record, Schema, optional
-from adapter.core.document import local_name
+from adapter.core.document import attributes, local_name
 from adapter.core.errors import Stop
 from adapter.core.mapping.notes import Deviation, Notes
 from adapter.core.mapping.pairs import Direction, Group, Many, Pair, Pairing, Scalar
@@ -47,6 +47,8 @@ class ReplyReader:
         """Never raises, whatever is in the element; its own name is the caller's to look at."""
         notes = Notes()
         record = self._read(element, notes)
+        for holder, name, value in attributes(element):
+            notes.strange_attribute(_path(holder, element), name, value)
         if not notes.noted:
             return Read(record, (), ())
         return Read(
@@ -87,6 +89,17 @@ def record_of(schema: Schema, field: str) -> Record:
     if not isinstance(kind, Record):
         raise Stop(f"{schema.fullname}: no record in a field {field}")
     return kind
+
+
+def _path(element: etree._Element, root: etree._Element) -> str:
+    """The names of the elements down to it."""
+    names: list[str] = []
+    while element is not root:
+        names.append(local_name(element)[:100])
+        parent = element.getparent()
+        assert parent is not None, "it is below the root"
+        element = parent
+    return ".".join(reversed(names))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,13 @@ The life of a command (* = told to the caller as an action):
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum, auto
 from typing import Any, Final
 
 from adapter.core.operation import Operation, Problem, Repeat
 from adapter.core.retry import Backoff
+from adapter.core.wording import moment
 
 
 class By(StrEnum):
@@ -473,7 +475,9 @@ class Command:
     def _expire(self) -> Action:
         if self._unclear_since is not None and self.operation.repeat is Repeat.KEYED:
             return self._give_up()  # it may have been taken: "rejected" would be a guess
-        return self._end(Rejected(By.ADAPTER, "expired", "the deadline (notAfter) has passed"))
+        assert self.not_after is not None, "only a deadline expires"
+        deadline = moment(datetime.fromtimestamp(self.not_after, UTC))
+        return self._end(Rejected(By.ADAPTER, "expired", f"the deadline (notAfter) was {deadline}"))
 
     def _give_up(self) -> Action:
         if self.operation.repeat is Repeat.SAFE:

@@ -34,7 +34,7 @@ class Task:
     problems: tuple[Problem, ...]
     """What forbids to send it."""
     warnings: tuple[Problem, ...]
-    """What the supplier may refuse, and we were told to send all the same."""
+    """What the supplier may refuse, or its sender can hardly mean; it is sent all the same."""
     trace: Trace | None
 
 
@@ -80,7 +80,7 @@ class Reader:
             issued_at=record["issuedAt"].timestamp(),
             not_after=None if not_after is None else not_after.timestamp(),
             problems=tuple(problems),
-            warnings=tuple(problem for problem in broken if problem.warning),
+            warnings=tuple(problem for problem in broken if problem.warning) + _in_seconds(record["issuedAt"]),
             trace=trace,
         )
 
@@ -107,6 +107,14 @@ def _key_problems(key: bytes | None, field: str, named: str) -> list[Problem]:
     except UnicodeDecodeError:
         same = False
     return [] if same else [Problem(field, "is not the key of the record")]
+
+
+def _in_seconds(issued_at: datetime) -> tuple[Problem, ...]:
+    """Who writes one time in seconds writes all of them so: the supplier is told of a fault of 1970."""
+    if issued_at.year != 1970:
+        return ()
+    said = "is in 1970: are this and its other times seconds? They must be milliseconds"
+    return (Problem("issuedAt", said, warning=True),)
 
 
 def _header(source: Source, name: str) -> bytes | None:

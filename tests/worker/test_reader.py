@@ -88,6 +88,14 @@ async def test_broken_rules_are_problems(plant: Plant, reader: Reader) -> None:
     assert [problem.path for problem in task.problems] == ["rejectedReason"]
 
 
+@pytest.mark.parametrize(("issued", "warned"), [(1_764_000_000, ["issuedAt"]), (1_764_000_000_000, [])])
+async def test_who_writes_times_in_seconds_is_warned_of(
+    plant: Plant, reader: Reader, issued: int, warned: list[str]
+) -> None:
+    task = await read(plant, reader, add("T-1"), issuedAt=datetime.fromtimestamp(issued / 1000, UTC))
+    assert (task.problems, [problem.path for problem in task.warnings]) == ((), warned)
+
+
 async def test_an_empty_command_id_is_no_command(plant: Plant, reader: Reader) -> None:
     with pytest.raises(Undecodable) as why:
         await reader.read(source(plant.encode(replace(add("T-1"), command_id=" "))))

@@ -20,6 +20,7 @@ from adapter.cli.example import example
 from adapter.cli.exits import Exit
 from adapter.cli.follow import Outcomes, seconds
 from adapter.core.avro import Encoder, from_json
+from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.errors import Refused, Stop
 from adapter.settings import Bus, Offline, load
 from adapter.telemetry import continued
@@ -202,6 +203,8 @@ def _command(known: Catalogue, where: str, content: Any, problems: list[str]) ->
         return None
     if not record["commandId"].strip():
         problems.append(f"{where}: commandId: is blank")
+    if len(record["commandId"]) > COMMAND_ID_LIMIT:
+        problems.append(f"{where}: commandId: longer than {COMMAND_ID_LIMIT}")
     return _Command(entry, record)
 
 

@@ -224,6 +224,9 @@ class Held:
 
 Past = Untouched | Intended | Held
 
+COMMAND_ID_LIMIT: Final = 1000
+"""Characters: tens of thousands of ids are kept in memory."""
+
 FORBIDDEN_TRIES: Final = 3
 """Tries after which a command that alone is refused with 401 or 403 is rejected."""
 

@@ -10,6 +10,7 @@ from adapter.catalogue import Catalogue
 from adapter.catalogue import Entry as Compiled
 from adapter.core.avro import UnknownFields
 from adapter.core.avro.decoders import Decoders
+from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.document import trimmed
 from adapter.core.errors import Undecodable
 from adapter.core.journal import Source
@@ -55,6 +56,8 @@ class Reader:
         command_id: str = record["commandId"]
         if not command_id.strip():
             raise Undecodable("no-command-id", "commandId is empty")
+        if len(command_id) > COMMAND_ID_LIMIT:
+            raise Undecodable("command-id-too-long", f"commandId has more than {COMMAND_ID_LIMIT} characters")
         named: str = record[operation.key]
         problems = [Problem(path, "unknown field") for path in decoded.unknown]
         strays = _key_problems(source.key, operation.key, named)

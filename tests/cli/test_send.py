@@ -106,6 +106,10 @@ def test_everything_wrong_in_all_files_is_told_and_nothing_is_sent(
         ('{"description": "one\u2028line\u0085of text"}\n7\n', ", line 2: is not a JSON object"),
         ("\ufeff7\n", ": is not a JSON object"),
         ('{"command": "ResolveResponse", "commandId": " ", "buyerFaultReference": "r"}', ": commandId: is blank"),
+        (
+            f'{{"command": "ResolveResponse", "commandId": "{"x" * 1001}", "buyerFaultReference": "r"}}',
+            ": commandId: longer than 1000",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place_in_the_file(

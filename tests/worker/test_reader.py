@@ -102,6 +102,14 @@ async def test_an_empty_command_id_is_no_command(plant: Plant, reader: Reader) -
     assert why.value.reason == "no-command-id"
 
 
+async def test_a_command_id_has_an_end(plant: Plant, reader: Reader) -> None:
+    task = await reader.read(source(plant.encode(replace(add("T-1"), command_id="\U0001f600" * 1000))))
+    assert task.subject.command_id == "\U0001f600" * 1000
+    with pytest.raises(Undecodable) as why:
+        await reader.read(source(plant.encode(replace(add("T-1"), command_id="x" * 1001))))
+    assert why.value.reason == "command-id-too-long"
+
+
 async def test_a_record_of_ours_that_is_no_command_is_undecodable(plant: Plant, reader: Reader) -> None:
     events = plant.catalogue.events
     number = next(n for n, text in plant.registry.texts.items() if text == events["CommandSettled"].text)

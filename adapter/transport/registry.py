@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -26,6 +26,11 @@ CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 SIZE_LIMIT: Final = 2 * 1024 * 1024
 """Bytes of an answer."""
 
+LAG: Final = (0.1, 0.3, 0.6)
+"""Seconds between the looks for an id: of several registries behind one address one may not have heard yet what another
+has registered a moment ago, and a record must not go to the dead letters for that.
+"""
+
 SUBJECT_NOT_FOUND: Final = 40401
 VERSION_NOT_FOUND: Final = 40402
 SCHEMA_NOT_FOUND: Final = 40403
@@ -36,8 +41,9 @@ class HttpRegistry:
 
     `url` may name several addresses of one registry, separated by commas; a request goes to the one that answered
     last and on to the others while they are unavailable. `credentials` is a file with one line, `user:password` or
-    a bearer token, read for every request so that it may change. A schema that was not found is asked for again
-    after `absent_for`. Raises Stop if the addresses or the authority's file are not usable.
+    a bearer token, read for every request so that it may change. An id counts as absent once it was not found after
+    each of the `waits`, and is asked for again after `absent_for`. Raises Stop if the addresses or the authority's file
+    are not usable.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class HttpRegistry:
         timeout: timedelta = timedelta(seconds=10),
         credentials: Path | None = None,
         ca: Path | None = None,
+        waits: Sequence[float] = LAG,
         absent_for: timedelta = timedelta(seconds=5),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -55,6 +62,7 @@ class HttpRegistry:
         self._timeout = timeout.total_seconds()
         self._client = httpx.AsyncClient(verify=context, timeout=self._timeout, trust_env=False)
         self._credentials = credentials
+        self._waits = waits
         self.time: datetime | None = None
         """What the registry's clock said in its last answer."""
 
@@ -115,9 +123,14 @@ class HttpRegistry:
         await self._client.aclose()
 
     async def _fetch_schema(self, identifier: int) -> str | None:
-        status, answer = await self._ask("GET", f"/schemas/ids/{identifier}")
-        if _error_code(answer) == SCHEMA_NOT_FOUND:
-            return None
+        path, waits = f"/schemas/ids/{identifier}", iter(self._waits)
+        status, answer = await self._ask("GET", path)
+        while _error_code(answer) == SCHEMA_NOT_FOUND:
+            wait = next(waits, None)
+            if wait is None:
+                return None
+            await asyncio.sleep(wait)
+            status, answer = await self._ask("GET", path)
         text = answer.get("schema")
         if status != HTTPStatus.OK or not isinstance(text, str):
             raise Unavailable(f"the registry gives no schema: {_said(status, answer)}")

@@ -153,7 +153,7 @@ class TestLookingUp:
 
         async with (
             serving(absent) as url,
-            asking(url, absent_for=timedelta(seconds=5), clock=lambda: now) as registry,
+            asking(url, waits=(), absent_for=timedelta(seconds=5), clock=lambda: now) as registry,
         ):
             assert await registry.schema(7) is None
             now = 4.9
@@ -162,6 +162,19 @@ class TestLookingUp:
             now = 5.1
             assert await registry.schema(7) is None
         assert len(asked) == 2
+
+    async def test_an_id_that_a_registry_has_not_heard_of_yet_is_no_absent_one(self) -> None:
+        asked: list[str] = []
+
+        async def lagging(request: web.Request) -> web.Response:
+            asked.append(request.path)
+            if len(asked) < 3:
+                return web.json_response({"error_code": 40403, "message": "Schema 1 not found"}, status=404)
+            return await answers_schema(request)
+
+        async with serving(lagging) as url, asking(url, waits=(0.01, 0.01)) as registry:
+            assert await registry.schema(1) == ONE
+        assert len(asked) == 3
 
     async def test_many_at_once_make_one_request(self) -> None:
         asked: list[str] = []

@@ -1,9 +1,9 @@
 """The composition of the server: from settings to a running listener for notifications."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from adapter.app.start import (
     traced,
     until_available,
 )
+from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop
+from adapter.core.notification import LIMITS, Refusal
+from adapter.ports import Arrival, Outgoing
 from adapter.server.admission import Admission
 from adapter.server.flow import Deployment, Server
 from adapter.server.records import Records
@@ -64,7 +67,6 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
     """
     tls = server_tls(settings)
     known = load_catalogue(settings)
-    names = settings.topics.names()
     client = settings.kafka.client()
     limits = settings.server
     async with AsyncExitStack() as stack:
@@ -99,7 +101,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
             deployment=Deployment(
                 api_version=settings.supplier.api_version,
                 buyer=buyer,
-                buyers=limits.accepted_buyers or frozenset({buyer}),
+                buyers=_buyers(settings),
                 own_message_id=limits.own_message_id,
                 max_body_bytes=limits.max_body_bytes,
                 publish_limit=limits.publish_timeout.total_seconds(),
@@ -113,14 +115,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
         stack.callback(flow.close)
 
         async def publish() -> None:
-            records = Records(
-                events_topic=names.events,
-                quarantine_topic=names.quarantine,
-                source=f"/fault-adapter/{known.supplier.name}/{buyer}",
-                encoder=await finding,
-                largest=settings.topics.max_message_bytes,
-            )
-            flow.publish(records)
+            flow.publish(_records(settings, known, await finding))
             if spool is not None:
                 await flow.keeper.drain()
 
@@ -173,6 +168,35 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
         if not (limits.allowed_subjects or limits.allowed_networks):
             log.warning("no list of callers")
         yield Listening(flow, listener, publishing, page.url)
+
+
+def reread(settings: Receiving, known: Catalogue, encoder: Encoder) -> Callable[[Arrival], Outgoing | Refusal]:
+    """Makes of a notification that was kept raw the event that a server of these settings would publish, or says why
+    there is none.
+    """
+    records, buyers = _records(settings, known, encoder), _buyers(settings)
+    limits = replace(LIMITS, size=settings.server.max_body_bytes)
+
+    def event(arrival: Arrival) -> Outgoing | Refusal:
+        read = known.notification.reader.read(arrival.delivery, buyers=buyers, limits=limits)
+        return read if isinstance(read, Refusal) else records.event(read, arrival)
+
+    return event
+
+
+def _records(settings: Receiving, known: Catalogue, encoder: Encoder) -> Records:
+    names = settings.topics.names()
+    return Records(
+        events_topic=names.events,
+        quarantine_topic=names.quarantine,
+        source=f"/fault-adapter/{known.supplier.name}/{settings.supplier.buyer_identifier}",
+        encoder=encoder,
+        largest=settings.topics.max_message_bytes,
+    )
+
+
+def _buyers(settings: Receiving) -> frozenset[str]:
+    return settings.server.accepted_buyers or frozenset({settings.supplier.buyer_identifier})
 
 
 async def _leave(flow: Server, listener: Listener, limit: float, log: Log) -> None:

@@ -31,6 +31,8 @@ _COMMANDS: Final = (
     ("watch", "watch", "show the events as they come"),
     ("tickets", "tickets", "how the tickets stand; one ticket's state and timeline"),
     ("doubt", "doubt", "commands whose outcome is unknown: list them, settle one"),
+    ("quarantine", "kept", "notifications nobody could read: list, show, take again"),
+    ("dead-letters", "kept", "records that could not become commands: list, show, take again"),
     ("stuck", "stuck", "commands that do not come to an end: which, since when, why"),
 )
 
@@ -111,7 +113,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog)
-        self._action_max_length = len("  projector") + 2  # argparse forgets by how much commands are indented
+        self._action_max_length = len("  dead-letters") + 2  # argparse forgets by how much commands are indented
 
 
 def _complain(*problems: str) -> None:

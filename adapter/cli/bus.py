@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from adapter import catalogue
-from adapter.catalogue import Catalogue
-from adapter.core.avro import Decoded, Decoder, Schema, unframe
-from adapter.core.errors import Undecodable
-from adapter.settings import Bus, Offline
+from adapter.catalogue import Catalogue, SubjectStrategy, subject
+from adapter.core.avro import Decoded, Decoder, Encoder, Schema, unframe
+from adapter.core.errors import Stop, Undecodable
+from adapter.settings import Bus, Cluster, Offline
 from adapter.suppliers import served
+from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.client import Edge, Follower, Start
 from adapter.transport.registry import HttpRegistry
 
@@ -41,6 +42,14 @@ class Client:
         finally:
             follower.close()
 
+    def encoder(self, topic: str, schema: Schema) -> Encoder:
+        """Of records of that schema. Raises Stop if the registry lacks it, Unavailable."""
+        name = subject(SubjectStrategy(self.settings.registry.subject_strategy), topic, schema)
+        identifier = self.run(self.registry.identifier(name, schema.text))
+        if identifier is None:
+            raise Stop(f"{name}: this schema is not registered; adapter schemas register does it")
+        return Encoder(schema, identifier)
+
     def decode(self, value: bytes | None, schemas: Mapping[str, Schema]) -> Decoded:
         """A record's value as one of `schemas`. Raises Undecodable for what is none of them, Unavailable."""
         identifier, payload = unframe(value)
@@ -68,6 +77,12 @@ def _complain(why: str) -> None:
 def compiled(settings: Offline) -> Catalogue:
     """Raises Stop."""
     return catalogue.load(served(), settings.schemas)
+
+
+def look_for(settings: Cluster, topic: str) -> None:
+    """Raises Stop if it is missing: the cluster might make it, with a number of partitions of its own. Unavailable."""
+    if topic not in Admin(settings.kafka.client()).partition_counts((topic,)):
+        raise Stop(f"{topic}: there is no such topic; see `adapter topics plan`")
 
 
 @contextmanager

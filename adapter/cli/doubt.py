@@ -9,14 +9,12 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID, uuid5
 
-from adapter.catalogue import SubjectStrategy, subject
 from adapter.cli import journal, show
 from adapter.cli.bus import Client, compiled, connected
 from adapter.cli.exits import Exit
 from adapter.cli.follow import Outcomes, seconds
 from adapter.cli.journal import Held
 from adapter.core import cloudevents, wording
-from adapter.core.avro import Encoder
 from adapter.core.document import trimmed
 from adapter.core.doubt import TEXT_LIMIT
 from adapter.core.errors import Stop
@@ -30,15 +28,17 @@ NAMESPACE: Final = UUID("0c6c6a5e-38a5-5a4e-a9a5-7d6b1d0a3f52")
 
 _RULINGS: Final = {"accepted": Ruling.ACCEPTED, "rejected": Ruling.REJECTED, "repeat": Ruling.REPEAT}
 
-_EPILOG = """\
+_MEANINGS = """\
+  accepted   the supplier has taken it
+  rejected   it has not, and it is not to be sent again
+  repeat     it has not; send it once more. Should it have been taken after all, it is then there twice
+"""
+_EPILOG = f"""\
 A command is in doubt when its request may have arrived and the answer did not. It holds up its own ticket alone, until
 the supplier's next notification tells, somebody decides, or its time limit has passed. Look the ticket up on the
 supplier's portal first. The decision is an event like any other: whichever was first, it or the notification, counts.
 
-  accepted   the supplier has taken it
-  rejected   it has not, and it is not to be sent again
-  repeat     it has not; send it once more. Should it have been taken after all, it is then there twice
-
+{_MEANINGS}
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL, and a projector that runs.
 
 examples:
@@ -53,7 +53,12 @@ def add(_name: str, parser: argparse.ArgumentParser) -> None:
     listing = ways.add_parser("list", help="the commands in doubt, the oldest first")
     show.add_form(listing)
     listing.set_defaults(run=_list)
-    settle = ways.add_parser("settle", help="decide what becomes of one of them")
+    settle = ways.add_parser(
+        "settle",
+        help="decide what becomes of one of them",
+        epilog=f"what is decided:\n{_MEANINGS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     settle.add_argument("command_id", metavar="COMMAND", help="its commandId")
     settle.add_argument("ruling", choices=sorted(_RULINGS), help="what is decided")
     settle.add_argument("--why", required=True, metavar="TEXT", help="the reason, for whoever reads the events")
@@ -189,12 +194,8 @@ def _ticket(held: Held) -> str:
 def _decision(bus: Client, held: Held, reference: str, ruling: Ruling, *, why: str, who: str) -> Sent:
     """Raises Stop if the registry lacks the schema, Unavailable."""
     schema, now = bus.known.events[DECISION], datetime.now(UTC)
-    name = subject(SubjectStrategy(bus.settings.registry.subject_strategy), bus.topics.events, schema)
-    identifier = bus.run(bus.registry.identifier(name, schema.text))
-    if identifier is None:
-        raise Stop(f"{name}: this schema is not registered; adapter schemas register does it")
     command_id, attempts = held.entry.command_id, held.entry.attempt
-    value = Encoder(schema, identifier).encode(
+    value = bus.encoder(bus.topics.events, schema).encode(
         {
             "commandId": command_id,
             "buyerFaultReference": reference,

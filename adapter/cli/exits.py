@@ -22,6 +22,7 @@ _MEANINGS = {
     Exit.FAILED: "failed: something outside did not answer or refused",
     Exit.WRONG: "wrong usage, settings, schemas or input; nothing was done",
     Exit.DIFFERENT: "topics plan, schemas check, check: not as it should be",
-    Exit.NOT_ACCEPTED: "send --wait: a command was not accepted, or has no outcome yet; twin notify: not acknowledged",
+    Exit.NOT_ACCEPTED: "send --wait: not accepted, or no outcome yet; twin notify: not acknowledged; quarantine again: "
+    "still not readable",
     Exit.INTERRUPTED: "interrupted",
 }

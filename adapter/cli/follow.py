@@ -1,12 +1,13 @@
-"""Following commands on the events topic until each has its final outcome."""
+"""Following a topic: from when on, for how long, and commands until each has its final outcome."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from adapter.cli import show
 from adapter.cli.bus import Client
 from adapter.core.errors import Stop, Undecodable
 from adapter.settings.kinds import parse_duration
-from adapter.transport.kafka.client import Seen
+from adapter.transport.kafka.client import Edge, Seen
 
 _PROVISIONAL = frozenset({"CommandOutcomeUnknown", "DoubtDecided"})
 
@@ -47,3 +48,20 @@ def seconds(text: str) -> float:
         return parse_duration(text).total_seconds()
     except ValueError as error:
         raise Stop(f"--timeout: {error}; write for example 30s or 5m") from None
+
+
+def since(text: str, now: datetime) -> datetime | Edge:
+    """What --since says. Raises Stop."""
+    if text == "beginning":
+        return Edge.FIRST
+    try:
+        return now - parse_duration(text)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        raise Stop("--since: neither a duration such as 2h nor a time with its zone such as 2026-01-31T12:00:00Z")
+    return at

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from adapter.catalogue import Catalogue, Entry, SubjectStrategy, subject
 from adapter.cli import show
-from adapter.cli.bus import Client, compiled, connected
+from adapter.cli.bus import Client, compiled, connected, look_for
 from adapter.cli.example import example
 from adapter.cli.exits import Exit
 from adapter.cli.follow import Outcomes, seconds
@@ -24,7 +24,6 @@ from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.errors import Refused, Stop
 from adapter.settings import Bus, Offline, load
 from adapter.telemetry import continued
-from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.client import Sender, Sent
 
 _EPILOG = """\
@@ -60,7 +59,7 @@ def _run(arguments: argparse.Namespace) -> Exit:
     commands = _commands(known, arguments.files)
     with connected(settings, known) as bus, ExitStack() as stack:
         records = bus.run(_encoded(commands, bus))
-        _look_for_topic(bus)
+        look_for(settings, bus.topics.commands)
         # Before anything is sent: it starts where the topic ends now.
         follower = stack.enter_context(bus.following(bus.topics.events)) if arguments.wait else None
         sender = Sender(settings.kafka.client(), max_message_bytes=settings.topics.max_message_bytes)
@@ -224,13 +223,6 @@ async def _encoded(commands: Sequence[_Command], bus: Client) -> list[Sent]:
     if missing:
         raise Stop(*missing)
     return [Sent(topic, c.key.encode(), encoders[c.entry.command.name].encode(c.record), _headers(c)) for c in commands]
-
-
-def _look_for_topic(bus: Client) -> None:
-    """Raises Stop if it is missing: the cluster might make it, with a number of partitions of its own. Unavailable."""
-    topic = bus.topics.commands
-    if topic not in Admin(bus.settings.kafka.client()).partition_counts((topic,)):
-        raise Stop(f"{topic}: there is no such topic; see `adapter topics plan`")
 
 
 def _headers(command: _Command) -> list[tuple[str, bytes]]:

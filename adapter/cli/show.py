@@ -40,12 +40,12 @@ def event(bus: Client, seen: Seen, *, text: bool) -> str:
         if text:
             place = f"partition {seen.partition}, offset {seen.offset}"
             return _aligned(at, key, f"unreadable: {undecodable.reason}", f"{place}; {undecodable.detail}")
-        told = {"unreadable": undecodable.reason, "key": key, "at": _json_time(seen.at)}
+        told = {"unreadable": undecodable.reason, "key": key, "at": json_time(seen.at)}
         return json_line({**told, "partition": seen.partition, "offset": seen.offset})
     if text:
         name, record = decoded.name, decoded.record
         return _aligned(at, key, wording.headline(name, record), wording.particulars(name, record))
-    envelope = dict(zip(ENVELOPE, (decoded.name, key, _json_time(seen.at), seen.header("ce_id")), strict=True))
+    envelope = dict(zip(ENVELOPE, (decoded.name, key, json_time(seen.at), seen.header("ce_id")), strict=True))
     return json_line(envelope | to_json(bus.known.events[decoded.name], decoded.record))
 
 
@@ -59,5 +59,5 @@ def _aligned(at: str, key: str, told: str, more: str) -> str:
     return f"{at}  {key:<12}  {told:<44}  {more}".rstrip()
 
 
-def _json_time(at: datetime) -> str:
+def json_time(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

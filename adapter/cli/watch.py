@@ -9,11 +9,11 @@ from adapter.catalogue import Catalogue
 from adapter.cli import show
 from adapter.cli.bus import compiled, connected
 from adapter.cli.exits import Exit
+from adapter.cli.follow import since
 from adapter.core.avro.schema import Enum
 from adapter.core.document import trimmed
 from adapter.core.errors import Stop
 from adapter.settings import Bus, load
-from adapter.settings.kinds import parse_duration
 from adapter.transport.kafka.client import Edge, Seen
 
 _EPILOG = """\
@@ -45,7 +45,7 @@ def add(_name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Exit:
-    start = _start(arguments.since, datetime.now(UTC))
+    start = Edge.END if arguments.since is None else since(arguments.since, datetime.now(UTC))
     settings = load(Bus)
     known = compiled(settings)
     kinds = _kinds(arguments.kind, known)
@@ -60,25 +60,6 @@ def _run(arguments: argparse.Namespace) -> Exit:
                 continue
             show.write(show.event(bus, seen, text=text))
     return Exit.DONE
-
-
-def _start(text: str | None, now: datetime) -> datetime | Edge:
-    """Raises Stop."""
-    if text is None:
-        return Edge.END
-    if text == "beginning":
-        return Edge.FIRST
-    try:
-        return now - parse_duration(text)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        at = None
-    if at is None or at.tzinfo is None:
-        raise Stop("--since: neither a duration such as 2h nor a time with its zone such as 2026-01-31T12:00:00Z")
-    return at
 
 
 def _kinds(asked: Collection[str], known: Catalogue) -> frozenset[str]:

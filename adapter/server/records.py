@@ -1,12 +1,13 @@
 """A notification as a record for the bus: an event, or raw bytes for the quarantine. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adapter.core import cloudevents
 from adapter.core.avro import Encoder
-from adapter.core.notification import Readable, Refusal
-from adapter.ports import Arrival, Outgoing
+from adapter.core.notification import Delivery, Readable, Refusal
+from adapter.ports import Arrival, Caller, Outgoing
 
 _ROOM = 16 * 1024
 """Bytes a record has for its headers, and for what the protocol adds."""
@@ -59,6 +60,19 @@ class Records:
         }
         headers = [(name, text.encode(errors="replace")) for name, text in known.items() if text is not None]
         return Outgoing(self.quarantine_topic, None, delivery.body, headers)
+
+
+def quarantined_arrival(headers: Mapping[str, str], body: bytes) -> Arrival:
+    """What came, as `Records.quarantined` wrote it down. ValueError, KeyError for what it did not write."""
+    delivery = Delivery(
+        body,
+        datetime.fromisoformat(headers["quarantine-received-at"]),
+        path=headers["quarantine-path"],
+        content_type=headers.get("content-type"),
+        soap_action=headers.get("quarantine-soap-action"),
+    )
+    caller = Caller(headers["quarantine-address"], headers.get("quarantine-subject"))
+    return Arrival(delivery, caller, headers.get("traceparent"))
 
 
 def _text(at: datetime) -> str:

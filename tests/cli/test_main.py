@@ -12,7 +12,10 @@ from adapter import __version__
 from adapter.cli import main
 from adapter.settings import describe, markdown
 
-COMMANDS = ("worker", "server", "projector", "run", "twin", "demo", "topics", "schemas", "settings", "send")
+COMMANDS = (
+    *("worker", "server", "projector", "run", "twin", "demo", "topics", "schemas", "settings", "send"),
+    *("check", "watch", "tickets", "doubt", "stuck", "quarantine", "dead-letters"),
+)
 
 
 def test_help_names_every_command_and_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,9 +31,9 @@ class Sent:
     """A record to send."""
 
     topic: str
-    key: bytes
+    key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 @dataclass(frozen=True, slots=True)

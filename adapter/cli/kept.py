@@ -1,0 +1,256 @@
+"""`adapter quarantine` and `adapter dead-letters`: what nobody could read, as it came. List, show, take again."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from adapter.cli import show
+from adapter.cli.bus import connected, look_for
+from adapter.cli.exits import Exit
+from adapter.cli.follow import since
+from adapter.core import wording
+from adapter.core.errors import Stop
+from adapter.core.notification import Refusal
+from adapter.server.records import quarantined_arrival
+from adapter.settings import Cluster, Receiving, load
+from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Sent, Start
+
+_QUARANTINE: Final = """\
+Bodies that the supplier was answered 400 for, with why, from whom and when. `again` reads them as the settings and
+schemas are now, and publishes what has become readable just as the server would have: under the id that it has always
+had, with the time at which it was received. To publish one twice does no harm. What is still unreadable stays.
+
+list and show need ADAPTER_KAFKA__BOOTSTRAP_SERVERS, again what adapter server needs; and the right to read the topic.
+
+examples:
+  adapter quarantine list --since 1d
+  adapter quarantine show 0/17 > body.xml
+  adapter quarantine again 0/17
+  adapter quarantine again --since 2h        after ADAPTER_SERVER__ACCEPTED_BUYERS was corrected
+"""
+_DEAD_LETTERS: Final = """\
+Records of the commands topic that could not become commands. `again` puts them back there as they were, with key and
+headers, once what was wrong is mended: a schema that the registry lacked, say. A worker then judges them anew.
+
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS, and the right to read the topic.
+
+examples:
+  adapter dead-letters list --since 1d
+  adapter dead-letters show 3/4711 > record.bin
+  adapter dead-letters again 3/4711
+"""
+_PLACE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,18})")
+_AT_ONCE: Final = 50
+"""Records in memory on their way to a topic, each as long as a topic takes."""
+
+Place = tuple[int, int]
+"""Partition and offset."""
+
+
+def add(name: str, parser: argparse.ArgumentParser) -> None:
+    quarantine = name == "quarantine"
+    parser.epilog = _QUARANTINE if quarantine else _DEAD_LETTERS
+    ways = parser.add_subparsers(title="what to do", metavar="list | show | again", required=True)
+    listing = ways.add_parser("list", help="where each is, since when, why, from whom; the oldest first")
+    show.add_form(listing)
+    listing.set_defaults(run=_list, start=Edge.FIRST)
+    one = ways.add_parser("show", help="the bytes of one, which may hold personal data")
+    one.add_argument("place", metavar="PARTITION/OFFSET", help="which, as the list has it")
+    one.set_defaults(run=_show)
+    again = ways.add_parser("again", help="publish what has become readable" if quarantine else "make commands of them")
+    again.add_argument("places", nargs="*", metavar="PARTITION/OFFSET", help="which, as the list has it")
+    again.set_defaults(run=_reread if quarantine else _resend)
+    for way in (listing, again):
+        way.add_argument("--since", metavar="WHEN", help="all from then on: 2h, 2026-01-31T12:00:00Z, beginning")
+    for way in (listing, one, again):
+        way.set_defaults(quarantine=quarantine)
+
+
+# -- look --------------------------------------------------------------------------------------------------------------
+
+
+def _list(arguments: argparse.Namespace) -> Exit:
+    start = Edge.FIRST if arguments.since is None else since(arguments.since, datetime.now(UTC))
+    settings, told = load(Cluster), _quarantined if arguments.quarantine else _dead
+    rows = sorted((told(seen) for seen in _kept(settings, arguments, start)), key=lambda row: row.at)
+    if not show.as_text(arguments):
+        for row in rows:
+            show.write(show.json_line(asdict(row)))
+    elif rows:
+        for line in wording.columns([_HEAD, *map(_cells, rows)]):
+            show.write(line)
+    else:
+        show.write("there is nothing")
+    return Exit.DONE
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is told of a record without what is in it."""
+
+    place: str
+    at: str
+    """When it came."""
+    bytes: int | None
+    reason: str
+    detail: str
+    origin: str
+
+
+_HEAD: Final = ("PLACE", "AT", "BYTES", "WHY", "FROM")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    size = "none" if row.bytes is None else str(row.bytes)
+    return (row.place, row.at, size, f"{row.reason}: {row.detail}" if row.detail else row.reason, row.origin)
+
+
+def _quarantined(seen: Seen) -> Row:
+    sender = " ".join(filter(None, (seen.header("quarantine-address"), seen.header("quarantine-subject"))))
+    return _row(seen, "quarantine", seen.header("quarantine-received-at"), sender)
+
+
+def _dead(seen: Seen) -> Row:
+    topic, number, offset = (seen.header(f"dead-letter-{name}") for name in ("topic", "partition", "offset"))
+    key = "no key" if seen.key is None else f"key {seen.key.decode(errors='replace')}"
+    return _row(seen, "dead-letter", seen.header("dead-letter-at"), f"{topic} {number}/{offset}, {key}")
+
+
+def _row(seen: Seen, prefix: str, at: str, origin: str) -> Row:
+    return Row(
+        place=f"{seen.partition}/{seen.offset}",
+        at=at or show.json_time(seen.at),
+        bytes=None if seen.value is None else len(seen.value),
+        reason=seen.header(f"{prefix}-reason"),
+        detail=seen.header(f"{prefix}-detail"),
+        origin=origin,
+    )
+
+
+def _show(arguments: argparse.Namespace) -> Exit:
+    place = _place(arguments.place)
+    (seen,) = _named(load(Cluster), arguments, [place])
+    value = seen.value or b""
+    if sys.stdout.isatty():
+        for line in value.decode(errors="replace").splitlines():
+            show.write(line)
+    else:
+        sys.stdout.buffer.write(value)
+    return Exit.DONE
+
+
+# -- take again --------------------------------------------------------------------------------------------------------
+
+
+def _reread(arguments: argparse.Namespace) -> Exit:
+    from adapter.app.server import reread  # noqa: PLC0415 -- see adapter.cli
+    from adapter.app.start import load_catalogue  # noqa: PLC0415 -- see adapter.cli
+
+    settings = load(Receiving)
+    known = load_catalogue(settings)
+    with connected(settings, known) as bus:
+        look_for(settings, bus.topics.events)
+        event = reread(settings, known, bus.encoder(bus.topics.events, known.notification.event))
+
+        def made(seen: Seen) -> Sent | str:
+            headers = {name: (value or b"").decode(errors="replace") for name, value in seen.headers}
+            try:
+                arrival = quarantined_arrival(headers, seen.value or b"")
+            except (KeyError, ValueError):
+                return "no server has put it there"
+            found = event(arrival)
+            if isinstance(found, Refusal):
+                return f"{found.reason}: {found.detail}"
+            return Sent(found.topic, found.key, found.value, found.headers)
+
+        return _take(settings, arguments, made)
+
+
+def _resend(arguments: argparse.Namespace) -> Exit:
+    settings = load(Cluster)
+    topic = settings.topics.names().commands
+    look_for(settings, topic)
+
+    def made(seen: Seen) -> Sent | str:
+        own = [header for header in seen.headers if not header[0].startswith("dead-letter-")]
+        return Sent(topic, seen.key, seen.value, own)
+
+    return _take(settings, arguments, made)
+
+
+def _take(settings: Cluster, arguments: argparse.Namespace, made: Callable[[Seen], Sent | str]) -> Exit:
+    chosen: Iterable[Seen]
+    if bool(arguments.places) == (arguments.since is not None):
+        raise Stop("again: name records as the list has them, PARTITION/OFFSET, or all with --since")
+    if arguments.places:
+        chosen = _named(settings, arguments, [_place(text) for text in arguments.places])
+    else:
+        chosen = _kept(settings, arguments, since(arguments.since, datetime.now(UTC)))
+    sender = Sender(settings.kafka.client(), max_message_bytes=settings.topics.max_message_bytes)
+    code, waiting = Exit.DONE, list[tuple[str, Sent]]()
+    for seen in chosen:
+        place, record = f"{seen.partition}/{seen.offset}", made(seen)
+        if isinstance(record, str):
+            sys.stderr.write(f"adapter: {place}: stays: {record}\n")
+            code = code or Exit.NOT_ACCEPTED
+            continue
+        waiting.append((place, record))
+        if len(waiting) == _AT_ONCE:
+            code = _sent(sender, waiting) or code
+            waiting.clear()
+    return _sent(sender, waiting) or code
+
+
+def _sent(sender: Sender, waiting: Sequence[tuple[str, Sent]]) -> Exit:
+    code = Exit.DONE
+    faults = sender.send([record for _, record in waiting])
+    for (place, record), fault in zip(waiting, faults, strict=True):
+        if fault is None:
+            key = None if record.key is None else record.key.decode(errors="replace")
+            show.write(show.json_line({"again": place, "topic": record.topic, "key": key}))
+        else:
+            sys.stderr.write(f"adapter: {place}: not written: {fault}\n")
+            code = Exit.FAILED
+    return code
+
+
+# -- the topic ---------------------------------------------------------------------------------------------------------
+
+
+def _kept(settings: Cluster, arguments: argparse.Namespace, start: Start) -> Generator[Seen]:
+    """Raises Stop if there is no such topic, Unavailable."""
+    names = settings.topics.names()
+    topic = names.quarantine if arguments.quarantine else names.dead_letters
+    with closing(Follower(settings.kafka.client(), topic, start=start)) as follower:
+        yield from follower.rest()
+
+
+def _named(settings: Cluster, arguments: argparse.Namespace, places: Sequence[Place]) -> list[Seen]:
+    """Raises Stop if one of them is not there, Unavailable."""
+    start: dict[int, int] = {}
+    for number, offset in places:
+        start[number] = min(offset, start.get(number, offset))
+    left, found = set(places), list[Seen]()
+    with closing(_kept(settings, arguments, start)) as kept:
+        for seen in kept:
+            if (seen.partition, seen.offset) in left:
+                left.discard((seen.partition, seen.offset))
+                found.append(seen)
+                if not left:
+                    break
+    if left:
+        raise Stop(*(f"{number}/{offset}: there is no such record" for number, offset in sorted(left)))
+    return found
+
+
+def _place(text: str) -> Place:
+    """Raises Stop."""
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise Stop(f"{text[:100]}: is no place; write PARTITION/OFFSET as the list has it, such as 0/17")
+    return int(found[1]), int(found[2])

@@ -108,6 +108,9 @@ def _guarded(log: Log) -> Any:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
+        except web.HTTPNotFound:
+            there = ", ".join(resource.canonical for resource in request.app.router.resources())
+            return web.Response(text=f"Nothing is here; there are {there}.\n", status=404)
         except web.HTTPException:
             raise
         except Exception:

@@ -130,9 +130,12 @@ def _lines(lines: Iterable[str]) -> web.Response:
 async def explained(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Turns Stop into 400 with everything that is wrong."""
+    """Turns Stop into 400 with everything that is wrong; 404 names what there is."""
     try:
         return await handler(request)
+    except web.HTTPNotFound:
+        there = [resource.canonical for resource in request.app.router.resources()]
+        return web.json_response({"problems": [f"{request.path}: nothing is here"], "there": there}, status=404)
     except Stop as stop:
         return web.json_response({"problems": stop.problems}, status=400)
 

@@ -221,5 +221,6 @@ async def run(settings: TwinSettings) -> int:
 def _greeting(running: Running, settings: TwinSettings) -> Iterable[str]:
     yield f"twin: {running.url}" + (" (mutual TLS)" if settings.tls else "") + (" (lean)" if settings.lean else "")
     if settings.notify:
-        yield f"notifying: {settings.notify.url}" + (" (mutual TLS)" if settings.notify.tls else "")
+        alone = " (without a certificate: --notify-certificate)" if settings.notify.url.startswith("https:") else ""
+        yield f"notifying: {settings.notify.url}" + (" (mutual TLS)" if settings.notify.tls else alone)
     yield f"control: {running.control_url}/twin/"

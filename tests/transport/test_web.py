@@ -97,7 +97,8 @@ async def test_a_fault_in_answering_is_an_answer_and_a_line(flow: Flow, endpoint
 
 
 async def test_unknown_pages_and_other_methods_are_refused(endpoint: web.Endpoint) -> None:
-    assert (await get(endpoint, "/"))[0] == 404
+    status, _, text = await get(endpoint, "/")
+    assert (status, text) == (404, "Nothing is here; there are /metrics, /health/live, /health/ready, /status.\n")
     async with aiohttp.ClientSession() as client, client.post(endpoint.url + "/status") as reply:
         assert reply.status == 405
         assert reply.headers["Server"] == "fault-adapter"

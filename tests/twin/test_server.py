@@ -392,6 +392,9 @@ async def test_the_control_address_says_what_is_wrong(twin: Twin, http: aiohttp.
             assert (response.status, bool((await response.json())["problems"])) == (expected, True)
     async with http.get(f"{control}/calls?since=x") as response:
         assert response.status == 400
+    async with http.get(f"{control}/") as response:
+        assert response.status == 404
+        assert "/twin/tickets/{reference}" in (await response.json())["there"]
 
 
 async def test_mutual_tls_serves_only_who_has_a_certificate_of_the_authority(tmp_path: Path) -> None:

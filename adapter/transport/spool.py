@@ -10,6 +10,7 @@ when it can be; when nothing else is left in the file, it is begun anew, which m
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import queue
@@ -280,6 +281,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     # opened otherwise: to close a descriptor of a file gives up all locks that the process has on it (POSIX).
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.chmod(0o600)
     database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
     try:

@@ -20,6 +20,10 @@ AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 Opener = Callable[..., Awaitable[SqliteSpool]]
 
 
+def rights(path: Path) -> int:
+    return path.stat().st_mode
+
+
 def arrival(body: bytes = b"<a/>", *, at: datetime = AT) -> Arrival:
     delivery = Delivery(body, at, path="/notifyAmended", content_type="text/xml", soap_action='"urn:x"')
     return Arrival(delivery, Caller("192.0.2.7", "CN=gateway"), "00-trace")
@@ -220,6 +224,13 @@ async def test_a_second_process_cannot_have_it(opened: Opener, processes: Proces
 async def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(Stop, match="SPOOL__PATH"):
         SqliteSpool(tmp_path / "nowhere" / "spool.db", max_bytes=1, damaged=lambda _, __: None)
+
+
+async def test_a_folder_in_the_place_of_the_file_stops_the_start_and_is_left_as_it_was(tmp_path: Path) -> None:
+    before = rights(tmp_path)
+    with pytest.raises(Stop, match=r"SPOOL__PATH: .* Is a directory"):
+        SqliteSpool(tmp_path, max_bytes=1, damaged=lambda _, __: None)
+    assert rights(tmp_path) == before
 
 
 async def test_the_age_is_that_of_the_oldest_arrival(opened: Opener) -> None:

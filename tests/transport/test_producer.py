@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from adapter.ports import Position
+from adapter.ports import Outgoing, Position
 from adapter.transport.kafka.producer import TransactionalProducer
 from tests.support.groups import introduced
 from tests.support.kafka_door import Api, kafka_door
@@ -42,6 +42,15 @@ def another(kafka: str, name: str) -> Producer:
     return other
 
 
+def values(kafka: str, topic: str, count: int) -> list[bytes | None]:
+    """Of the committed records of partition 0."""
+    reader = Consumer({"bootstrap.servers": kafka, "group.id": topic, "log_level": 0, "enable.auto.commit": False})
+    reader.assign([TopicPartition(topic, 0, 0)])
+    found = reader.consume(count, 30)
+    reader.close()
+    return [message.value() for message in found]
+
+
 async def test_a_step_that_kafka_does_not_answer_is_told_of_and_ends_when_it_does(kafka: str, topics: Topics) -> None:
     group = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix, "log_level": 0})
     told: list[tuple[str, float]] = []
@@ -62,6 +71,21 @@ async def test_a_step_that_kafka_does_not_answer_is_told_of_and_ends_when_it_doe
     await asyncio.to_thread(group.close)
 
 
+async def test_transactions_are_committed_in_their_order(kafka: str, topics: Topics) -> None:
+    """Though several producers take turns, and one's may still be settling while the next is committed."""
+    group = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix, "log_level": 0})
+    await introduced(kafka, topics.commands, topics.prefix)
+    async with producer(kafka, topics) as ours:
+        for number in range(1, 101):
+            record = Outgoing(topics.events, b"key", b"%d" % number, (), 0)
+            offset = Position(0, number, str(number))
+            assert await ours.commit([record], [offset], group.consumer_group_metadata)
+    (stands,) = await asyncio.to_thread(group.committed, [TopicPartition(topics.commands, 0)], 20)
+    assert (stands.offset, stands.metadata) == (100, "100")
+    await asyncio.to_thread(group.close)
+    assert await asyncio.to_thread(values, kafka, topics.events, 100) == [b"%d" % number for number in range(1, 101)]
+
+
 async def test_what_became_of_a_transaction_that_others_ended_is_known_beside_an_undecided_one(
     kafka: str, topics: Topics
 ) -> None:
@@ -74,7 +98,8 @@ async def test_what_became_of_a_transaction_that_others_ended_is_known_beside_an
         offset = [TopicPartition(topics.commands, 0, 0)]
         await asyncio.to_thread(in_the_way.send_offsets_to_transaction, offset, group.consumer_group_metadata(), 20)
         # Whoever takes our id ends our transactions: only the committed offset tells what became of the last one.
-        await asyncio.to_thread(another, kafka, f"{topics.prefix}-ours")
+        for number in range(2):
+            await asyncio.to_thread(another, kafka, f"{topics.prefix}-ours-{number}")
         asked = ours.commit([], [Position(0, 0, "ours")], group.consumer_group_metadata)
         assert await asyncio.wait_for(asked, 30) is False
         await asyncio.to_thread(in_the_way.abort_transaction, 20)

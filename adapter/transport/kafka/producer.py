@@ -1,8 +1,9 @@
-"""The transactional producer, on a thread of its own: records and consumed offsets in one transaction.
+"""Transactional producers, each on a thread of its own: records and consumed offsets in one transaction.
 
-librdkafka's `retry.backoff.ms` of 100 would make every transaction that carries offsets cost 100 ms (the coordinator
-answers CONCURRENT_TRANSACTIONS while the last one settles). With 1, which librdkafka doubles each time, it costs 5 to
-7, with 5 a quarter more, and far more where the broker is slow to settle.
+The coordinator answers CONCURRENT_TRANSACTIONS while a producer's last transaction settles (its markers are being
+written). librdkafka then adds partitions again after 20 ms, whatever it is told, and asks for all else again after
+`retry.backoff.ms`, doubled each time: with its 100 every transaction would take 100 ms, with 1 it is 5 to 7, but 30
+for one in thirty. So two producers take turns, and what one has committed settles while the other commits.
 """
 
 import asyncio
@@ -22,6 +23,8 @@ from adapter.core.errors import Stop
 from adapter.ports import Claim, Outgoing, Position
 from adapter.transport.kafka.span import undecided_properties
 
+_PRODUCERS: Final = 2
+"""That take turns. With a third one nothing is won."""
 _STEP: Final = 5.0
 """Seconds one step of a transaction may take before it is asked again; steps can be resumed (KIP-447)."""
 _LOOK: Final = 1.0
@@ -52,7 +55,6 @@ class TransactionalProducer:
         milliseconds = timeout // timedelta(milliseconds=1)
         conf: dict[str, Any] = {
             **client,
-            "transactional.id": transactional_id,
             "transaction.timeout.ms": milliseconds,
             "message.timeout.ms": milliseconds,
             "message.max.bytes": max_message_bytes,
@@ -61,8 +63,8 @@ class TransactionalProducer:
             "partitioner": "murmur2_random",
             "delivery.report.only.error": True,
         }
-        self._open_line: Callable[[], _Line] = lambda: _Line(
-            conf,
+        self._open_line: Callable[[int], _Line] = lambda number: _Line(
+            {**conf, "transactional.id": f"{transactional_id}-{number}"},
             client=client,
             commands=commands,
             group=group,
@@ -71,16 +73,18 @@ class TransactionalProducer:
             loop=asyncio.get_running_loop(),
         )
         self._report = report
-        self._line: _Line | None = None
+        self._lines: list[_Line] = []
+        self._last = 0
+        """Whose turn was the last."""
 
     async def open(self) -> None:
         """Wait until the broker knows us; transactions of an earlier life with this id are ended by that."""
-        self._line = self._open_line()
-        await self._line.ask(self._line.open)
+        self._lines = [self._open_line(number) for number in range(_PRODUCERS)]
+        await asyncio.gather(*(line.ask(line.open) for line in self._lines))
 
     async def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], claim: Claim) -> bool:
-        line = self._line
-        assert line is not None, "it was opened"
+        number = self._last = (self._last + 1) % len(self._lines)
+        line = self._lines[number]
         asked = line.ask(partial(line.commit, records, positions, claim))
         while True:
             line.watch(asked)
@@ -91,12 +95,11 @@ class TransactionalProducer:
                     f"the client library does not return from a step of {_STEP:g} s; another producer takes over"
                 )
                 line.abandon()
-                line = self._line = self._open_line()
+                line = self._lines[number] = self._open_line(number)
                 asked = line.ask(partial(line.succeed, positions))
 
     async def close(self) -> None:
-        if self._line is not None:
-            await asyncio.to_thread(self._line.close)
+        await asyncio.gather(*(asyncio.to_thread(line.close) for line in self._lines))
 
 
 class _Line:

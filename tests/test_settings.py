@@ -258,6 +258,14 @@ def test_settings_of_one_operation_keep_its_name() -> None:
     assert supplier.soap_actions == {"AddFaultReport": "urn:add"}
 
 
+def test_what_a_supplier_sends_fits_the_topics() -> None:
+    found = faults(Settings, TOPICS__MAX_MESSAGE_BYTES="1MiB")
+    assert {name for name, text in found.items() if "half" in text} == {
+        "ADAPTER_SERVER__MAX_BODY_BYTES",
+        "ADAPTER_SUPPLIER__MAX_REPLY_BYTES",
+    }
+
+
 @pytest.mark.parametrize("value", ["urn:a\r\nx-evil: 1", "urn:\u20ac", "urn:a\x7f"])
 @pytest.mark.parametrize("name", ["SUPPLIER__SOAP_ACTIONS__AddFaultReport", "SUPPLIER__CONTENT_TYPE"])
 def test_what_a_header_cannot_carry(name: str, value: str) -> None:

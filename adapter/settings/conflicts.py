@@ -64,6 +64,11 @@ def conflicts(settings: Tree) -> Iterator[tuple[str, str]]:
             )
         if worker.retry_first > worker.retry_max:
             yield f"{PREFIX}WORKER__RETRY_FIRST", f"must not be longer than {PREFIX}WORKER__RETRY_MAX"
+        if 2 * supplier.max_reply_bytes > settings.topics.max_message_bytes:
+            yield (
+                f"{PREFIX}SUPPLIER__MAX_REPLY_BYTES",
+                f"must not be more than half of {PREFIX}TOPICS__MAX_MESSAGE_BYTES, or its event could not be stored",
+            )
         if worker.window_bytes < settings.topics.max_message_bytes:
             yield f"{PREFIX}WORKER__WINDOW_BYTES", f"must not be less than {PREFIX}TOPICS__MAX_MESSAGE_BYTES"
 

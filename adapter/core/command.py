@@ -100,6 +100,8 @@ class Forbidden:
     """401 or 403: ours to mend, unless it is this one command alone that is refused."""
 
     reason: str
+    said: str | None = None
+    """The supplier's explanation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,8 +384,8 @@ class Command:
                 return self._wait(now, reason, at_least=retry_after, cleared=True)
             case Misdirected(reason):
                 return self._wait(now, reason, cleared=True)
-            case Forbidden(reason):
-                return self._forbidden_wait(now, reason, successes)
+            case Forbidden():
+                return self._forbidden_wait(now, verdict, successes)
             case Unclear(reason):
                 return self._unclear(now, reason)
 
@@ -456,7 +458,7 @@ class Command:
             return self._give_up()
         return self._wait(now, reason)
 
-    def _forbidden_wait(self, now: float, reason: str, successes: int) -> Action:
+    def _forbidden_wait(self, now: float, verdict: Forbidden, successes: int) -> Action:
         if self._forbidden == 0:
             self._successes = successes
         self._forbidden += 1
@@ -464,8 +466,9 @@ class Command:
             # An earlier try may have been taken: "rejected" would be a guess.
             if self._unclear_since is not None or self._doubted is not None:
                 return self._give_up()
-            return self._end(Rejected(By.SUPPLIER, "forbidden", reason))
-        return self._wait(now, reason, cleared=True)
+            text = verdict.reason if verdict.said is None else f"{verdict.reason}: {verdict.said}"
+            return self._end(Rejected(By.SUPPLIER, "forbidden", text))
+        return self._wait(now, verdict.reason, cleared=True)
 
     def _already_done(self, rejected: Rejected) -> Accepted | None:
         """A refusal that means the earlier, unclear try was taken (design, guarantee 2)."""

@@ -10,6 +10,7 @@ documented, another ticket's answer) is unclear. A wrong no makes somebody send 
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -42,12 +43,14 @@ def judge(
     request was about.
     """
     by_way = _way(status, headers, now)
-    if by_way is not None and status not in _NOT_THERE:
+    if by_way is not None and status not in _NOT_THERE and not isinstance(by_way, Forbidden):
         return by_way
     try:
         message = soap.unwrap(document.admit(body, limits=limits, charset=charset(headers.get("content-type"))))
     except Unreadable as error:
         return by_way or Unclear(f"unreadable-{error.reason}" if 200 <= status < 300 else f"http-{status}")
+    if isinstance(by_way, Forbidden):
+        return replace(by_way, said=_explained(message, reader))
     element = None if message.extra else message.element
     if by_way is not None and (element is None or local_name(element) != reader.element):
         return by_way
@@ -101,6 +104,15 @@ def _way(status: int, headers: Mapping[str, str], now: datetime) -> Verdict | No
             return Misdirected(f"http-{status}")
         case _:
             return None
+
+
+def _explained(message: soap.Message, reader: ReplyReader) -> str | None:
+    """The supplier's words beside a status that decides."""
+    if message.fault is not None:
+        return _said(message.fault.code, message.fault.text, message.fault.detail)
+    if message.element is None or local_name(message.element) != reader.element:
+        return None
+    return reader.read(message.element).record.get("errorMessage") or None
 
 
 def _fault(status: int, fault: soap.Fault) -> Verdict:

@@ -278,6 +278,14 @@ def test_a_command_that_alone_is_forbidden_is_rejected_after_three_tries(repeat:
     assert command.answered(now, Forbidden("http-403"), 8) == Publish(FORBIDDEN)
 
 
+def test_what_the_supplier_says_to_a_forbidden_command_is_passed_on() -> None:
+    command = calling(SAFE)
+    now = again(command, Forbidden("http-403"), successes=7)
+    now = again(command, Forbidden("http-403"), now=now, successes=8)
+    rejected = Rejected(By.SUPPLIER, "forbidden", "http-403: not your service")
+    assert command.answered(now, Forbidden("http-403", "not your service"), 8) == Publish(rejected)
+
+
 @pytest.mark.parametrize("repeat", Repeat)
 def test_a_command_that_is_forbidden_like_all_others_waits_until_one_of_them_succeeds(repeat: Repeat) -> None:
     command, now = calling(repeat), NOW

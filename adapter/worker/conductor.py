@@ -551,6 +551,7 @@ class _Turn:
         else:
             a.residents.pop(entry.command_id, None)
             a.ending.add(entry.command_id)
+            self._task = replace(task, record={})  # it may be long, and nothing but the commit is still to come
         self._enter(work)
 
     def _reside(self, entry: Entry) -> None:
@@ -562,7 +563,7 @@ class _Turn:
 
         Not before: should the partition be lost first, the command comes again and has not ended.
         """
-        task, attempts, item = self._task, self._command.attempts, self._item
+        name, attempts, item = self._task.subject.operation.name, self._command.attempts, self._item
         counted = item.resident is None
 
         def then() -> None:
@@ -573,7 +574,7 @@ class _Turn:
                 self._a.unfinished.pop(entry.command_id, None)
                 self._a.repeated.pop(entry.command_id, None)
                 self._a.ending.discard(entry.command_id)
-            name, outcome = task.subject.operation.name, kind(event)
+            outcome = kind(event)
             seconds = max(0.0, self._now() - item.source.timestamp)
             self._c.metrics.count(m.OUTCOMES, name, outcome)
             if not isinstance(event, InDoubt):

@@ -114,6 +114,9 @@ class Decoder:
 
     def decode(self, payload: bytes) -> Decoded:
         """Raises Undecodable: "malformed" or "unresolvable"."""
+        unknown: list[str] = []
+        if self._strangers is not None:  # first, so that never two copies of a long record are there at once
+            self._strangers(self._read(payload, None), "", unknown)
         try:
             record = self._read(payload, self._reader)
             if self._fit is not None:
@@ -122,9 +125,6 @@ class Decoder:
             raise Undecodable("unresolvable", misfit.where(self.name)) from None
         except _RESOLUTION:
             raise Undecodable("unresolvable", self._why) from None
-        unknown: list[str] = []
-        if self._strangers is not None:
-            self._strangers(self._read(payload, None), "", unknown)
         return Decoded(self.name, record, tuple(unknown))
 
     def _read(self, payload: bytes, reader: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -94,7 +95,10 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
+    git = shutil.which("git")
+    if git is None:
+        return "unknown"
     said = subprocess.run(
-        ("git", "describe", "--always", "--dirty"), capture_output=True, text=True, check=False, cwd=RESULTS.parent
+        (git, "describe", "--always", "--dirty"), capture_output=True, text=True, check=False, cwd=RESULTS.parent
     )
     return said.stdout.strip() or "unknown"

@@ -60,7 +60,7 @@ def add(_name: str, parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> Exit:
     try:
-        older = parse_duration(arguments.older).total_seconds()
+        older = parse_duration(arguments.older, zero=True).total_seconds()
     except ValueError as error:
         raise Stop(f"--older: {error}; write for example 30s or 5m") from None
     found = [row for url in arguments.worker for row in _asked(url)] if arguments.worker else _read()

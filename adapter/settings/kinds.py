@@ -34,13 +34,18 @@ _SIZES = {
 }
 
 
-def parse_duration(value: object) -> timedelta:
-    """Seconds (`10`, `1.5`) or a number with ms, s, m, h or d, as a timedelta above zero. Else ValueError."""
+def parse_duration(value: object, *, zero: bool = False) -> timedelta:
+    """Seconds (`10`, `1.5`) or a number with ms, s, m, h or d, as a timedelta above zero, or zero where that has a
+    meaning. Else ValueError.
+    """
     if isinstance(value, timedelta):
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", str(value), re.ASCII)
-    if match is None or (seconds := float(match[1]) * _UNITS[match[2] or "s"]) <= 0:
+    if match is None:
         raise ValueError("is not a duration")
+    seconds = float(match[1]) * _UNITS[match[2] or "s"]
+    if seconds <= 0 and not zero:
+        raise ValueError("is not a duration above zero")
     try:
         return timedelta(seconds=seconds)
     except OverflowError as error:

@@ -250,6 +250,8 @@ async def test_the_oldest_of_each_partition_and_what_is_held_or_parked_is_stuck(
     assert found[called.command_id]["why"].startswith("call 1 is under way or was cut off, since ")
     assert found[waiting.command_id]["why"] == "not tried yet, or a query that is"
     assert (found[called.command_id]["operation"], found[called.command_id]["key"]) == ("AddFaultReport", keys[1])
+    _, lines, _ = await runs("stuck", "--older", "0s")
+    assert json.loads(lines[-1])["commandId"] == fresh.command_id
     _, lines, _ = await runs("stuck", "--text", "--older", "150m")
     assert [re.split(r"\s{2,}", line)[0] for line in lines] == ["KEY", keys[1], keys[0]]
 

@@ -311,7 +311,7 @@ BYTES_IN_FLIGHT: Final = Metric(
 KAFKA_DOWN: Final = Metric(
     "kafka_down",
     Kind.GAUGE,
-    "1 while Kafka does not acknowledge notifications.",
+    "1 while Kafka does not acknowledge notifications, or it or the registry was not there yet since the start.",
     "1: notifications are spooled, or refused with 503 where there is no spool.",
 )
 SPOOL_DEPTH: Final = Metric(

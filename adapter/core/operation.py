@@ -93,6 +93,9 @@ class Operation:
     """It can't be made without the supplier's reference: a command that leaves it out waits for its ticket to have one.
     """
 
+    silent: bool = False
+    """No answer to its success is documented: one without any content says yes."""
+
     already_done: str | None = None
     """For KEYED: regular expression (ignoring case) on code or text of a refusal that, after an unclear
     try, means the first one was taken."""

@@ -38,16 +38,20 @@ def judge(
     limits: Limits,
     now: datetime,
     reference: str | None = None,
+    silent: bool = False,
 ) -> Verdict:
     """The verdict on a whole reply. Header names are lower case; `reference` is the buyer's, of the ticket that the
-    request was about.
+    request was about; to a `silent` operation nothing under a good status is a yes.
     """
     by_way = _way(status, headers, now)
     if by_way is not None and status not in _NOT_THERE and not isinstance(by_way, Forbidden):
         return by_way
+    silenced = silent and 200 <= status < 300
     try:
         message = soap.unwrap(document.admit(body, limits=limits, charset=charset(headers.get("content-type"))))
     except Unreadable as error:
+        if silenced and error.reason == "empty":
+            return Accepted(None)
         return by_way or Unclear(f"unreadable-{error.reason}" if 200 <= status < 300 else f"http-{status}")
     if isinstance(by_way, Forbidden):
         return replace(by_way, said=_explained(message, reader))
@@ -56,10 +60,12 @@ def judge(
         return by_way
     if message.fault is not None and not message.extra:
         return _fault(status, message.fault)
+    if silenced and message.element is None:
+        return Accepted(None)
     # The root of a documented 400 was never seen: any element that carries its fields will do.
     if element is None or not (local_name(element) == reader.element or (status == 400 and _speaks(element))):
         return Unclear("unexpected-body" if 200 <= status < 300 else f"http-{status}")
-    return _content(status, reader.read(element), accepted_codes, reference)
+    return _content(status, reader.read(element), accepted_codes, reference, silent=silent)
 
 
 def charset(content_type: str | None) -> str | None:
@@ -123,7 +129,9 @@ def _fault(status: int, fault: soap.Fault) -> Verdict:
     return Unclear("fault-server" if fault.blame is soap.Blame.SERVER else "fault")
 
 
-def _content(status: int, read: Read, accepted_codes: frozenset[int], reference: str | None) -> Verdict:
+def _content(
+    status: int, read: Read, accepted_codes: frozenset[int], reference: str | None, *, silent: bool
+) -> Verdict:
     reply: Mapping[str, Any] = read.record
     if _of_another(reply, reference):
         return Unclear("other-reference")
@@ -144,7 +152,12 @@ def _content(status: int, read: Read, accepted_codes: frozenset[int], reference:
         return rejected
     if not fine:
         return Unclear(f"http-{status}")
-    if garbled or bad_code is not None or any(noes) or (not taken and (words or text or _may_say_no(read))):
+    if (
+        garbled
+        or bad_code is not None
+        or any(noes)
+        or (not taken and (words or text or _may_say_no(read, silent=silent)))
+    ):
         return Unclear("unclear-answer")
     return Accepted(reply, deviations=len(read.unknown) + len(read.deviations))
 
@@ -177,11 +190,11 @@ def _of_another(reply: Mapping[str, Any], reference: str | None) -> bool:
     return bool(named and ours) and named != ours
 
 
-def _may_say_no(read: Read) -> bool:
+def _may_say_no(read: Read, *, silent: bool) -> bool:
     """Whether an answer without code and status is more than silent: something unread in it may be the no, or nothing
-    in it could be read. Where not, that it came is the yes: the page of one operation has no code (section 2.4).
+    in it could be read. Where not, that it came is the yes.
     """
-    return not any(read.record.values()) or any(not path or _ANSWER.search(path) for path, _ in read.aside)
+    return not (silent or any(read.record.values())) or any(not path or _ANSWER.search(path) for path, _ in read.aside)
 
 
 def _speaks(element: etree._Element) -> bool:

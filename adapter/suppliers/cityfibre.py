@@ -76,6 +76,7 @@ def supplier(*, reservation_key_rule: Mode = Mode.REFUSE, unique_references: boo
                 repeat=Repeat.SAFE,
                 doubt_limit=timedelta(hours=1),
                 needs_reference=True,  # section 2.4 requires it
+                silent=True,  # and has no table of the answer
             ),
             Operation(
                 name="ResolveResponse",

@@ -110,6 +110,7 @@ class Requests:
                 limits=self.terms.reply_limits,
                 now=datetime.now(UTC),
                 reference=task.subject.reference,
+                silent=operation.silent,
             )
         except Exception:  # it was sent: whatever we have overlooked, the outcome is unknown
             self.log.exception("reply not readable", status=reply.status, **about())

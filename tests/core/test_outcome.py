@@ -243,6 +243,27 @@ def test_an_operation_whose_page_has_no_code_says_yes_with_its_answer_alone() ->
     assert isinstance(verdict(answer("", operation=NEWS), operation=NEWS), Accepted)
 
 
+@pytest.mark.parametrize("status", [200, 202, 204])
+@pytest.mark.parametrize("body", ["", " \n", enveloped(""), "<receivedRequestFaultReportUpdate/>"])
+def test_nothing_at_all_is_a_yes_where_no_answer_is_documented(body: str, status: int) -> None:
+    assert isinstance(verdict(body, status=status, operation=NEWS, silent=True), Accepted)
+    assert isinstance(verdict(body, status=status, operation=NEWS), Unclear)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, "<html/>"),
+        (200, enveloped(answer("", operation=NEWS) * 2)),
+        (200, "<receivedRequestFaultReportUpdate><status>Failed</status></receivedRequestFaultReportUpdate>"),
+        (500, ""),
+        (502, enveloped("")),
+    ],
+)
+def test_and_something_else_is_not(status: int, body: str) -> None:
+    assert isinstance(verdict(body, status=status, operation=NEWS, silent=True), Unclear)
+
+
 def test_a_status_on_a_page_that_has_none_is_heard_all_the_same() -> None:
     def said(inner: str) -> Verdict:
         return verdict(answer(inner, operation=AMEND), operation=AMEND)

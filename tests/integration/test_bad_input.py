@@ -265,6 +265,15 @@ async def test_after_an_unreadable_reply_an_add_is_in_doubt_and_not_repeated(
     assert len([call for call in rig.twin.calls if call.key == command.key]) == 1
 
 
+async def test_news_are_asked_for_once_though_the_answer_is_empty(rig: Rig, worker: Member) -> None:
+    command = say.ask_update(unique(), maintainerFaultReference="CF-1")
+    rig.twin.inject(Fault(Kind.EMPTY, key=command.key))
+    rig.estate.send(command)
+    event = await rig.estate.final(command)
+    assert (event.type, event.record["reply"]) == ("FaultReportUpdateRequested", None)
+    assert event.record["attempts"] == 1
+
+
 async def test_an_element_nobody_knows_in_a_reply_changes_nothing(rig: Rig, worker: Member) -> None:
     command = say.add(unique())
     rig.twin.inject(Fault(Kind.EXTRA_ELEMENT, key=command.key))

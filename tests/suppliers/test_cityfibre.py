@@ -144,6 +144,10 @@ def test_news_of_a_ticket_needs_the_suppliers_reference_and_nothing_else_does() 
     assert needy == ["RequestFaultReportUpdate"]
 
 
+def test_one_operation_alone_may_be_answered_with_nothing() -> None:
+    assert [o.name for o in cityfibre.supplier().operations if o.silent] == ["RequestFaultReportUpdate"]
+
+
 def test_what_notifications_tell_of_a_call_in_doubt_is_data() -> None:
     operations = cityfibre.supplier().operations
     confirmed = {o.name: o.confirmed_by for o in operations if o.confirmed_by}

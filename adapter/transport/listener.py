@@ -134,6 +134,8 @@ class Listener:
             }
         try:
             await self._loop.connect_accepted_socket(lambda: Incoming(self._room), accepted, **secure)
+        except ssl.SSLCertVerificationError as error:
+            self._room.receiver.stranger(str(address[0]), error.verify_message)
         except ssl.SSLError as error:
             if not isinstance(error, ssl.SSLEOFError):  # it hung up by itself
                 self._room.receiver.stranger(str(address[0]), error.reason or "unknown")

@@ -273,6 +273,7 @@ class Command:
         "_policy",
         "_state",
         "_successes",
+        "_unclear_reason",
         "_unclear_since",
         "attempts",
         "not_after",
@@ -288,6 +289,8 @@ class Command:
         self._state = _State.NEW
         self._intent_at: float | None = None
         self._unclear_since: float | None = None
+        self._unclear_reason: str | None = None
+        """Of the last such call, if this process has made it."""
         self._doubted: str | None = None
         self._forbidden = 0
         self._successes = 0
@@ -454,6 +457,7 @@ class Command:
             return self._doubt(reason)
         if self._unclear_since is None:
             self._unclear_since = now if self._intent_at is None else self._intent_at
+        self._unclear_reason = reason
         if now >= self._unclear_since + self._doubt_limit():
             return self._give_up()
         return self._wait(now, reason)
@@ -486,9 +490,11 @@ class Command:
         return self._end(Rejected(By.ADAPTER, "expired", f"the deadline (notAfter) was {deadline}"))
 
     def _give_up(self) -> Action:
+        last = None if self._unclear_reason is None else f"the last unclear call: {self._unclear_reason}"
         if self.operation.repeat is Repeat.SAFE:
-            return self._end(Rejected(By.ADAPTER, "no-clear-answer", "no readable answer within the time limit"))
-        return self._end(Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT))
+            text = "; ".join(filter(None, ("no readable answer within the time limit", last)))
+            return self._end(Rejected(By.ADAPTER, "no-clear-answer", text))
+        return self._end(Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT, last))
 
     def _doubt(self, reason: str) -> Action:
         self._unclear_since = self._intent_at

@@ -1,5 +1,6 @@
 """The outcome table of a command: what each fact comes to, for each repeat policy."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -57,6 +58,8 @@ FORBIDDEN = Rejected(By.SUPPLIER, "forbidden", "http-403")
 EXPIRED = Rejected(By.ADAPTER, "expired", "the deadline (notAfter) was 1970-01-01 00:16:45Z")
 """With the deadline NOW + 5."""
 UNDETERMINED = Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT)
+AFTER_RESET = replace(UNDETERMINED, text="the last unclear call: reset")
+AFTER_TIMEOUT = replace(UNDETERMINED, text="the last unclear call: read-timeout")
 
 
 def new(repeat: Repeat, *, not_after: float | None = None, policy: Policy = POLICY) -> Command:
@@ -253,7 +256,7 @@ def test_a_deadline_that_passed_during_the_call_leaves_no_wait(repeat: Repeat) -
     assert command.resumed(NOW + 20) == Publish(EXPIRED)
 
 
-@pytest.mark.parametrize(("repeat", "event"), [(SAFE, EXPIRED), (KEYED, UNDETERMINED)])
+@pytest.mark.parametrize(("repeat", "event"), [(SAFE, EXPIRED), (KEYED, AFTER_RESET)])
 def test_a_deadline_after_an_unclear_call_rejects_only_what_cannot_have_been_taken(
     repeat: Repeat, event: Event
 ) -> None:
@@ -331,10 +334,12 @@ def test_an_operation_that_knows_no_already_done_takes_every_refusal_at_its_word
     assert command.answered(now, REFUSED_AS_DONE) == Publish(REFUSED_AS_DONE)
 
 
-NO_ANSWER = Rejected(By.ADAPTER, "no-clear-answer", "no readable answer within the time limit")
+NO_ANSWER = Rejected(
+    By.ADAPTER, "no-clear-answer", "no readable answer within the time limit; the last unclear call: read-timeout"
+)
 
 
-@pytest.mark.parametrize(("repeat", "event"), [(SAFE, NO_ANSWER), (KEYED, UNDETERMINED)])
+@pytest.mark.parametrize(("repeat", "event"), [(SAFE, NO_ANSWER), (KEYED, AFTER_TIMEOUT)])
 def test_unclear_calls_end_at_the_time_limit(repeat: Repeat, event: Event) -> None:
     command = calling(repeat)
     now = again(command, Unclear("read-timeout"))
@@ -343,7 +348,7 @@ def test_unclear_calls_end_at_the_time_limit(repeat: Repeat, event: Event) -> No
     assert command.resumed(NOW + DOUBT_LIMIT) == Publish(event)
 
 
-@pytest.mark.parametrize(("repeat", "event"), [(SAFE, NO_ANSWER), (KEYED, UNDETERMINED)])
+@pytest.mark.parametrize(("repeat", "event"), [(SAFE, NO_ANSWER), (KEYED, AFTER_TIMEOUT)])
 def test_a_call_that_stays_unclear_beyond_the_time_limit_is_the_last(repeat: Repeat, event: Event) -> None:
     command = calling(repeat)
     again(command, Unclear("read-timeout"))
@@ -363,7 +368,7 @@ def test_the_time_limit_of_an_operation_is_a_setting() -> None:
     policy = Policy(POLICY.backoff, CALL_LIMIT, {"ResolveResponse": 60.0, "AddFaultReport": 5.0}, POLICY.share)
     keyed = calling(KEYED, policy=policy)
     again(keyed, Unclear("reset"))
-    assert keyed.answered(NOW + 60, Unclear("reset")) == Publish(UNDETERMINED)
+    assert keyed.answered(NOW + 60, Unclear("reset")) == Publish(AFTER_RESET)
     assert calling(NEVER, policy=policy).answered(NOW, Unclear("reset")) == Publish(InDoubt("reset", NOW, NOW + 60))
 
 
@@ -623,7 +628,7 @@ def test_a_keyed_command_forbidden_after_an_unclear_try_is_undetermined_and_not_
         assert isinstance(action, Wait)
         assert proceed(command, command.resumed(action.until), action.until) == Post(successes + 2)
         action = command.answered(NOW + 60, Forbidden("http-403"), successes)
-    assert action == Publish(UNDETERMINED)
+    assert action == Publish(AFTER_TIMEOUT)
 
 
 def test_an_unclear_keyed_command_waits_no_longer_than_its_doubt_lasts() -> None:

@@ -190,7 +190,7 @@ class NotificationReader:
         for path, texts in self._placeholders.items():
             for where, holder in _holders(report, path[:-1], ""):
                 text = holder[path[-1]]
-                if text and trimmed(text).lower() in texts:
+                if text and not text.isspace() and _NO_LETTER.sub("", text).lower() in texts:
                     holder[path[-1]] = None
                     yield Deviation(where + path[-1], "a placeholder", ValueClass.PLACEHOLDER)
 
@@ -253,6 +253,7 @@ def without_positions(path: str) -> str:
 _derived: Final = namespace(NAMESPACE)
 _ACTION: Final = re.compile(r'action\s*=\s*"?([^\s";]+)', re.IGNORECASE)
 _POSITION: Final = re.compile(r"\[[0-9]+\]")
+_NO_LETTER: Final = re.compile(r"[\W_]+")
 
 
 def _canonical(element: etree._Element, parts: list[str], without: str | None = None) -> None:

@@ -150,7 +150,9 @@ class Notification:
     """Field with the time of sending, the only content in which a repeat may differ."""
 
     placeholders: Mapping[str, frozenset[str]]
-    """Dotted paths of the report to texts (lower case) that stand for nothing; a path goes through lists."""
+    """Dotted paths of the report to texts that stand for nothing, as letters and digits alone in lower case; a path
+    goes through lists.
+    """
 
 
 @dataclass(frozen=True, slots=True)

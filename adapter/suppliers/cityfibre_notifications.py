@@ -181,7 +181,7 @@ def _facts(report: Record) -> Facts:
         cancelled=bool(latest.get("appointmentCancelled")),
         closure_code=(latest.get("appointmentClosureCode") or "").strip().upper(),
         confirmation=plain(latest.get("appointmentConfirmationStatus") or ""),
-        missed=plain(fault.get("missedAppointment") or "") not in {"", "false", "no", "none"},
+        missed=plain(fault.get("missedAppointment") or "") not in _NOT_MISSED,
         triaged=bool(fault.get("triageComplete")),
         updates=bool(report["updates"]),
     )
@@ -201,6 +201,9 @@ def _problems(report: Record, facts: Facts) -> Iterator[Problem]:
 
 
 _TYPES: Final = frozenset(map(plain, INCIDENT_TYPES))
+_NOTHING: Final = frozenset({"", "na", "nil", "none", "null", "pending", "tba", "tbc", "tbd", "unknown"})
+"""What people write where there is nothing, as `plain` writes it: of "-" nothing is left."""
+_NOT_MISSED: Final = _NOTHING | {"0", "false", "n", "no"}
 
 NOTIFICATION: Final = Notification(
     element="notifyFaultReportUpdate",
@@ -214,7 +217,7 @@ NOTIFICATION: Final = Notification(
     sent_at="sentAt",
     # Section 8, numbers 7 and 9.
     placeholders={
-        "maintainerFaultReference": frozenset({"(not in report; only after creation)"}),
-        "appointments.appointmentConfirmationStatus": frozenset({"confirmed or failed"}),
+        "maintainerFaultReference": frozenset({"notinreportonlyaftercreation", *_NOTHING}),
+        "appointments.appointmentConfirmationStatus": frozenset({"confirmedorfailed"}),
     },
 )

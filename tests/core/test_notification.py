@@ -195,7 +195,11 @@ def test_6_without_sent_at() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["(Not in report; only after creation)", "(not in report;\n only after creation)", "", "  "]
+    "text",
+    [
+        *("(Not in report; only after creation)", "(not in report;\n only after creation)", "", "  "),
+        *("Not in report, only after creation", "TBC", "N/A", "n.a.", "-", "(none)"),
+    ],
 )
 def test_7_a_placeholder_or_nothing_is_no_maintainer_reference(text: str) -> None:
     found = readable(plain(setting("maintainerFaultReference", text)))
@@ -207,6 +211,12 @@ def test_7_a_placeholder_or_nothing_is_no_maintainer_reference(text: str) -> Non
 def test_7_a_maintainer_reference_is_trimmed() -> None:
     found = readable(plain(setting("maintainerFaultReference", "\n  CF-1\n")))
     assert found.record["maintainerFaultReference"] == "CF-1"
+
+
+@pytest.mark.parametrize("text", ["NA-1", "0", "TBC1", "Pending 5", "\u7121"])
+def test_7_what_only_resembles_a_placeholder_is_a_reference(text: str) -> None:
+    found = readable(plain(setting("maintainerFaultReference", text)))
+    assert (found.record["maintainerFaultReference"], found.strayed) == (text, frozenset())
 
 
 def test_8_an_empty_parent_reference() -> None:

@@ -83,6 +83,7 @@ CASES = [
     ("MISSED_APPOINTMENT", report("in-progress", missedAppointment="true")),
     ("APPOINTMENT_COMPLETED", report("in-progress", COMPLETED, missedAppointment="nobody at home")),
     ("IN_PROGRESS", report("in-progress", missedAppointment="false")),
+    ("IN_PROGRESS", report("in-progress", missedAppointment="N/A")),
     ("UPDATED", report(None, updates=1)),
     ("UNKNOWN", report(None)),
     ("UNKNOWN", report("a word of tomorrow", updates=1)),

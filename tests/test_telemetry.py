@@ -70,6 +70,13 @@ def test_a_line_is_json_with_the_same_keys_first() -> None:
     }
 
 
+def test_a_value_that_is_long_is_cut() -> None:
+    stream = io.StringIO()
+    start_logging(stream=stream).info("outcome", reference="x" * 1001, command_id="y" * 1000)
+    (line,) = lines(stream)
+    assert (line["reference"], line["command_id"]) == ("x" * 1000 + "…", "y" * 1000)
+
+
 def test_lines_below_the_level_are_not_written() -> None:
     stream = io.StringIO()
     log = start_logging(level="warning", stream=stream)

@@ -51,7 +51,7 @@ def start_logging(*, level: str = "info", form: str = "auto", stream: TextIO | N
     bridge = _Bridge(getattr(logging, level.upper()))
     log: Log = structlog.wrap_logger(
         structlog.WriteLogger(stream),
-        processors=[bridge.sift, structlog.processors.add_log_level, _timestamped, *render],
+        processors=[bridge.sift, _bounded, structlog.processors.add_log_level, _timestamped, *render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         context_class=dict,
     ).bind(**fields)
@@ -64,6 +64,17 @@ def switch_debug() -> str:
     for bridge in [handler for handler in logging.getLogger().handlers if isinstance(handler, _Bridge)]:
         return bridge.switch()
     raise AssertionError("logging was not started")
+
+
+_LONGEST: Final = 1000
+"""Characters of a value: references come from elsewhere, and what ships log lines cuts long ones anywhere."""
+
+
+def _bounded(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        if type(value) is str and len(value) > _LONGEST:
+            event[key] = f"{value[:_LONGEST]}…"
+    return event
 
 
 def _timestamped(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:

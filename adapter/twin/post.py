@@ -75,8 +75,10 @@ def _why(error: Exception) -> str:
     match error:
         case TimeoutError():
             return "no answer in time"
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError() | ssl.SSLError():
-            return "TLS failed"
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as cause):
+            return f"TLS failed: {cause.verify_message}"
+        case aiohttp.ClientConnectorSSLError(os_error=ssl.SSLError() as cause) | (ssl.SSLError() as cause):
+            return f"TLS failed: {cause.reason or 'unknown'}"
         case aiohttp.ClientConnectorError():
             return "no connection"
         case aiohttp.ClientPayloadError():

@@ -58,6 +58,7 @@ async def test_over_mutual_tls(trials: Trials, capsys: pytest.CaptureFixture[str
         assert await notify(SAMPLES[0], "--to", receiving.url, *own) == 0
         assert await notify(SAMPLES[0], "--to", receiving.url, "--ca", good.ca) == 2
         assert await notify(SAMPLES[0], "--to", receiving.url) == 1
+        assert "TLS failed: self-signed certificate in certificate chain" in capsys.readouterr().out
     assert len(receiving.came) == 1
 
 

@@ -304,7 +304,7 @@ class Spool(Protocol):
         ...
 
     async def heads(self, limit: int) -> Sequence[Spooled]:
-        """The oldest of each key, for up to `limit` keys. Raises Unavailable."""
+        """The oldest of each key, for up to `limit` keys, fewer if they are long. Raises Unavailable."""
         ...
 
     async def drop(self, numbers: Sequence[int]) -> None:

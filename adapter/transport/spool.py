@@ -32,6 +32,8 @@ from adapter.ports import Arrival, Caller, Spooled
 
 _GROUP: Final = 500
 """Notifications of one transaction at most."""
+_AT_ONCE: Final = 8 * 1024 * 1024
+"""Bytes that are given out at once, unless one alone is longer."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS notification (
@@ -120,7 +122,13 @@ class SqliteSpool:
         await self._ask(_Put(row, done))
 
     async def heads(self, limit: int) -> Sequence[Spooled]:
-        numbers = [entries[0].number for entries in islice(self._keys.values(), limit)]
+        numbers: list[int] = []
+        size = 0
+        for entries in islice(self._keys.values(), limit):
+            size += entries[0].size
+            if numbers and size > _AT_ONCE:
+                break
+            numbers.append(entries[0].number)
         rows: list[Spooled] = await self._ask(_Do(partial(_rows, numbers=numbers), self._loop.create_future()))
         return rows
 

@@ -206,6 +206,20 @@ async def test_what_is_readable_of_a_damaged_file_is_taken_over_in_its_order(ope
     assert (await spool.heads(1))[0].number == 51
 
 
+async def test_of_long_ones_few_are_given_out_at_once(opened: Opener) -> None:
+    spool = await opened(max_bytes=64 * 1024**2)
+    for number in range(10):
+        await spool.put(b"T-%d" % number, arrival(b"x" * 2 * 1024**2))
+    given = []
+    while heads := await spool.heads(100):
+        assert len(heads) <= 4
+        given += [head.key for head in heads]
+        await spool.drop([head.number for head in heads])
+    assert given == [b"T-%d" % number for number in range(10)]
+    await spool.put(b"T", arrival(b"x" * 10 * 1024**2))
+    assert len(await spool.heads(100)) == 1
+
+
 async def test_a_second_process_cannot_have_it(opened: Opener, processes: Processes, tmp_path: Path) -> None:
     spool = await opened()
     await spool.put(b"A", arrival())

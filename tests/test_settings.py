@@ -168,7 +168,9 @@ def test_durations(text: str, expected: timedelta) -> None:
     assert parse_duration(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "s", "0", "0ms", "-1s", "1 week", "1e3", "\u0661s", "9" * 30 + "d", "nan"])
+@pytest.mark.parametrize(
+    "text", ["", "s", "0", "0ms", "-1s", "1 week", "1e3", "\u0661s", "9" * 30 + "d", "365001d", "9" * 400, "nan"]
+)
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):
         parse_duration(text)

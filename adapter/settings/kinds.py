@@ -22,6 +22,8 @@ class Kind:
 
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST = 365_000 * _UNITS["d"]
+"""Seconds: from now on that is still a time that can be written down."""
 _SIZES = {
     "": 1,
     "b": 1,
@@ -46,10 +48,9 @@ def parse_duration(value: object, *, zero: bool = False) -> timedelta:
     seconds = float(match[1]) * _UNITS[match[2] or "s"]
     if seconds <= 0 and not zero:
         raise ValueError("is not a duration above zero")
-    try:
-        return timedelta(seconds=seconds)
-    except OverflowError as error:
-        raise ValueError("is too long a duration") from error
+    if seconds > _LONGEST:
+        raise ValueError("is too long a duration")
+    return timedelta(seconds=seconds)
 
 
 def parse_size(value: object) -> int:

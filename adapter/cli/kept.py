@@ -45,8 +45,8 @@ examples:
   adapter dead-letters again 3/4711
 """
 _PLACE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,18})")
-_AT_ONCE: Final = 50
-"""Records in memory on their way to a topic, each as long as a topic takes."""
+_AT_ONCE: Final = 4 * 1024 * 1024
+"""Bytes in memory on their way to a topic, and one record: a pod where this runs has room for its role alone."""
 
 Place = tuple[int, int]
 """Partition and offset."""
@@ -192,7 +192,7 @@ def _take(settings: Cluster, arguments: argparse.Namespace, made: Callable[[Seen
     else:
         chosen = _kept(settings, arguments, since(arguments.since, datetime.now(UTC)))
     sender = Sender(settings.kafka.client(), max_message_bytes=settings.topics.max_message_bytes)
-    code, waiting = Exit.DONE, list[tuple[str, Sent]]()
+    code, waiting, size = Exit.DONE, list[tuple[str, Sent]](), 0
     for seen in chosen:
         place, record = f"{seen.partition}/{seen.offset}", made(seen)
         if isinstance(record, str):
@@ -200,9 +200,10 @@ def _take(settings: Cluster, arguments: argparse.Namespace, made: Callable[[Seen
             code = code or Exit.NOT_ACCEPTED
             continue
         waiting.append((place, record))
-        if len(waiting) == _AT_ONCE:
+        size += len(record.value or b"")
+        if size > _AT_ONCE:
             code = _sent(sender, waiting) or code
-            waiting.clear()
+            waiting, size = [], 0
     return _sent(sender, waiting) or code
 
 

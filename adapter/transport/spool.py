@@ -124,11 +124,12 @@ class SqliteSpool:
     async def heads(self, limit: int) -> Sequence[Spooled]:
         numbers: list[int] = []
         size = 0
-        for entries in islice(self._keys.values(), limit):
+        for key, entries in list(islice(self._keys.items(), limit)):
             size += entries[0].size
             if numbers and size > _AT_ONCE:
                 break
             numbers.append(entries[0].number)
+            self._keys[key] = self._keys.pop(key)  # the others' turn is next, also if these can't be published
         rows: list[Spooled] = await self._ask(_Do(partial(_rows, numbers=numbers), self._loop.create_future()))
         return rows
 

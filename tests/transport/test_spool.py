@@ -216,8 +216,15 @@ async def test_of_long_ones_few_are_given_out_at_once(opened: Opener) -> None:
         given += [head.key for head in heads]
         await spool.drop([head.number for head in heads])
     assert given == [b"T-%d" % number for number in range(10)]
-    await spool.put(b"T", arrival(b"x" * 10 * 1024**2))
-    assert len(await spool.heads(100)) == 1
+
+
+async def test_one_that_stays_does_not_keep_the_others(opened: Opener) -> None:
+    spool = await opened(max_bytes=64 * 1024**2)
+    await spool.put(b"long", arrival(b"x" * 10 * 1024**2))
+    await spool.put(b"next", arrival())
+    assert [head.key for head in await spool.heads(100)] == [b"long"]
+    assert [head.key for head in await spool.heads(100)] == [b"next"]
+    assert [head.key for head in await spool.heads(100)] == [b"long"]
 
 
 async def test_a_second_process_cannot_have_it(opened: Opener, processes: Processes, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """The composition of the server: from settings to a running listener for notifications."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page, open_page
@@ -36,6 +37,9 @@ from adapter.transport.listener import Listener
 from adapter.transport.server_tls import ServerTls
 from adapter.transport.spool import SqliteSpool
 from adapter.transport.tls import TlsFiles
+
+_SETTLING: Final = 2.0
+"""Seconds after which a broker that is back knows its topics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +238,12 @@ async def _find(settings: Receiving, event: Schema, log: Log) -> Encoder:
     async def count() -> dict[str, int]:
         return await asyncio.to_thread(admin.partition_counts, needed)
 
-    missing_topics(await until_available("Kafka", count, log), needed)
+    began = time.monotonic()
+    found = await until_available("Kafka", count, log)
+    if not found.keys() >= set(needed) and time.monotonic() - began > _SETTLING:
+        await asyncio.sleep(_SETTLING)  # it was away: a broker that has just started does not know its topics yet
+        found = await until_available("Kafka", count, log)
+    missing_topics(found, needed)
     registry = open_registry(settings)
     try:
         return (await encoders(settings, registry, log, {names.events: [event]}))[event.name]

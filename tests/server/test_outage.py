@@ -278,7 +278,7 @@ async def test_started_while_kafka_or_the_registry_is_away_it_spools(
         await eventually(lambda: supplier.count > before + 40, within=60)
         supplier.stopping = True
         await asyncio.gather(*load)
-        await eventually(partial(_drained, process), within=60)
+        await eventually(partial(_drained, process), within=90)
         assert await process.stop() == 0
         await supplier.check()
         kept = await asyncio.to_thread(records, rig.bootstrap, rig.topics.quarantine)
@@ -301,7 +301,7 @@ async def test_started_while_kafka_is_away_it_ends_when_kafka_turns_out_to_lack_
         supplier.stopping = True
         await load
         cluster.restart(wait=False)
-        assert await process.ended(within=60) == 2
+        assert await process.ended(within=90) == 2
         assert "nowhere: the topic is missing" in process.output
         assert _held(path) == supplier.count
 

@@ -166,6 +166,7 @@ async def worker(
                 ),
                 gate=gate,
                 room=flow.room,
+                replies=flow.replies,
                 ledger=flow.ledger,
                 events=events,
                 policy=policy,
@@ -187,8 +188,13 @@ async def worker(
         flow = Worker(
             Wiring(
                 intake=intake,
-                ledger=lambda asked: Ledger(
-                    intake=asked, transactor=transactor, entries=events.entries, journal=identity, observe=observe
+                ledger=lambda asked, commits: Ledger(
+                    intake=asked,
+                    transactor=transactor,
+                    commits=commits,
+                    entries=events.entries,
+                    journal=identity,
+                    observe=observe,
                 ),
                 conductor=conductor,
                 journal=journal,

@@ -45,6 +45,7 @@ from adapter.worker.assignment import Assignment, Item, Memory
 from adapter.worker.events import Events, kind
 from adapter.worker.gate import Gate, Permit
 from adapter.worker.ledger import Ledger, Work
+from adapter.worker.pace import Pace
 from adapter.worker.reader import Reader, Task
 from adapter.worker.request import Requests
 from adapter.worker.room import Room
@@ -88,6 +89,7 @@ class Conductor:
     requests: Requests
     gate: Gate
     room: Room
+    replies: Pace
     ledger: Ledger
     events: Events
     policy: Policy
@@ -488,6 +490,7 @@ class _Turn:
         if isinstance(verdict, Accepted) and verdict.deviations:
             meter.reply_deviations.inc(verdict.deviations)
         self._leave(verdict)
+        await self._c.replies.turn()
         return command.answered(self._now(), verdict, self._c.gate.breaker.successes)
 
     # -- what is written down ------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from adapter.worker.conductor import Conductor
 from adapter.worker.events import Events
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger, Work
+from adapter.worker.pace import Pace
 from adapter.worker.reader import Decoders
 from adapter.worker.room import AHEAD, LONG, Room
 from adapter.worker.window import Bounds, Window
@@ -48,7 +49,7 @@ class Wiring:
     """
 
     intake: Callable[[IntakeListener], Intake]
-    ledger: Callable[[Intake], Ledger]
+    ledger: Callable[[Intake, Pace], Ledger]
     conductor: Callable[["Worker"], Conductor]
     journal: JournalReader
     entries: Decoders
@@ -78,7 +79,8 @@ class Worker(IntakeListener):
         self._log = wiring.log
         self.assignments: dict[int, Assignment] = {}
         self.intake = wiring.intake(self)
-        self.ledger = wiring.ledger(self.intake)
+        self.commits, self.replies = Pace(), Pace()
+        self.ledger = wiring.ledger(self.intake, self.commits)
         self.window = Window(wiring.bounds, self.intake)
         self.room = Room(
             gate=wiring.gate,
@@ -101,7 +103,8 @@ class Worker(IntakeListener):
 
     async def run(self) -> None:
         """Work until cancelled. Raises what makes it impossible to go on."""
-        tasks = {asyncio.create_task(work) for work in (self.ledger.run(), self.room.run(), self._keep())}
+        runners = (self.ledger.run, self.commits.run, self.replies.run, self.room.run, self._keep)
+        tasks = {asyncio.create_task(work()) for work in runners}
         try:
             done, _ = await asyncio.wait({*tasks, self._failure}, return_when=asyncio.FIRST_COMPLETED)
             for ended in done:

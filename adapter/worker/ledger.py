@@ -18,6 +18,7 @@ from adapter.core.journal import Entry, Mark
 from adapter.core.retry import TRANSACTION_AGAIN
 from adapter.ports import Intake, Outgoing, Position, Transactor
 from adapter.worker.assignment import Assignment
+from adapter.worker.pace import Pace
 
 _MOST_RECORDS: Final = 4000
 _MOST_BYTES: Final = 8 * 1024 * 1024
@@ -40,6 +41,13 @@ class Work:
     """Called after the commit."""
     counted: bool = False
 
+    def tell(self) -> None:
+        """Of its commit."""
+        if self.committed is not None and not self.committed.done():
+            self.committed.set_result(None)
+        if self.then is not None:
+            self.then()
+
     @property
     def size(self) -> int:
         size = sum(len(r.value or b"") + len(r.key or b"") + 200 for r in self.records)
@@ -54,13 +62,17 @@ class Ledger:
         *,
         intake: Intake,
         transactor: Transactor,
+        commits: Pace,
         entries: Callable[[Iterable[Entry], int], list[Outgoing]],
         journal: str,
         observe: Callable[[float, int], None],
     ) -> None:
-        """`entries` makes the records of the journal for a partition, `journal` is its identity."""
+        """`commits` lets those go on whose work is committed; `entries` makes the records of the journal for a
+        partition, `journal` is its identity.
+        """
         self._intake = intake
         self._transactor = transactor
+        self._commits = commits
         self._entries = entries
         self._journal = journal
         self._observe = observe
@@ -94,7 +106,8 @@ class Ledger:
                 if await self._transactor.commit(records, self._positions(batch), claim):
                     for assignment, written in journal.items():
                         assignment.extent.committed(len(written))
-                    self._committed(batch)
+                    for work in batch:
+                        self._commits.soon(work.tell)
                     self._observe(monotonic() - began, len(records))
                     refused = 0
                 else:
@@ -148,10 +161,3 @@ class Ledger:
             told = Mark(mark, extent.memory(mark), self._journal, number)
             positions.append(Position(partition, position, told.text()))
         return positions
-
-    def _committed(self, batch: Sequence[Work]) -> None:
-        for work in batch:
-            if work.committed is not None and not work.committed.done():
-                work.committed.set_result(None)
-            if work.then is not None:
-                work.then()

@@ -312,6 +312,7 @@ class Plant:
                 ),
                 gate=gate,
                 room=flow.room,
+                replies=flow.replies,
                 ledger=flow.ledger,
                 events=events,
                 policy=Policy(
@@ -342,9 +343,10 @@ class Plant:
         flow = Worker(
             Wiring(
                 intake=member.listened,
-                ledger=lambda intake: Ledger(
+                ledger=lambda intake, commits: Ledger(
                     intake=intake,
                     transactor=member,
+                    commits=commits,
                     entries=events.entries,
                     journal=bus.IDENTITY,
                     observe=lambda _seconds, _count: None,

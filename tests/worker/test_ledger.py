@@ -12,6 +12,7 @@ from adapter.core.offsets import Frontier
 from adapter.ports import IntakeListener, Outgoing
 from adapter.worker.assignment import Assignment
 from adapter.worker.ledger import Ledger, Work
+from adapter.worker.pace import Pace
 from tests.support.bus import EVENTS, IDENTITY, JOURNAL, Bus, Member
 from tests.support.wait import eventually
 
@@ -50,9 +51,11 @@ class Desk:
         self.member: Member = self.bus.member()
         self.owner = Owner()
         self.observed: list[int] = []
+        self.commits = Pace()
         self.ledger = Ledger(
             intake=self.member.listened(self.owner),
             transactor=self.member,
+            commits=self.commits,
             entries=journaled,
             journal=IDENTITY,
             observe=lambda _seconds, count: self.observed.append(count),
@@ -76,14 +79,16 @@ class Desk:
 async def running() -> AsyncIterator[Desk]:
     desk = Desk()
     desk.member.assign(0, 1)
-    task = asyncio.ensure_future(desk.ledger.run())
+    tasks = [asyncio.ensure_future(work) for work in (desk.ledger.run(), desk.commits.run())]
     try:
         yield desk
     finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
 
 
 async def turns() -> None:

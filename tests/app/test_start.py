@@ -19,6 +19,12 @@ def test_a_rebalance_waits_for_a_silent_member_as_long_as_one_may_take_to_give_i
     assert member["max.poll.interval.ms"] == str(waits)
 
 
+def test_a_member_hears_of_a_rebalance_within_a_tenth_of_its_session() -> None:
+    kafka = Kafka(bootstrap_servers="kafka:9092", session_timeout=timedelta(seconds=10))
+    member = membership(kafka, "workers", giving_back=timedelta(seconds=2))
+    assert member["heartbeat.interval.ms"] == "1000"
+
+
 def topics(**counts: int) -> Partitions:
     """Of a cluster that has these topics."""
     return Partitions(lambda names: {n: c for n, c in counts.items() if n in names}, keyed=("a", "b"), others=("c",))

@@ -5,7 +5,7 @@ finished frontier committed once a second; Avro and XML work as in xmlwork.py.
 import asyncio, collections, os, signal, sys, threading, time
 
 import uvloop
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from xmlwork import XmlWork
 

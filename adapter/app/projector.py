@@ -125,7 +125,6 @@ async def projector(
             assert isinstance(listener, Projector)
             member = {
                 "queued.max.messages.kbytes": str(_PREFETCH_KIB),
-                "fetch.queue.backoff.ms": "5",  # unless told, the client rests for a second whenever so much waits
                 **client,
                 **membership(settings.kafka, ours.group_id, giving_back=settings.kafka.transaction_timeout),
             }

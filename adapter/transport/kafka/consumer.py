@@ -60,6 +60,7 @@ class CommandConsumer:
         self._consumer = Consumer(
             {
                 "queued.max.messages.kbytes": _PREFETCHED,
+                "fetch.queue.backoff.ms": 5,  # unless told, the client rests for a second whenever so much waits
                 **client,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",

@@ -52,6 +52,17 @@ def test_from_the_beginning_all_is_read_to_the_end(client: dict[str, str], topic
     assert read(client, topics.events, Edge.END) == []
 
 
+def test_a_start_behind_the_end_is_the_end(client: dict[str, str], topics: Topics) -> None:
+    """Asked for what is out of range, librdkafka may wait for itself when it is closed."""
+    put(client, topics.events, "SP-1")
+    follower = Follower(client, topics.events, start={partition_of(b"SP-1", topics.partitions): 99})
+    assert list(follower.rest()) == []
+    put(client, topics.events, "SP-1")
+    seen = next(iter(follower.read(time.monotonic() + 30)))
+    assert (seen.key, seen.offset) == (b"SP-1", 1)
+    follower.close()
+
+
 def test_a_record_with_a_header_whose_name_is_not_text_is_read_without_headers(
     client: dict[str, str], topics: Topics
 ) -> None:

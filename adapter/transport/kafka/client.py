@@ -216,7 +216,7 @@ class Follower:
             case int():
                 self._spans = {n: (max(low, end - start), end) for n, (low, end) in bounds.items()}
             case _:
-                self._spans = {n: (max(start[n], low), end) for n, (low, end) in bounds.items() if n in start}
+                self._spans = {n: (min(max(start[n], low), end), end) for n, (low, end) in bounds.items() if n in start}
         self._consumer.assign([TopicPartition(self._topic, number, at) for number, (at, _) in self._spans.items()])
 
     def _since(self, start: datetime, bounds: Mapping[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:

@@ -562,6 +562,8 @@ class Plant:
     async def caught_up(self, partition: int = 0) -> None:
         end = self.bus.commands[partition][-1].offset + 1
         await self.until(lambda: self.position(partition) == end, f"the committed offset at {end}")
+        for _ in range(20):  # what is committed is told a few lanes a turn
+            await asyncio.sleep(0)
 
 
 def answer(call: Call, reply: Callable[[Call], Reply] = accepted) -> None:

@@ -75,14 +75,14 @@ def _list(arguments: argparse.Namespace) -> Exit:
     settings, text, now = load(Bus), show.as_text(arguments), datetime.now(UTC)
     with connected(settings, compiled(settings)) as bus:
         doubts = sorted(_doubts(bus), key=lambda held: held.since)
-    if not text:
-        for held in doubts:
-            show.write(show.json_line(_record(held)))
-    elif doubts:
-        for line in wording.columns([_HEAD, *(_row(held, now) for held in doubts)]):
-            show.write(line)
-    else:
-        show.write("no command is in doubt")
+    show.listing(
+        doubts,
+        text=text,
+        record=_record,
+        head=_HEAD,
+        cells=lambda held: _row(held, now),
+        nothing="no command is in doubt",
+    )
     return Exit.DONE
 
 

@@ -13,7 +13,6 @@ from adapter.cli import show
 from adapter.cli.bus import connected, look_for
 from adapter.cli.exits import Exit
 from adapter.cli.follow import since
-from adapter.core import wording
 from adapter.core.errors import Stop
 from adapter.core.notification import Refusal
 from adapter.server.records import quarantined_arrival
@@ -78,14 +77,14 @@ def _list(arguments: argparse.Namespace) -> Exit:
     start = Edge.FIRST if arguments.since is None else since(arguments.since, datetime.now(UTC))
     settings, told = load(Cluster), _quarantined if arguments.quarantine else _dead
     rows = sorted((told(seen) for seen in _kept(settings, arguments, start)), key=lambda row: row.at)
-    if not show.as_text(arguments):
-        for row in rows:
-            show.write(show.json_line(asdict(row)))
-    elif rows:
-        for line in wording.columns([_HEAD, *map(_cells, rows)]):
-            show.write(line)
-    else:
-        show.write("there is nothing")
+    show.listing(
+        rows,
+        text=show.as_text(arguments),
+        record=asdict,
+        head=_HEAD,
+        cells=_cells,
+        nothing="there is nothing",
+    )
     return Exit.DONE
 
 

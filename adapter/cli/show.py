@@ -3,15 +3,17 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from adapter.cli.bus import Client
 from adapter.core import wording
 from adapter.core.avro import to_json
 from adapter.core.errors import Undecodable
 from adapter.transport.kafka.client import Seen
+
+_Found = TypeVar("_Found")
 
 ENVELOPE: Final = ("event", "key", "at", "id")
 """What an event's JSON line has in front of the record's own fields."""
@@ -29,6 +31,26 @@ def write(line: str) -> None:
     """One line, at once. Nothing in it can take a terminal over."""
     sys.stdout.write("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line) + "\n")
     sys.stdout.flush()
+
+
+def listing(
+    found: Sequence[_Found],
+    *,
+    text: bool,
+    record: Callable[[_Found], Mapping[str, Any]],
+    head: tuple[str, ...],
+    cells: Callable[[_Found], tuple[str, ...]],
+    nothing: str,
+) -> None:
+    """A table below `head` for a person, or the line that says there is nothing; else a JSON line for each."""
+    if not text:
+        for each in found:
+            write(json_line(record(each)))
+    elif found:
+        for line in wording.columns([head, *map(cells, found)]):
+            write(line)
+    else:
+        write(nothing)
 
 
 def event(bus: Client, seen: Seen, *, text: bool) -> str:

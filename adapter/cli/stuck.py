@@ -65,14 +65,14 @@ def _run(arguments: argparse.Namespace) -> Exit:
         raise Stop(f"--older: {error}; write for example 30s or 5m") from None
     found = [row for url in arguments.worker for row in _asked(url)] if arguments.worker else _read()
     rows = sorted((row for row in found if row.seconds >= older), key=lambda row: -row.seconds)
-    if not show.as_text(arguments):
-        for row in rows:
-            show.write(show.json_line(asdict(row)))
-    elif rows:
-        for line in wording.columns([_HEAD, *map(_cells, rows)]):
-            show.write(line)
-    else:
-        show.write(f"nothing is unfinished for longer than {arguments.older}")
+    show.listing(
+        rows,
+        text=show.as_text(arguments),
+        record=asdict,
+        head=_HEAD,
+        cells=_cells,
+        nothing=f"nothing is unfinished for longer than {arguments.older}",
+    )
     return Exit.DONE
 
 

@@ -495,10 +495,42 @@ def test_a_flood_of_deviations_is_cut() -> None:
     assert found.deviations[0] == Deviation("a", "more than once, the first is taken", ValueClass.EMPTY)
 
 
+def as_they_stand(kind: str) -> etree.XMLSchema:
+    text = f"""<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">{TYPES}<xs:element name="message">
+      <xs:complexType><xs:sequence>{element("a", kind)}</xs:sequence></xs:complexType></xs:element></xs:schema>"""
+    return etree.XMLSchema(etree.fromstring(text))
+
+
+NOT_BLANK = {kind: (xsd(element("a", kind)), as_they_stand(kind)) for kind in ("nonBlank", "nonBlank5")}
+
+
 def test_validity_is_the_validators_word() -> None:
     made = reader(GROUPED, *GROUPED_FIELDS)
     assert made.valid(admit(b"<message><a>1</a></message>"))
     assert not made.valid(admit(b"<message><b>1</b></message>"))
+
+
+@given(st.text(st.sampled_from(" \t\n\r\u00a0\u2028ab."), max_size=8))
+def test_what_is_blank_is_what_the_pattern_says(text: str) -> None:
+    child = etree.SubElement(message := etree.Element("message"), "a")
+    child.text = text
+    for made, plain in NOT_BLANK.values():
+        assert made.judge.validate(message) == plain.validate(message)
+
+
+def test_a_type_that_is_not_blank_may_say_so_in_any_words() -> None:
+    """What libxml2 is told in words it is quicker with has to leave alone what cannot be said in them."""
+    nothing, blank, full = (etree.fromstring(f"<message><a>{text}</a></message>") for text in ("", " ", " a"))
+    restriction = '<xs:simpleType name="t"><xs:restriction base="xs:string">{}</xs:restriction></xs:simpleType>'
+    collapse, pattern = '<xs:whiteSpace value="collapse"/>', '<xs:pattern value=".*\\S.*"/>'
+    for facets, taken in (
+        (collapse + pattern, [full]),
+        (pattern, [full]),
+        (collapse + pattern + '<xs:pattern value=""/>', [nothing, blank, full]),  # one of the two is enough
+        (collapse + '<xs:minLength value="0"/>' + pattern, [full]),
+    ):
+        made = xsd(element("a", "t"), restriction.format(facets))
+        assert [message for message in (nothing, blank, full) if made.judge.validate(message)] == taken, facets
 
 
 def test_a_message_inside_an_envelope_is_judged_alone() -> None:

@@ -1,14 +1,20 @@
 """Logs, metrics and trace context."""
 
+import asyncio
 import io
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
@@ -32,6 +38,7 @@ from adapter.telemetry.metrics import (
     OUTCOMES,
     TRANSACTION_SECONDS,
 )
+from tests.strategies import any_text
 
 ROOT = Path(__file__).parents[1]
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -77,6 +84,31 @@ def test_a_value_that_is_long_is_cut() -> None:
     assert (line["reference"], line["command_id"]) == ("x" * 1000 + "…", "y" * 1000)
 
 
+@given(
+    fields=st.dictionaries(
+        st.sampled_from(["flow", "reference", "attempts", "seconds", "für"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | any_text,
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+            max_leaves=5,
+        ),
+    )
+)
+def test_a_line_is_the_json_of_its_fields_whatever_they_hold(fields: dict[str, object]) -> None:
+    stream = io.StringIO()
+    start_logging(stream=stream).info("outcome", **fields)
+    assert stream.getvalue().count("\n") == 1
+    line = json.loads(stream.getvalue())
+    assert {key: line[key] for key in fields} == fields
+
+
+def test_a_value_that_json_does_not_have_is_shown_as_python_does() -> None:
+    stream = io.StringIO()
+    start_logging(stream=stream).info("outcome", reference=b"K-1", path=[Path("/x")])
+    (line,) = lines(stream)
+    assert (line["reference"], line["path"]) == ("b'K-1'", [f"{Path('/x')!r}"])
+
+
 def test_lines_below_the_level_are_not_written() -> None:
     stream = io.StringIO()
     log = start_logging(level="warning", stream=stream)
@@ -96,6 +128,7 @@ def test_an_exception_is_one_line_with_its_traceback() -> None:
     (line,) = lines(stream)
     assert line["level"] == "error"
     assert "ValueError: invalid literal" in str(line["exception"])
+    assert list(line)[-1] == "exception"
     assert secret not in str(line["exception"])
 
 
@@ -126,6 +159,103 @@ def test_debug_lines_are_switched_on_and_off_while_it_runs() -> None:
         logging.getLogger("x").debug("one of a library's")
         switch_debug()
     assert [line["event"] for line in lines(stream)] == ["one of ours", "library"]
+
+
+class Written(io.StringIO):
+    """A stream that knows its writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[list[object]] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append([json.loads(line)["event"] for line in text.splitlines()])
+        return len(text)
+
+
+async def test_info_lines_of_one_turn_of_the_loop_are_written_together_at_its_end() -> None:
+    stream = Written()
+    log = start_logging(stream=stream)
+    log.info("one")
+    log.info("two")
+    assert stream.writes == []
+    await asyncio.sleep(0)
+    log.info("three")
+    await asyncio.sleep(0)
+    assert stream.writes == [["one", "two"], ["three"]]
+
+
+async def test_a_warning_is_written_at_once_behind_the_lines_before_it() -> None:
+    stream = Written()
+    log = start_logging(stream=stream)
+    log.info("one")
+    log.warning("two")
+    assert stream.writes == [["one", "two"]]
+    log.info("three")
+    log.error("four")
+    await asyncio.sleep(0)
+    assert stream.writes == [["one", "two"], ["three", "four"]]
+
+
+async def test_a_line_of_another_thread_is_written_at_once_behind_the_lines_before_it() -> None:
+    stream = Written()
+    log = start_logging(stream=stream)
+    log.info("one")
+    await asyncio.to_thread(log.info, "two")
+    assert [event for write in stream.writes for event in write] == ["one", "two"]
+
+
+async def test_many_lines_of_one_turn_are_written_in_pieces_that_a_pipe_takes_whole() -> None:
+    stream = Written()
+    log = start_logging(stream=stream)
+    for number in range(100):
+        log.info("outcome", reference="K" * 200, number=number)
+    await asyncio.sleep(0)
+    assert sum(map(len, stream.writes)) == 100
+    assert max(map(len, stream.writes)) in range(10, 4096 // 250)
+
+
+async def test_what_could_not_be_written_is_raised_by_the_next_line() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        log = start_logging(stream=stream)
+        os.close(reader)
+        log.info("one")
+        await asyncio.sleep(0)
+        with pytest.raises(BrokenPipeError):
+            log.info("two")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "return",
+        "raise ValueError",
+        "loop.call_soon(sys.exit, 3); await asyncio.sleep(9)",
+        "loop.call_soon(os.kill, os.getpid(), signal.SIGINT); await asyncio.sleep(9)",
+        "logging.shutdown(); os._exit(0)",
+    ],
+)
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
+def test_no_line_is_lost_however_the_process_ends(loops: str, end: str) -> None:
+    program = f"""
+import asyncio, logging, os, signal, sys, uvloop
+from adapter.telemetry import start_logging
+
+async def main():
+    loop = asyncio.get_running_loop()
+    log = start_logging(form="json")
+    log.info("one")
+    await asyncio.sleep(0.01)
+    log.info("two", reference="\\ud800")
+    {end}
+
+{loops}.run(main())
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60, text=True)
+    assert re.findall(r'"event":"(.+?)"', found.stderr) == ["one", "two"], found.stderr
+    assert '"reference":"\\ud800"' in found.stderr
 
 
 def test_console_lines_are_for_reading() -> None:

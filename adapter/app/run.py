@@ -1,6 +1,7 @@
 """From settings to a process: its flows, one or all, with one telemetry endpoint and one stop."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -69,4 +70,5 @@ async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]], *, lim
     if problems:
         raise Stop(*problems)
     log.info("stopped")
+    logging.shutdown()
     os._exit(0)  # all has its end, but a thread that asks a Kafka that is away would be waited for

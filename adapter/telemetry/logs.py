@@ -4,10 +4,15 @@ Nothing here is global but the root of the standard library's logging, whose lin
 way. A payload, a name, a phone number or an address never belongs into a field.
 """
 
+import asyncio
 import json
 import logging
 import sys
-from datetime import UTC, datetime
+import threading
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from json.encoder import encode_basestring
 from typing import Any, Final, Protocol, TextIO
 
 import structlog
@@ -39,19 +44,17 @@ def start_logging(*, level: str = "info", form: str = "auto", stream: TextIO | N
     """
     stream = sys.stderr if stream is None else stream
     terminal = stream.isatty()
-    render: list[Processor]
+    lines = _Lines(stream)
+    bridge = _Bridge(getattr(logging, level.upper()), lines)
+    out: _Lines | structlog.WriteLogger = lines
+    render: list[Processor] = [_rendered]
     if form == "console" or (form == "auto" and terminal):
-        render = [structlog.dev.ConsoleRenderer(colors=terminal, pad_event_to=24)]
-    else:
-        render = [
-            structlog.processors.format_exc_info,
-            _ordered,
-            structlog.processors.JSONRenderer(serializer=lambda event, **_: _JSON.encode(event)),
-        ]
-    bridge = _Bridge(getattr(logging, level.upper()))
+        out = structlog.WriteLogger(stream)
+        console = structlog.dev.ConsoleRenderer(colors=terminal, pad_event_to=24)
+        render = [_bounded, structlog.processors.add_log_level, _timestamped, console]
     log: Log = structlog.wrap_logger(
-        structlog.WriteLogger(stream),
-        processors=[bridge.sift, _bounded, structlog.processors.add_log_level, _timestamped, *render],
+        out,
+        processors=[bridge.sift, *render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         context_class=dict,
     ).bind(**fields)
@@ -70,32 +73,134 @@ _LONGEST: Final = 1000
 """Characters of a value: references come from elsewhere, and what ships log lines cuts long ones anywhere."""
 
 
+def _cut(text: str) -> str:
+    return f"{text[:_LONGEST]}…"
+
+
 def _bounded(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
     for key, value in event.items():
         if type(value) is str and len(value) > _LONGEST:
-            event[key] = f"{value[:_LONGEST]}…"
+            event[key] = _cut(value)
     return event
 
 
 def _timestamped(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    event["time"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+    event["time"] = _moment()
     return event
 
 
-_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr)
+def _rendered(logger: WrappedLogger, name: str, event: EventDict) -> str:
+    """Processor: the line of JSON. One pass, since a worker writes a line for each command. The keys every line has
+    come first, so that a person can read the raw lines too. Keys are names of Python.
+    """
+    told = ""
+    if "exc_info" in event:
+        event = structlog.processors.format_exc_info(logger, name, event)
+        if "exception" in event:
+            told = f',"exception":{encode_basestring(event.pop("exception"))}'
+    line = f'{{"time":"{_moment()}","level":"{name}","event":{_text(event.pop("event"))}'
+    for key, value in event.items():
+        line += f',"{key}":{_WRITERS.get(type(value), _value)(value)}'
+    return f"{line}{told}}}\n"
 
 
-def _ordered(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """The keys every line has come first, so that a person can read the raw lines too."""
-    return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
+def _moment() -> str:
+    """Now, UTC, with milliseconds."""
+    now = time.time()
+    second = int(now)
+    return f"{_second(second)}.{int((now - second) * 1000):03}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def _text(value: str) -> str:
+    return encode_basestring(value if len(value) <= _LONGEST else _cut(value))
+
+
+_value: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr).encode
+
+_WRITERS: Final[dict[type, Callable[[Any], str]]] = {str: _text, int: int.__repr__, float: float.__repr__}
+"""Of the types that most values have."""
+
+
+class _Lines:
+    """Where structlog leaves its lines, which are written in their order.
+
+    Those of info and debug wait for the end of the loop's turn and are written together: a write costs more than the
+    line, and lets another thread have the interpreter. All others are written at once, with what waits; so are those of
+    a thread without a loop.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.RLock()  # taken twice where the collector of cycles warns of something in between
+        self._waiting: list[str] = []
+        self._size = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Which writes what waits when its turn is over."""
+        self._failure: Exception | None = None
+
+    def info(self, line: str) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.warning(line)
+            return
+        with self._lock:
+            if self._size + len(line) > _PIECE:
+                self.flush()
+            self._wait(line)
+            if self._loop is not loop:
+                self._loop = loop
+                loop.call_soon(self._turned)
+
+    debug = info
+
+    def warning(self, line: str) -> None:
+        with self._lock:
+            self._wait(line)
+            self.flush()
+
+    error = warning
+
+    def flush(self) -> None:
+        """Write what waits. Raises what the stream raises."""
+        with self._lock:
+            lines, self._waiting, self._size = self._waiting, [], 0
+            if lines:
+                self._stream.write("".join(lines))
+                self._stream.flush()
+
+    def _wait(self, line: str) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        self._waiting.append(line)
+        self._size += len(line)
+
+    def _turned(self) -> None:
+        with self._lock:
+            self._loop = None
+            try:
+                self.flush()
+            except (OSError, ValueError) as failure:  # the loop can do nothing about it: the next line raises it
+                self._failure = failure
+
+
+_PIECE: Final = 4096
+"""Characters written at once: so much a pipe takes whole, whoever else writes to it (PIPE_BUF)."""
 
 
 class _Bridge(logging.Handler):
     """Lines of the standard library's logging, on our log; and the threshold of both, which may change."""
 
-    def __init__(self, threshold: int) -> None:
+    def __init__(self, threshold: int, lines: _Lines) -> None:
         super().__init__()
         self._usual = self._threshold = threshold
+        self._lines = lines
         self._log: Log | None = None
 
     def install(self, log: Log) -> None:
@@ -123,6 +228,10 @@ class _Bridge(logging.Handler):
         # What libraries say in passing is of interest only to who debugs.
         chatter = self._threshold <= logging.DEBUG
         logging.getLogger().setLevel(logging.DEBUG if chatter else max(self._threshold, logging.WARNING))
+
+    def flush(self) -> None:
+        """`logging.shutdown` asks for it, which the interpreter calls at its end."""
+        self._lines.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._log is None:

@@ -419,6 +419,14 @@ def test_a_time_beyond_the_calendar_is_malformed_and_its_field_named(
     assert (refused.value.reason, refused.value.detail) == ("malformed", detail)
 
 
+@pytest.mark.parametrize("rest", [b"", b"\x01", b"\x02\xff", b"\x00" * 4 + b"\x02\x99\x01"])
+def test_a_time_beyond_the_calendar_may_be_followed_by_anything(rest: bytes) -> None:
+    beyond = payload(schema({"name": "n", "type": "long"}), {"n": 2**62})
+    with pytest.raises(Undecodable) as refused:
+        Decoder(THING.text, [THING]).decode(b"\x021" + beyond + rest)
+    assert (refused.value.reason, refused.value.detail) == ("malformed", "a time or date beyond the years 1 to 9999")
+
+
 # -- compatibility
 
 

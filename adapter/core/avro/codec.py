@@ -12,6 +12,7 @@ from typing import Any, Final
 import fastavro
 
 from adapter.core.avro.compatibility import compatibility
+from adapter.core.avro.reader import compile_reader
 from adapter.core.avro.schema import (
     NONE,
     Array,
@@ -94,9 +95,9 @@ class Decoder:
     ) -> None:
         """Raises Undecodable: "bad-schema" or "unknown-record". `own_schemas` are the records we take."""
         own = {schema.fullname: schema for schema in own_schemas}
-        self._same = next((schema for schema in own.values() if schema.text == writer_json), None)
+        same = next((schema for schema in own.values() if schema.text == writer_json), None)
         try:
-            writer = self._same or Schema.parse(writer_json)
+            writer = same or Schema.parse(writer_json)
         except ValueError as error:
             raise Undecodable("bad-schema", str(error)) from None
         if writer.fullname not in own:
@@ -105,7 +106,9 @@ class Decoder:
         self.name = ours.name
         self._written = writer
         self._writer = writer.parsed
-        self._reader = None if writer.text == ours.text else ours.parsed
+        alike = writer.record == ours.record  # nothing to resolve, as with most schemas that only look like others
+        self._reader = None if alike else ours.parsed
+        self._compiled = compile_reader(ours) if alike else None
         breaches = [] if self._reader is None else compatibility(ours, writer)
         self._why = "; ".join(breaches)[:_DETAIL_LIMIT] or "the writer's data has no place in our schema"
         self._fit = _fitter(ours.record, writer.record) if breaches else None
@@ -114,6 +117,8 @@ class Decoder:
 
     def decode(self, payload: bytes) -> Decoded:
         """Raises Undecodable: "malformed" or "unresolvable"."""
+        if self._compiled is not None and (record := self._compiled(payload)) is not None:
+            return Decoded(self.name, record, ())
         unknown: list[str] = []
         if self._strangers is not None:  # first, so that never two copies of a long record are there at once
             self._strangers(self._read(payload, None), "", unknown)

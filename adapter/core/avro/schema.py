@@ -1,10 +1,12 @@
-"""Avro schemas as values: parsed once, named types put in place of their names, faults told with their path.
+"""Avro schemas as values: parsed once, named types put in place of their names, faults told with their path. Types are
+equal if they have the same values in the same bytes; what is said about them besides may differ.
 
 Schemas from a registry are as foreign as records are, so what would make a reader run away is refused here:
 huge or deeply nested text, types that contain themselves, array items of no size (a count of 2^60 costs
 nothing to write).
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -23,7 +25,7 @@ NODE_LIMIT: Final = 20_000
 DEPTH_LIMIT: Final = 40
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Primitive:
     """null, boolean, int, long, float, double, bytes or string; `logical` is its logical type, if any."""
 
@@ -31,53 +33,53 @@ class Primitive:
     logical: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Fixed:
     name: str
     size: int
     logical: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Enum:
     name: str
     symbols: tuple[str, ...]
-    default: str | None
+    default: str | None = dataclasses.field(compare=False)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Array:
     items: "Type"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Map:
     values: "Type"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Union:
     branches: tuple["Type", ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Field:
     name: str
     type: "Type"
-    default: Any
+    default: Any = dataclasses.field(compare=False)
     """The default as the schema's JSON has it, or NONE."""
 
-    aliases: frozenset[str]
-    doc: str
+    aliases: frozenset[str] = dataclasses.field(compare=False)
+    doc: str = dataclasses.field(compare=False)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Record:
     name: str
     """Full name."""
 
     fields: tuple[Field, ...]
-    doc: str
+    doc: str = dataclasses.field(compare=False)
 
 
 Type = Primitive | Fixed | Enum | Array | Map | Union | Record

@@ -5,11 +5,12 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from adapter.core.immutable import immutable
 from adapter.core.journal import Source
 from adapter.core.notification import Delivery
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Reply:
     """What came back over HTTP, whole. Header names are lower case."""
 
@@ -64,7 +65,7 @@ class Registry(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Outgoing:
     """A record to write. Without a partition the key decides (murmur2, as Java clients do)."""
 
@@ -75,7 +76,7 @@ class Outgoing:
     partition: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Position:
     """An offset to commit: the next one to consume, with a text (up to 4,095 characters) that comes back with it."""
 
@@ -203,7 +204,7 @@ class Publisher(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Peer:
     """Who is at the other end of a connection, as the connection itself says."""
 
@@ -221,7 +222,7 @@ class Head:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Caller:
     """Who calls, once admitted."""
 
@@ -230,7 +231,7 @@ class Caller:
     """Distinguished name of the client certificate (RFC 4514)."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Arrival:
     """A notification as it came, whole, and from whom."""
 
@@ -239,7 +240,7 @@ class Arrival:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Answer:
     """What the caller is told. With `close` the connection ends after it."""
 

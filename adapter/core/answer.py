@@ -5,7 +5,6 @@ the XSD gives them.
 """
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, TypeGuard
 from xml.sax.saxutils import escape
@@ -15,12 +14,13 @@ from lxml import etree
 from adapter.core import soap
 from adapter.core.derived import namespace
 from adapter.core.errors import Stop
+from adapter.core.immutable import immutable
 from adapter.core.notification import NAMESPACE, Readable, Refusal
 from adapter.core.soap import Version
 from adapter.core.xsd import Element, Leaf, Xsd
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Answer:
     content_type: str
     body: bytes

@@ -29,6 +29,7 @@ from datetime import UTC, datetime
 from enum import StrEnum, auto
 from typing import Any, Final
 
+from adapter.core.immutable import immutable
 from adapter.core.operation import Operation, Problem, Repeat
 from adapter.core.retry import Backoff
 from adapter.core.wording import moment
@@ -60,7 +61,7 @@ class Settler(StrEnum):
 # -- verdicts: what a call came to -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Accepted:
     """The supplier has taken it. `reply` is its typed reply, None where only an "already done" tells so."""
 
@@ -70,7 +71,7 @@ class Accepted:
     """In how many places the reply strays from the contract."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Rejected:
     """A final no."""
 
@@ -80,7 +81,7 @@ class Rejected:
     problems: tuple[Problem, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Unavailable:
     """Not taken, and worth another try: never sent, or 429, or 503."""
 
@@ -88,14 +89,14 @@ class Unavailable:
     retry_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Unclear:
     """Bytes may have left, and nobody knows what became of them."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Forbidden:
     """401 or 403: ours to mend, unless it is this one command alone that is refused."""
 
@@ -104,7 +105,7 @@ class Forbidden:
     """The supplier's explanation."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Misdirected:
     """404, a redirect, an endpoint that does not know us: ours to mend, finishes nothing."""
 
@@ -114,7 +115,7 @@ class Misdirected:
 Verdict = Accepted | Rejected | Unavailable | Unclear | Forbidden | Misdirected
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Settled:
     """The end of a command that was in doubt."""
 
@@ -123,7 +124,7 @@ class Settled:
     text: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class InDoubt:
     """Provisional: the outcome is unknown and will be settled at the latest at `until`."""
 
@@ -132,7 +133,7 @@ class InDoubt:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Again:
     """An operator has decided that a command in doubt is to be sent again."""
 
@@ -145,24 +146,24 @@ Event = Accepted | Rejected | Settled | InDoubt
 # -- actions ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Seek:
     """The command leaves out the supplier's reference: its ticket may have it, or get it until then."""
 
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Intend:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Post:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Wait:
     """`cleared`: the last attempt provably did nothing, and the journal must say so."""
 
@@ -171,7 +172,7 @@ class Wait:
     cleared: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Publish:
     event: Event
 
@@ -180,12 +181,12 @@ class Publish:
         return not isinstance(self.event, InDoubt)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Hold:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Finish:
     pass
 
@@ -195,7 +196,7 @@ Action = Seek | Intend | Post | Wait | Publish | Hold | Finish
 # -- what the journal knows of a command that is delivered again -------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Untouched:
     """No call of it can be under way. The last of its `attempts`, if any, provably did nothing."""
 
@@ -205,7 +206,7 @@ class Untouched:
     """It was in doubt once, and this is why it is sent again."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Intended:
     """An intent without an end: attempt number `attempt` may have been sent, from `at` on."""
 
@@ -214,7 +215,7 @@ class Intended:
     unclear_since: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Held:
     """Its doubt was published; the lane is held until `until`."""
 

@@ -25,6 +25,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from adapter.core.command import Held, Intended, Past, Untouched
+from adapter.core.immutable import immutable
 
 
 class Kind(StrEnum):
@@ -41,7 +42,7 @@ _STRETCHES: Final = 32
 """Of about so many stretches of the journal it is known how many entries they have."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Source:
     """A record of the commands topic as it was delivered."""
 
@@ -58,7 +59,7 @@ class Source:
         return blake2b(repr((self.key, self.value, self.timestamp)).encode(), digest_size=12).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Entry:
     kind: Kind
     command_id: str
@@ -278,7 +279,7 @@ class Extent:
         return tuple(i for i, at in self._residents.items() if self.end - at > distance)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Mark:
     """The metadata string of a committed offset: where to read on, and in which journal."""
 

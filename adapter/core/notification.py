@@ -20,6 +20,7 @@ from adapter.core.avro import Schema
 from adapter.core.derived import namespace
 from adapter.core.document import Limits, attributes, local_name, trimmed
 from adapter.core.errors import Stop, Unreadable
+from adapter.core.immutable import immutable
 from adapter.core.mapping import Deviation, ReplyReader, ValueClass, compile_reply, record_of
 from adapter.core.mapping.notes import ASIDE_LIMIT, NAMED_LIMIT
 from adapter.core.operation import Notification
@@ -47,7 +48,7 @@ REFERENCE_LIMIT: Final = 65_536
 """Characters of a reference, as many as a command's may have."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Delivery:
     """One POST of the supplier: what HTTP says about it, and its body."""
 
@@ -58,7 +59,7 @@ class Delivery:
     soap_action: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Readable:
     """A notification that can become an event."""
 

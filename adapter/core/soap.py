@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 from lxml import etree
 
 from adapter.core.document import folded_text, local_name
+from adapter.core.immutable import immutable
 
 SOAP_1_1: Final = "http://schemas.xmlsoap.org/soap/envelope/"
 SOAP_1_2: Final = "http://www.w3.org/2003/05/soap-envelope"
@@ -59,7 +60,7 @@ class Fault:
                 return Blame.OTHER
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Message:
     """What was in the envelope: one element, or a fault, or neither (an empty body)."""
 

@@ -1,7 +1,6 @@
 """What becomes of a command, as records for the bus: outcome events, dead letters, journal entries. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -11,6 +10,7 @@ from adapter.core.avro import Encoder, Schema
 from adapter.core.command import Accepted, Event, InDoubt, Rejected, Settled
 from adapter.core.derived import namespace
 from adapter.core.errors import Undecodable
+from adapter.core.immutable import immutable
 from adapter.core.journal import Entry, Source
 from adapter.core.operation import Operation
 from adapter.ports import Outgoing
@@ -38,7 +38,7 @@ def message_id(command_id: str) -> str:
     return _derive(command_id)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Subject:
     """The command an event is about."""
 

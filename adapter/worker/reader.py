@@ -1,7 +1,6 @@
 """From a delivered record to a command that can be judged: schema look-up, decoding, identity, rules."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from typing import Any
@@ -13,6 +12,7 @@ from adapter.core.avro.decoders import Decoders
 from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.document import trimmed
 from adapter.core.errors import Undecodable
+from adapter.core.immutable import immutable
 from adapter.core.journal import Source
 from adapter.core.operation import Problem
 from adapter.ports import Registry
@@ -22,7 +22,7 @@ from adapter.worker.events import Subject, message_id
 __all__ = ["Decoders", "Reader", "Task"]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Task:
     """A decoded command."""
 

@@ -4,7 +4,6 @@ import io
 import json
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -30,6 +29,7 @@ from adapter.core.avro.schema import (
 )
 from adapter.core.avro.writer import Unfit, compile_writer
 from adapter.core.errors import Undecodable
+from adapter.core.immutable import immutable
 
 REASONS: Final = frozenset(
     {
@@ -66,7 +66,7 @@ def frame(schema_id: int, payload: bytes) -> bytes:
     return _FRAME.pack(0, schema_id) + payload
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Decoded:
     name: str
     """The record's name without namespace."""

@@ -9,6 +9,7 @@ from typing import Final
 from lxml import etree
 
 from adapter.core.document import fold, local_name
+from adapter.core.immutable import immutable
 
 NAMED_LIMIT: Final = 100
 """Unknown elements, and deviations, of one message that are told; those beyond are dropped."""
@@ -31,7 +32,7 @@ class ValueClass(StrEnum):
     PLACEHOLDER = "placeholder"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Deviation:
     """Where a message is not what the XSD says. Carries no value."""
 

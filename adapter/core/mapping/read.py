@@ -15,13 +15,14 @@ from lxml import etree
 from adapter.core.avro.schema import Primitive, Record, Schema, optional
 from adapter.core.document import attributes, local_name
 from adapter.core.errors import Stop
+from adapter.core.immutable import immutable
 from adapter.core.mapping.notes import Deviation, Notes
 from adapter.core.mapping.pairs import Direction, Group, Many, Pair, Pairing, Scalar
 from adapter.core.mapping.values import Quick, Value, quick, scalar
 from adapter.core.xsd import Leaf, Xsd
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Read:
     record: dict[str, Any]
     unknown: tuple[str, ...]

@@ -46,9 +46,29 @@ def judge(
     by_way = _way(status, headers, now)
     if by_way is not None and status not in _NOT_THERE and not isinstance(by_way, Forbidden):
         return by_way
-    silenced = silent and 200 <= status < 300
+    content_type = headers.get("content-type")
+    record = None if by_way is not None else reader.forms.read(body, content_type, limits)
+    if record is not None:
+        return _content(status, Read(record, (), ()), accepted_codes, reference, silent=silent)
+    found = _answer(
+        status, by_way, body, content_type, reader=reader, limits=limits, silenced=silent and 200 <= status < 300
+    )
+    return _content(status, found, accepted_codes, reference, silent=silent) if isinstance(found, Read) else found
+
+
+def _answer(
+    status: int,
+    by_way: Verdict | None,
+    body: bytes,
+    content_type: str | None,
+    *,
+    reader: ReplyReader,
+    limits: Limits,
+    silenced: bool,
+) -> Read | Verdict:
+    """The operation's own answer in the body, or the verdict on what has none."""
     try:
-        message = soap.unwrap(document.admit(body, limits=limits, charset=charset(headers.get("content-type"))))
+        message = soap.unwrap(document.admit(body, limits=limits, charset=charset(content_type)))
     except Unreadable as error:
         if silenced and error.reason == "empty":
             return Accepted(None)
@@ -56,16 +76,20 @@ def judge(
     if isinstance(by_way, Forbidden):
         return replace(by_way, said=_explained(message, reader))
     element = None if message.extra else message.element
-    if by_way is not None and (element is None or local_name(element) != reader.element):
+    own = element is not None and local_name(element) == reader.element
+    if by_way is not None and not own:
         return by_way
     if message.fault is not None and not message.extra:
         return _fault(status, message.fault)
     if silenced and message.element is None:
         return Accepted(None)
     # The root of a documented 400 was never seen: any element that carries its fields will do.
-    if element is None or not (local_name(element) == reader.element or (status == 400 and _speaks(element))):
+    if element is None or not (own or (status == 400 and _speaks(element))):
         return Unclear("unexpected-body" if 200 <= status < 300 else f"http-{status}")
-    return _content(status, reader.read(element), accepted_codes, reference, silent=silent)
+    read = reader.read(element)
+    if own and read.straight:
+        reader.forms.learn(body, content_type, limits, element, read.record)
+    return read
 
 
 def charset(content_type: str | None) -> str | None:
@@ -172,7 +196,11 @@ def _refuses(code: int, *, fine: bool) -> bool:
 def _words(read: Read) -> set[str]:
     """What its status says, as spellings are compared (section 8, number 4), whether its page has a status or not."""
     found = (read.record.get("status"), *(text for path, text in read.aside if path == "status"))
-    return {re.sub(r"[\s_-]", "", text).lower() for text in found if text and not text.isspace()}
+    return {
+        text.lower() if text.isalpha() else re.sub(r"[\s_-]", "", text).lower()
+        for text in found
+        if text and not text.isspace()
+    }
 
 
 _TAKEN: Final = frozenset({"pending", "accepted"})
@@ -186,7 +214,10 @@ def _of_another(reply: Mapping[str, Any], reference: str | None) -> bool:
     """Whether it names another ticket. The message id tells nothing: the samples answer under another one (section 8,
     number 16).
     """
-    named, ours = (trimmed(text or "").casefold() for text in (reply.get("buyerFaultReference"), reference))
+    named = reply.get("buyerFaultReference")
+    if not named or not reference or named == reference:
+        return False
+    named, ours = trimmed(named).casefold(), trimmed(reference).casefold()
     return bool(named and ours) and named != ours
 
 

@@ -26,7 +26,28 @@ TIMES = st.from_regex(
     r"[0-9]{4}-?[0-9W]{2}-?[0-9]{2}[T ][0-9]{2}:?[0-9]{2}(:?[0-9]{2}([.,][0-9]{1,7})?)?(Z|\+01:00)?", fullmatch=True
 )
 TEXTS = (
-    xml_text | TIMES | st.sampled_from(["", " ", "a", "a  b", " a", "a\n", "true", "false", "TRUE", "1", "2026-02-28"])
+    xml_text
+    | TIMES
+    | st.sampled_from(
+        [
+            "",
+            " ",
+            "a",
+            "a  b",
+            " a",
+            "a\n",
+            "true",
+            "false",
+            "TRUE",
+            "1",
+            "-1",
+            "007",
+            "\u0661",
+            "\xb2",
+            "9" * 10,
+            "2026-02-28",
+        ]
+    )
 )
 
 
@@ -51,6 +72,12 @@ def test_what_is_taken_at_once_is_what_care_makes_of_it_and_strays_nowhere(name:
 
 
 def test_what_most_messages_hold_is_taken_at_once() -> None:
-    for name, text in (("folded", "SP-123ABC"), ("boolean", "true"), ("time", "2018-06-09T11:15:17.0001Z")):
+    for name, text in (
+        ("folded", "SP-123ABC"),
+        ("listed", "a"),
+        ("boolean", "true"),
+        ("time", "2018-06-09T11:15:17.0001Z"),
+        ("number", "200"),
+    ):
         assert quick(LEAVES[name][0])(text) is not None
     assert quick(LEAVES["text"][0])(None) is None

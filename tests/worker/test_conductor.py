@@ -17,6 +17,7 @@ from lxml import etree
 
 from adapter.core.journal import Kind
 from adapter.core.mapping import ReplyReader
+from adapter.core.mapping.forms import Forms
 from adapter.core.retry import BreakerState
 from adapter.ports import NotSent, Reply
 from tests.support.estate import Command, add, amend, query, reserve, resolve
@@ -562,6 +563,7 @@ async def test_an_unexpected_error_in_judging_a_reply_is_unclear(plant: Plant) -
     entry = known().operations["AddFaultReport"]
     broken = Broken.__new__(Broken)
     broken.__dict__.update(entry.reader.__dict__)
+    broken.forms = Forms(())  # knows none, so that it is read
     plant.catalogue = replace(
         known(), operations={**known().operations, "AddFaultReport": replace(entry, reader=broken)}
     )

@@ -16,6 +16,7 @@ from adapter.core.avro.schema import Primitive, Record, Schema, optional
 from adapter.core.document import attributes, local_name
 from adapter.core.errors import Stop
 from adapter.core.immutable import immutable
+from adapter.core.mapping.forms import Forms
 from adapter.core.mapping.notes import Deviation, Notes
 from adapter.core.mapping.pairs import Direction, Group, Many, Pair, Pairing, Scalar
 from adapter.core.mapping.values import Quick, Value, quick, scalar
@@ -33,13 +34,21 @@ class Read:
     """(path, text) of content that has no place in the record: in unknown elements, in repeated ones, in values that
     could not be read. One entry per element that holds text, white space folded; at most ASIDE_LIMIT."""
 
+    @property
+    def straight(self) -> bool:
+        """Whether nothing in the message strays."""
+        return not (self.unknown or self.deviations or self.aside)
+
 
 class ReplyReader:
     """Reads one kind of message."""
 
-    def __init__(self, element: str, read: "Value", judge: etree.XMLSchema) -> None:
+    def __init__(self, element: str, read: Value, forms: Forms, judge: etree.XMLSchema) -> None:
         self.element = element
         """Local name of the element."""
+
+        self.forms = forms
+        """What whole documents with this message have looked like, for a caller that wants to spare the parser."""
 
         self._read = read
         self._judge = judge
@@ -80,7 +89,7 @@ def compile_reply(xsd: Xsd, element: str, schema: Schema | Record, *, zone: tzin
         content = Pairing(Direction.IN, {}, faults).children(root.content, record, "")
     if faults:
         raise Stop(*(f"{root.name}: {fault}" for fault in faults))
-    return ReplyReader(root.name, _group(content, zone or ZoneInfo("Europe/London")), xsd.judge)
+    return ReplyReader(root.name, _group(content, zone or ZoneInfo("Europe/London")), Forms(content), xsd.judge)
 
 
 def record_of(schema: Schema, field: str) -> Record:

@@ -1,0 +1,92 @@
+"""Replies known by their form: what has the tags of a reply that was read before, and other plain texts between them,
+needs no parser to be read. Most replies of an operation are alike but for a handful of texts.
+
+A form is learned from a whole document that was admitted and read, strayed nowhere, and holds nothing but plain texts,
+each of them all that is in one child of the message. Another document with the same tags, white space included, can
+only be the same tree with its own texts in it: what is between two tags is text, since the form has no comment, CDATA
+section, instruction or reference in which it could be something else, and plain text cannot begin one.
+"""
+
+import re
+from typing import Any, Final
+
+from lxml import etree
+
+from adapter.core.document import Limits, local_name
+from adapter.core.immutable import immutable
+from adapter.core.mapping.pairs import Pair, Scalar
+from adapter.core.mapping.values import Quick, quick
+
+_MOST: Final = 64
+"""Forms of one kind of message that are remembered; a supplier has a few."""
+
+_LONGEST: Final = 16_384
+"""Bytes of a document that is known by its form."""
+
+_TEXT: Final = re.compile(">([!-%'-;=?-~][ -%'-;=?-~]*+)<")
+"""ASCII that can be seen, without the three characters that mean something to XML, from tag to tag."""
+
+
+@immutable
+class _Form:
+    told: tuple[str | None, Limits]
+    blank: dict[str, Any]
+    fields: tuple[tuple[str, Quick], ...]
+    """Of the texts, in their order."""
+
+
+class Forms:
+    """What messages of one kind have looked like so far."""
+
+    __slots__ = ("_known", "_quick")
+
+    def __init__(self, content: tuple[Pair, ...]) -> None:
+        self._quick = {pair.name: quick(pair.leaf) for pair in content if isinstance(pair, Scalar)}
+        self._known: dict[tuple[str, ...], _Form] = {}
+
+    def read(self, body: bytes, content_type: str | None, limits: Limits) -> dict[str, Any] | None:
+        """The record of a document whose form is known, just as the reader would make it. None: it has to read it."""
+        if len(body) > _LONGEST or len(body) > limits.size or not body.isascii():
+            return None
+        parts = _TEXT.split(body.decode("ascii"))
+        form = self._known.get(tuple(parts[::2]))
+        if form is None or form.told != (content_type, limits):
+            return None
+        record = form.blank.copy()
+        for (name, read), text in zip(form.fields, parts[1::2], strict=True):
+            value = read(text)
+            if value is None:
+                return None
+            record[name] = value
+        return record
+
+    def learn(
+        self,
+        body: bytes,
+        content_type: str | None,
+        limits: Limits,
+        element: etree._Element,
+        record: dict[str, Any],
+    ) -> None:
+        """Remember a document admitted under these limits, whose message `element` was read into `record` and strayed
+        nowhere.
+        """
+        if len(body) > _LONGEST or not body.isascii():
+            return
+        document = body.decode("ascii")
+        if "&" in document or "<!" in document or "<?" in document[1:]:
+            return
+        parts = _TEXT.split(document)
+        if parts[1::2] != [child.text for child in element]:
+            return
+        fields = tuple((name, self._quick.get(name, _never)) for name in map(local_name, element))
+        read = {name: plain(text) for (name, plain), text in zip(fields, parts[1::2], strict=True)}
+        if dict.fromkeys(record) | read != record:
+            return  # a value that only the reader can read, or one that is none of a text
+        if len(self._known) == _MOST:
+            self._known.clear()
+        self._known[tuple(parts[::2])] = _Form((content_type, limits), dict.fromkeys(record), fields)
+
+
+def _never(_text: str | None) -> None:
+    """What is no plain value of the record."""

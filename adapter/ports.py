@@ -121,8 +121,10 @@ class Intake(Protocol):
 
     def resume(self, partition: int, epoch: int) -> None: ...
 
-    def hurry(self, *, busy: bool) -> None:
-        """Whether work is under way: then callbacks and questions are served within milliseconds."""
+    def held(self, records: int) -> None:
+        """So many records are under way here. While there are some, callbacks, questions and new records are served
+        within milliseconds; where they are many, what is new can wait a little.
+        """
         ...
 
 

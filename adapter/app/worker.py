@@ -188,10 +188,11 @@ async def worker(
         flow = Worker(
             Wiring(
                 intake=intake,
-                ledger=lambda asked, commits: Ledger(
+                ledger=lambda asked, commits, busy: Ledger(
                     intake=asked,
                     transactor=transactor,
                     commits=commits,
+                    busy=busy,
                     entries=events.entries,
                     journal=identity,
                     observe=observe,

@@ -220,7 +220,8 @@ class Projector(IntakeListener):
     def _throttle(self) -> None:
         """Pause what has events waiting while there are too many in memory; polling goes on."""
         waiting = [p for p in self.partitions.values() if p.queue]
-        full = sum(len(p.queue) for p in waiting) > _QUEUED or sum(p.size for p in waiting) > _QUEUED_BYTES
+        events = sum(len(p.queue) for p in waiting)
+        full = events > _QUEUED or sum(p.size for p in waiting) > _QUEUED_BYTES
         for partition in self.partitions.values():
             if full and partition.queue and not partition.paused:
                 partition.paused = True
@@ -228,7 +229,7 @@ class Projector(IntakeListener):
             elif not full and partition.paused:
                 partition.paused = False
                 self.intake.resume(partition.number, partition.epoch)
-        self.intake.hurry(busy=bool(waiting))
+        self.intake.held(events)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and isinstance(error := task.exception(), Exception):

@@ -49,7 +49,7 @@ class Wiring:
     """
 
     intake: Callable[[IntakeListener], Intake]
-    ledger: Callable[[Intake, Pace], Ledger]
+    ledger: Callable[[Intake, Pace, Callable[[], bool]], Ledger]
     conductor: Callable[["Worker"], Conductor]
     journal: JournalReader
     entries: Decoders
@@ -80,7 +80,7 @@ class Worker(IntakeListener):
         self.assignments: dict[int, Assignment] = {}
         self.intake = wiring.intake(self)
         self.commits, self.replies = Pace(), Pace()
-        self.ledger = wiring.ledger(self.intake, self.commits)
+        self.ledger = wiring.ledger(self.intake, self.commits, self._busy)
         self.window = Window(wiring.bounds, self.intake)
         self.room = Room(
             gate=wiring.gate,
@@ -92,6 +92,10 @@ class Worker(IntakeListener):
         self.conductor = wiring.conductor(self)
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._easing = False
+
+    def _busy(self) -> bool:
+        """Whether lanes have something to do before they wait again."""
+        return bool(self.commits.waiting or self.replies.waiting)
 
     def open(self) -> None:
         """Join the group; `run` has to follow."""
@@ -122,7 +126,7 @@ class Worker(IntakeListener):
             self.window.remove(item)
             self._ease(assignment)
             if not self.window.records:
-                self.intake.hurry(busy=False)
+                self.intake.held(0)
 
     # -- what the intake tells ---------------------------------------------------------------------------------------
 
@@ -174,7 +178,7 @@ class Worker(IntakeListener):
             self.window.add(item)
             self._queue(assignment, item)
         self.window.throttle(self.assignments.values())
-        self.intake.hurry(busy=self.window.records > 0)
+        self.intake.held(self.window.records)
 
     def failed(self, error: Exception) -> None:
         if not self._failure.done():

@@ -23,6 +23,12 @@ from adapter.worker.pace import Pace
 _MOST_RECORDS: Final = 4000
 _MOST_BYTES: Final = 8 * 1024 * 1024
 """Limits of one transaction, so that it ends well within `transaction.timeout.ms`."""
+_COMPANY: Final = 0.025
+"""Seconds from the beginning of one transaction to that of the next while the loop has more to do: what it does then
+comes along. Each transaction asks for the interpreter a dozen times; as long as somebody waits for it, the loop wakes
+him up, in vain, with every system call it makes.
+"""
+_LOOK: Final = 0.002
 
 
 @dataclass(slots=True, eq=False)
@@ -63,16 +69,18 @@ class Ledger:
         intake: Intake,
         transactor: Transactor,
         commits: Pace,
+        busy: Callable[[], bool],
         entries: Callable[[Iterable[Entry], int], list[Outgoing]],
         journal: str,
         observe: Callable[[float, int], None],
     ) -> None:
-        """`commits` lets those go on whose work is committed; `entries` makes the records of the journal for a
-        partition, `journal` is its identity.
+        """`commits` lets those go on whose work is committed; `busy` tells whether lanes have more to do before they
+        wait; `entries` makes the records of the journal for a partition, `journal` is its identity.
         """
         self._intake = intake
         self._transactor = transactor
         self._commits = commits
+        self._busy = busy
         self._entries = entries
         self._journal = journal
         self._observe = observe
@@ -94,8 +102,11 @@ class Ledger:
     async def run(self) -> None:
         """Commit for ever."""
         refused = 0
+        began = 0.0
         while True:
             await self._some.wait()
+            while self._busy() and monotonic() < began + _COMPANY:  # noqa: ASYNC110 -- it changes with every lane
+                await asyncio.sleep(_LOOK)
             if batch := self._take():
                 began = monotonic()
                 journal = self._journaled(batch)

@@ -22,6 +22,10 @@ class Pace:
         self._waiting: deque[Callable[[], None]] = deque()
         self._some = asyncio.Event()
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def soon(self, act: Callable[[], None]) -> None:
         """Do that when its turn comes."""
         self._waiting.append(act)

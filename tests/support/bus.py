@@ -156,7 +156,6 @@ class Member(Intake, Transactor, JournalReader):
         self.generation = 0
         self.expelled = False
         self.dead = False
-        self.busy = False
         self.batch = 500
         """Records delivered at once."""
         self.refusals = 0
@@ -262,8 +261,7 @@ class Member(Intake, Transactor, JournalReader):
             self.paused.discard(partition)
             self.wake()
 
-    def hurry(self, *, busy: bool) -> None:
-        self.busy = busy
+    def held(self, records: int) -> None: ...
 
     def wake(self) -> None:
         asyncio.get_running_loop().call_soon(self._deliver)

@@ -343,10 +343,11 @@ class Plant:
         flow = Worker(
             Wiring(
                 intake=member.listened,
-                ledger=lambda intake, commits: Ledger(
+                ledger=lambda intake, commits, busy: Ledger(
                     intake=intake,
                     transactor=member,
                     commits=commits,
+                    busy=busy,
                     entries=events.entries,
                     journal=bus.IDENTITY,
                     observe=lambda _seconds, _count: None,

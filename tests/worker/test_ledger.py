@@ -52,10 +52,12 @@ class Desk:
         self.owner = Owner()
         self.observed: list[int] = []
         self.commits = Pace()
+        self.busy = False
         self.ledger = Ledger(
             intake=self.member.listened(self.owner),
             transactor=self.member,
             commits=self.commits,
+            busy=lambda: self.busy,
             entries=journaled,
             journal=IDENTITY,
             observe=lambda _seconds, count: self.observed.append(count),
@@ -110,6 +112,28 @@ async def test_what_is_entered_while_a_transaction_is_open_goes_into_the_next_in
         assert desk.keys() == [["a"], ["b", "c", "d"]]
         assert desk.done == ["a", "b", "c", "d"]
         assert desk.observed == [1, 3]
+
+
+async def test_what_a_busy_loop_is_about_to_do_comes_along() -> None:
+    async with running() as desk:
+        desk.ledger.enter(desk.work("a"))
+        await eventually(lambda: desk.done == ["a"])
+        desk.busy = True
+        desk.ledger.enter(desk.work("b"))
+        await turns()
+        desk.ledger.enter(desk.work("c"))
+        desk.busy = False
+        await eventually(lambda: len(desk.done) == 3)
+        assert desk.keys() == [["a"], ["b", "c"]]
+
+
+async def test_a_loop_that_is_busy_all_the_time_is_not_waited_for() -> None:
+    async with running() as desk:
+        desk.busy = True
+        for name in "abc":
+            desk.ledger.enter(desk.work(name))
+            await eventually(lambda: name in desk.done)  # noqa: B023 -- asked at once
+        assert desk.keys() == [["a"], ["b"], ["c"]]
 
 
 async def test_an_aborted_transaction_is_sent_again_with_the_same_and_more() -> None:

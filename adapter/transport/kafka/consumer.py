@@ -34,7 +34,9 @@ _PREFETCHED: Final = 8192
 _BUSY: Final = 0.002
 """Seconds between two looks for records while work is under way."""
 _IDLE: Final = 0.01
-"""The same while there is none: the first record after a rest waits that long."""
+"""The same while there is none, and while there is plenty: the first record after a rest waits that long."""
+_PLENTY: Final = 1000
+"""Records under way that have work for a second or so: each look makes the loop wait for the interpreter."""
 _WARM: Final = 25
 """Looks at the busy pace after the last record or request before the thread idles again."""
 _NONE_STORED: Final = KafkaError(KafkaError._NO_OFFSET).str()  # noqa: SLF001 -- its public name
@@ -83,7 +85,7 @@ class CommandConsumer:
         self._epoch = 0
         self._taken = threading.Event()
         self._taken.set()
-        self._busy = False
+        self._held = 0
         self._revoking = False
         self.joined = False
         """Whether the group has taken us in, with or without a partition."""
@@ -140,8 +142,8 @@ class CommandConsumer:
         at = [TopicPartition(self._topic, partition)]
         self._requests.put(lambda: self._if_owned(partition, epoch, lambda: self._consumer.resume(at)))
 
-    def hurry(self, *, busy: bool) -> None:
-        self._busy = busy
+    def held(self, records: int) -> None:
+        self._held = records
 
     # -- the thread --------------------------------------------------------------------------------------------------
 
@@ -153,7 +155,7 @@ class CommandConsumer:
             warm = 0
             while not self._stopping.is_set():
                 self._wake()
-                served = self._serve(_BUSY if self._busy or warm > 0 else _IDLE)
+                served = self._serve(_BUSY if 0 < self._held < _PLENTY or (warm > 0 and not self._held) else _IDLE)
                 if not self._taken.is_set():  # the loop is behind: it must be able to pause before more comes
                     continue
                 messages = self._consumer.consume(_BATCH, 0)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from adapter.catalogue import Catalogue
+from adapter.core import cloudevents
 from adapter.core.avro import Encoder, Schema
 from adapter.core.command import Accepted, Event, InDoubt, Rejected, Settled
 from adapter.core.derived import namespace
@@ -85,18 +86,15 @@ class Events:
         }
         # A command that an operator has sent again may come into doubt again: another event, another id.
         told = f"{name}/{attempts}" if isinstance(event, InDoubt) else name
-        # CloudEvents 1.0, Kafka protocol binding, binary content mode (section 3.2).
-        headers: list[tuple[str, bytes | None]] = [
-            ("ce_specversion", b"1.0"),
-            ("ce_id", _derive(f"{subject.command_id}/{told}").encode()),
-            ("ce_source", self._source),
-            ("ce_type", f"fault.event.{name}".encode()),
-            ("ce_time", at.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()),
-            ("content-type", b"application/avro"),
-        ]
-        if subject.traceparent is not None:
-            headers.append(("traceparent", subject.traceparent.encode()))
-        return Outgoing(self._events_topic, subject.key, self._encoders[name].encode(record), headers)
+        encoder = self._encoders[name]
+        headers = cloudevents.headers(
+            _derive(f"{subject.command_id}/{told}"),
+            source=self._source,
+            kind=encoder.schema.fullname,
+            at=at,
+            traceparent=subject.traceparent,
+        )
+        return Outgoing(self._events_topic, subject.key, encoder.encode(record), headers)
 
     def dead_letter(self, source: Source, topic: str, why: Undecodable, *, at: datetime) -> Outgoing:
         """The record as it came, with where it came from and why it can't be a command."""
@@ -132,8 +130,8 @@ class Events:
 
 def _particulars(operation: Operation, event: Event) -> tuple[str, dict[str, Any]]:
     match event:
-        case Accepted(reply, already_done, _):
-            return operation.accepted, {"reply": reply, "alreadyDone": already_done}
+        case Accepted():
+            return operation.accepted, {"reply": event.reply, "alreadyDone": event.already_done}
         case Rejected(by, code, text, problems):
             return "CommandRejected", {
                 "rejectedBy": by.value,

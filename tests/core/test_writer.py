@@ -55,6 +55,16 @@ def test_long_texts_and_lists_have_long_counts() -> None:
     assert compiled(THING)(record, b"p") == b"p" + by_fastavro(THING, record)
 
 
+def test_numbers_of_every_length_are_written_as_fastavro_writes_them() -> None:
+    schema = OURS["JournalEntries"]
+    entry = {"commandId": "", "kind": "SETTLED", "digest": b"", "at": 0, "attempt": 0} | dict.fromkeys(
+        ("unclearSince", "until", "doubted", "command")
+    )
+    edges = {edge + near for bits in range(63) for edge in (1 << bits, -1 << bits) for near in (-1, 0, 1)}
+    record = {"entries": [{**entry, "offset": number} for number in sorted(edges)]}
+    assert compiled(schema)(record, b"") == by_fastavro(schema, record)
+
+
 def test_what_is_missing_and_null_by_default_needs_no_entry() -> None:
     record = {name: value for name, value in FULL.items() if name not in {"day", "size", "first", "colour"}}
     assert compiled(THING)(record, b"") == by_fastavro(THING, record)

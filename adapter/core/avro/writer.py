@@ -63,6 +63,18 @@ _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 def _varint(number: int) -> bytes:
     """Zig-zag, then seven bits a byte, least significant first (Avro specification, "Binary encoding")."""
     left = (number << 1) ^ (number >> 63)
+    if 1 << 35 <= left < 1 << 42:  # a time of our days in milliseconds
+        low, high = left & 0x1FFFFF, left >> 21
+        return bytes(
+            (
+                low & 127 | 128,
+                low >> 7 & 127 | 128,
+                low >> 14 | 128,
+                high & 127 | 128,
+                high >> 7 & 127 | 128,
+                high >> 14,
+            )
+        )
     out = bytearray()
     while left > 127:
         out.append(left & 127 | 128)
@@ -113,7 +125,8 @@ def _plain(kind: Type, name: str, numbers: Iterator[int]) -> Iterator[str]:  # n
             yield from _text(name)
         case Primitive("bytes", None):
             yield f"if type({name}) is not bytes: raise Unfit"
-            yield f"out += varint(len({name}))"
+            yield f"size = len({name})"
+            yield f"out += SHORT[size] if size < {len(_SHORT)} else varint(size)"
             yield f"out += {name}"
         case Primitive("boolean", None):
             yield f"if type({name}) is not bool: raise Unfit"

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any
 
 from adapter.catalogue import Catalogue
 from adapter.catalogue import Entry as Compiled
 from adapter.core.avro import UnknownFields
 from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.digest import compile_digest
 from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.document import trimmed
 from adapter.core.errors import Undecodable
@@ -30,6 +30,7 @@ class Task:
     subject: Subject
     record: Mapping[str, Any]
     digest: bytes
+    """Of what it asks for."""
     issued_at: float
     not_after: float | None
     problems: tuple[Problem, ...]
@@ -46,6 +47,11 @@ class Reader:
         self._operations = catalogue.operations
         self._decoders = Decoders(registry, tuple(catalogue.commands.values()), unknown_fields)
         self.supplier = catalogue.supplier
+        self._digests = {
+            # When it was issued and how long it is wanted may differ in a repeat.
+            name: compile_digest(schema, aside=self.supplier.envelope)
+            for name, schema in catalogue.commands.items()
+        }
 
     async def read(self, source: Source) -> Task:
         """Raises Undecodable, or Unavailable while the registry does not answer."""
@@ -79,27 +85,13 @@ class Reader:
                 message_id=message_id(command_id),
             ),
             record=record,
-            digest=self._digest(decoded.name, record),
+            digest=self._digests[decoded.name](record),
             issued_at=record["issuedAt"].timestamp(),
             not_after=None if not_after is None else not_after.timestamp(),
             problems=tuple(problems),
             warnings=tuple(problem for problem in broken if problem.warning) + _in_seconds(record["issuedAt"]),
             trace=trace,
         )
-
-    def _digest(self, name: str, record: Mapping[str, Any]) -> bytes:
-        """Of what the command asks for. When it was issued and how long it is wanted may differ in a repeat."""
-        content = [(k, _filled(v)) for k, v in record.items() if v is not None and k not in self.supplier.envelope]
-        return blake2b(repr((name, content)).encode("utf-8", "backslashreplace"), digest_size=12).digest()
-
-
-def _filled(value: Any) -> Any:
-    """Without fields that are null, so that a newer schema's additions do not change the digest of an old content."""
-    if isinstance(value, dict):
-        return [(k, _filled(v)) for k, v in value.items() if v is not None]
-    if isinstance(value, list):
-        return [_filled(v) for v in value]
-    return value
 
 
 def _key_problems(key: bytes | None, field: str, named: str) -> list[Problem]:

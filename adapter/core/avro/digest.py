@@ -1,0 +1,77 @@
+"""A digest of what a record says, by Python source made once per schema: a third of the time of one that looks at every
+value to see what it is.
+
+Records of the same values have the same digest, whatever schema they were written by, others have another. Neither a
+null nor the order of fields counts, so that a digest stays what it is when a later release adds a field.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from itertools import count
+from typing import Any, Final
+
+from adapter.core.avro.schema import Array, Enum, Primitive, Record, Schema, Type, optional
+
+Digest = Callable[[Mapping[str, Any]], bytes]
+
+
+def compile_digest(schema: Schema, aside: frozenset[str]) -> Digest:
+    """Twelve bytes of a record without its fields `aside`."""
+    names: dict[str, Any] = {"EPOCH": _EPOCH, "MILLISECOND": _MILLISECOND}
+    exec(compile(source(schema, aside), f"<content of {schema.fullname}>", "exec"), names)  # noqa: S102 -- made here
+    content: Callable[[Mapping[str, Any]], list[str]] = names["content"]
+
+    def digest(record: Mapping[str, Any]) -> bytes:
+        parts = content(record)
+        text = "\0".join(parts)
+        if text.count("\0") >= len(parts):
+            text = repr(parts)  # a text that has the character between the parts: here it is escaped
+        return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+
+    return digest
+
+
+def source(schema: Schema, aside: frozenset[str]) -> str:
+    """The Python source of a record as texts that no other record has: a field's value comes after its name, its type
+    says how many texts that is, and no name is empty, as the end of a record is.
+    """
+    fields = tuple(field for field in schema.record.fields if field.name not in aside)
+    body = [f"    {line}" for line in _record(replace(schema.record, fields=fields), "record", count())]
+    return "\n".join(["def content(record):", f"    parts = [{schema.name!r}]", *body, "    return parts", ""])
+
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+def _record(record: Record, name: str, numbers: Iterator[int]) -> Iterator[str]:
+    for field in sorted(record.fields, key=lambda field: field.name):
+        value = f"v{next(numbers)}"
+        yield f"{value} = {name}.get({field.name!r})"
+        yield f"if {value} is not None:"
+        yield f"    parts.append({field.name!r})"
+        yield from (f"    {line}" for line in _value(optional(field.type)[0], value, numbers))
+    yield 'parts.append("")'
+
+
+def _value(kind: Type, name: str, numbers: Iterator[int]) -> Iterator[str]:
+    match kind:
+        case Primitive("string", None) | Enum():
+            yield f"parts.append({name})"
+        case Primitive("boolean", None):
+            yield f'parts.append("true" if {name} else "false")'
+        case Primitive("long", "timestamp-millis"):
+            yield f"parts.append(str(({name} - EPOCH) // MILLISECOND))"
+        case Primitive("int", "date"):
+            yield f"parts.append(str({name}.toordinal()))"
+        case Array(items):
+            item = f"v{next(numbers)}"
+            yield f"parts.append(str(len({name})))"
+            yield f"for {item} in {name}:"
+            yield from (f"    {line}" for line in _value(items, item, numbers))
+        case Record():
+            yield from _record(kind, name, numbers)
+        case _:
+            yield f"parts.append(repr({name}))"

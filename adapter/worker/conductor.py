@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -101,6 +101,7 @@ class Conductor:
     log: Log
     metrics: Metrics
     tracer: Tracer | None = None
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     wall: Callable[[], float] = time.time
     """The system's clock: seconds since the epoch. It may be set while we run."""
 
@@ -449,7 +450,7 @@ class _Turn:
             return command.resumed(self._now())
         self._a.check(safe=True)
         at = self._now()
-        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        committed: asyncio.Future[None] = self._c.loop.create_future()
         self._journal(Kind.INTENT, attempt=attempt, at=at, committed=committed)
         await committed
         try:
@@ -536,7 +537,7 @@ class _Turn:
         a, item, task, command = self._a, self._item, self._task, self._command
         entry = self._entry(Kind.HELD, until=event.until) if isinstance(event, InDoubt) else self._entry(Kind.SETTLED)
         outcome = self._c.events.outcome(task.subject, event, attempts=command.attempts, at=datetime.now(UTC))
-        committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        committed: asyncio.Future[None] = self._c.loop.create_future()
         a.outcomes[self._lane] = committed
         work = Work(
             a,
@@ -554,7 +555,7 @@ class _Turn:
         else:
             a.residents.pop(entry.command_id, None)
             a.ending.add(entry.command_id)
-            self._task = replace(task, record={})  # it may be long, and nothing but the commit is still to come
+            task.record.clear()  # it may be long, and nothing but the commit is still to come
         self._enter(work)
 
     def _reside(self, entry: Entry) -> None:

@@ -1,6 +1,5 @@
 """From a delivered record to a command that can be judged: schema look-up, decoding, identity, rules."""
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +27,7 @@ class Task:
 
     compiled: Compiled
     subject: Subject
-    record: Mapping[str, Any]
+    record: dict[str, Any]
     digest: bytes
     """Of what it asks for."""
     issued_at: float

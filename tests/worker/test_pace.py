@@ -54,6 +54,16 @@ async def test_those_who_come_in_one_go_go_on_in_their_order_and_never_all_at_on
     assert len(between) < 20  # and not one by one
 
 
+async def test_who_comes_where_few_have_come_does_not_wait() -> None:
+    pace = Pace()  # nothing runs that could let anybody go on
+    await pace.turn()
+    pace.soon(lambda: None)
+    waiting = asyncio.ensure_future(pace.turn())  # but not before those who were there first
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    waiting.cancel()
+
+
 async def test_turns_and_acts_share_one_order() -> None:
     story: list[str] = []
 
@@ -72,12 +82,14 @@ async def test_turns_and_acts_share_one_order() -> None:
 
 async def test_a_lane_that_is_cancelled_meanwhile_takes_nobodys_turn() -> None:
     async with running() as pace:
+        before = [asyncio.ensure_future(pace.turn()) for _ in range(32)]
         gone = asyncio.ensure_future(pace.turn())
         there = asyncio.ensure_future(pace.turn())
         await asyncio.sleep(0)
         gone.cancel()
         await there
         assert gone.cancelled()
+        await asyncio.wait(before)
 
 
 async def test_an_act_that_fails_is_heard_of() -> None:

@@ -1,7 +1,7 @@
 """From a delivered record to a command that can be judged: schema look-up, decoding, identity, rules."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from adapter.catalogue import Catalogue
 from adapter.catalogue import Entry as Compiled
@@ -64,11 +64,21 @@ class Reader:
         if len(command_id) > COMMAND_ID_LIMIT:
             raise Undecodable("command-id-too-long", f"commandId has more than {COMMAND_ID_LIMIT} characters")
         named: str = record[operation.key]
+        # Trimmed, as the supplier's notifications are keyed: one ticket has one timeline.
+        key = trimmed(named).encode("utf-8", "replace")
         problems = [Problem(path, "unknown field") for path in decoded.unknown]
-        strays = _key_problems(source.key, operation.key, named)
-        problems += strays
-        broken = [problem for rule in operation.rules for problem in rule(record)]
-        problems += (problem for problem in broken if not problem.warning)
+        warnings: list[Problem] = []
+        if source.key is None:
+            problems.append(Problem(operation.key, "the record has no key; it must be this value"))
+        elif source.key not in (key, named.encode("utf-8", "replace")):
+            problems.append(Problem(operation.key, "is not the key of the record"))
+            key = source.key
+        for rule in operation.rules:
+            for problem in rule(record):
+                (warnings if problem.warning else problems).append(problem)
+        issued_at: datetime = record["issuedAt"]
+        if issued_at.year == 1970:
+            warnings.append(_IN_SECONDS)
         trace = parse_traceparent(_header(source, "traceparent"))
         not_after: datetime | None = record["notAfter"]
         return Task(
@@ -78,38 +88,28 @@ class Reader:
                 command_id=command_id,
                 correlation_id=record["correlationId"],
                 reference=record.get("buyerFaultReference"),
-                # Trimmed, as the supplier's notifications are keyed: one ticket has one timeline.
-                key=source.key if strays and source.key is not None else trimmed(named).encode("utf-8", "replace"),
+                key=key,
                 traceparent=None if trace is None else str(trace),
                 message_id=message_id(command_id),
             ),
             record=record,
             digest=self._digests[decoded.name](record),
-            issued_at=record["issuedAt"].timestamp(),
+            issued_at=issued_at.timestamp(),
             not_after=None if not_after is None else not_after.timestamp(),
             problems=tuple(problems),
-            warnings=tuple(problem for problem in broken if problem.warning) + _in_seconds(record["issuedAt"]),
+            warnings=tuple(warnings),
             trace=trace,
         )
 
 
-def _key_problems(key: bytes | None, field: str, named: str) -> list[Problem]:
-    if key is None:
-        return [Problem(field, "the record has no key; it must be this value")]
-    try:
-        same = key.decode() in (named, trimmed(named))
-    except UnicodeDecodeError:
-        same = False
-    return [] if same else [Problem(field, "is not the key of the record")]
-
-
-def _in_seconds(issued_at: datetime) -> tuple[Problem, ...]:
-    """Who writes one time in seconds writes all of them so: the supplier is told of a fault of 1970."""
-    if issued_at.year != 1970:
-        return ()
-    said = "is in 1970: are this and its other times seconds? They must be milliseconds"
-    return (Problem("issuedAt", said, warning=True),)
+_IN_SECONDS: Final = Problem(
+    "issuedAt", "is in 1970: are this and its other times seconds? They must be milliseconds", warning=True
+)
+"""Who writes one time in seconds writes all of them so: the supplier is told of a fault of 1970."""
 
 
 def _header(source: Source, name: str) -> bytes | None:
-    return next((value for header, value in source.headers if header.lower() == name), None)
+    for header, value in source.headers:
+        if header.lower() == name:
+            return value
+    return None

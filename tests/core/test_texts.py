@@ -1,14 +1,15 @@
-"""Texts of requests: the quick condition holds only for what needs no cleaning. And ids that are derived."""
+"""Texts of requests: the quick condition holds only for what needs no cleaning. Moments, and ids that are derived."""
 
 import re
+from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID, uuid5
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapter.core.derived import namespace
-from adapter.core.mapping.texts import Flaw, cleaner, plain
+from adapter.core.mapping.texts import Flaw, cleaner, escaped, plain, utc
 from adapter.core.xsd import Kind, Leaf
 
 LEAVES = (
@@ -26,11 +27,11 @@ TRICKY = st.text(alphabet=" a", max_size=6) | st.text(
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=str)
 @given(text=TRICKY)
-def test_what_is_told_to_be_plain_is_clean_as_it_stands(leaf: Leaf, text: str) -> None:
+def test_what_is_told_to_be_plain_is_clean_once_escaped(leaf: Leaf, text: str) -> None:
     condition = plain(leaf, "text")
     assert condition is not None
     if eval(condition):
-        assert cleaner(leaf)(text) == text
+        assert cleaner(leaf)(text) == escaped(text)
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=str)
@@ -43,6 +44,19 @@ def test_a_leaf_with_a_pattern_is_never_told_to_be_plain() -> None:
     assert plain(leaf, "text") is None
     with pytest.raises(Flaw):
         cleaner(leaf)("B")
+
+
+@given(st.datetimes(timezones=st.just(UTC) | st.integers(-1439, 1439).map(lambda m: timezone(timedelta(minutes=m)))))
+@example(datetime.max.replace(tzinfo=timezone(-timedelta(hours=1))))
+@example(datetime(1, 1, 1, 9, 5, 7, 9_999, tzinfo=UTC))
+def test_a_moment_is_written_as_isoformat_does(moment: datetime) -> None:
+    try:
+        expected = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
+    except OverflowError:
+        with pytest.raises(OverflowError):
+            utc(moment)
+    else:
+        assert utc(moment) == f"{expected}Z"
 
 
 @given(root=st.uuids(), name=st.text(alphabet=st.characters(exclude_categories=["Cs"])))

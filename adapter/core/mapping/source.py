@@ -3,14 +3,13 @@
 It takes what has nothing wrong with it and stumbles (raises anything) over the rest, whose reasons `write.py` finds.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any, Final
 
 from adapter.core.avro.schema import Enum
 from adapter.core.mapping.pairs import Filled, FilledGroup, Group, Many, Pair, Scalar, symbol
-from adapter.core.mapping.texts import cleaner, escaped, plain
+from adapter.core.mapping.texts import cleaner, escaped, plain, utc
 from adapter.core.xsd import Element, Kind, Leaf
 
 ITEM_LIMIT: Final = 1_000
@@ -18,6 +17,9 @@ ITEM_LIMIT: Final = 1_000
 
 Write = Callable[[Mapping[str, Any], Mapping[str, Any]], bytes]
 """The element of a record and protocol values. Raises anything."""
+
+
+Lines = Generator[str, None, str]
 
 
 class Names:
@@ -44,7 +46,7 @@ def compile_writer(root: Element, pairs: tuple[Pair, ...], names: Names) -> Writ
     """The writer of `root` with these contents."""
     made = _Source(names)
     text = made.function(root, pairs)
-    known = {"UTC": UTC, "unfit": _unfit, **made.tools}
+    known = {"escaped": escaped, "utc": utc, "unfit": _unfit, **made.tools}
     exec(compile(text, f"<writer of {root.name}>", "exec"), known)  # noqa: S102 -- made here, of checked names
     write: Write = known["write"]
     return write
@@ -59,7 +61,10 @@ def _unfit() -> None:
 
 
 class _Source:
-    """Lines of one writer; `tools` are what they use by name."""
+    """Lines of one writer; `tools` are what they use by name.
+
+    What writes lines returns a piece: the insides of an f-string that stands for the element once the lines have run.
+    """
 
     def __init__(self, names: Names) -> None:
         self.tools: dict[str, Any] = {}
@@ -67,102 +72,113 @@ class _Source:
         self._numbers = count()
 
     def function(self, root: Element, pairs: tuple[Pair, ...]) -> str:
-        body = [line for pair in pairs for line in self._field(pair, "record")]
+        body: list[str] = []
+        piece = _gathered(self._fields(pairs, "record"), body)
         tag = self._names.root(root)  # known once all names were used
+        opening = self._tool(_opening(tag))
         return "\n".join(
             (
                 "def write(record, values):",
-                f"    out = [{f'<{tag}>'!r}]",
-                "    add = out.append",
-                *(f"    {line}" for line in body),
-                f"    add({_closing(tag.partition(' ')[0])!r})",
-                '    return "".join(out).encode()',
+                *_indented(body),
+                f"    return f'{{{opening}}}{piece}{_closing(tag.partition(' ')[0])}'.encode()",
             )
         )
 
-    def _field(self, pair: Pair, record: str) -> Iterator[str]:
-        """Lines that write one element of the record in the variable `record`."""
+    def _fields(self, pairs: Iterable[Pair], record: str) -> Lines:
+        """Lines and piece that write elements of the record in the variable `record`."""
+        piece = ""
+        for pair in pairs:
+            piece += yield from self._field(pair, record)
+        return piece
+
+    def _field(self, pair: Pair, record: str) -> Lines:
         match pair:
             case Scalar(name, element, _, _) | Group(name, element, _):
                 value = self._variable()
                 yield f"{value} = {record}.get({name!r})"
-                yield from _if_there(value, self._value(pair, value), required=element.least > 0)
+                return (yield from _if_there(value, self._value(pair, value), required=element.least > 0))
             case Many():
-                yield from self._many(pair, record)
+                return (yield from self._many(pair, record))
             case Filled(_, element, leaf, name):
                 value = self._variable()
                 yield f"{value} = values.get({name!r})"
                 lines = self._scalar(leaf, None, self._names.of(element), value)
-                yield from _if_there(value, lines, required=element.least > 0)
+                return (yield from _if_there(value, lines, required=element.least > 0))
             case FilledGroup(element, children):
-                tag, before = self._names.of(element), self._variable()
-                yield f"add({_opening(tag)!r})"
-                yield f"{before} = len(out)"
-                for child in children:
-                    yield from self._field(child, record)
+                tag = self._names.of(element)
+                piece = yield from self._fields(children, record)
                 if element.least:
-                    yield f"add({_closing(tag)!r})"
-                else:  # an empty one is left out
-                    yield f"if len(out) > {before}: add({_closing(tag)!r})"
-                    yield "else: out.pop()"
+                    return f"{_opening(tag)}{piece}{_closing(tag)}"
+                group = self._variable()
+                yield f"{group} = f'{piece}'"  # an empty one is left out
+                yield f"if {group}: {group} = f'{_opening(tag)}{{{group}}}{_closing(tag)}'"
+                return f"{{{group}}}"
 
-    def _value(self, pair: Scalar | Group, value: str) -> Iterator[str]:
+    def _value(self, pair: Scalar | Group, value: str) -> Lines:
         match pair:
             case Scalar(_, element, leaf, kind):
-                yield from self._scalar(leaf, kind if isinstance(kind, Enum) else None, self._names.of(element), value)
+                tag = self._names.of(element)
+                return (yield from self._scalar(leaf, kind if isinstance(kind, Enum) else None, tag, value))
             case Group(_, element, children):
                 tag = self._names.of(element)
-                yield f"add({_opening(tag)!r})"
-                for child in children:
-                    yield from self._field(child, value)
-                yield f"add({_closing(tag)!r})"
+                piece = yield from self._fields(children, value)
+                return f"{_opening(tag)}{piece}{_closing(tag)}"
 
-    def _many(self, pair: Many, record: str) -> Iterator[str]:
-        items, item = self._variable(), self._variable()
+    def _many(self, pair: Many, record: str) -> Lines:
+        items, item, written = self._variable(), self._variable(), self._variable()
         most = ITEM_LIMIT if pair.most is None else pair.most
         tag = self._names.of(pair.element)
         yield f"{items} = {record}.get({pair.name!r})"
-        lines = [f"if not {pair.least} <= len({items}) <= {most}: unfit()"]
-        if pair.wrapped:
-            lines.append(f"add({_opening(tag)!r})")
-        lines.append(f"for {item} in {items}:")
-        lines += _indented(self._value(pair.item, item))
-        if pair.wrapped:
-            lines.append(f"add({_closing(tag)!r})")
+        yield f"{written} = []"
         yield f"if {items}:"
-        yield from _indented(lines)
+        yield f"    if not {pair.least} <= len({items}) <= {most}: unfit()"
+        yield f"    for {item} in {items}:"
+        body: list[str] = []
+        piece = _gathered(self._value(pair.item, item), body)
+        yield from _indented(_indented(body))
+        yield f"        {written}.append(f'{piece}')"
+        if pair.wrapped:
+            yield f"    {written} = ({_opening(tag)!r}, *{written}, {_closing(tag)!r})"
         if pair.element.least or (pair.wrapped and pair.nullable and pair.least == 0):
             # Nothing, where the element must be or an empty wrapper may: not a matter of every day.
             yield "else: unfit()" if pair.element.least else f"elif {items} is not None: unfit()"
+        yield f"{written} = ''.join({written})"
+        return f"{{{written}}}"
 
-    def _scalar(self, leaf: Leaf, enum: Enum | None, tag: str, value: str) -> Iterator[str]:
-        opening, closing = _opening(tag), _closing(tag)
+    def _scalar(self, leaf: Leaf, enum: Enum | None, tag: str, value: str) -> Lines:
         if enum is not None:
-            texts = {symbol(each): f"{opening}{escaped(each)}{closing}" for each in leaf.values}
-            yield f"add({texts!r}[{value}])"
-        elif leaf.kind is Kind.BOOLEAN:
-            yield f"add({f'{opening}true{closing}'!r} if {value} else {f'{opening}false{closing}'!r})"
-        else:
-            yield from self._as_text(leaf, value)
-            yield f"add(f'{opening}{{{value}}}{closing}')"
+            texts = self._tool({symbol(each): f"{_opening(tag)}{escaped(each)}{_closing(tag)}" for each in leaf.values})
+            yield f"{value} = {texts}[{value}]"
+            return f"{{{value}}}"
+        written = yield from self._as_text(leaf, value)
+        return f"{_opening(tag)}{written}{_closing(tag)}"
 
-    def _as_text(self, leaf: Leaf, value: str) -> Iterator[str]:
-        """Lines that make the value in the variable `value` what is written of it, or a number of which that comes."""
+    def _as_text(self, leaf: Leaf, value: str) -> Lines:
+        """Lines and piece that write the value in the variable `value`."""
         match leaf.kind:
             case Kind.TEXT:
-                clean, condition = self._tool(cleaner(leaf)), plain(leaf, value)
-                yield f"{f'if not ({condition}): ' if condition else ''}{value} = {clean}({value})"
-            case Kind.DATE_TIME:  # UTC with milliseconds and Z, as `write.py` has it
-                yield f"if {value}.tzinfo is not UTC: {value} = {value}.astimezone(UTC)"
-                yield f"{value} = {value}.isoformat(timespec='milliseconds')[:-6] + 'Z'"
+                yield from self._cleaned(leaf, value)
+            case Kind.DATE_TIME:
+                yield f"{value} = utc({value})"
             case Kind.DATE:
                 yield f"{value} = {value}.isoformat()"
+            case Kind.BOOLEAN:
+                yield f"{value} = 'true' if {value} else 'false'"
             case Kind.INTEGER:
                 for bound, sign in ((leaf.lowest, "<"), (leaf.highest, ">")):
                     if bound is not None:
                         yield f"if {value} {sign} {bound}: unfit()"
-            case _:
+            case Kind.ANYTHING:
                 raise AssertionError("content of any kind is refused by the pairing")
+        return f"{{{value}}}"
+
+    def _cleaned(self, leaf: Leaf, value: str) -> Iterator[str]:
+        clean, condition = self._tool(cleaner(leaf)), plain(leaf, value)
+        if condition is None:
+            yield f"{value} = {clean}({value})"
+        else:
+            yield f"if not ({condition}): {value} = {clean}({value})"
+            yield f"elif '&' in {value} or '<' in {value} or '>' in {value}: {value} = escaped({value})"
 
     def _variable(self) -> str:
         return f"v{next(self._numbers)}"
@@ -173,13 +189,28 @@ class _Source:
         return name
 
 
-def _if_there(value: str, lines: Iterator[str], *, required: bool) -> Iterator[str]:
+def _if_there(value: str, written: Lines, *, required: bool) -> Lines:
     if required:
         yield f"if {value} is None: unfit()"
-        yield from lines
-    else:
-        yield f"if {value} is not None:"
-        yield from _indented(lines)
+        return (yield from written)
+    body: list[str] = []
+    piece = _gathered(written, body)
+    yield f"if {value} is None: {value} = ''"
+    yield "else:"
+    yield from _indented(body)
+    if piece != f"{{{value}}}":
+        yield f"    {value} = f'{piece}'"
+    return f"{{{value}}}"
+
+
+def _gathered(written: Lines, lines: list[str]) -> str:
+    """The piece; the lines go to `lines`."""
+    while True:
+        try:
+            lines.append(next(written))
+        except StopIteration as end:
+            piece: str = end.value
+            return piece
 
 
 def _indented(lines: Iterable[str]) -> Iterator[str]:

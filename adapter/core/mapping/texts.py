@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 
 from adapter.core.document import fold
@@ -42,8 +43,8 @@ def cleaner(leaf: Leaf) -> Clean:
 
 
 def plain(leaf: Leaf, name: str) -> str | None:
-    """A condition, as Python source, under which the text in `name` is clean as it stands: most texts are, and this is
-    quicker than cleaning. None where a leaf demands too much to be told so.
+    """A condition, as Python source, under which the text in `name` is clean once it is escaped: most texts are, and
+    this is quicker than cleaning. None where a leaf demands too much to be told so.
     """
     if leaf.shortest > 1 or leaf.values or leaf.patterns:
         return None
@@ -52,9 +53,8 @@ def plain(leaf: Leaf, name: str) -> str | None:
     conditions = [f"{name}.isprintable()", f"len({name}) <= {longest}"]
     if leaf.not_blank or leaf.shortest:
         conditions.insert(0, name)
-    conditions += [f"{sign!r} not in {name}" for sign in "&<>"]
-    if leaf.collapse or leaf.not_blank:
-        conditions += [f"{name}[:1] != ' '", f"{name}[-1:] != ' '", f"'  ' not in {name}"]
+    if leaf.collapse or leaf.not_blank:  # most have no space at all
+        conditions.append(f"(' ' not in {name} or {name}[0] != ' ' != {name}[-1] and '  ' not in {name})")
     return " and ".join(conditions)
 
 
@@ -67,6 +67,21 @@ _FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\u
 def escaped(text: str) -> str:
     # Quicker than one pass of `translate`, which looks every character up.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
+
+
+def utc(moment: datetime) -> str:
+    """A moment in UTC with milliseconds and Z, 24 characters of the 25 allowed (contract section 8, number 11), at a
+    third of what `isoformat` takes. Raises OverflowError beyond the calendar.
+    """
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return (
+        f"{moment.year:04}-{_DIGITS[moment.month]}-{_DIGITS[moment.day]}T{_DIGITS[moment.hour]}:"
+        f"{_DIGITS[moment.minute]}:{_DIGITS[moment.second]}.{moment.microsecond // 1000:03}Z"
+    )
+
+
+_DIGITS: Final = tuple(f"{number:02}" for number in range(60))
 
 
 def _form(leaf: Leaf) -> Callable[[str], str | None] | None:

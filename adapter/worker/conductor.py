@@ -753,14 +753,17 @@ class _Turn:
         return {"partition": source.partition, "offset": source.offset}
 
     def _about(self) -> dict[str, Any]:
-        subject, trace = self._task.subject, self._task.trace
-        return {
+        subject, trace, source = self._task.subject, self._task.trace, self._item.source
+        about = {
             "operation": subject.operation.name,
             "command_id": subject.command_id,
             "reference": subject.reference,
-            **({} if trace is None else {"trace_id": trace.trace_id}),
-            **self._place(),
+            "partition": source.partition,
+            "offset": source.offset,
         }
+        if trace is not None:
+            about["trace_id"] = trace.trace_id
+        return about
 
 
 async def _never() -> None:

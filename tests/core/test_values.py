@@ -60,6 +60,10 @@ def test_what_is_taken_at_once_is_what_care_makes_of_it_and_strays_nowhere(name:
     @example("2018-W23-6T11:15:17Z")  # a day of a week; and Python passes over what it does not know behind a second
     @example("2018-06-09T11:15:178Z")
     @example("2018-06-09T11:15:17.Z")
+    @example("2018-06-09T11:15:17.1239Z")
+    @example("2018-06-09T11:15:17.12x9Z")
+    @example("2018-06-09T11:15:17.12x99Z")
+    @example("2018-06-09T11:15:17.12399Z")
     def compare(text: str) -> None:
         found = at_once(text)
         if found is not None:

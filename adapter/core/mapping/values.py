@@ -97,11 +97,14 @@ def _quick_time(text: str | None) -> datetime | None:
         and text[-2:] in _DIGIT_AND_Z
         and (len(text) == 20 or text[19] == ".")
     ):
+        if len(text) == 25:  # four digits, as the supplier has it
+            text = f"{text[:23]}Z"
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
             return None
-        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+        finer = moment.microsecond % 1000
+        return moment.replace(microsecond=moment.microsecond - finer) if finer else moment
     return None
 
 

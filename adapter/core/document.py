@@ -61,13 +61,15 @@ def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None =
         raise Unreadable("empty", "there is no document")
     _check_prolog(text)
     # Every element has one "<" that starts no end tag, comment or instruction, every attribute a "=" and two
-    # quotes: counting them costs microseconds and bounds what the parser can be made to build.
-    if text.count(b"<") > limits.elements:
+    # quotes: counting them costs microseconds and bounds what the parser can be made to build. No document has more
+    # of them than bytes.
+    if len(text) > limits.elements and text.count(b"<") > limits.elements:
         elements = text.count(b"<") - text.count(b"</") - text.count(b"<!") - text.count(b"<?")
         if elements > limits.elements:
             raise Unreadable("too-many-elements", f"more than {limits.elements}")
     if (
-        text.count(b"=") > limits.attributes
+        len(text) > limits.attributes
+        and text.count(b"=") > limits.attributes
         and (text.count(b'"') + text.count(b"'")) // 2 > limits.attributes
         and _has_more_values(text, limits.attributes)
     ):

@@ -2,6 +2,7 @@
 projector; here is how it ends."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -37,17 +38,73 @@ class Clinging:
         raise AssertionError(error)
 
 
+class Yielding(Clinging):
+    """Gives all back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gave = threading.Event()
+
+    async def revoked(self, partitions: Sequence[int]) -> None:
+        assert partitions
+        self.gave.set()
+
+
+class Gag(logging.Handler):
+    """Keeps the library from coming to its end: it tells what it does on the thread that waits for it."""
+
+    def __init__(self, gave: threading.Event) -> None:
+        super().__init__()
+        self._gave = gave
+        self.held, self.released = threading.Event(), threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._gave.is_set() and threading.current_thread().name == "intake":
+            self.held.set()
+            assert self.released.wait(60), record.getMessage()
+
+
+async def test_a_library_that_does_not_come_back_keeps_nobody_once_all_is_given_back(
+    kafka: str, topics: Topics
+) -> None:
+    await introduced(kafka, topics.commands, topics.prefix)
+    listener = Yielding()
+    library, gag = logging.getLogger("librdkafka"), Gag(listener.gave)
+    library.addHandler(gag)
+    level = library.level
+    library.setLevel(logging.DEBUG)
+    try:
+        consumer = CommandConsumer(
+            client=_member(kafka, topics) | {"debug": "cgrp"},
+            topic=topics.commands,
+            listener=listener,
+            loop=asyncio.get_running_loop(),
+        )
+        consumer.open()
+        async with asyncio.timeout(60):
+            await listener.owns.wait()
+            await consumer.close()
+        assert gag.held.is_set()
+    finally:
+        gag.released.set()
+        library.removeHandler(gag)
+        library.setLevel(level)
+
+
+def _member(kafka: str, topics: Topics) -> dict[str, str]:
+    return {
+        "bootstrap.servers": kafka,
+        "group.id": topics.prefix,
+        "partition.assignment.strategy": "cooperative-sticky",
+    }
+
+
 def test_a_close_that_is_given_up_keeps_nobody(kafka: str, topics: Topics) -> None:
     async def give_up() -> float:
         await introduced(kafka, topics.commands, topics.prefix)
         listener = Clinging()
-        member = {
-            "bootstrap.servers": kafka,
-            "group.id": topics.prefix,
-            "partition.assignment.strategy": "cooperative-sticky",
-        }
         consumer = CommandConsumer(
-            client=member, topic=topics.commands, listener=listener, loop=asyncio.get_running_loop()
+            client=_member(kafka, topics), topic=topics.commands, listener=listener, loop=asyncio.get_running_loop()
         )
         consumer.open()
         async with asyncio.timeout(60):

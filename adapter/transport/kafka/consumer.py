@@ -40,6 +40,10 @@ _PLENTY: Final = 1000
 _WARM: Final = 25
 """Looks at the busy pace after the last record or request before the thread idles again."""
 _NONE_STORED: Final = KafkaError(KafkaError._NO_OFFSET).str()  # noqa: SLF001 -- its public name
+_LEAVING: Final = 5.0
+"""Seconds the library has to leave the group once nothing is ours: it can wait for itself there for ever, where a
+partition was being sought in (its `rd_kafka_offset_reset` fails within its own lock).
+"""
 _NOT_YET: Final = (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._OUTDATED)  # noqa: SLF001 -- their public names
 """Where a partition can't be sought in yet: it is not being fetched, or is just being assigned or paused again."""
 _OWN_LOOK_UP: Final = 20.0
@@ -90,6 +94,8 @@ class CommandConsumer:
         self.joined = False
         """Whether the group has taken us in, with or without a partition."""
         self._stopping = threading.Event()
+        self._given_back = asyncio.Event()
+        """At the end: nothing is ours any more."""
         self._left = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
@@ -100,7 +106,10 @@ class CommandConsumer:
         self._stopping.set()
         if self._thread.is_alive():
             # Not joined by an executor's thread: the loop, at its end, would wait for that, though we were given up.
-            await self._left.wait()
+            await self._given_back.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LEAVING):
+                    await self._left.wait()
 
     # -- asked from other threads ------------------------------------------------------------------------------------
 
@@ -165,9 +174,14 @@ class CommandConsumer:
         except Exception as error:  # noqa: BLE001 -- whatever it is, the flow must hear of it
             self._tell(self._listener.failed, error)
         finally:
-            with contextlib.suppress(RuntimeError):  # the loop may be gone
-                self._consumer.close()
-            self._tell(self._left.set)
+            if not self._owned:
+                self._tell(self._given_back.set)
+            try:
+                with contextlib.suppress(RuntimeError):  # the loop may be gone
+                    self._consumer.close()
+            finally:
+                self._tell(self._given_back.set)
+                self._tell(self._left.set)
 
     def _wake(self) -> None:
         """Ask librdkafka's own thread something now and then; see above."""
@@ -282,6 +296,8 @@ class CommandConsumer:
                 self._requests.get()()
             self._revoking = False
             self._forget(numbers)
+            if self._stopping.is_set() and not self._owned:
+                self._tell(self._given_back.set)
             with contextlib.suppress(futures.CancelledError):  # the loop ends
                 done.result()
 

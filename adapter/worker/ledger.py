@@ -56,8 +56,10 @@ class Work:
 
     @property
     def size(self) -> int:
-        size = sum(len(r.value or b"") + len(r.key or b"") + 200 for r in self.records)
-        return size if self.entry is None else size + self.entry.size
+        size = 0 if self.entry is None else self.entry.size
+        for record in self.records:
+            size += len(record.value or b"") + len(record.key or b"") + 200
+        return size
 
 
 class Ledger:

@@ -151,6 +151,14 @@ def test_logging_started_again_replaces_the_former() -> None:
     assert (len(lines(first)), len(lines(second))) == (0, 1)
 
 
+def test_a_library_does_not_fail_because_its_line_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    start_logging(form="json", stream=stream)
+    stream.close()
+    logging.getLogger("some.library").warning("told to nobody")
+    assert "told to nobody" in capsys.readouterr().err
+
+
 def test_debug_lines_are_switched_on_and_off_while_it_runs() -> None:
     stream = io.StringIO()
     log = start_logging(level="warning", stream=stream)

@@ -244,7 +244,10 @@ class _Bridge(logging.Handler):
         elif record.levelno >= logging.INFO:
             write = self._log.info
         fields = {"exc_info": record.exc_info} if record.exc_info else {}
-        write("library", logger=record.name, text=record.getMessage(), **fields)
+        try:
+            write("library", logger=record.name, text=record.getMessage(), **fields)
+        except (OSError, ValueError):  # a library that has something to tell must not fail by it
+            self.handleError(record)
 
 
 _SEVERITY: Final = {

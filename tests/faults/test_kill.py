@@ -14,6 +14,7 @@ from tests.support.wait import eventually
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "3"))
 IN_FLIGHT = 50
+TICKETS = 120
 
 
 @pytest.mark.timeout(60 + 60 * ROUNDS)
@@ -27,10 +28,10 @@ async def test_every_command_ends_once_however_often_the_worker_is_killed(
     opened = OpenCalls(stage.log)
     in_flight = []
     for _ in range(ROUNDS):
-        workload.send(tickets=120, per_ticket=4)
+        workload.send(tickets=TICKETS, per_ticket=4)
         await eventually(lambda: opened.count() > IN_FLIGHT, within=60, what=f"{IN_FLIGHT} calls under way")
-        in_flight.append(opened.count())
         worker.kill()
+        in_flight.append(opened.count())
         worker = await stage.worker()
     await stage.finished(within=120)
     assert await worker.stop(within=30) == 0
@@ -39,5 +40,6 @@ async def test_every_command_ends_once_however_often_the_worker_is_killed(
     kinds = Counter(event.type for event in events)
     print(f"{len(workload.sent)} commands, in flight at the kills {in_flight}, events {dict(kinds)}")
     assert violations == []
-    assert kinds["CommandOutcomeUnknown"] <= sum(in_flight) + 64 * ROUNDS
+    # A lane has one intent at a time, and the lanes of earlier rounds may still be at work.
+    assert kinds["CommandOutcomeUnknown"] <= sum(TICKETS * (n + 1) for n in range(ROUNDS))
     assert kinds["CommandOutcomeUnknown"] == kinds["CommandSettled"]

@@ -13,15 +13,17 @@ from itertools import count
 from typing import Any, Final
 
 from adapter.core.avro.schema import Array, Enum, Primitive, Record, Schema, Type, optional
+from adapter.core.generated import function
 
 Digest = Callable[[Mapping[str, Any]], bytes]
 
 
 def compile_digest(schema: Schema, aside: frozenset[str]) -> Digest:
     """Twelve bytes of a record without its fields `aside`."""
-    names: dict[str, Any] = {"EPOCH": _EPOCH, "MILLISECOND": _MILLISECOND}
-    exec(compile(source(schema, aside), f"<content of {schema.fullname}>", "exec"), names)  # noqa: S102 -- made here
-    content: Callable[[Mapping[str, Any]], list[str]] = names["content"]
+    known = {"EPOCH": _EPOCH, "MILLISECOND": _MILLISECOND}
+    content: Callable[[Mapping[str, Any]], list[str]] = function(
+        source(schema, aside), name="content", title=f"content of {schema.fullname}", known=known
+    )
 
     def digest(record: Mapping[str, Any]) -> bytes:
         parts = content(record)

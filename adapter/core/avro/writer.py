@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any, Final
 
 from adapter.core.avro.schema import Array, Enum, Map, Primitive, Record, Schema, Type, Union, is_null, optional
+from adapter.core.generated import function
 
 
 class Unfit(Exception):  # noqa: N818 -- named for what it says
@@ -26,7 +27,7 @@ def compile_writer(schema: Schema) -> Write | None:
         text = source(schema)
     except _Unwritten:
         return None
-    names: dict[str, Any] = {
+    known = {
         "Unfit": Unfit,
         "SHORT": _SHORT,
         "varint": _varint,
@@ -34,8 +35,8 @@ def compile_writer(schema: Schema) -> Write | None:
         "date": date,
         "EPOCH": _EPOCH,
     }
-    exec(compile(text, f"<writer of {schema.fullname}>", "exec"), names)  # noqa: S102 -- made here, of checked names
-    return names["write"]  # type: ignore[no-any-return]  # what exec defines has no type
+    write: Write = function(text, name="write", title=f"writer of {schema.fullname}", known=known)
+    return write
 
 
 def source(schema: Schema) -> str:

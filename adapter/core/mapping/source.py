@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any, Final
 
 from adapter.core.avro.schema import Enum
+from adapter.core.generated import function
 from adapter.core.mapping.pairs import Filled, FilledGroup, Group, Many, Pair, Scalar, symbol
 from adapter.core.mapping.texts import cleaner, escaped, plain, utc
 from adapter.core.xsd import Element, Kind, Leaf
@@ -47,8 +48,7 @@ def compile_writer(root: Element, pairs: tuple[Pair, ...], names: Names) -> Writ
     made = _Source(names)
     text = made.function(root, pairs)
     known = {"escaped": escaped, "utc": utc, "unfit": _unfit, **made.tools}
-    exec(compile(text, f"<writer of {root.name}>", "exec"), known)  # noqa: S102 -- made here, of checked names
-    write: Write = known["write"]
+    write: Write = function(text, name="write", title=f"writer of {root.name}", known=known)
     return write
 
 

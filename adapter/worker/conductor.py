@@ -753,13 +753,12 @@ class _Turn:
         return {"partition": source.partition, "offset": source.offset}
 
     def _about(self) -> dict[str, Any]:
-        subject, trace, source = self._task.subject, self._task.trace, self._item.source
+        subject, trace = self._task.subject, self._task.trace
         about = {
             "operation": subject.operation.name,
             "command_id": subject.command_id,
             "reference": subject.reference,
-            "partition": source.partition,
-            "offset": source.offset,
+            **self._place(),
         }
         if trace is not None:
             about["trace_id"] = trace.trace_id

@@ -164,7 +164,7 @@ class CommandConsumer:
             warm = 0
             while not self._stopping.is_set():
                 self._wake()
-                served = self._serve(_BUSY if 0 < self._held < _PLENTY or (warm > 0 and not self._held) else _IDLE)
+                served = self._serve(_BUSY if self._held < _PLENTY and (self._held or warm > 0) else _IDLE)
                 if not self._taken.is_set():  # the loop is behind: it must be able to pause before more comes
                     continue
                 messages = self._consumer.consume(_BATCH, 0)
@@ -174,8 +174,8 @@ class CommandConsumer:
         except Exception as error:  # noqa: BLE001 -- whatever it is, the flow must hear of it
             self._tell(self._listener.failed, error)
         finally:
-            if not self._owned:
-                self._tell(self._given_back.set)
+            self._stopping.set()
+            self._forget(())
             try:
                 with contextlib.suppress(RuntimeError):  # the loop may be gone
                     self._consumer.close()
@@ -296,8 +296,6 @@ class CommandConsumer:
                 self._requests.get()()
             self._revoking = False
             self._forget(numbers)
-            if self._stopping.is_set() and not self._owned:
-                self._tell(self._given_back.set)
             with contextlib.suppress(futures.CancelledError):  # the loop ends
                 done.result()
 
@@ -310,6 +308,8 @@ class CommandConsumer:
         for partition in partitions:
             self._owned.pop(partition, None)
             self._started.pop(partition, None)
+        if self._stopping.is_set() and not self._owned:
+            self._tell(self._given_back.set)
 
     def _tell(self, listen: Callable[..., None], *what: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more

@@ -33,13 +33,14 @@ class Plan:
 
 
 def rate(plan: Plan, costs: Costs) -> float:
-    """Commands a second: the least of what lanes, the hot key, the workers' loops and the machine allow.
+    """Commands a second: the least of what lanes, calls, the hot key, the workers' loops and the machine allow.
 
-    Order per key is why lanes bound it: a key has one call at a time.
+    Order per key is why lanes bound it: a key has one call at a time. Commits are made ahead of a call's place.
     """
     turn = (plan.latency_ms + ADDED_MS) / 1000
     bounds = [
-        min(plan.keys, plan.workers * plan.in_flight) / turn,
+        plan.keys / turn,
+        plan.workers * plan.in_flight * 1000 / plan.latency_ms,
         plan.workers * 1000 / costs.worker,
         plan.cores * 1000 / (costs.worker + costs.around),
     ]

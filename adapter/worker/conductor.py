@@ -413,7 +413,7 @@ class _Turn:
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
-    async def _enter_gate(self) -> bool:
+    async def _enter_gate(self, *, ahead: bool = False) -> bool:
         """Wait for a permit, at most until the deadline. False: the deadline came first. Raises Abandoned."""
         self._a.calling.discard(self._lane)
         self._a.check(safe=True)
@@ -424,10 +424,10 @@ class _Turn:
         self._a.waiting[self._lane] = "gate"
         try:
             if not_after is None:
-                self._permit = await self._c.gate.enter(self._lane)
+                self._permit = await self._c.gate.enter(self._lane, ahead=ahead)
             else:
                 async with self._by(not_after):
-                    self._permit = await self._c.gate.enter(self._lane)
+                    self._permit = await self._c.gate.enter(self._lane, ahead=ahead)
         except TimeoutError:
             return False
         finally:
@@ -445,7 +445,7 @@ class _Turn:
     async def _intend(self, attempt: int) -> Action:
         """Write the intent and wait until it is committed: a successor must know of every call we may make."""
         command = self._command
-        if not await self._enter_gate():
+        if not await self._enter_gate(ahead=True):
             command.forgone()
             return command.resumed(self._now())
         self._a.check(safe=True)
@@ -453,6 +453,11 @@ class _Turn:
         committed: asyncio.Future[None] = self._c.loop.create_future()
         self._journal(Kind.INTENT, attempt=attempt, at=at, committed=committed)
         await committed
+        assert self._permit is not None, "it is given back below"
+        turn = self._c.gate.begin(self._permit)
+        if turn is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(turn, at + INTENT_LIFE - self._now())
         try:
             self._a.check(safe=True)
         except Abandoned:

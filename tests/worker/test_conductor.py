@@ -20,9 +20,11 @@ from adapter.core.mapping import ReplyReader
 from adapter.core.mapping.forms import Forms
 from adapter.core.retry import BreakerState
 from adapter.ports import NotSent, Reply
+from adapter.worker.conductor import INTENT_LIFE
 from tests.support.estate import Command, add, amend, query, reserve, resolve
 from tests.support.known import known
-from tests.support.plant import Bounded, Call, Plant, accepted, answer, busy, later, refused, silent
+from tests.support.plant import Bounded, Call, Hand, Plant, accepted, answer, busy, later, refused, silent
+from tests.support.wait import eventually
 
 SLOT = {"appointmentDate": date(2026, 3, 2), "appointmentStartTime": "08:00", "appointmentEndTime": "13:00"}
 
@@ -210,6 +212,64 @@ async def test_an_aborted_intent_is_sent_again_and_only_then_called(plant: Plant
     assert hand.member.attempts[0].records == hand.member.attempts[2].records
     assert plant.kinds(command) == [Kind.INTENT, Kind.SETTLED]
     assert len(plant.desk.calls) == 1
+
+
+async def ahead(plant: Plant) -> tuple[Hand, list[Command]]:
+    """Two permits, two calls under way, and the intent of a third command committed ahead of its call."""
+    hand = plant.hire(0, limits=Bounded(permits=2))
+    plant.desk.answers = later
+    asked, first = query("T-0"), add("T-1")
+    plant.send(asked)
+    call = await plant.called(asked)
+    hand.member.hold()
+    plant.send(first)
+    await plant.until(lambda: hand.member.open_transaction)
+    answer(call)  # a call ends while an intent is being committed
+    await hand.settle()
+    hand.member.release()
+    await plant.called(first)
+    second, third = add("T-2"), add("T-3")
+    plant.send(second, third)
+    await plant.called(second)
+    await plant.until(lambda: plant.kinds(third) == [Kind.INTENT])
+    await hand.settle()
+    assert plant.desk.of(third) == []
+    assert hand.gate.in_flight == 2
+    return hand, [first, second, third]
+
+
+async def test_an_intent_is_committed_while_other_calls_are_under_way_and_its_call_waits_for_one_to_end(
+    plant: Plant,
+) -> None:
+    hand, commands = await ahead(plant)
+    answer(await plant.called(commands[0]))
+    for command in commands[1:]:
+        answer(await plant.called(command))
+    await plant.final(*commands)
+    assert plant.kinds(commands[2]) == [Kind.INTENT, Kind.SETTLED]
+    assert hand.gate.in_flight == 0
+
+
+async def test_an_intent_whose_call_finds_no_place_while_it_is_good_is_taken_back(plant: Plant) -> None:
+    _, commands = await ahead(plant)
+    taken_back = [Kind.INTENT, Kind.CLEARED]
+    await eventually(lambda: plant.kinds(commands[2])[:2] == taken_back, within=2 * INTENT_LIFE)
+    assert plant.desk.of(commands[2]) == []
+    for command in commands:
+        answer(await plant.called(command))
+    await plant.final(*commands)
+    assert plant.kinds(commands[2])[-2:] == [Kind.INTENT, Kind.SETTLED]
+
+
+async def test_an_intent_whose_call_waits_for_a_place_is_taken_back_where_the_partition_goes(plant: Plant) -> None:
+    hand, commands = await ahead(plant)
+    leaving = asyncio.ensure_future(hand.member.revoke(0))
+    await hand.settle()
+    for command in commands[:2]:
+        answer(await plant.called(command))
+    await leaving
+    assert plant.kinds(commands[2]) == [Kind.INTENT, Kind.CLEARED]
+    assert plant.desk.of(commands[2]) == []
 
 
 @pytest.mark.parametrize("behind", [query("T-1"), resolve("T-1"), add("T-1")], ids=["safe", "keyed", "never"])

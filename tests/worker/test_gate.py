@@ -192,3 +192,79 @@ async def test_a_call_that_was_not_made_is_no_end_of_another_ones_probe() -> Non
     assert keys(passed) == [b"b"]
     at.leave(passed[0], YES)
     await asyncio.gather(*tasks)
+
+
+# -- ahead of time -----------------------------------------------------------------------------------------------------
+
+
+async def taught(at: Gate, ended: int) -> None:
+    """So many calls ended while somebody was committing."""
+    preparing = await at.enter(b"teacher", ahead=True)
+    for permit in [await at.enter(b"pupil") for _ in range(ended)]:
+        at.leave(permit, YES)
+    assert at.begin(preparing) is None
+    at.leave(preparing, YES)
+
+
+async def test_as_many_prepare_beyond_the_permits_as_calls_ended_during_a_commit() -> None:
+    at, passed = gate(permits=3), list[Permit]()
+    await taught(at, 2)
+    inside = [await at.enter(b"in", ahead=True) for _ in range(5)]
+    assert at.in_flight == 0
+    one_more = asyncio.ensure_future(at.enter(b"out", ahead=True))
+    await turns()
+    assert not one_more.done()
+    one_more.cancel()
+    waits = [at.begin(permit) for permit in inside]
+    assert [turn is None for turn in waits] == [True, True, True, False, False]
+    assert at.in_flight == 3
+    at.leave(inside[0], YES)
+    await turns()
+    assert [turn is not None and turn.done() for turn in waits[3:]] == [True, False]
+    assert at.in_flight == 3
+    assert passed == []
+
+
+async def test_nobody_prepares_beyond_the_permits_where_no_call_ends_meanwhile() -> None:
+    at, passed = gate(permits=3), list[Permit]()
+    await taught(at, 2)
+    for _ in range(1000):  # a supplier that takes its time
+        permit = await at.enter(b"alone", ahead=True)
+        assert at.begin(permit) is None
+        at.leave(permit, YES)
+    inside = [await at.enter(b"in", ahead=True) for _ in range(3)]
+    outside = waiter(at, b"out", passed)
+    await turns()
+    assert len(inside) == 3
+    assert passed == []
+    outside.cancel()
+
+
+async def test_who_calls_at_once_is_not_let_in_ahead() -> None:
+    at, passed = gate(permits=2), list[Permit]()
+    await taught(at, 1)
+    first = await at.enter(b"a", ahead=True)
+    second = await at.enter(b"b", ahead=True)
+    direct = waiter(at, b"c", passed)
+    await turns()
+    assert passed == []
+    at.leave(first, None)
+    await direct
+    assert at.begin(second) is None
+    assert at.in_flight == 2
+
+
+async def test_one_that_is_ready_and_gives_up_leaks_no_permit() -> None:
+    at = gate(permits=2)
+    await taught(at, 1)
+    first, second, third = [await at.enter(key, ahead=True) for key in (b"a", b"b", b"c")]
+    assert at.begin(first) is at.begin(second) is None
+    turn = at.begin(third)
+    assert turn is not None
+    turn.cancel()
+    at.leave(third, None)
+    at.leave(first, YES)
+    assert at.in_flight == 1
+    at.leave(second, YES)
+    assert at.in_flight == 0
+    assert [(await at.enter(b"d")).calling, (await at.enter(b"e")).calling] == [True, True]

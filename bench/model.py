@@ -35,12 +35,13 @@ class Plan:
 def rate(plan: Plan, costs: Costs) -> float:
     """Commands a second: the least of what lanes, calls, the hot key, the workers' loops and the machine allow.
 
-    Order per key is why lanes bound it: a key has one call at a time. Commits are made ahead of a call's place.
+    Order per key is why lanes bound it: a key has one call at a time. Intents are committed ahead of a call's place, by
+    as many as there are places at the most.
     """
     turn = (plan.latency_ms + ADDED_MS) / 1000
     bounds = [
         plan.keys / turn,
-        plan.workers * plan.in_flight * 1000 / plan.latency_ms,
+        plan.workers * plan.in_flight * min(1000 / plan.latency_ms, 2 / turn),
         plan.workers * 1000 / costs.worker,
         plan.cores * 1000 / (costs.worker + costs.around),
     ]

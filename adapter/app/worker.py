@@ -300,7 +300,7 @@ def _gate(settings: Settings, log: Log) -> Gate:
         tell = log.warning if state is BreakerState.OPEN else log.info
         tell("circuit breaker", state=state.value, reason=why)
 
-    return Gate(permits=settings.supplier.max_in_flight, breaker=breaker, changed=changed)
+    return Gate(places=settings.supplier.max_in_flight, breaker=breaker, changed=changed)
 
 
 def _policy(settings: Settings) -> Policy:

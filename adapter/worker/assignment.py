@@ -56,6 +56,8 @@ class Assignment:
         """Commands that are held or parked: the journal is the only place where they are."""
         self.calling: set[bytes] = set()
         """Lanes in the middle of a call or of finishing one: not to be interrupted."""
+        self.placeless: set[asyncio.Future[None]] = set()
+        """What lanes in `calling` wait for that have no place among the calls yet; resolved when the partition goes."""
         self.waiting: dict[bytes, str] = {}
         """Lanes that wait for time to pass, and why."""
         self.outcomes: dict[bytes, asyncio.Future[None]] = {}
@@ -88,6 +90,9 @@ class Assignment:
     def close(self) -> list["asyncio.Task[None]"]:
         """Interrupt what may be interrupted; the tasks that have to come to their end."""
         self.closing = True
+        for turn in self.placeless:
+            if not turn.done():
+                turn.set_result(None)
         rest = []
         for lane, task in list(self._tasks.items()):
             if lane in self.calling:

@@ -413,7 +413,7 @@ class _Turn:
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
-    async def _enter_gate(self, *, ahead: bool = False) -> bool:
+    async def _enter_gate(self) -> bool:
         """Wait for a permit, at most until the deadline. False: the deadline came first. Raises Abandoned."""
         self._a.calling.discard(self._lane)
         self._a.check(safe=True)
@@ -424,10 +424,10 @@ class _Turn:
         self._a.waiting[self._lane] = "gate"
         try:
             if not_after is None:
-                self._permit = await self._c.gate.enter(self._lane, ahead=ahead)
+                self._permit = await self._c.gate.enter(self._lane)
             else:
                 async with self._by(not_after):
-                    self._permit = await self._c.gate.enter(self._lane, ahead=ahead)
+                    self._permit = await self._c.gate.enter(self._lane)
         except TimeoutError:
             return False
         finally:
@@ -437,6 +437,25 @@ class _Turn:
         self._a.calling.add(self._lane)
         return True
 
+    async def _take_place(self, until: float | None) -> bool:
+        """Wait for a place among the calls, unless it is taken already. False: none came until then, or the breaker or
+        the end of the partition stops calls.
+        """
+        permit = self._permit
+        assert permit is not None, "the gate was entered"
+        turn = None if permit.calling or self._a.closing else self._c.gate.begin(permit)
+        if turn is not None:
+            self._a.placeless.add(turn)
+            self._a.waiting[self._lane] = "gate"
+            try:
+                with suppress(TimeoutError):
+                    async with self._by(until):
+                        await turn
+            finally:
+                self._a.placeless.discard(turn)
+                self._a.waiting.pop(self._lane, None)
+        return permit.calling
+
     def _leave(self, verdict: Verdict | None) -> None:
         permit, self._permit = self._permit, None
         if permit is not None:
@@ -445,7 +464,7 @@ class _Turn:
     async def _intend(self, attempt: int) -> Action:
         """Write the intent and wait until it is committed: a successor must know of every call we may make."""
         command = self._command
-        if not await self._enter_gate(ahead=True):
+        if not await self._enter_gate():
             command.forgone()
             return command.resumed(self._now())
         self._a.check(safe=True)
@@ -453,18 +472,15 @@ class _Turn:
         committed: asyncio.Future[None] = self._c.loop.create_future()
         self._journal(Kind.INTENT, attempt=attempt, at=at, committed=committed)
         await committed
-        assert self._permit is not None, "it is given back below"
-        turn = self._c.gate.begin(self._permit)
-        if turn is not None:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(turn, at + INTENT_LIFE - self._now())
+        good_until = at + INTENT_LIFE if self._task.not_after is None else min(at + INTENT_LIFE, self._task.not_after)
+        placed = await self._take_place(good_until)
         try:
             self._a.check(safe=True)
         except Abandoned:
             self._journal(Kind.CLEARED)
             raise
-        action = command.intended(at)
-        if self._now() - at < INTENT_LIFE:
+        action = command.intended(self._now())
+        if placed and self._now() < good_until:
             return action
         self._leave(None)
         self._journal(Kind.CLEARED)
@@ -479,6 +495,10 @@ class _Turn:
         before = self._a.outcomes.get(self._lane)
         if before is not None:
             await before
+        if not await self._take_place(task.not_after):
+            self._leave(None)
+            command.forgone()
+            return command.resumed(self._now())
         self._a.check(safe=task.subject.operation.repeat is Repeat.SAFE)
         if command.attempts > 1 or self._body is None:
             problems = self._write()

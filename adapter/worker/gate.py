@@ -1,11 +1,12 @@
 """The gate before the supplier: how many calls are in flight, and whether one may start at all.
 
-Callers queue in the order they came. While the breaker is open nobody passes; then one passes as the probe, by
-preference one with another key than the call that opened it.
+Callers queue for a permit in the order they came. While the breaker is open nobody passes; then one passes as the
+probe, by preference one with another key than the call that opened it.
 
-Whoever has something to commit before the call is let in ahead of time: beyond the permits as many as calls have ended,
-of late, during such a commit. Otherwise permits would lie idle for as long as commits take, a third of the time with a
-quick supplier; and with a slow one, whose calls do not end meanwhile, nobody commits what then waits.
+Who has a permit does what has to be done before the call, which is mostly a commit, and then takes a place; there are
+no more calls than places. Of permits there are more, by as many as calls have ended, of late, during such a commit:
+else places would lie idle for as long as commits take. With a slow supplier hardly a call ends meanwhile, so hardly
+anybody commits what then waits.
 """
 
 import asyncio
@@ -18,6 +19,11 @@ from typing import Final
 from adapter.core.command import Accepted, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
 from adapter.core.retry import Breaker, BreakerState
 
+_FORGOTTEN: Final = 1 / 256
+"""How much of how many are let in ahead each commit takes away during which fewer calls ended. They come in waves: by
+the mean, places would lie idle in each trough.
+"""
+
 
 @dataclass(slots=True, eq=False)
 class Permit:
@@ -26,42 +32,38 @@ class Permit:
     key: bytes
     probe: bool
     """Whether this call finds out if the supplier is back."""
-    calling: bool
-    """Whether the call may start: no more of these than there are permits."""
     ended: int
     """How many calls had ended when it was given."""
+    calling: bool = False
+    """Whether the call may be made: it has a place."""
+    tried: bool = False
+    """Whether it has asked for one."""
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
     key: bytes
-    ahead: bool
     turn: "asyncio.Future[Permit]"
 
 
-_FORGOTTEN: Final = 1 / 256
-"""How much of how many are let in ahead each commit takes away during which fewer calls ended. They come in waves: by
-the mean, places would lie idle in each trough.
-"""
-
-
 class Gate:
-    """Permits for calls to the supplier. `changed` hears of every change of the breaker's state."""
+    """Permits and places for calls to the supplier. `changed` hears of every change of the breaker's state."""
 
-    def __init__(self, *, permits: int, breaker: Breaker, changed: Callable[[BreakerState, str], None]) -> None:
+    def __init__(self, *, places: int, breaker: Breaker, changed: Callable[[BreakerState, str], None]) -> None:
         self.breaker = breaker
         self.in_flight = 0
-        """Calls that may be under way."""
+        """Places that are taken."""
         self.eased: Callable[[], None] = lambda: None
         """Called when somebody may have left the queue."""
-        self._permits = permits
-        self._inside = 0
-        """Who has been given leave, with those who have still to commit something."""
-        self._ended = 0
+        self._places = places
+        self._permits = 0
+        """Given and not yet given back: who calls, waits for a place, or has something to commit before."""
         self._ahead = 0.0
-        """How many are let in beyond the permits."""
+        """How many permits there may be beyond the places."""
+        self._ended = 0
+        """Calls, since the start."""
         self._ready: deque[tuple[Permit, asyncio.Future[None]]] = deque()
-        """Who has committed and waits for a call to end."""
+        """Who waits for a place."""
         self._changed = changed
         self._told = breaker.state
         self._waiters: deque[_Waiter] = deque()
@@ -72,13 +74,11 @@ class Gate:
     def waiting(self) -> int:
         return len(self._waiters)
 
-    async def enter(self, key: bytes, *, ahead: bool = False) -> Permit:
-        """Wait for leave to call, or, `ahead`, to prepare a call that asks again with `begin`. Every permit is given
-        back with `leave`.
-        """
-        if not self._waiters and self._room(ahead) and self.breaker.allow(self._loop.time()):
-            return self._permit(key, ahead)
-        waiter = _Waiter(key, ahead, self._loop.create_future())
+    async def enter(self, key: bytes) -> Permit:
+        """Wait for a permit; every permit is given back with `leave`."""
+        if not self._waiters and self._room and self.breaker.allow(self._loop.time()):
+            return self._given(key)
+        waiter = _Waiter(key, self._loop.create_future())
         self._waiters.append(waiter)
         self._pump()
         try:
@@ -89,12 +89,16 @@ class Gate:
             raise
 
     def begin(self, permit: Permit) -> "asyncio.Future[None] | None":
-        """What was entered ahead for is done: the call may start once this is resolved, at once for None."""
-        ended = min(self._ended - permit.ended, self._permits)
+        """Whatever had to be done before the call is done. Once the answer is resolved, at once for None, `calling` of
+        the permit says whether the call may be made; else it is given back: the breaker stops calls.
+        """
+        permit.tried = True
+        ended = min(self._ended - permit.ended, self._places)
         self._ahead = max(ended, self._ahead + (ended - self._ahead) * _FORGOTTEN)
-        if self.in_flight < self._permits and not self._ready:
-            permit.calling = True
-            self.in_flight += 1
+        if self.breaker.state is not BreakerState.CLOSED and not permit.probe:
+            return None
+        if self.in_flight < self._places and not self._ready:
+            self._place(permit)
             return None
         turn: asyncio.Future[None] = self._loop.create_future()
         self._ready.append((permit, turn))
@@ -102,11 +106,12 @@ class Gate:
 
     def leave(self, permit: Permit, verdict: Verdict | None) -> None:
         """The call of this permit came to `verdict`; None: it was not made."""
-        self._inside -= 1
+        self._permits -= 1
         if permit.calling:
-            self._ended += 1
             self.in_flight -= 1
-            self._start()
+            self._ended += verdict is not None
+        elif permit.tried:  # it was let in for nothing
+            self._ahead = max(0.0, self._ahead - 1)
         now, share = self._loop.time(), random.random()  # noqa: S311 -- jitter
         # While it probes, the breaker believes the probe alone: other calls began before it opened.
         believed = permit.probe or self.breaker.state is BreakerState.CLOSED
@@ -124,28 +129,39 @@ class Gate:
             case Forbidden() | Misdirected():
                 self.breaker.failed(permit.key, now, share=share, at_once=True)
         self._tell(getattr(verdict, "reason", "answered"))
+        self._give_places()
         self._pump()
 
-    def _start(self) -> None:
-        """Let those call who are ready."""
-        while self._ready and self.in_flight < self._permits:
-            permit, turn = self._ready.popleft()
-            if not turn.done():  # else cancelled while it waited
-                permit.calling = True
-                self.in_flight += 1
+    def _give_places(self) -> None:
+        """To those who are ready. Where the breaker stops calls they hear that they get none."""
+        while self._ready:
+            permit, turn = self._ready[0]
+            stopped = self.breaker.state is not BreakerState.CLOSED and not permit.probe
+            if not turn.done():  # else nobody waits for it any more
+                if not stopped:
+                    if self.in_flight >= self._places:
+                        return
+                    self._place(permit)
                 turn.set_result(None)
+            self._ready.popleft()
 
-    def _room(self, ahead: bool) -> bool:  # noqa: FBT001 -- the waiter's own
-        return self._inside < self._permits + (round(self._ahead) if ahead else 0)
+    def _place(self, permit: Permit) -> None:
+        permit.calling = True
+        self.in_flight += 1
+
+    @property
+    def _room(self) -> bool:
+        ahead = round(self._ahead) if self.breaker.state is BreakerState.CLOSED else 0
+        return self._permits < self._places + ahead
 
     def _pump(self) -> None:
         now = self._loop.time()
-        while self._waiters and self._room(self._waiters[0].ahead):
+        while self._waiters:
             if self._waiters[0].turn.done():  # cancelled while it waited
                 self._waiters.popleft()
-            elif self.breaker.allow(now):
+            elif self._room and self.breaker.allow(now):
                 waiter = self._next()
-                waiter.turn.set_result(self._permit(waiter.key, waiter.ahead))
+                waiter.turn.set_result(self._given(waiter.key))
             else:
                 break
         if self._waiters and self.breaker.state is BreakerState.OPEN and self._alarm is None:
@@ -156,12 +172,10 @@ class Gate:
         self._alarm = None
         self._pump()
 
-    def _permit(self, key: bytes, ahead: bool) -> Permit:  # noqa: FBT001 -- as above
-        self._inside += 1
-        if not ahead:
-            self.in_flight += 1
+    def _given(self, key: bytes) -> Permit:
+        self._permits += 1
         self._tell("probe")
-        return Permit(key, self.breaker.state is BreakerState.PROBING, not ahead, self._ended)
+        return Permit(key, self.breaker.state is BreakerState.PROBING, self._ended)
 
     def _next(self) -> _Waiter:
         """The first in the queue; for a probe the first with another key than the one that opened the breaker."""

@@ -295,7 +295,7 @@ class Plant:
             encoders=encoders,
         )
         gate = Gate(
-            permits=at.permits,
+            places=at.permits,
             breaker=Breaker(threshold=at.threshold, backoff=Backoff(at.probe, at.probe)),
             changed=lambda _state, _why: None,
         )

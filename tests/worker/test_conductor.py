@@ -214,9 +214,11 @@ async def test_an_aborted_intent_is_sent_again_and_only_then_called(plant: Plant
     assert len(plant.desk.calls) == 1
 
 
-async def ahead(plant: Plant) -> tuple[Hand, list[Command]]:
-    """Two permits, two calls under way, and the intent of a third command committed ahead of its call."""
-    hand = plant.hire(0, limits=Bounded(permits=2))
+async def ahead(plant: Plant, seconds: float = 60.0, threshold: int = 1000) -> tuple[Hand, list[Command]]:
+    """Two places, two calls under way, and the intent of a third command committed ahead of its call; it is wanted for
+    so many seconds.
+    """
+    hand = plant.hire(0, limits=Bounded(permits=2, threshold=threshold))
     plant.desk.answers = later
     asked, first = query("T-0"), add("T-1")
     plant.send(asked)
@@ -228,7 +230,7 @@ async def ahead(plant: Plant) -> tuple[Hand, list[Command]]:
     await hand.settle()
     hand.member.release()
     await plant.called(first)
-    second, third = add("T-2"), add("T-3")
+    second, third = add("T-2"), with_deadline(add("T-3"), seconds)
     plant.send(second, third)
     await plant.called(second)
     await plant.until(lambda: plant.kinds(third) == [Kind.INTENT])
@@ -261,15 +263,43 @@ async def test_an_intent_whose_call_finds_no_place_while_it_is_good_is_taken_bac
     assert plant.kinds(commands[2])[-2:] == [Kind.INTENT, Kind.SETTLED]
 
 
-async def test_an_intent_whose_call_waits_for_a_place_is_taken_back_where_the_partition_goes(plant: Plant) -> None:
+async def test_a_deadline_that_passes_while_a_committed_intent_waits_for_a_place_is_a_rejection(plant: Plant) -> None:
+    _, commands = await ahead(plant, seconds=0.3)
+    event = await plant.final(commands[2])
+    assert (event.type, event.record["code"]) == ("CommandRejected", "expired")
+    assert plant.kinds(commands[2]) == [Kind.INTENT, Kind.CLEARED, Kind.SETTLED]
+    assert plant.desk.of(commands[2]) == []
+
+
+async def test_an_intent_whose_call_waits_for_a_place_is_taken_back_at_once_where_the_partition_goes(
+    plant: Plant,
+) -> None:
     hand, commands = await ahead(plant)
     leaving = asyncio.ensure_future(hand.member.revoke(0))
-    await hand.settle()
+    await plant.until(lambda: plant.kinds(commands[2]) == [Kind.INTENT, Kind.CLEARED])
     for command in commands[:2]:
         answer(await plant.called(command))
     await leaving
-    assert plant.kinds(commands[2]) == [Kind.INTENT, Kind.CLEARED]
     assert plant.desk.of(commands[2]) == []
+
+
+async def test_an_intent_whose_call_waits_for_a_place_is_taken_back_at_once_where_the_breaker_opens(
+    plant: Plant,
+) -> None:
+    hand, (first, second, third) = await ahead(plant, threshold=1)
+    seen: list[list[Kind]] = []
+
+    def look(call: Call) -> Reply:
+        if call in plant.desk.of(third):
+            seen.append(plant.kinds(third))
+        return accepted(call)
+
+    plant.desk.answers = look
+    answer(await plant.called(first), busy)
+    answer(await plant.called(second))
+    await plant.final(first, second, third)
+    assert seen == [[Kind.INTENT, Kind.CLEARED, Kind.INTENT]]
+    assert hand.gate.in_flight == 0
 
 
 @pytest.mark.parametrize("behind", [query("T-1"), resolve("T-1"), add("T-1")], ids=["safe", "keyed", "never"])

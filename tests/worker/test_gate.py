@@ -1,6 +1,9 @@
-"""Permits before the supplier: how many, whose turn, and what the breaker says to it."""
+"""Permits and places before the supplier: how many, whose turn, and what the breaker says to it."""
 
 import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from adapter.core.command import Accepted, By, Misdirected, Rejected, Unavailable, Unclear
 from adapter.core.retry import Backoff, Breaker, BreakerState
@@ -11,10 +14,10 @@ PROBE = 0.03
 YES = Accepted(None)
 
 
-def gate(*, permits: int = 2, threshold: int = 3, told: list[BreakerState] | None = None) -> Gate:
+def gate(*, places: int = 2, threshold: int = 3, told: list[BreakerState] | None = None) -> Gate:
     heard = [] if told is None else told
     return Gate(
-        permits=permits,
+        places=places,
         breaker=Breaker(threshold=threshold, backoff=Backoff(PROBE, PROBE)),
         changed=lambda state, _why: heard.append(state),
     )
@@ -41,17 +44,17 @@ async def test_no_more_calls_than_permits_and_first_come_first_served() -> None:
     tasks = [waiter(at, key, passed) for key in (b"a", b"b", b"c", b"d")]
     await turns()
     assert keys(passed) == [b"a", b"b"]
-    assert (at.in_flight, at.waiting) == (2, 2)
+    assert at.waiting == 2
     at.leave(passed[0], YES)
     await turns()
     assert keys(passed) == [b"a", b"b", b"c"]
     at.leave(passed[1], YES)
     await asyncio.gather(*tasks)
-    assert at.in_flight == 2
+    assert keys(passed) == [b"a", b"b", b"c", b"d"]
 
 
 async def test_who_comes_while_others_wait_queues_behind_them() -> None:
-    at, passed = gate(permits=1), list[Permit]()
+    at, passed = gate(places=1), list[Permit]()
     a = await at.enter(b"a")
     first = waiter(at, b"b", passed)
     await turns()
@@ -64,7 +67,7 @@ async def test_who_comes_while_others_wait_queues_behind_them() -> None:
 
 
 async def test_a_waiter_that_is_cancelled_leaks_no_permit() -> None:
-    at, passed = gate(permits=1), list[Permit]()
+    at, passed = gate(places=1), list[Permit]()
     a = await at.enter(b"a")
     gone, stays = waiter(at, b"b", passed), waiter(at, b"c", passed)
     await turns()
@@ -78,7 +81,7 @@ async def test_a_waiter_that_is_cancelled_leaks_no_permit() -> None:
 
 
 async def test_a_waiter_that_is_cancelled_in_the_moment_its_turn_comes_gives_its_permit_back() -> None:
-    at, passed = gate(permits=1), list[Permit]()
+    at, passed = gate(places=1), list[Permit]()
     a = await at.enter(b"a")
     gone, stays = waiter(at, b"b", passed), waiter(at, b"c", passed)
     await turns()
@@ -86,11 +89,12 @@ async def test_a_waiter_that_is_cancelled_in_the_moment_its_turn_comes_gives_its
     gone.cancel()
     await stays
     assert keys(passed) == [b"c"]
-    assert at.in_flight == 1
+    at.leave(passed[0], YES)
+    assert (await at.enter(b"d")).key == b"d"
 
 
 async def test_a_permit_that_comes_free_just_after_a_waiter_was_cancelled_goes_to_the_next() -> None:
-    at, passed = gate(permits=1), list[Permit]()
+    at, passed = gate(places=1), list[Permit]()
     a = await at.enter(b"a")
     gone, stays = waiter(at, b"b", passed), waiter(at, b"c", passed)
     await turns()
@@ -99,7 +103,7 @@ async def test_a_permit_that_comes_free_just_after_a_waiter_was_cancelled_goes_t
     await stays
     assert keys(passed) == [b"c"]
     assert gone.cancelled()
-    assert (at.in_flight, at.waiting) == (1, 0)
+    assert at.waiting == 0
 
 
 async def test_a_probe_is_not_given_to_a_waiter_that_was_just_cancelled() -> None:
@@ -117,7 +121,7 @@ async def test_a_probe_is_not_given_to_a_waiter_that_was_just_cancelled() -> Non
 
 async def test_the_breaker_opens_after_failures_in_a_row_and_holds_calls() -> None:
     told: list[BreakerState] = []
-    at, passed = gate(permits=9, told=told), list[Permit]()
+    at, passed = gate(places=9, told=told), list[Permit]()
     for verdict in (Unavailable("http-503"), Rejected(By.SUPPLIER, "400"), Unclear("reset"), Unclear("reset")):
         at.leave(await at.enter(b"a"), verdict)
     assert told == []  # a refusal is an answer: the count began anew
@@ -133,7 +137,7 @@ async def test_the_breaker_opens_after_failures_in_a_row_and_holds_calls() -> No
 
 async def test_one_probe_at_a_time_and_a_good_one_lets_everybody_through() -> None:
     told: list[BreakerState] = []
-    at, passed = gate(permits=9, threshold=1, told=told), list[Permit]()
+    at, passed = gate(places=9, threshold=1, told=told), list[Permit]()
     at.leave(await at.enter(b"a"), Unavailable("http-503"))
     tasks = [waiter(at, key, passed) for key in (b"b", b"c", b"d")]
     await eventually(lambda: passed)
@@ -182,7 +186,7 @@ async def test_a_probe_that_is_abandoned_lets_the_next_one_probe_at_once() -> No
 
 
 async def test_a_call_that_was_not_made_is_no_end_of_another_ones_probe() -> None:
-    at, passed = gate(permits=9, threshold=1), list[Permit]()
+    at, passed = gate(places=9, threshold=1), list[Permit]()
     old = await at.enter(b"old")
     at.leave(await at.enter(b"a"), Unavailable("http-503"))
     tasks = [waiter(at, key, passed) for key in (b"b", b"c")]
@@ -194,45 +198,49 @@ async def test_a_call_that_was_not_made_is_no_end_of_another_ones_probe() -> Non
     await asyncio.gather(*tasks)
 
 
-# -- ahead of time -----------------------------------------------------------------------------------------------------
+# -- places ------------------------------------------------------------------------------------------------------------
+
+
+async def call(at: Gate, key: bytes) -> Permit:
+    permit = await at.enter(key)
+    assert at.begin(permit) is None
+    assert permit.calling
+    return permit
 
 
 async def taught(at: Gate, ended: int) -> None:
     """So many calls ended while somebody was committing."""
-    preparing = await at.enter(b"teacher", ahead=True)
-    for permit in [await at.enter(b"pupil") for _ in range(ended)]:
+    calls = [await call(at, b"pupil") for _ in range(ended)]
+    preparing = await at.enter(b"teacher")
+    for permit in calls:
         at.leave(permit, YES)
     assert at.begin(preparing) is None
     at.leave(preparing, YES)
 
 
-async def test_as_many_prepare_beyond_the_permits_as_calls_ended_during_a_commit() -> None:
-    at, passed = gate(permits=3), list[Permit]()
+async def test_as_many_prepare_beyond_the_places_as_calls_ended_during_a_commit() -> None:
+    at, passed = gate(places=3), list[Permit]()
     await taught(at, 2)
-    inside = [await at.enter(b"in", ahead=True) for _ in range(5)]
+    inside = [await at.enter(b"in") for _ in range(5)]
     assert at.in_flight == 0
-    one_more = asyncio.ensure_future(at.enter(b"out", ahead=True))
+    outside = waiter(at, b"out", passed)
     await turns()
-    assert not one_more.done()
-    one_more.cancel()
+    assert passed == []
     waits = [at.begin(permit) for permit in inside]
     assert [turn is None for turn in waits] == [True, True, True, False, False]
     assert at.in_flight == 3
     at.leave(inside[0], YES)
-    await turns()
-    assert [turn is not None and turn.done() for turn in waits[3:]] == [True, False]
+    assert [permit.calling for permit in inside[3:]] == [True, False]
     assert at.in_flight == 3
-    assert passed == []
+    await outside
 
 
-async def test_nobody_prepares_beyond_the_permits_where_no_call_ends_meanwhile() -> None:
-    at, passed = gate(permits=3), list[Permit]()
+async def test_nobody_prepares_beyond_the_places_where_no_call_ends_meanwhile() -> None:
+    at, passed = gate(places=3), list[Permit]()
     await taught(at, 2)
     for _ in range(1000):  # a supplier that takes its time
-        permit = await at.enter(b"alone", ahead=True)
-        assert at.begin(permit) is None
-        at.leave(permit, YES)
-    inside = [await at.enter(b"in", ahead=True) for _ in range(3)]
+        at.leave(await call(at, b"alone"), YES)
+    inside = [await at.enter(b"in") for _ in range(3)]
     outside = waiter(at, b"out", passed)
     await turns()
     assert len(inside) == 3
@@ -240,24 +248,24 @@ async def test_nobody_prepares_beyond_the_permits_where_no_call_ends_meanwhile()
     outside.cancel()
 
 
-async def test_who_calls_at_once_is_not_let_in_ahead() -> None:
-    at, passed = gate(permits=2), list[Permit]()
-    await taught(at, 1)
-    first = await at.enter(b"a", ahead=True)
-    second = await at.enter(b"b", ahead=True)
-    direct = waiter(at, b"c", passed)
+async def test_each_that_finds_no_place_makes_one_less_be_let_in_ahead() -> None:
+    at, passed = gate(places=3), list[Permit]()
+    await taught(at, 2)
+    inside = [await at.enter(b"in") for _ in range(5)]
+    turn = [at.begin(permit) for permit in inside][-1]
+    assert turn is not None
+    turn.cancel()
+    at.leave(inside[-1], None)
+    outside = waiter(at, b"out", passed)
     await turns()
     assert passed == []
-    at.leave(first, None)
-    await direct
-    assert at.begin(second) is None
-    assert at.in_flight == 2
+    outside.cancel()
 
 
-async def test_one_that_is_ready_and_gives_up_leaks_no_permit() -> None:
-    at = gate(permits=2)
+async def test_one_that_is_ready_and_gives_up_leaks_no_place() -> None:
+    at = gate(places=2)
     await taught(at, 1)
-    first, second, third = [await at.enter(key, ahead=True) for key in (b"a", b"b", b"c")]
+    first, second, third = [await at.enter(key) for key in (b"a", b"b", b"c")]
     assert at.begin(first) is at.begin(second) is None
     turn = at.begin(third)
     assert turn is not None
@@ -267,4 +275,77 @@ async def test_one_that_is_ready_and_gives_up_leaks_no_permit() -> None:
     assert at.in_flight == 1
     at.leave(second, YES)
     assert at.in_flight == 0
-    assert [(await at.enter(b"d")).calling, (await at.enter(b"e")).calling] == [True, True]
+    assert [(await call(at, key)).key for key in (b"d", b"e")] == [b"d", b"e"]
+
+
+async def test_who_is_ready_hears_at_once_that_the_breaker_stops_calls() -> None:
+    at, passed = gate(places=2, threshold=1), list[Permit]()
+    await taught(at, 1)
+    first, second, third = [await at.enter(key) for key in (b"a", b"b", b"c")]
+    assert at.begin(first) is at.begin(second) is None
+    turn = at.begin(third)
+    assert turn is not None
+    probe = waiter(at, b"d", passed)
+    at.leave(first, Misdirected("http-404"))
+    assert turn.done()
+    assert not third.calling
+    at.leave(third, None)
+    await probe
+    assert passed[0].probe
+    assert at.begin(passed[0]) is None
+    assert passed[0].calling
+
+
+async def test_who_has_prepared_while_the_breaker_opened_does_not_call() -> None:
+    at = gate(places=2, threshold=1)
+    first, second = await call(at, b"a"), await at.enter(b"b")
+    at.leave(first, Misdirected("http-404"))
+    assert at.begin(second) is None
+    assert not second.calling
+
+
+async def test_nobody_is_let_in_ahead_to_probe() -> None:
+    at, passed = gate(places=2, threshold=1), list[Permit]()
+    await taught(at, 1)
+    stalled, failing, last = [await at.enter(key) for key in (b"a", b"b", b"c")]
+    assert at.begin(stalled) is at.begin(failing) is None
+    at.leave(failing, Unclear("reset"))
+    at.breaker.retry_at = 0.0
+    probe = waiter(at, b"d", passed)
+    await turns()
+    assert passed == []
+    at.leave(last, None)
+    await probe
+    assert passed[0].probe
+
+
+@given(
+    st.integers(1, 4), st.lists(st.tuples(st.sampled_from(["enter", "begin", "leave", "give up"]), st.integers(0, 9)))
+)
+def test_there_are_never_more_calls_than_places_and_all_come_free(places: int, steps: list[tuple[str, int]]) -> None:
+    async def walk() -> None:
+        at, inside = gate(places=places, threshold=3), list[Permit]()
+        tasks = [waiter(at, b"%d" % number, inside) for number in range(0)]
+        for step, number in steps:
+            idle = [permit for permit in inside if not permit.tried]
+            match step:
+                case "enter":
+                    tasks.append(waiter(at, b"%d" % number, inside))
+                case "begin" if idle:
+                    at.begin(idle[number % len(idle)])
+                case "leave" if inside:
+                    permit = inside.pop(number % len(inside))
+                    at.leave(permit, (YES, Unclear("reset"), None)[number % 3] if permit.calling else None)
+                case "give up" if tasks:
+                    tasks[number % len(tasks)].cancel()
+            await asyncio.sleep(0)
+            assert at.in_flight == sum(permit.calling for permit in inside) <= places
+        at.breaker.succeeded()
+        while at.waiting or inside:
+            at._pump()
+            await asyncio.sleep(0)
+            while inside:
+                at.leave(inside.pop(), YES)
+        assert at.in_flight == 0
+
+    asyncio.run(walk())

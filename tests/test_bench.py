@@ -45,7 +45,8 @@ def test_a_skewed_load_gives_every_fifth_command_to_one_key_and_numbers_each_key
     ("plan", "expected"),
     [
         pytest.param(model.Plan(keys=100, in_flight=512, latency_ms=75), 1000, id="keys"),
-        pytest.param(model.Plan(keys=1000, in_flight=50, latency_ms=75), 500, id="calls in flight"),
+        pytest.param(model.Plan(keys=1000, in_flight=30, latency_ms=75), 400, id="calls in flight"),
+        pytest.param(model.Plan(keys=1000, in_flight=15, latency_ms=5), 1000, id="commits, with a quick supplier"),
         pytest.param(model.Plan(keys=10_000, in_flight=5000, latency_ms=75), 2500, id="the worker's loop"),
         pytest.param(model.Plan(keys=10_000, in_flight=5000, latency_ms=75, workers=2), 5000, id="two loops"),
         pytest.param(

@@ -33,8 +33,8 @@ _PREFETCHED: Final = 8192
 """KiB fetched ahead, over all partitions: seconds of work for us, where librdkafka's own 64 MiB would be minutes."""
 _BUSY: Final = 0.002
 """Seconds between two looks for records while work is under way."""
-_IDLE: Final = 0.01
-"""The same while there is none, and while there is plenty: the first record after a rest waits that long."""
+_IDLE: Final = 0.02
+"""The same while there is none, and while there is plenty: the first record after a rest waits so long at the most."""
 _PLENTY: Final = 1000
 """Records under way that have work for a second or so: each look makes the loop wait for the interpreter."""
 _WARM: Final = 25

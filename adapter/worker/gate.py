@@ -164,7 +164,8 @@ class Gate:
                 waiter.turn.set_result(self._given(waiter.key))
             else:
                 break
-        if self._waiters and self.breaker.state is BreakerState.OPEN and self._alarm is None:
+        # Without room the next to leave lets the probe in, whatever the time.
+        if self._waiters and self._room and self.breaker.state is BreakerState.OPEN and self._alarm is None:
             self._alarm = self._loop.call_at(self.breaker.retry_at, self._ring)
         self.eased()
 

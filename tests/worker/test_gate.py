@@ -319,6 +319,20 @@ async def test_nobody_is_let_in_ahead_to_probe() -> None:
     assert passed[0].probe
 
 
+async def test_a_probe_that_is_due_and_finds_no_room_does_not_keep_the_loop_busy() -> None:
+    at, passed, pumped = gate(places=2, threshold=1), list[Permit](), list[None]()
+    await taught(at, 1)
+    failing, *committing = [await at.enter(key) for key in (b"a", b"b", b"c")]
+    at.leave(failing, Unclear("reset"))
+    at.breaker.retry_at = 0.0
+    at.eased = lambda: pumped.append(None)
+    probe = waiter(at, b"d", passed)
+    await turns()
+    assert len(pumped) == 1
+    at.leave(committing[0], None)
+    await probe
+
+
 @given(
     st.integers(1, 4), st.lists(st.tuples(st.sampled_from(["enter", "begin", "leave", "give up"]), st.integers(0, 9)))
 )

@@ -95,7 +95,7 @@ class Gate:
         permit.tried = True
         ended = min(self._ended - permit.ended, self._places)
         self._ahead = max(ended, self._ahead + (ended - self._ahead) * _FORGOTTEN)
-        if self.breaker.state is not BreakerState.CLOSED and not permit.probe:
+        if self._stops(permit):
             return None
         if self.in_flight < self._places and not self._ready:
             self._place(permit)
@@ -136,14 +136,17 @@ class Gate:
         """To those who are ready. Where the breaker stops calls they hear that they get none."""
         while self._ready:
             permit, turn = self._ready[0]
-            stopped = self.breaker.state is not BreakerState.CLOSED and not permit.probe
             if not turn.done():  # else nobody waits for it any more
-                if not stopped:
+                if not self._stops(permit):
                     if self.in_flight >= self._places:
                         return
                     self._place(permit)
                 turn.set_result(None)
             self._ready.popleft()
+
+    def _stops(self, permit: Permit) -> bool:
+        """Whether the breaker stops this call."""
+        return self.breaker.state is not BreakerState.CLOSED and not permit.probe
 
     def _place(self, permit: Permit) -> None:
         permit.calling = True

@@ -44,13 +44,15 @@ async def test_no_more_calls_than_permits_and_first_come_first_served() -> None:
     tasks = [waiter(at, key, passed) for key in (b"a", b"b", b"c", b"d")]
     await turns()
     assert keys(passed) == [b"a", b"b"]
-    assert at.waiting == 2
+    assert [at.begin(permit) for permit in passed] == [None, None]
+    assert (at.in_flight, at.waiting) == (2, 2)
     at.leave(passed[0], YES)
     await turns()
     assert keys(passed) == [b"a", b"b", b"c"]
     at.leave(passed[1], YES)
     await asyncio.gather(*tasks)
-    assert keys(passed) == [b"a", b"b", b"c", b"d"]
+    assert [at.begin(permit) for permit in passed[2:]] == [None, None]
+    assert at.in_flight == 2
 
 
 async def test_who_comes_while_others_wait_queues_behind_them() -> None:
@@ -89,6 +91,8 @@ async def test_a_waiter_that_is_cancelled_in_the_moment_its_turn_comes_gives_its
     gone.cancel()
     await stays
     assert keys(passed) == [b"c"]
+    assert at.begin(passed[0]) is None
+    assert at.in_flight == 1
     at.leave(passed[0], YES)
     assert (await at.enter(b"d")).key == b"d"
 
@@ -103,7 +107,8 @@ async def test_a_permit_that_comes_free_just_after_a_waiter_was_cancelled_goes_t
     await stays
     assert keys(passed) == [b"c"]
     assert gone.cancelled()
-    assert at.waiting == 0
+    assert at.begin(passed[0]) is None
+    assert (at.in_flight, at.waiting) == (1, 0)
 
 
 async def test_a_probe_is_not_given_to_a_waiter_that_was_just_cancelled() -> None:
@@ -338,8 +343,7 @@ async def test_a_probe_that_is_due_and_finds_no_room_does_not_keep_the_loop_busy
 )
 def test_there_are_never_more_calls_than_places_and_all_come_free(places: int, steps: list[tuple[str, int]]) -> None:
     async def walk() -> None:
-        at, inside = gate(places=places, threshold=3), list[Permit]()
-        tasks = [waiter(at, b"%d" % number, inside) for number in range(0)]
+        at, inside, tasks = gate(places=places, threshold=3), list[Permit](), list[asyncio.Task[None]]()
         for step, number in steps:
             idle = [permit for permit in inside if not permit.tried]
             match step:

@@ -8,32 +8,14 @@ from datetime import datetime
 from pathlib import Path
 
 from adapter.core.errors import Stop
-from adapter.transport.tls import Reload, TlsFiles, check, load_pair, readable, reason, stamp
+from adapter.transport.tls import LiveTls, TlsFiles, check, load_pair, readable, reason
 
 
-class ServerTls:
-    """The context for new connections, always from the newest set of files that was good.
-
-    Raises Stop when the first set is not good, with every problem.
-    """
+class ServerTls(LiveTls):
+    """The server's side. Raises Stop when the first set of files is not good, with every problem."""
 
     def __init__(self, files: TlsFiles) -> None:
-        self._files = files
-        self._seen = stamp(files)
-        self.context, self.not_after = server_context(files)
-
-    def refresh(self) -> Reload | None:
-        """Take changed files into use if they are good. None if nothing has changed since the last look."""
-        # Before reading: files that change meanwhile then differ from the stamp, and are read again.
-        found = stamp(self._files)
-        if found == self._seen:
-            return None
-        self._seen = found
-        try:
-            self.context, self.not_after = server_context(self._files)
-        except Stop as stop:
-            return Reload(stop.problems, self.not_after)
-        return Reload((), self.not_after)
+        super().__init__(files, server_context)
 
 
 def server_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, datetime]]:

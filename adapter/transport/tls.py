@@ -38,34 +38,51 @@ class Reload:
     """End of validity of what is in use now, by "certificate" and "ca"; the earliest of each file."""
 
 
-class ClientTls:
+class LiveTls:
     """The context for new connections, always from the newest set of files that was good.
 
     `epoch` counts the sets taken into use. Raises Stop when the first set is not good, with every problem.
     """
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(
+        self, files: TlsFiles, make: Callable[[TlsFiles], tuple[ssl.SSLContext, Mapping[str, datetime]]]
+    ) -> None:
         self._files = files
+        self._make = make
         self._seen = stamp(files)
-        self.context, self.not_after = client_context(files)
+        self._problems: tuple[str, ...] = ()
+        self.context, self.not_after = make(files)
         self.epoch = 1
 
     def refresh(self) -> Reload | None:
-        """Take changed files into use if they are good. None if nothing has changed since the last look."""
+        """Take changed files into use if they are good. None if there is nothing new since the last look.
+
+        Files that were not good are tried at every look: a certificate becomes valid, or readable, without a change.
+        """
         # Before reading: files that change meanwhile then differ from the stamp, and are read again.
         found = stamp(self._files)
-        if found == self._seen:
+        changed, before = found != self._seen, self._problems
+        if not changed and not before:
             return None
         self._seen = found
         try:
-            self.context, self.not_after = client_context(self._files)
+            self.context, self.not_after = self._make(self._files)
         except Stop as stop:
-            return Reload(stop.problems, self.not_after)
+            self._problems = stop.problems
+            return Reload(stop.problems, self.not_after) if changed or stop.problems != before else None
+        self._problems = ()
         self.epoch += 1
         return Reload((), self.not_after)
 
+
+class ClientTls(LiveTls):
+    """The client's side, which looks by itself."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        super().__init__(files, client_context)
+
     async def watch(self, interval: float, report: Callable[[Reload], None]) -> None:
-        """Look every `interval` seconds until cancelled; `report` is told of every change of the files."""
+        """Look every `interval` seconds until cancelled; `report` is told what came of every change of the files."""
         while True:
             await asyncio.sleep(interval)
             if (reload := self.refresh()) is not None:
@@ -96,9 +113,7 @@ def client_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, dateti
             pass
         case _:
             problems.append("TLS: a client certificate and its key go together; give both files or neither")
-    if files.ca is None:
-        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    elif (ends := check(files.ca, problems, own=False)) is not None:
+    if files.ca is not None and (ends := check(files.ca, problems, own=False)) is not None:
         not_after["ca"] = ends
         try:
             context.load_verify_locations(cafile=files.ca)
@@ -106,6 +121,9 @@ def client_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, dateti
             problems.append(f"{files.ca}: cannot be used as authorities ({reason(error)}); give CA certificates")
     if problems:
         raise Stop(*problems)
+    if files.ca is None:
+        # Last: they are many, and files that are no good are tried again and again.
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context, not_after
 
 

@@ -1,6 +1,7 @@
 """Certificate files of a client: what is wrong with them is said at the start, and changes count only if good."""
 
 import asyncio
+import os
 import shutil
 import ssl
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from adapter.core.errors import Stop
+from adapter.transport.server_tls import ServerTls
 from adapter.transport.tls import ClientTls, Reload, TlsFiles, client_context
 from adapter.twin.certificates import Authority, Pair
 from tests.support.certificates import Trials
@@ -211,6 +213,52 @@ def test_a_file_that_vanishes_for_a_moment_is_a_problem_and_then_none(files: Tls
     reload = tls.refresh()
     assert reload is not None
     assert reload.problems == ()
+
+
+Side = type[ClientTls | ServerTls]
+
+
+@pytest.mark.parametrize("side", [ClientTls, ServerTls])
+async def test_a_pair_of_the_future_is_taken_into_use_once_it_is_valid(authority: Authority, side: Side) -> None:
+    pair = authority.client("client")
+    tls = side(TlsFiles(pair.certificate, pair.key, authority.certificate))
+    authority.client("client", valid_for=2 * DAY, age=timedelta(seconds=-3))
+    reload = tls.refresh()
+    assert reload is not None
+    assert "not valid before" in reload.problems[0]
+    reload = await eventually(tls.refresh)
+    assert reload == Reload((), tls.not_after)
+    assert tls.not_after["certificate"] < datetime.now(UTC) + 2 * DAY
+    assert tls.refresh() is None
+
+
+@pytest.mark.parametrize("side", [ClientTls, ServerTls])
+def test_files_that_can_be_used_later_without_another_change_are_taken_into_use(
+    files: TlsFiles, trials: Trials, side: Side
+) -> None:
+    # As after chmod, which would tell nothing here: root may read everything.
+    key = files.key
+    assert key is not None
+    good = key.read_bytes()
+    changed = key.stat().st_mtime_ns + 1
+    tls = side(files)
+
+    def problems(content: bytes) -> tuple[str, ...] | None:
+        assert len(content) == len(good)
+        key.write_bytes(content)
+        os.utime(key, ns=(changed, changed))
+        reload = tls.refresh()
+        return None if reload is None else reload.problems
+
+    no_key = problems(good[::-1])
+    assert no_key is not None
+    assert "give a PEM private key" in no_key[0]
+    assert problems(good[::-1]) is None
+    no_pair = problems(trials.good.client_key.read_bytes())
+    assert no_pair is not None
+    assert "is not the key of" in no_pair[0]
+    assert problems(good) == ()
+    assert problems(good) is None
 
 
 def test_a_removed_authority_is_trusted_no_more(files: TlsFiles, trials: Trials) -> None:

@@ -128,7 +128,7 @@ _REFERENCE_TAKEN = (
     r"|\b(?:already|duplicate[sd]?)\b.{0,60}\b(?:buyer\s?fault\s?reference|message\s?id)\b"
 )
 _RESOLUTION_ANSWERED = (
-    r"\balready\b(?! (?:been )?(?:automatically )?closed)"
+    r"(?<!\bclosed )\balready\b(?![^.;,]{0,40}\bclosed\b)"
     r"|\bduplicate[sd]?\b"
     r"|\bnot\b[^.;]{0,30}\bresolved\b[^.;]{0,20}\bany ?more\b"
     r"|\bno longer\b[^.;]{0,30}\bresolved\b"

@@ -168,9 +168,17 @@ class Gate:
             else:
                 break
         # Without room the next to leave lets the probe in, whatever the time.
-        if self._waiters and self._room and self.breaker.state is BreakerState.OPEN and self._alarm is None:
-            self._alarm = self._loop.call_at(self.breaker.retry_at, self._ring)
+        due = self._waiters and self._room and self.breaker.state is BreakerState.OPEN
+        self._set_alarm(self.breaker.retry_at if due else None)
         self.eased()
+
+    def _set_alarm(self, at: float | None) -> None:
+        """For the next probe, and no other: a breaker that closes meanwhile may open again for another time."""
+        if self._alarm is not None and self._alarm.when() != at:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None and at is not None:
+            self._alarm = self._loop.call_at(at, self._ring)
 
     def _ring(self) -> None:
         self._alarm = None

@@ -180,6 +180,25 @@ async def test_retry_after_moves_the_probe() -> None:
     assert asyncio.get_running_loop().time() - began >= 3 * PROBE
 
 
+async def test_a_breaker_that_opens_again_is_probed_when_it_says_and_not_when_it_said_before() -> None:
+    at, passed = gate(places=9, threshold=1), list[Permit]()
+    old, unlucky = [await at.enter(key) for key in (b"old", b"unlucky")]
+    at.leave(await at.enter(b"a"), Unavailable("http-503", retry_after=3600.0))
+    tasks = [waiter(at, b"%d" % number, passed) for number in range(10)]
+    await turns()
+    assert passed == []
+    at.leave(old, YES)
+    await turns()
+    assert len(passed) == 8
+    at.leave(unlucky, Unclear("read-timeout"))
+    for permit in passed:
+        at.leave(permit, None)
+    assert at.breaker.state is BreakerState.OPEN
+    await eventually(lambda: len(passed) == 9)
+    at.leave(passed[8], YES)
+    await asyncio.gather(*tasks)
+
+
 async def test_a_probe_that_is_abandoned_lets_the_next_one_probe_at_once() -> None:
     at, passed = gate(threshold=1), list[Permit]()
     at.leave(await at.enter(b"a"), Unavailable("http-503"))

@@ -232,9 +232,13 @@ def stop_on_signals(log: Log, limit: timedelta) -> asyncio.Event:
     return stop
 
 
+COMMITTED: Final = "committed"
+ABORTED: Final = "aborted"
+
+
 def transactions_observer(metrics: Metrics) -> Callable[[float, int], None]:
     """Counts transactions; hears (seconds, records) of each."""
-    committed = metrics.counter(m.TRANSACTIONS, "committed")
+    committed = metrics.counter(m.TRANSACTIONS, COMMITTED)
     seconds, records = metrics.histogram(m.TRANSACTION_SECONDS), metrics.histogram(m.TRANSACTION_RECORDS)
 
     def observe(took: float, count: int) -> None:
@@ -247,7 +251,7 @@ def transactions_observer(metrics: Metrics) -> Callable[[float, int], None]:
 
 def not_committed(why: str, log: Log, metrics: Metrics) -> None:
     """A transaction came to nothing: it is counted, and what was in it is sent again."""
-    metrics.count(m.TRANSACTIONS, "aborted")
+    metrics.count(m.TRANSACTIONS, ABORTED)
     log.warning("transaction not committed", reason=why)
 
 

@@ -1,12 +1,17 @@
 """What the projector tells of itself while it runs."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
+from adapter.core.ticket import Verdict
 from adapter.projector.flow import Projector
 from adapter.projector.partition import Partition
+from adapter.projector.reader import MISPLACED, UNREADABLE, UNRELATED
 from adapter.telemetry import Metrics
 from adapter.telemetry import metrics as m
+
+RESULTS: Final = (*Verdict, UNRELATED, MISPLACED, UNREADABLE)
+"""What may become of an event: a label of metrics."""
 
 
 def watch(projector: Projector, metrics: Metrics) -> None:

@@ -33,6 +33,8 @@ _PATH_LIMIT: Final = 200
 """Characters of a path that a span carries."""
 _NO_WORD: Final = re.compile(r"[^/]*[^/A-Za-z][^/]*")
 _RETRY_AFTER: Final = {"Retry-After": "5"}
+RESULTS: Final = (*Kept, "repeated", "quarantined", "unavailable")
+"""What may become of a notification that was read to its end: a label of metrics."""
 
 
 @dataclass(frozen=True, slots=True)

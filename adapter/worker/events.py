@@ -8,7 +8,7 @@ from uuid import UUID
 from adapter.catalogue import Catalogue
 from adapter.core import cloudevents
 from adapter.core.avro import Encoder, Schema
-from adapter.core.command import Accepted, Event, InDoubt, Rejected, Settled
+from adapter.core.command import Accepted, By, Event, InDoubt, Rejected, Settled, Settlement
 from adapter.core.derived import namespace
 from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable
@@ -153,14 +153,19 @@ def _particulars(operation: Operation, event: Event) -> tuple[str, dict[str, Any
             }
 
 
+_REJECTED: Final = {by: f"rejected-by-{by.value.lower()}" for by in By}
+_SETTLED: Final = {outcome: f"settled-{outcome.value.lower()}" for outcome in Settlement}
+KINDS: Final = ("accepted", *_REJECTED.values(), "in-doubt", *_SETTLED.values())
+
+
 def kind(event: Event) -> str:
-    """Label of metrics and log lines: a closed set."""
+    """Label of metrics and log lines: one of KINDS."""
     match event:
         case Accepted():
             return "accepted"
         case Rejected(by):
-            return f"rejected_by_{by.value.lower()}"
+            return _REJECTED[by]
         case Settled(outcome):
-            return f"settled_{outcome.value.lower()}"
+            return _SETTLED[outcome]
         case InDoubt():
-            return "in_doubt"
+            return "in-doubt"

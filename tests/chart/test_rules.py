@@ -6,12 +6,18 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 import pytest
 import yaml
 
+from adapter.app.check import Role
+from adapter.app.start import ABORTED, COMMITTED
+from adapter.core.command import Verdict
+from adapter.projector import report as projecting
+from adapter.server import flow as receiving
 from adapter.telemetry.metrics import METRICS, Kind
+from adapter.worker import events as working
 from tests.support.helm import CHART, find, needs_helm, render
 
 RULES: Final = tuple(sorted((CHART / "rules").glob("*.yaml")))
@@ -340,6 +346,33 @@ def test_rules_name_metrics_that_exist() -> None:
     }
     text = "".join(file.read_text(encoding="utf-8") for file in RULES)
     assert set(re.findall(r"fault_adapter_\w+", text)) <= known
+
+
+CLOSED: Final = {
+    ("outcomes_total", "outcome"): working.KINDS,
+    ("supplier_calls_total", "result"): tuple(kind.__name__.lower() for kind in get_args(Verdict)),
+    ("notifications_total", "result"): receiving.RESULTS,
+    ("ticket_events_total", "result"): projecting.RESULTS,
+    ("transactions_total", "result"): (ABORTED, COMMITTED),
+    ("partitions", "flow"): tuple(Role),
+} | {(f"{metric.name}_bucket", "le"): tuple(map(str, metric.buckets)) for metric in METRICS if metric.buckets}
+"""Every value that a label may have, as the code has them."""
+
+
+def test_every_value_of_a_label_that_is_selected_is_one_that_the_code_counts() -> None:
+    """A selector with another never finds anything, and its alert never fires."""
+    dashboard = (CHART / "dashboards" / "fault-adapter.json").read_text(encoding="utf-8")
+    shown = [target["expr"] for panel in json.loads(dashboard)["panels"] for target in panel.get("targets", [])]
+    text = "".join(file.read_text(encoding="utf-8") for file in RULES)
+    chosen = {
+        (metric, label, value.replace("(\\\\.0)?", ".0"))
+        for metric, selector in re.findall(r"\bfault_adapter_(\w+)\{([^}]*)\}", "\n".join([text, *shown]))
+        for label, values in re.findall(r'(\w+)=~?"([^"]*)"', selector)
+        for value in values.split("|")
+        if label != "namespace"
+    }
+    assert {(metric, label) for metric, label, _ in chosen} >= {("outcomes_total", "outcome"), ("partitions", "flow")}
+    assert [(metric, label, value) for metric, label, value in chosen if value not in CLOSED[metric, label]] == []
 
 
 def test_every_alert_has_severity_words_and_a_section_of_the_runbook() -> None:

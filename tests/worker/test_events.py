@@ -15,7 +15,7 @@ from adapter.core.errors import Undecodable
 from adapter.core.journal import Entry, Kind, Source
 from adapter.core.operation import Problem
 from adapter.ports import Outgoing
-from adapter.worker.events import TEXT_LIMIT, Events, Subject, kind, message_id
+from adapter.worker.events import KINDS, TEXT_LIMIT, Events, Subject, kind, message_id
 from tests.support.known import known
 
 NOW = datetime(2026, 3, 2, 9, 30, 0, 412_000, tzinfo=UTC)
@@ -52,10 +52,10 @@ def read(record: Outgoing, name: str) -> dict[str, object]:
 OUTCOMES: list[tuple[Event, str, str]] = [
     (Accepted({}), "FaultReportAdded", "accepted"),
     (Accepted(None, already_done=True), "FaultReportAdded", "accepted"),
-    (Rejected(By.SUPPLIER, "400"), "CommandRejected", "rejected_by_supplier"),
-    (Rejected(By.ADAPTER, "invalid"), "CommandRejected", "rejected_by_adapter"),
-    (Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT), "CommandSettled", "settled_undetermined"),
-    (InDoubt("reset", 1.0, 2.0), "CommandOutcomeUnknown", "in_doubt"),
+    (Rejected(By.SUPPLIER, "400"), "CommandRejected", "rejected-by-supplier"),
+    (Rejected(By.ADAPTER, "invalid"), "CommandRejected", "rejected-by-adapter"),
+    (Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT), "CommandSettled", "settled-undetermined"),
+    (InDoubt("reset", 1.0, 2.0), "CommandOutcomeUnknown", "in-doubt"),
 ]
 
 
@@ -71,6 +71,7 @@ def test_every_outcome_is_a_cloud_event_of_its_type(events: Events, event: Event
     assert (content["commandId"], content["correlationId"], content["attempts"]) == ("c-1", "corr", 2)
     assert content["messageId"] == message_id("c-1")
     assert kind(event) == label
+    assert label in KINDS
 
 
 def test_ids_are_derived_so_that_another_process_gives_the_same(events: Events) -> None:

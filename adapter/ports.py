@@ -35,12 +35,14 @@ class Unclear(Exception):  # noqa: N818 -- named for what it says
     """Bytes may have left and no whole answer came: nobody knows whether the supplier has taken it.
 
     `reason` is a slug (a metric label): write-timeout, read-timeout, total-timeout, reset, too-large, protocol.
+    `head` is the reply's that broke off, without any of its body: some statuses need none.
     """
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, *, head: Reply | None = None) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+        self.head = head
 
 
 class Calls(Protocol):

@@ -2,7 +2,8 @@
 
 The body is read before the status, since SOAP 1.1 sends every fault with HTTP 500 (section 6.2) and this supplier
 documents refusals with 400. Only where a status speaks of the way and not of the request (401, 403, 429, 503,
-redirects, 404 without the operation's own answer) does it decide whatever the body says.
+redirects, 404 without the operation's own answer) does it decide whatever the body says: all of these but the last
+also where the body broke off.
 
 A yes and a no have to be said: what may be either (a code that is no number, both at once, a word nobody has
 documented, another ticket's answer) is unclear. A wrong no makes somebody send it again, a wrong yes nobody.
@@ -39,13 +40,18 @@ def judge(
     now: datetime,
     reference: str | None = None,
     silent: bool = False,
+    broken: str | None = None,
 ) -> Verdict:
-    """The verdict on a whole reply. Header names are lower case; `reference` is the buyer's, of the ticket that the
-    request was about; to a `silent` operation nothing under a good status is a yes.
+    """The verdict on a reply. Header names are lower case; `reference` is the buyer's, of the ticket that the
+    request was about; to a `silent` operation nothing under a good status is a yes. `broken` says why the body did not
+    come whole, where it did not: then none of it counts.
     """
     by_way = _way(status, headers, now)
-    if by_way is not None and status not in _NOT_THERE and not isinstance(by_way, Forbidden):
-        return by_way
+    alone = None if status in _NOT_THERE else by_way
+    if broken is not None:
+        return alone or Unclear(broken)
+    if alone is not None and not isinstance(alone, Forbidden):
+        return alone
     content_type = headers.get("content-type")
     record = None if by_way is not None else reader.forms.read(body, content_type, limits)
     if record is not None:

@@ -49,12 +49,12 @@ class _Reading:
     __slots__ = (
         "_body",
         "_fault",
-        "_headers",
         "_length",
         "_limit",
         "_parser",
         "_size",
         "framed",
+        "headers",
         "spoiled",
         "status",
         "whole",
@@ -63,6 +63,7 @@ class _Reading:
     def __init__(self, limit: int) -> None:
         self.status = 0
         """Of the final reply, once its head is whole."""
+        self.headers: dict[str, str] = {}
         self.framed = False
         """Whether it says itself where it ends."""
         self.whole = False
@@ -70,7 +71,6 @@ class _Reading:
         """Whether nothing can follow it on its connection."""
         self._limit = limit
         self._size = self._length = 0
-        self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._fault: Unclear | None = None
         self._parser = HttpResponseParser(self)
@@ -99,7 +99,7 @@ class _Reading:
             raise Unclear("too-large", f"the reply is longer than {self._limit} bytes")
 
     def reply(self) -> Reply:
-        return Reply(self.status, self._headers, self._body[0] if len(self._body) == 1 else b"".join(self._body))
+        return Reply(self.status, self.headers, self._body[0] if len(self._body) == 1 else b"".join(self._body))
 
     def forget(self) -> None:
         """It and its parser know each other: without this every call would leave a cycle to the collector."""
@@ -117,15 +117,15 @@ class _Reading:
         if self.status:  # a trailer, or of what was not asked for
             return
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        known = self._headers.get(key)
-        self._headers[key] = text if known is None else f"{known}, {text}"
+        known = self.headers.get(key)
+        self.headers[key] = text if known is None else f"{known}, {text}"
 
     def on_headers_complete(self) -> None:
-        status, headers = self._parser.get_status_code(), self._headers
+        status, headers = self._parser.get_status_code(), self.headers
         if self.whole:
             return
         if status < 200 and status != 101:  # the final one is still to come
-            self._headers = {}
+            self.headers = {}
             return
         self.status = status
         coding = headers.get("transfer-encoding")
@@ -310,6 +310,8 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, failure: NotSent | Unclear) -> None:
         assert self._reply is not None, "within an exchange"
+        if isinstance(failure, Unclear) and self._reading is not None and self._reading.status:
+            failure.head = Reply(self._reading.status, self._reading.headers, b"")
         self._reply.set_exception(failure)
         self.abort()
         self._let_go()

@@ -91,15 +91,19 @@ class Requests:
             headers["traceparent"] = str(span.trace)
         elif task.trace is not None:
             headers["traceparent"] = str(continued(task.trace))
+        broken = None
         try:
             reply = await self.calls.post(operation.path, body, headers)
         except (NotSent, UnclearCall) as failure:
             self.metrics.count(m.CALL_FAILURES, failure.reason)
-            if span is not None:
-                span.end(failure.reason)
-            return Unavailable(failure.reason) if isinstance(failure, NotSent) else Unclear(failure.reason)
+            if isinstance(failure, NotSent) or failure.head is None:
+                if span is not None:
+                    span.end(failure.reason)
+                return Unavailable(failure.reason) if isinstance(failure, NotSent) else Unclear(failure.reason)
+            reply, broken = failure.head, failure.reason
         if span is not None:
-            span.end(str(reply.status) if reply.status >= 400 else None, http__response__status_code=reply.status)
+            error = broken or (str(reply.status) if reply.status >= 400 else None)
+            span.end(error, http__response__status_code=reply.status)
         try:
             return judge(
                 status=reply.status,
@@ -111,6 +115,7 @@ class Requests:
                 now=datetime.now(UTC),
                 reference=task.subject.reference,
                 silent=operation.silent,
+                broken=broken,
             )
         except Exception:  # it was sent: whatever we have overlooked, the outcome is unknown
             self.log.exception("reply not readable", status=reply.status, **about())

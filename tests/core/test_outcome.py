@@ -184,6 +184,30 @@ def test_body_and_status_together(status: int, body: str | bytes, expected: Verd
 
 
 @pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (429, Unavailable("http-429", 7.0)),
+        (503, Unavailable("http-503", 7.0)),
+        (401, Forbidden("http-401")),
+        (403, Forbidden("http-403")),
+        (302, Misdirected("http-302")),
+        (408, Unclear("http-408")),
+        (200, Unclear("reset")),
+        (202, Unclear("reset")),
+        (400, Unclear("reset")),
+        (404, Unclear("reset")),  # the operation's own answer may have been on its way
+        (415, Unclear("reset")),
+        (500, Unclear("reset")),
+        (502, Unclear("reset")),
+    ],
+)
+def test_under_a_reply_that_broke_off_only_a_status_that_needs_no_body_decides(status: int, expected: Verdict) -> None:
+    assert verdict(b"", status=status, headers={"retry-after": "7"}, broken="reset") == expected
+    silent = verdict(b"", status=status, headers={"retry-after": "7"}, operation=NEWS, silent=True, broken="reset")
+    assert silent == expected
+
+
+@pytest.mark.parametrize(
     ("status", "encoding", "body", "expected"),
     [
         (200, "gzip", gzip.compress(TAKEN.encode(), mtime=0), Unclear("unreadable-encoding")),

@@ -362,6 +362,76 @@ async def test_a_call_without_a_whole_reply_is_unclear(calls: Make, script: Scri
         assert len(server.requests) == 1
 
 
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\n"
+
+
+def breaking_off(said: bytes, end: Callable[[Exchange], Awaitable[None]]) -> Script:
+    """Reads the request, says this and ends as told; then answers on the next connection."""
+    left = iter([True])
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.request()
+        if not next(left, False):
+            await exchange.reply()
+            return
+        await exchange.send(said)
+        await end(exchange)
+
+    return script
+
+
+async def closing_it(_: Exchange) -> None:
+    pass
+
+
+async def resetting_it(exchange: Exchange) -> None:
+    exchange.reset()
+
+
+@pytest.mark.parametrize(
+    ("said", "end", "reason"),
+    [
+        pytest.param(b"Content-Length: 100\r\n\r\n<html>", closing_it, "reset", id="closed"),
+        pytest.param(b"Content-Length: 100\r\n\r\n", closing_it, "reset", id="closed behind the head"),
+        pytest.param(b"Content-Length: 100\r\n\r\n<html>", resetting_it, "reset", id="reset"),
+        pytest.param(b"Content-Length: 100\r\n\r\n", Exchange.wait_for_client, "read-timeout", id="silence"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n9\r\nab", closing_it, "reset", id="half a chunk"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", closing_it, "protocol", id="no chunk size"),
+        pytest.param(b"Transfer-Encoding: gzip, chunked\r\n\r\n", closing_it, "protocol", id="coding"),
+        pytest.param(b"Content-Length: 9000000\r\n\r\n", closing_it, "too-large", id="too large a length"),
+        pytest.param(b"\r\n" + b"x" * (MIB + 1), closing_it, "too-large", id="too large"),
+    ],
+)
+async def test_of_a_reply_that_breaks_off_behind_its_head_the_failure_has_the_head(
+    calls: Make, said: bytes, end: Callable[[Exchange], Awaitable[None]], reason: str
+) -> None:
+    async with supplier(breaking_off(BUSY + said, end)) as server:
+        made = calls(server.url, read=2 * SECOND if reason != "read-timeout" else 2 * SHORT)
+        with pytest.raises(Unclear) as caught:
+            await post(made)
+        assert caught.value.reason == reason
+        head = caught.value.head
+        assert head is not None
+        assert (head.status, head.headers["retry-after"], head.body) == (503, "7", b"")
+        assert await outcome(post(made)) == (Reply, "200")
+        assert len(server.exchanges) == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(BUSY + b"Content-Le", id="within the head"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n", id="behind an interim one"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + BUSY, id="within the head behind an interim one"),
+    ],
+)
+async def test_a_reply_that_breaks_off_before_its_head_is_whole_says_nothing(calls: Make, said: bytes) -> None:
+    async with supplier(saying(said)) as server:
+        with pytest.raises(Unclear) as caught:
+            await post(calls(server.url))
+    assert caught.value.head is None
+
+
 async def test_a_connection_reset_before_reading_is_never_called_sent_for_sure(calls: Make) -> None:
     async with supplier(reset_before_reading) as server:
         # Whether the reset comes before or after our first byte is a race; both answers are honest, a reply is not.

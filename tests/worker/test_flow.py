@@ -7,6 +7,7 @@ import pytest
 
 from adapter.core.errors import Stop
 from adapter.core.journal import Kind
+from adapter.ports import Reply, Unclear
 from adapter.worker.window import Bounds
 from tests.support.estate import add, query
 from tests.support.plant import Bounded, Plant, accepted, answer, busy, later, silent
@@ -23,6 +24,27 @@ async def test_a_command_ends_in_its_accepted_event_and_its_offset_is_committed(
     assert event.key == b"T-1"
     await plant.caught_up()
     assert plant.kinds(command) == [Kind.INTENT, Kind.SETTLED]
+    assert len(plant.desk.calls) == 1
+
+
+async def test_a_503_whose_page_is_cut_off_is_tried_again_and_leaves_no_doubt(plant: Plant) -> None:
+    cut = Unclear("reset", "closed by the server", head=Reply(503, {"content-length": "100"}, b""))
+    plant.desk.answers = lambda _: cut if len(plant.desk.calls) == 1 else accepted(plant.desk.calls[-1])
+    plant.hire(0)
+    command = add("T-1")
+    plant.send(command)
+    assert (await plant.final(command)).type == "FaultReportAdded"
+    assert plant.types(command) == ["FaultReportAdded"]
+    assert len(plant.desk.calls) == 2
+
+
+async def test_a_200_whose_answer_is_cut_off_is_in_doubt(plant: Plant) -> None:
+    plant.desk.answers = lambda _: Unclear("reset", "closed by the server", head=Reply(200, {}, b""))
+    plant.hire(0)
+    command = add("T-1")
+    plant.send(command)
+    await plant.until(lambda: plant.types(command))
+    assert plant.types(command) == ["CommandOutcomeUnknown"]
     assert len(plant.desk.calls) == 1
 
 

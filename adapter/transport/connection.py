@@ -131,7 +131,7 @@ class _Reading:
         coding = headers.get("transfer-encoding")
         length = headers.get("content-length")
         self.framed = coding is not None or length is not None
-        if coding is not None and coding.lower() != "chunked":
+        if coding is not None and coding.rstrip(" ").lower() != "chunked":  # with a tab it is none to the parser either
             self._fault = Unclear("protocol", "the reply has a transfer encoding other than chunked")
         elif length is not None and int(length) > self._limit:
             self._fault = Unclear("too-large", f"the reply announces more than {self._limit} bytes")

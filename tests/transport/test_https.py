@@ -343,6 +343,11 @@ OK = b"HTTP/1.1 200 OK\r\n"
             id="coding that was not accepted",
         ),
         pytest.param(
+            saying(OK + b"Transfer-Encoding: chunked\t\r\n\r\n1\r\na\r\n0\r\n\r\n"),
+            "protocol",
+            id="chunked with a tab, which the parser takes for another coding",
+        ),
+        pytest.param(
             saying(OK + b"Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n1\r\na\r\n0\r\n\r\n"),
             "protocol",
             id="a length and chunks",
@@ -534,6 +539,12 @@ async def test_a_large_request_arrives_whole(calls: Make, trials: Trials, *, sec
             b"ab",
             id="chunked with a trailer",
         ),
+        pytest.param(
+            [OK + b"Transfer-Encoding:  chunked  \r\n\r\n2\r\nab\r\n0\r\n\r\n"],
+            b"ab",
+            id="chunked with blanks around it",
+        ),
+        pytest.param([OK + b"Content-Length:  2 \t\r\n\r\nab"], b"ab", id="a length with white space around it"),
         pytest.param([OK + b"Content-Encoding: gzip\r\nContent-Length: 1\r\n\r\na"], b"a", id="whatever its encoding"),
         pytest.param([OK + b"X: a\r\n b\r\nContent-Length:\r\n\t1\r\n\r\na"], b"a", id="folded lines"),
     ],

@@ -32,6 +32,7 @@ def lost(error: Exception | None) -> Unclear:
 
 CERTIFICATE_ALERTS = {
     "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+    "TLSV1_ALERT_DECRYPT_ERROR",  # its signature is wrong, as where the authority has a new key under its old name
     "TLSV1_ALERT_UNKNOWN_CA",
     "SSLV3_ALERT_BAD_CERTIFICATE",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED",
@@ -39,6 +40,9 @@ CERTIFICATE_ALERTS = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
 }
+"""Of the handshake by their definition. No handshake_failure: a refused renegotiation also ends in it, with the request
+read. No access_denied: some servers look whom they have before them once the handshake is over.
+"""
 
 
 def refused_certificate(error: Exception | None) -> NotSent | None:

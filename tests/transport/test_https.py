@@ -8,7 +8,7 @@ import ssl
 import threading
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -174,6 +174,44 @@ async def test_a_server_that_refuses_our_certificate_has_taken_nothing(
         proofless = {(Unclear, "reset")} if version is ssl.TLSVersion.TLSv1_3 else {(NotSent, "connect")}
         assert found in {(NotSent, "tls")} | proofless
         assert server.received == 0
+
+
+@pytest.mark.parametrize("certificate", ["none", "of an unknown authority", "with another's signature"])
+async def test_a_refusal_of_our_certificate_that_comes_after_the_request_is_proof(
+    calls: Make, trials: Trials, tmp_path: Path, certificate: str
+) -> None:
+    files = TlsFiles(trials.unknown_client.certificate, trials.unknown_client.key, trials.good.ca)
+    if certificate == "none":
+        files = TlsFiles(ca=trials.good.ca)
+    elif certificate == "with another's signature":
+        whole = ssl.PEM_cert_to_DER_cert(trials.good.client_certificate.read_text())
+        forged = tmp_path / "forged.pem"
+        forged.write_text(ssl.DER_cert_to_PEM_cert(whole[:-1] + bytes([whole[-1] ^ 1])))
+        files = TlsFiles(forged, trials.good.client_key, trials.good.ca)
+    context = server_context(trials.good, only=ssl.TLSVersion.TLSv1_3)
+    refusals: list[str] = []
+
+    def serve() -> None:
+        accepted, _ = server.accept()
+        accepted.settimeout(10)
+        connection = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
+        try:
+            connection.do_handshake()
+        except ssl.SSLError as error:
+            refusals.append(error.reason)
+        # Left open until the client has gone, so that no reset overtakes the alert.
+        with socket.socket(fileno=connection.detach()) as left, suppress(OSError):
+            while left.recv(65536):
+                pass
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        server.settimeout(10)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        found = await outcome(post(calls(f"https://localhost:{server.getsockname()[1]}", tls=files)))
+        await asyncio.to_thread(thread.join)
+    assert refusals
+    assert found == (NotSent, "tls")
 
 
 @pytest.mark.parametrize("state", ["new", "reused", "answered", "context"])

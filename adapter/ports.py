@@ -176,9 +176,8 @@ class JournalTail:
     """(journal offset, value) of the committed records from the mark on."""
     end: int
     """The journal's end: the next record will lie here or later."""
-    whole: bool
-    """Whether these are all records there ever were: it was read from its beginning on, and is the journal that the
-    committed offset speaks of, if it speaks of one."""
+    new: bool
+    """Whether there has never been anything in the partition or in its journal: nothing that could be forgotten."""
 
 
 class JournalReader(Protocol):

@@ -135,7 +135,7 @@ class Bus:
             first if position is None else position.offset,
             self.entries(partition, start),
             len(self.journal[partition]),
-            whole=start == 0 and (mark is not None or position is None or not position.metadata),
+            new=not self.commands[partition] and not self.journal[partition],
         )
 
     def decided(self) -> None:

@@ -11,7 +11,7 @@ from adapter.core.journal import Kind
 from adapter.core.partition import partition_of
 from adapter.core.ticket import Origin, Ticket
 from adapter.ports import Position
-from tests.support.estate import Command, add, amend, ask_update, reserve, resolve
+from tests.support.estate import Command, add, amend, ask_update, query, reserve, resolve
 from tests.support.plant import Bounded, Call, Plant, accepted, busy, later, refused, silent
 from tests.worker.test_conductor import SLOT, with_deadline
 
@@ -62,6 +62,7 @@ async def test_a_reference_that_is_left_out_is_taken_from_the_ticket(plant: Plan
 @pytest.mark.parametrize("build", [ask_update, amend, resolve])
 async def test_a_reference_that_is_given_is_sent_as_it_is_and_nothing_is_followed(plant: Plant, build: Any) -> None:
     hand = plant.hire(0)
+    await hand.settle()
     await plant.tell(known("T-1"))
     command = build("T-1", maintainerFaultReference="CF-9")
     plant.send(command, add("T-2"))
@@ -126,6 +127,7 @@ async def test_nothing_waits_for_a_reference_beyond_its_deadline(plant: Plant) -
 async def test_nothing_is_decided_before_the_tickets_were_read_to_their_end(plant: Plant) -> None:
     plant.bus.tickets_away = True
     hand = plant.hire(0, limits=Bounded(reference_wait=0.05))
+    await hand.settle()
     ask, deadline, change = ask_update("T-1"), with_deadline(ask_update("T-2"), 0.1), amend("T-3")
     plant.send(ask, deadline, change)
     assert (await plant.final(deadline)).record["code"] == "expired"
@@ -223,6 +225,7 @@ async def test_a_command_that_was_issued_long_ago_and_never_called_is_called(pla
 
 async def test_nothing_is_asked_about_a_command_whose_end_would_be_remembered(plant: Plant) -> None:
     hand = plant.hire(0, limits=Bounded(remembered=1))
+    await hand.settle()
     await forgotten(plant, add("T-1"))
     recent = add("T-2", issuedAt=datetime.now(UTC) + timedelta(seconds=20))
     plant.send(recent)
@@ -258,6 +261,32 @@ async def test_a_worker_with_another_journal_than_the_offsets_speak_of_knows_end
     plant.hire(0)
     await plant.caught_up()
     assert [len(plant.desk.of(command)) for command in commands] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("committed", [[Position(0, 0, "")], []])
+async def test_ends_that_were_in_a_lost_journal_are_known_by_the_tickets_though_another_was_begun(
+    plant: Plant, committed: list[Position]
+) -> None:
+    """Offsets that `kafka-consumer-groups --reset-offsets` has written have no metadata; in another cluster there are
+    none. Another worker was started and killed since.
+    """
+    first = plant.hire(0)
+    plant.desk.answers = lambda call: None if b"K-1<" in call.body else accepted(call)
+    commands, behind = [add(f"T-{n}") for n in range(3)], add("T-9")
+    plant.send(query("K-1"), *commands)
+    await plant.final(*commands)
+    await plant.project()
+    await first.kill()
+    plant.bus.journal[0].clear()
+    plant.bus.committed = dict(enumerate(committed))
+    second = plant.hire(0)
+    plant.send(behind)
+    await plant.final(behind)
+    await second.kill()
+    plant.desk.answers = accepted
+    plant.hire(0)
+    await plant.caught_up()
+    assert [len(plant.desk.of(command)) for command in commands] == [1, 1, 1]
 
 
 # -- doubts ------------------------------------------------------------------------------------------------------------
@@ -336,7 +365,8 @@ async def test_an_operator_settles_a_doubt(plant: Plant, ruling: str) -> None:
 
 
 async def test_of_a_notification_and_a_decision_the_first_counts(plant: Plant) -> None:
-    plant.hire(0, limits=Bounded(reference_wait=0.05))
+    hand = plant.hire(0, limits=Bounded(reference_wait=0.05))
+    await hand.settle()
     plant.bus.tickets_away = True
     decided, confirmed = amend("T-1"), amend("T-2")
     await doubted(plant, decided)
@@ -503,7 +533,8 @@ async def test_a_repeat_that_waited_ends_settled_at_its_next_owner(plant: Plant)
 
 async def test_what_waits_behind_a_doubt_is_parked_while_the_tickets_cannot_be_read(plant: Plant) -> None:
     plant.bus.tickets_away = True
-    plant.hire(0, limits=Bounded(parked_after=0.01, reference_wait=0.05))
+    hand = plant.hire(0, limits=Bounded(parked_after=0.01, reference_wait=0.05))
+    await hand.settle()
     command, behind = amend("T-1"), amend("T-1")
     await doubted(plant, command)
     plant.send(behind)

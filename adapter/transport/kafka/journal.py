@@ -77,10 +77,10 @@ class KafkaJournal:
             mark = read_mark(stands.metadata, identity)
             start = low if mark is None else max(low, mark.memory if self._memory else mark.offset)
             entries = self._read(reader, partition, start, high) if start < high else []
+            first, end = bounds(newest, commands)
             # A group that never committed starts at the beginning of what the topic still has.
-            position = stands.offset if stands.offset >= 0 else bounds(newest, commands)[0]
-            whole = start == 0 and (mark is not None or not stands.metadata)
-            return JournalTail(position, entries, high, whole)
+            position = stands.offset if stands.offset >= 0 else first
+            return JournalTail(position, entries, high, new=end == high == 0)
         except KafkaException as error:
             raise Unavailable(f"journal partition {partition}: {error.args[0].str()}") from error
         finally:

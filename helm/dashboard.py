@@ -219,7 +219,13 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "s",
         ),
         Panel("Records in a transaction", {"median": _quantile(0.5, "transaction_records")}),
-        Panel("Partitions", {"{{instance}} {{flow}}": _gauge("partitions", "max", "instance", "flow")}),
+        Panel(
+            "Partitions",
+            {
+                "{{instance}} {{flow}}": _gauge("partitions", "max", "instance", "flow"),
+                "{{instance}} {{flow}}, not started": _gauge("partitions_starting", "max", "instance", "flow"),
+            },
+        ),
         Panel("Recovered from the journal", {"{{state}}": _rate("journal_recovered_total", "state")}),
         Panel("Versions", {"{{version}}": _gauge("build_info", "count", "version")}),
         Panel(

@@ -311,10 +311,17 @@ class Projector(IntakeListener):
         await partition.store.save(batch.kept, Checkpoint(name, partition.bound))
 
     async def _keep(self) -> None:
+        """What has to be looked after now and then."""
+        check_at = time.monotonic() + _CHECK
         while True:
-            await asyncio.sleep(_CHECK)
-            with suppress(Unavailable):
-                await self._w.check()
+            await asyncio.sleep(_TICK)
+            for number, partition in self.partitions.items():
+                if not partition.started and (seconds := partition.starting.told(time.monotonic())):
+                    self._log.warning("partition not started", partition=number, seconds=round(seconds, 1))
+            if time.monotonic() >= check_at:
+                with suppress(Unavailable):
+                    await self._w.check()
+                check_at = time.monotonic() + _CHECK
 
 
 async def _start(store: TicketStore, standing: Standing) -> int:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from adapter.core.journal import Source
+from adapter.core.overdue import Overdue
 from adapter.ports import TicketStore
 
 
@@ -21,6 +22,8 @@ class Partition:
         self.store: TicketStore | None = None
         self.started = False
         """Its store is complete; nothing is delivered before."""
+        self.starting = Overdue(time.monotonic())
+        """To tell how long that takes."""
         self.position = 0
         """The next offset to fold; all before it is committed."""
         self.at_end = False

@@ -18,9 +18,13 @@ def watch(projector: Projector, metrics: Metrics) -> None:
     """Let the gauges read the projector's state whenever they are scraped."""
 
     def each(value: Callable[[Partition], float]) -> Callable[[], Mapping[str, float]]:
-        return lambda: {str(number): float(value(p)) for number, p in projector.partitions.items()}
+        return lambda: {str(number): float(value(p)) for number, p in projector.partitions.items() if p.started}
+
+    def starting() -> Mapping[str, float]:
+        return {"projector": float(sum(not p.started for p in projector.partitions.values()))}
 
     metrics.watch(m.PARTITIONS, lambda: {"projector": float(len(projector.partitions))})
+    metrics.watch(m.PARTITIONS_STARTING, starting)
     metrics.watch(m.TICKETS, each(lambda p: p.tickets))
     metrics.watch(m.TICKETS_BEHIND, each(lambda p: p.behind))
 

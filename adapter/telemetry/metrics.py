@@ -376,6 +376,15 @@ PARTITIONS: Final = Metric(
     "0 for long: there are more instances than partitions, or the group does not come to rest.",
     labels=("flow",),
 )
+PARTITIONS_STARTING: Final = Metric(
+    "partitions_starting",
+    Kind.GAUGE,
+    "Partitions owned and not started yet, by flow: the journal, or the tickets, are read up to their end first. Of "
+    "these there are no other values.",
+    "Above 0 for minutes: it can't be read to its end, mostly for a transaction that hangs; the log says which "
+    "partition (partition not started), the runbook what to do.",
+    labels=("flow",),
+)
 TICKETS: Final = Metric("tickets", Kind.GAUGE, "Tickets kept, by partition.", "", labels=("partition",))
 TICKETS_BEHIND: Final = Metric(
     "tickets_behind_seconds",

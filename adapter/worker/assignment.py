@@ -1,6 +1,7 @@
 """One assignment of one partition: its lanes, its frontier, its part of the journal. Ends with the partition."""
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from adapter.core.errors import Abandoned
 from adapter.core.journal import Entry, Extent, Recovered, Source
 from adapter.core.lanes import Lanes
 from adapter.core.offsets import Frontier
+from adapter.core.overdue import Overdue
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +42,8 @@ class Assignment:
         self.paused = False
         self.recovered: Recovered | None = None
         """None until the journal was read; nothing is delivered before."""
+        self.starting = Overdue(time.monotonic())
+        """To tell how long that takes."""
         self.frontier = Frontier(0)
         self.extent = Extent(0)
         self.lanes: Lanes[Item] = Lanes()

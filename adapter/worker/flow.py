@@ -280,6 +280,9 @@ class Worker(IntakeListener):
         check_at = time.monotonic() + _CHECK
         while True:
             await asyncio.sleep(_TICK)
+            for number, assignment in self.assignments.items():
+                if assignment.recovered is None and (seconds := assignment.starting.told(time.monotonic())):
+                    self._log.warning("partition not started", partition=number, seconds=round(seconds, 1))
             if time.monotonic() >= check_at:
                 with suppress(Unavailable):
                     await self._w.check()

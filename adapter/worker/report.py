@@ -26,7 +26,8 @@ def watch(worker: Worker, gate: Gate, metrics: Metrics) -> None:
     owned = worker.assignments
 
     def per_partition(value: Callable[[Assignment], float]) -> Callable[[], Mapping[str, float]]:
-        return lambda: {str(p): float(value(a)) for p, a in owned.items()}
+        # Of one that has not started nothing is known: it may have any number of commands.
+        return lambda: {str(p): float(value(a)) for p, a in owned.items() if a.recovered is not None}
 
     def lanes() -> Mapping[str, float]:
         waiting = sum(len(a.waiting) for a in owned.values())
@@ -37,6 +38,7 @@ def watch(worker: Worker, gate: Gate, metrics: Metrics) -> None:
         return {why: float(why in reasons) for why in sorted(_HALTED)}
 
     metrics.watch(m.PARTITIONS, lambda: {"worker": float(len(owned))})
+    metrics.watch(m.PARTITIONS_STARTING, lambda: {"worker": float(sum(a.recovered is None for a in owned.values()))})
     metrics.watch(m.CALLS_IN_FLIGHT, lambda: float(gate.in_flight))
     metrics.watch(m.LANES, lanes)
     metrics.watch(m.WINDOW_RECORDS, lambda: float(worker.window.records))

@@ -111,6 +111,17 @@ CASES: Final[dict[str, tuple[Case, ...]]] = {
             },
         ),
     ),
+    "FaultAdapterPartitionNotStarted": (
+        Case(
+            {'fault_adapter_partitions_starting{flow="worker",instance="a"}': "0x10 1x60"},
+            # Again and again, each time for a moment, as when members come and go.
+            {'fault_adapter_partitions_starting{flow="worker",instance="a"}': "3x4 0 1x4 0x60"},
+        ),
+        Case(
+            {'fault_adapter_partitions_starting{flow="projector",instance="a"}': "2x60"},
+            {'fault_adapter_partitions_starting{flow="projector",instance="a"}': "0x60"},
+        ),
+    ),
     "FaultAdapterProjectorBehind": (
         Case(
             {'fault_adapter_tickets_behind_seconds{partition="1"}': "400x60"},

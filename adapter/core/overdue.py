@@ -1,0 +1,24 @@
+"""What takes longer than it should: when to say so. Pure: the time (seconds of a monotonic clock) is an argument."""
+
+from typing import Final
+
+_FIRST: Final = 10.0
+_RAREST: Final = 600.0
+
+
+class Overdue:
+    """It is told of after ten seconds, again whenever it has taken twice as long, at least every ten minutes."""
+
+    __slots__ = ("_since", "_tell_at")
+
+    def __init__(self, since: float) -> None:
+        self._since = since
+        self._tell_at = since + _FIRST
+
+    def told(self, now: float) -> float | None:
+        """The seconds it has taken so far, if it is time to tell them."""
+        if now < self._tell_at:
+            return None
+        seconds = now - self._since
+        self._tell_at = now + min(seconds, _RAREST)
+        return seconds

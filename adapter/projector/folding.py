@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from adapter.core.avro.decoders import Decoders
-from adapter.core.errors import Abandoned, Undecodable
+from adapter.core.errors import Abandoned, Unavailable, Undecodable
 from adapter.core.journal import Source
 from adapter.core.ticket import Drop, Policy, Ticket, Verdict, Warn, fire, fold, ticket
 from adapter.ports import Kept, Outgoing
@@ -28,6 +28,8 @@ _AT_ONCE: Final = 64
 """Tickets asked of the store at once: each may be as long as a record."""
 _BYTES: Final = 4 * 1024 * 1024
 """Once so much was read and is to be written, a batch takes no more."""
+_LATER: Final = 15.0
+"""Seconds until it is looked again what is due, after tickets that are could not be read."""
 _SLICE: Final = 0.004
 """Seconds of work without a break."""
 
@@ -87,8 +89,8 @@ class Folding:
         self._log = log
 
     async def fold(self, partition: Partition, *, timers: bool) -> Batch:
-        """The next batch: events, and with `timers` what is due. Raises Abandoned, Unavailable (then nothing is lost:
-        what was taken is in the queue again).
+        """The next batch: events, and with `timers` what is due. Raises Abandoned, Unavailable. Whatever is raised,
+        nothing is lost: what was taken is in the queue again.
         """
         batch = Batch(partition, partition.position)
         taken: list[Source] = []
@@ -97,13 +99,14 @@ class Folding:
                 some = partition.take(_AT_ONCE)
                 taken += some
                 await self._events(batch, some)
+            if timers and not partition.closing:
+                batch.position = max(batch.position, partition.finished)
+                if time.monotonic() >= partition.timers_after:
+                    await self._timers(batch)
+            await self._write(batch)
         except Exception:
             partition.put_back(taken)
             raise
-        if timers and not partition.closing:
-            await self._timers(batch)
-            batch.position = max(batch.position, partition.finished)
-        await self._write(batch)
         return batch
 
     async def _events(self, batch: Batch, sources: Sequence[Source]) -> None:
@@ -138,8 +141,13 @@ class Folding:
         partition = batch.partition
         assert partition.store is not None, "a partition that was started has one"
         due = await partition.store.due(int(partition.clock() * 1000), _AT_ONCE)
+        try:
+            await self._know(batch, {each.key: each.value or b"" for each in due})
+        except Unavailable as error:  # events need not wait for what time does to other tickets
+            self._log.warning("tickets not readable", partition=partition.number, reason=str(error))
+            partition.timers_after = time.monotonic() + _LATER
+            return
         batch.more = len(due) == _AT_ONCE
-        await self._know(batch, {each.key: each.value or b"" for each in due})
         now = datetime.now(UTC)
         for key in (each.key for each in due):
             known = batch.tickets[key]

@@ -43,6 +43,8 @@ class Partition:
         """Times in a row that its events could not be read."""
         self.not_before = 0.0
         """Monotonic seconds before which it is not tried again."""
+        self.timers_after = 0.0
+        """Monotonic seconds before which it is not looked what is due."""
         self.taking_over: asyncio.Task[None] | None = None
         self._next = 0
         self._read = 0.0

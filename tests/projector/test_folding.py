@@ -1,0 +1,103 @@
+"""What becomes of a batch while the registry is away; without a broker."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import pytest
+
+from adapter.core.avro import Encoder, UnknownFields
+from adapter.core.avro.decoders import Decoders
+from adapter.core.errors import Unavailable
+from adapter.core.journal import Source
+from adapter.core.ticket import fold
+from adapter.ports import Checkpoint
+from adapter.projector.folding import Folding
+from adapter.projector.partition import Partition
+from adapter.projector.reader import Reader
+from adapter.projector.records import Records
+from tests.support.bus import Schemas, Shelf
+from tests.support.happenings import POLICY, T0, notified
+from tests.support.known import known
+from tests.support.plant import Lines
+
+EVENT: Final = known().events["FaultReportUpdated"]
+WARNING: Final = known().events["ResolveDeadlineApproaching"]
+TICKET: Final = known().tickets["Ticket"]
+
+
+class Desk:
+    """One partition with its store. Schemas of events and those of stored tickets are asked of two registries."""
+
+    def __init__(self) -> None:
+        self.events, self.tickets, self.lines = Schemas(), Schemas(), Lines()
+        self.event = Encoder(EVENT, self.events.add(EVENT.text))
+        encoder = Encoder(TICKET, self.tickets.add(TICKET.text))
+        self.records = Records("events", "tickets", encoder, Encoder(WARNING, 2), POLICY, 1024 * 1024)
+        self.folding = Folding(
+            reader=Reader(Decoders(self.events, [EVENT], UnknownFields.IGNORE), partitions=1),
+            tickets=Decoders(self.tickets, [TICKET], UnknownFields.IGNORE),
+            records=self.records,
+            policy=POLICY,
+            log=self.lines,
+        )
+        self.partition = Partition(0, 1)
+        self.partition.store = Shelf()
+        self.partition.begin(0)
+
+    async def keep_one_that_is_due(self) -> None:
+        """SP-1 is Resolved, and its deadline is long past."""
+        resolved = fold(None, "SP-1", notified("RESOLVED", datetime.now(UTC) - timedelta(hours=60)), POLICY).ticket
+        assert self.partition.store is not None
+        await self.partition.store.save([self.records.keep(resolved)[0]], Checkpoint("", 1))
+
+    def deliver(self, *references: str) -> None:
+        for offset, reference in enumerate(references):
+            told = notified("IN_PROGRESS", T0)
+            value = self.event.encode({**told.record, "buyerFaultReference": reference})
+            headers = (("ce_id", told.id.encode()),)
+            self.partition.deliver(Source(0, offset, time.time(), reference.encode(), value, headers))
+        self.partition.reached_end(len(references) + 1)
+
+
+async def test_events_do_not_wait_for_tickets_that_are_due_and_cannot_be_read() -> None:
+    desk = Desk()
+    await desk.keep_one_that_is_due()
+    desk.tickets.away = True
+    desk.deliver("SP-2", "SP-3")
+    batch = await desk.folding.fold(desk.partition, timers=True)
+    assert [(record.topic, record.key) for record in sorted(batch.records, key=lambda each: each.key or b"")] == [
+        ("tickets", b"SP-2"),
+        ("tickets", b"SP-3"),
+    ]
+    assert batch.position == 3, "behind the last event and the marker of its transaction"
+    assert not batch.more, "it is not looked again at once"
+    assert len(desk.lines.named("tickets not readable")) == 1
+
+    again = await desk.folding.fold(desk.partition, timers=True)
+    assert not again.records
+    assert desk.tickets.refused == 1, "the registry is left alone for a while"
+
+    desk.tickets.away = False
+    desk.partition.timers_after = 0.0  # its time has come
+    later = await desk.folding.fold(desk.partition, timers=True)
+    assert [(record.topic, record.key) for record in later.records] == [("events", b"SP-1"), ("tickets", b"SP-1")]
+
+
+async def test_events_of_a_ticket_that_cannot_be_read_stay_in_the_queue() -> None:
+    desk = Desk()
+    await desk.keep_one_that_is_due()
+    desk.tickets.away = True
+    desk.deliver("SP-2", "SP-1")
+    size = desk.partition.size
+    with pytest.raises(Unavailable):
+        await desk.folding.fold(desk.partition, timers=False)
+    assert [source.offset for source in desk.partition.queue] == [0, 1]
+    assert desk.partition.size == size
+    assert desk.partition.finished == 0, "nothing is folded"
+
+    desk.tickets.away = False
+    batch = await desk.folding.fold(desk.partition, timers=False)
+    assert batch.position == 2
+    folded = {key: known.events for key, known in batch.tickets.items() if known is not None}
+    assert folded == {b"SP-1": 2, b"SP-2": 1}

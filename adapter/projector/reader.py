@@ -70,4 +70,4 @@ class Reader:
 def _tellable(record: Mapping[str, Any], source: Source) -> bool:
     """Whether our own times, those of the record and of the event, are times one can reckon with."""
     told = [record[name] for name in ("receivedAt", "occurredAt", "decidedAt") if name in record]
-    return abs(source.timestamp) < _LATEST.timestamp() and all(at < _LATEST for at in told)
+    return 0 <= source.timestamp < _LATEST.timestamp() and all(at < _LATEST for at in told)

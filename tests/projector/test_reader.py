@@ -49,7 +49,11 @@ async def test_white_space_within_a_reference_is_read_as_the_supplier_reads_it()
     assert heard.reference == "SP 1"
 
 
-@pytest.mark.parametrize("at", [253_402_000_000.0, 1e300, -1e300], ids=["year 9999", "no year", "no year before"])
+@pytest.mark.parametrize(
+    "at",
+    [253_402_000_000.0, 1e300, -1e300, -1e11, -0.001],
+    ids=["year 9999", "no year", "no year before", "before the calendar", "Kafka's word for none"],
+)
 async def test_an_event_written_at_no_time_at_all_is_passed_over(at: float) -> None:
     assert await read(at) == Passed("unreadable", "bad-time")
 

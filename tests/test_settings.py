@@ -250,6 +250,20 @@ def test_what_is_no_address(url: str) -> None:
     assert set(faults(Settings, SUPPLIER__BASE_URL=url)) == {"ADAPTER_SUPPLIER__BASE_URL"}
 
 
+@pytest.mark.parametrize("host", ["gw..supplier.example", ".example", ".", "a" * 64, f"gw.{'a' * 64}.example"])
+@pytest.mark.parametrize("setting", ["SUPPLIER__BASE_URL", "SUPPLIER__PROXY__URL", "REGISTRY__URL"])
+def test_a_host_that_no_name_server_can_be_asked_for_is_told(setting: str, host: str) -> None:
+    scheme = "https" if setting == "SUPPLIER__BASE_URL" else "http"
+    found = faults(Settings, **{setting: f"{scheme}://{host}:8081"})
+    assert set(found) == {f"ADAPTER_{setting}"}
+    assert "63 characters" in found[f"ADAPTER_{setting}"]
+
+
+@pytest.mark.parametrize("host", ["supplier.example.", "a" * 63, "m\u00fcnchen.example", "127.0.0.1", "[2001:db8::1]"])
+def test_a_host_that_can_be_asked_for_is_an_address(host: str) -> None:
+    assert loaded(SUPPLIER__BASE_URL=f"https://{host}:8443/x").supplier.base_url == f"https://{host}:8443/x"
+
+
 def test_settings_of_one_operation_keep_its_name() -> None:
     supplier = loaded(
         SUPPLIER__DOUBT_LIMITS='{"ReserveAppointment": "30s"}',

@@ -73,6 +73,10 @@ def _web_address(value: str) -> str:
         raise ValueError("is not a web address") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
         raise ValueError("is not an address that starts with https:// or http:// and a host")
+    try:
+        parts.hostname.encode("idna")  # what the resolver does with it
+    except UnicodeError as error:
+        raise ValueError("has a host of which a part is empty or has more than 63 characters") from error
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold a user or password: put them into a file, see the credentials setting")
     if parts.query or parts.fragment:

@@ -294,6 +294,11 @@ def _proxy(settings: CallSettings) -> _Proxy | None:
 
 def _url(what: str, text: str) -> httpx.URL:
     try:
-        return httpx.URL(text)
+        url = httpx.URL(text)
     except httpx.InvalidURL:
         raise Stop(f"{what}: is not a URL") from None
+    try:
+        url.raw_host.decode("ascii").encode("idna")  # as the resolver and TLS do, which raise this at each call
+    except UnicodeError:
+        raise Stop(f"{what}: a part of its host name is empty or has more than 63 characters") from None
+    return url

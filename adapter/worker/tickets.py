@@ -61,13 +61,12 @@ class _Known:
 class Watch:
     """A ticket whose changes are waited for."""
 
-    __slots__ = ("_decoders", "_log", "_offset", "_told", "_value")
+    __slots__ = ("_decoders", "_log", "_told", "_value")
 
     def __init__(self, decoders: Decoders, log: Log) -> None:
         self._decoders = decoders
         self._log = log
         self._told = asyncio.Event()
-        self._offset = -1
         self._value: bytes | None = None
 
     async def changed(self) -> Ticket:
@@ -75,9 +74,9 @@ class Watch:
         attempt = 0
         while True:
             await self._told.wait()
-            offset = self._offset
+            value = self._value
             try:
-                found = ticket((await self._decoders.decode(self._value)).record)
+                found = ticket((await self._decoders.decode(value)).record)
             except Undecodable as why:  # foreign bytes in our own topic tell nothing
                 self._log.error("ticket not readable", reason=why.reason)
                 found = None
@@ -86,18 +85,23 @@ class Watch:
                 self._log.warning("registry not available", reason=str(error), attempt=attempt)
                 await asyncio.sleep(_ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
                 continue
-            if offset == self._offset:
+            if value is self._value:
                 self._told.clear()
             if found is not None:
                 return found
 
     def tell(self, record: Passing) -> None:
-        """A record of it. One that is older than one known already is passed over, and so is the end of a ticket: what
-        was known of it stays true.
+        """A record of it that comes by. They come in order, so it is the newest, whatever its offset: a topic that was
+        made anew begins at 0 again. The end of a ticket is passed over: what was known of it stays true.
         """
-        if record.value is not None and record.offset > self._offset:
-            self._offset, self._value = record.offset, record.value
+        if record.value is not None:
+            self._value = record.value
             self._told.set()
+
+    def remind(self, record: Passing) -> None:
+        """A record of it that was fetched: nothing, if one came by meanwhile."""
+        if self._value is None:
+            self.tell(record)
 
 
 class Tickets:
@@ -312,7 +316,7 @@ class _Shelf:
             record = await self._asked(partial(self._feed.fetch, self._partition, found.offset))
             if record is not None and record.key == key:
                 for watch in self._watches.get(key, ()):
-                    watch.tell(record)
+                    watch.remind(record)
 
     async def _find(self, key: bytes) -> _Known | None:
         """Whoever asks in the same turn of the loop shares one look at the disk."""

@@ -98,6 +98,12 @@ class Bus:
             if not member.expelled:
                 member.generation = self.generation
 
+    def make_tickets_anew(self) -> None:
+        """The topic was deleted and created again: its offsets begin anew."""
+        for log in self.tickets.values():
+            log.clear()
+        self.written = 0
+
     def to(self, topic: str) -> list[Outgoing]:
         """What a read_committed reader of that topic has seen, in order."""
         return [record for transaction in self.transactions for record in transaction.to(topic)]
@@ -364,6 +370,7 @@ class Feed(TicketFeed):
     async def _follow(self, partition: int, start: int, take: Take) -> None:
         log, at, ended = self._bus.tickets[partition], start, False
         while True:
+            at = at if at <= self._bus.written + 1 else 0  # out of range
             some = [each for each in log if each.offset >= at][:2]
             if self._bus.tickets_away or (ended and not some):
                 async with self._bus.grown:

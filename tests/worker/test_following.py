@@ -138,6 +138,20 @@ async def test_a_record_that_is_fetched_late_does_not_hide_a_newer_one(plant: Pl
                     await watch.changed()
 
 
+async def test_who_watches_hears_a_ticket_of_a_topic_that_was_made_anew(plant: Plant) -> None:
+    for theirs in (None, "CF-1", "CF-2"):
+        await plant.tell(ticket(theirs))
+    async with desk(plant) as ours:
+        with ours.tickets.watch(b"T-1") as watch:
+            assert await watch.changed() == ticket("CF-2")
+            plant.bus.make_tickets_anew()
+            for theirs in ("CF-3", "CF-4"):
+                await plant.tell(ticket(theirs))
+                async with asyncio.timeout(5):
+                    assert await watch.changed() == ticket(theirs)
+        assert await ours.tickets.reference(b"T-1") == "CF-4"
+
+
 async def test_the_registry_may_be_away_when_a_ticket_tells(plant: Plant) -> None:
     await plant.tell(ticket("CF-1"))
     async with desk(plant) as ours:

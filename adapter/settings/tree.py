@@ -410,7 +410,9 @@ class Server(Section):
         default=64 * 1024**2, description="Bytes of all notifications under way at once; beyond it callers get 503."
     )
     max_connections: Count = Field(
-        default=2000, description="Connections at once; beyond it the one that was silent for longest is closed."
+        default=2000,
+        description="Connections at once, those in their TLS handshake included; beyond it the oldest handshake is "
+        "ended, or the connection that was silent for longest where handshakes are few.",
     )
     idle_timeout: Duration = Field(
         default=timedelta(seconds=30), description="A connection without a whole request header for so long is closed."

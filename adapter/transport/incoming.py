@@ -29,6 +29,8 @@ _PIPELINED: Final = 128
 """Requests of one connection that wait for their turn; one more, and nothing after it is read."""
 _FRAMING_BYTES: Final = 64 * 1024
 """What may lie around the chunks of a body, and a quarter of the body besides: nobody needs chunks of a few bytes."""
+_FEW: Final = 10
+"""One in so many connections is left to handshakes, however many callers are connected."""
 _LINGER: Final = 2.0
 """Seconds in which what is left of a refused request is thrown away."""
 _OFFER: Final = frozenset({"connection", "upgrade", "http2-settings"})
@@ -56,16 +58,32 @@ class Room:
         self.log = log
         self.context: ssl.SSLContext | None = None
         """The newest TLS context; connections of another one end with their next answer."""
+        self.entering: dict[Incoming, asyncio.Task[None]] = {}
+        """Those in their handshake, in the order of its beginning, with what carries it out."""
         self.open: OrderedDict[Incoming, float] = OrderedDict()
         """With the time of their last sign of life; the most silent one first."""
         self.bodies: OrderedDict[Incoming, float] = OrderedDict()
         """Those in the middle of a body, with the time they began."""
         self.bytes_in_flight = 0
 
-    def enter(self, incoming: "Incoming") -> None:
-        self.alive(incoming)
-        while len(self.open) > self.limits.connections:
+    @property
+    def connections(self) -> int:
+        return len(self.entering) + len(self.open)
+
+    async def make(self) -> None:
+        """One connection ends. A handshake needs no more than a socket, so as long as there are more than a few of
+        them it is the one that began first; else the connection that was silent for longest.
+        """
+        if self.open and len(self.entering) <= max(1, self.limits.connections // _FEW):
             self.close_most_silent()
+        elif self.entering:
+            first = next(iter(self.entering.values()))
+            first.cancel()
+            await asyncio.wait((first,))  # it counts until it has gone
+
+    def enter(self, incoming: "Incoming") -> None:
+        self.entering.pop(incoming, None)
+        self.alive(incoming)
 
     def alive(self, incoming: "Incoming") -> None:
         self.open[incoming] = time.monotonic()

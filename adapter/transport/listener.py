@@ -1,8 +1,8 @@
 """The listener for notifications: accepts, with mutual TLS, and keeps one caller from harming others.
 
 Who may call and what is answered is the receiver's business (`ports.Receiver`). A connection has so long for its
-handshake, for a whole header and for a body; there are so many connections, those in their handshake included (the
-one that was silent for longest gives way), and so many bytes under way at once.
+handshake, for a whole header and for a body; there are so many connections, those in their handshake included (for one
+too many another gives way), and so many bytes under way at once.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from adapter.core.errors import Stop
@@ -52,12 +53,10 @@ class Listener:
         self._room = Room(receiver, limits, log)
         self._socket: socket.socket | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._handshakes: dict[asyncio.Task[None], None] = {}
-        """In the order of their beginning."""
 
     @property
     def connections(self) -> int:
-        return len(self._room.open) + len(self._handshakes)
+        return self._room.connections
 
     @property
     def bytes_in_flight(self) -> int:
@@ -95,9 +94,10 @@ class Listener:
 
     async def close(self, limit: float) -> None:
         """Take no new requests, answer those under way within `limit` seconds, close all connections."""
-        for task in (*self._tasks, *self._handshakes):
+        ending = (*self._tasks, *self._room.entering.values())
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, *self._handshakes, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
         if self._socket is not None:
             self._socket.close()
         for incoming in list(self._room.open):
@@ -114,17 +114,21 @@ class Listener:
                 accepted, address = await self._loop.sock_accept(listening)
             except OSError as error:
                 if error.errno in _SCARCE:
-                    if self._room.open:
-                        self._room.close_most_silent()
+                    await self._room.make()
                     await asyncio.sleep(_PAUSE)
                 continue  # or the caller has gone already
-            entering = self._loop.create_task(self._enter(accepted, address))
-            self._handshakes[entering] = None
-            entering.add_done_callback(self._entered)
-            if len(self._handshakes) > self._limits.connections:
-                next(iter(self._handshakes)).cancel()
+            incoming = Incoming(self._room)
+            entering = self._loop.create_task(self._enter(incoming, accepted, address))
+            self._room.entering[incoming] = entering
+            entering.add_done_callback(partial(self._entered, incoming, accepted))
+            if self._room.context is None:
+                await asyncio.wait((entering,))  # no handshake: it is there at once
+            else:
+                await asyncio.sleep(0)  # sock_accept does not wait while somebody else wants to come in
+            if self._room.connections > self._limits.connections:
+                await self._room.make()
 
-    async def _enter(self, accepted: socket.socket, address: Any) -> None:
+    async def _enter(self, incoming: Incoming, accepted: socket.socket, address: Any) -> None:
         secure: dict[str, Any] = {}
         if self._room.context is not None:
             secure = {
@@ -133,7 +137,7 @@ class Listener:
                 "ssl_shutdown_timeout": _SHUTDOWN,
             }
         try:
-            await self._loop.connect_accepted_socket(lambda: Incoming(self._room), accepted, **secure)
+            await self._loop.connect_accepted_socket(lambda: incoming, accepted, **secure)
         except ssl.SSLCertVerificationError as error:
             self._room.receiver.stranger(str(address[0]), error.verify_message)
         except ssl.SSLError as error:
@@ -141,12 +145,11 @@ class Listener:
                 self._room.receiver.stranger(str(address[0]), error.reason or "unknown")
         except OSError:  # the caller has gone, as those do that only look whether the port is open
             pass
-        except BaseException:
-            accepted.close()
-            raise
 
-    def _entered(self, task: asyncio.Task[None]) -> None:
-        del self._handshakes[task]
+    def _entered(self, incoming: Incoming, accepted: socket.socket, task: asyncio.Task[None]) -> None:
+        self._room.entering.pop(incoming, None)
+        if task.cancelled():  # perhaps before it began
+            accepted.close()
 
     async def _sweep(self) -> None:
         while True:

@@ -10,6 +10,6 @@ import uvloop
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name == "test_https.py":
+    if item.path.name in {"test_https.py", "test_listener.py"}:
         loops["uvloop"] = uvloop.new_event_loop
     return loops

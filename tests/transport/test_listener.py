@@ -410,16 +410,52 @@ async def test_a_caller_without_a_certificate_of_ours_is_told_to_the_receiver(op
     ]
 
 
-async def test_callers_who_never_begin_their_handshake_give_way(opened: Opened, trials: Trials) -> None:
+async def test_a_burst_of_callers_who_never_begin_their_handshake_stays_within_the_limit(
+    opened: Opened, trials: Trials
+) -> None:
     good = trials.good
     tls = ServerTls(TlsFiles(good.server_certificate, good.server_key, good.ca))
     async with opened(tls=tls, connections=20) as it:
-        mute = [await asyncio.open_connection("127.0.0.1", it.listener.port) for _ in range(100)]
-        await eventually(lambda: it.listener.connections <= 20)
         context = ssl.create_default_context(cafile=str(good.ca))
         context.load_cert_chain(good.client_certificate, good.client_key)
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port, ssl=context)
+        await eventually(lambda: it.listener.connections == 1)
+        mute = [socket.socket() for _ in range(200)]
+        for one in mute:  # all of them are there before the listener looks
+            one.setblocking(False)  # noqa: FBT003 -- the library's signature
+            one.connect_ex(("127.0.0.1", it.listener.port))
+        most = 0
+        while sum(map(_ended, mute)) < 181:
+            await asyncio.sleep(0)
+            most = max(most, it.listener.connections)
+        assert 20 <= most <= 21
+        writer.write(LAST)  # no stranger has thrown out who was let in
+        assert (await reader.read()).endswith(b"<last>")
         assert (await it.said(LAST, context=context)).endswith(b"<last>")
-        for _, writer in mute:
+        writer.close()
+        for one in mute:
+            one.close()
+
+
+def _ended(calling: socket.socket) -> bool:
+    try:
+        return calling.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+async def test_callers_give_way_to_another_who_is_let_in(opened: Opened, trials: Trials) -> None:
+    good = trials.good
+    async with opened(tls=ServerTls(TlsFiles(good.server_certificate, good.server_key, good.ca)), connections=3) as it:
+        context = ssl.create_default_context(cafile=str(good.ca))
+        context.load_cert_chain(good.client_certificate, good.client_key)
+        silent = [await asyncio.open_connection("127.0.0.1", it.listener.port, ssl=context) for _ in range(3)]
+        await eventually(lambda: it.listener.connections == 3)
+        assert (await it.said(LAST, context=context)).endswith(b"<last>")
+        assert await silent[0][0].read() == b""  # the most silent of them
+        for _, writer in silent:
             writer.close()
 
 

@@ -58,7 +58,7 @@ async def receive(settings: Receiving, log: Log, metrics: Metrics, stop: asyncio
     """A server that listens until `stop`."""
     async with AsyncExitStack() as stack:
         if running := await before(stop, stack.enter_async_context(server(settings, log, metrics, page))):
-            await before(stop, asyncio.shield(running.publishing))  # which goes on while the spool is emptied
+            await before(stop, asyncio.shield(running.publishing))  # which goes on
             await stop.wait()
 
 
@@ -120,8 +120,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
 
         async def publish() -> None:
             flow.publish(_records(settings, known, await finding))
-            if spool is not None:
-                await flow.keeper.drain()
+            await asyncio.gather(flow.keeper.look(), *([] if spool is None else [flow.keeper.drain()]))
 
         def down() -> bool:
             return flow.keeper.down or not finding.done()

@@ -30,6 +30,9 @@ TRANSACTION_AGAIN: Final = Backoff(first=0.1, longest=0.5)
 """Before a transaction that was refused is tried again. Should a partition be lost, that is told sooner."""
 
 
+_FORGOTTEN: Final = 600.0
+
+
 class BreakerState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
@@ -56,6 +59,13 @@ class Breaker:
         """Calls answered as they should be, ever."""
         self._failures = 0
         self._opened = 0
+
+    def known(self, now: float) -> BreakerState:
+        """The state as what is known of the supplier: that it is down is forgotten after ten minutes in which a probe
+        might have started and none did, since nobody had a call to make.
+        """
+        asked = self.state is not BreakerState.OPEN or now - self.retry_at < _FORGOTTEN
+        return self.state if asked else BreakerState.CLOSED
 
     def allow(self, now: float) -> bool:
         """Whether a call may start now. A True while open makes that call the probe."""

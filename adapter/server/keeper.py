@@ -21,6 +21,8 @@ _BATCH: Final = 500
 """Tickets whose oldest spooled notification is published at once."""
 _UNORDERED: Final = b""
 """Key in the spool of what has none; no reference is empty."""
+_LOOK: Final = 30.0
+"""Seconds between two looks whether Kafka is back."""
 _AGAIN: Final = Backoff(first=0.2, longest=5.0)
 
 
@@ -56,6 +58,7 @@ class Keeper:
         self._empty = asyncio.Event()
         """Whether the spool was found to hold nothing since something was put there."""
         self.down = False
+        self._failures = 0
 
     async def keep(
         self, key: bytes | None, record: Outgoing | None, arrival: Arrival, *, late: Callable[[], None] = lambda: None
@@ -98,6 +101,20 @@ class Keeper:
             failures = 0 if whole else failures + 1
             if failures:
                 await asyncio.sleep(_AGAIN.delay(failures, random.random()))  # noqa: S311 -- jitter
+
+    async def look(self, *, every: float = _LOOK) -> None:
+        """Ask Kafka, while it is down and nothing is written, whether it answers, until cancelled.
+
+        One write that failed would else count until the next notification, which may be tomorrow's.
+        """
+        while True:
+            failures = self._failures
+            await asyncio.sleep(every)
+            if self.down and failures == self._failures:
+                with contextlib.suppress(Unavailable):
+                    await self._publisher.answers()
+                    if failures == self._failures:
+                        self._rose()
 
     async def finish(self, limit: float) -> int:
         """Wait until `drain`, if it goes on, has nothing left, for at most so many seconds. What is left."""
@@ -170,6 +187,7 @@ class Keeper:
         return len(done) == len(heads)
 
     def _fell(self, why: str) -> None:
+        self._failures += 1
         if not self.down:
             self.down = True
             self._log.warning("Kafka does not acknowledge", reason=why, spool=self._spool is not None)
@@ -177,4 +195,4 @@ class Keeper:
     def _rose(self) -> None:
         if self.down:
             self.down = False
-            self._log.info("Kafka acknowledges again")
+            self._log.info("Kafka is back")

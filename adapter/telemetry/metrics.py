@@ -176,7 +176,8 @@ RETRIES: Final = Metric(
 BREAKER_STATE: Final = Metric(
     "breaker_state",
     Kind.GAUGE,
-    "Circuit breaker: 0 closed, 1 probing, 2 open (no calls are started).",
+    "Circuit breaker: 0 closed, 1 probing, 2 open (no calls are started). Also 0 once it has been open for ten minutes "
+    "and nobody had a call to make.",
     "Above 0 for minutes: the supplier is down or refuses us. Commands wait; nothing is lost.",
 )
 DOUBTS_HELD: Final = Metric(
@@ -311,7 +312,8 @@ BYTES_IN_FLIGHT: Final = Metric(
 KAFKA_DOWN: Final = Metric(
     "kafka_down",
     Kind.GAUGE,
-    "1 while Kafka does not acknowledge notifications, or it or the registry was not there yet since the start.",
+    "1 while Kafka does not acknowledge notifications, until it does or answers for half a minute while none is "
+    "written; and while it or the registry was not there yet since the start.",
     "1: notifications are spooled, or refused with 503 where there is no spool.",
 )
 SPOOL_DEPTH: Final = Metric(

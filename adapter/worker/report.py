@@ -47,7 +47,7 @@ def watch(worker: Worker, gate: Gate, metrics: Metrics) -> None:
     metrics.watch(m.OLDEST_UNFINISHED, per_partition(_oldest_age))
     metrics.watch(m.PARTITION_PAUSED, per_partition(lambda a: a.paused))
     metrics.watch(m.INTAKE_PAUSED, halted)
-    metrics.watch(m.BREAKER_STATE, lambda: _BREAKER[gate.breaker.state])
+    metrics.watch(m.BREAKER_STATE, lambda: _BREAKER[gate.breaker.known(time.monotonic())])
     metrics.watch(m.DOUBTS_HELD, lambda: float(sum(_held(a) for a in owned.values())))
 
 

@@ -55,6 +55,12 @@ def _certificate(days: float) -> dict[str, str]:
     return {f'{name}{{certificate="supplier-certificate"}}': f"{days * DAY:g}x60"}
 
 
+def _at(instance: str, series: dict[str, str]) -> dict[str, str]:
+    """Of that instance; without one they are of a single one."""
+    label = f'instance="{instance}"'
+    return {f"{n[:-1]},{label}}}" if n.endswith("}") else f"{n}{{{label}}}": values for n, values in series.items()}
+
+
 OURS: Final = {'fault_adapter_build_info{job="j",instance="a"}': "1x60"}
 WELL: Final = {"fault_adapter_breaker_state": "0x300"}
 DOWN: Final = {"fault_adapter_breaker_state": "2 2 1 2 2x300"}
@@ -91,8 +97,12 @@ CASES: Final[dict[str, tuple[Case, ...]]] = {
             _grows("notifications_total", '{result="published"}'),
         ),
     ),
-    "FaultAdapterCommandStuck": (Case(STUCK | WELL, STUCK | DOWN),),
+    "FaultAdapterCommandStuck": (
+        Case(STUCK | WELL, STUCK | DOWN),
+        Case(_at("busy", STUCK | WELL) | _at("idle", DOWN), _at("busy", STUCK | DOWN) | _at("idle", WELL)),
+    ),
     "FaultAdapterConsumerNotMoving": (
+        Case(_at("busy", LAG | WELL) | _at("idle", DOWN), _at("busy", LAG | DOWN) | _at("idle", WELL)),
         Case(LAG | WELL, LAG | WELL | _grows("outcomes_total", '{outcome="accepted"}')),
         Case(LAG | WELL | _stays("outcomes_total", '{outcome="accepted"}'), LAG | DOWN),
     ),

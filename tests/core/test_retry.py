@@ -57,6 +57,16 @@ def opened(*, threshold: int = 1, at: float = 0.0) -> Breaker:
     return breaker
 
 
+def test_that_the_supplier_is_down_is_forgotten_after_ten_minutes_in_which_nobody_called() -> None:
+    breaker = opened()
+    assert breaker.retry_at == 5.0
+    assert [breaker.known(now) for now in (0.0, 604.9, 605.0)] == [BreakerState.OPEN] * 2 + [BreakerState.CLOSED]
+    assert breaker.allow(9000.0), "whoever calls then is the probe all the same"
+    assert breaker.known(9000.0) is BreakerState.PROBING
+    breaker.failed(b"a", 9001.0, share=0.0)
+    assert breaker.known(9002.0) is BreakerState.OPEN
+
+
 def test_failures_below_the_threshold_leave_it_closed() -> None:
     breaker = Breaker(threshold=3, backoff=STEADY)
     for _ in range(2):

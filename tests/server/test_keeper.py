@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from adapter.transport.spool import SqliteSpool
 from tests.support.wait import eventually
 
 
+async def _nothing() -> None: ...
+
+
 class Bus:
     """`ports.Publisher`; `broken` fails writes at once, else they wait for `acknowledge`."""
 
@@ -24,6 +27,8 @@ class Bus:
         self.broken = False
         self.writes: list[tuple[bytes, asyncio.Future[None]]] = []
         self.late: list[Callable[[], None]] = []
+        self.asked = 0
+        self.meanwhile: Callable[[], Awaitable[None]] = _nothing
 
     def publish(self, record: Outgoing, *, limit: float, late: Callable[[], None]) -> "asyncio.Future[None]":  # noqa: ARG002
         self.late.append(late)
@@ -34,6 +39,12 @@ class Bus:
         else:
             self.writes.append((record.value, future))
         return future
+
+    async def answers(self) -> None:
+        self.asked += 1
+        await self.meanwhile()
+        if self.broken:
+            raise Unavailable("down")
 
     def acknowledge(self) -> None:
         for _, future in self.writes:
@@ -99,6 +110,38 @@ async def test_the_second_of_a_ticket_waits_for_the_first_other_tickets_do_not()
     await eventually(lambda: bus.written == [b"1", b"u", b"2"])
     bus.acknowledge()
     assert {*await asyncio.gather(first, second, other)} == {Kept.PUBLISHED}
+
+
+async def test_kafka_counts_as_down_until_it_answers_though_no_notification_comes() -> None:
+    bus = Bus()
+    keeping = keeper(bus, None)
+    looking = asyncio.ensure_future(keeping.look(every=0.01))
+    bus.broken = True
+    with pytest.raises(Unavailable):
+        await keeping.keep(b"A", record(b"a"), arrival(b"a"))
+    await eventually(lambda: bus.asked > 2)
+    assert keeping.down
+    bus.broken = False
+    await eventually(lambda: not keeping.down)
+    looking.cancel()
+
+
+async def test_that_kafka_answers_does_not_count_while_writes_fail() -> None:
+    bus = Bus()
+    keeping = keeper(bus, None)
+
+    async def failing() -> None:
+        bus.broken = True
+        with pytest.raises(Unavailable):
+            await keeping.keep(b"A", record(b"a"), arrival(b"a"))
+        bus.broken = False
+
+    await failing()
+    bus.meanwhile = failing
+    looking = asyncio.ensure_future(keeping.look(every=0.01))
+    await eventually(lambda: bus.asked > 2)
+    assert keeping.down
+    looking.cancel()
 
 
 async def test_down_without_a_spool_one_tries_and_the_others_are_refused_at_once() -> None:

@@ -1,6 +1,7 @@
 """What the workers have written down of the commands they have not ended, read as a new owner would read it."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, Final
 
 from adapter.cli.bus import Client
 from adapter.core import journal
+from adapter.core.avro.codec import NOT_OURS
 from adapter.core.errors import Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Kind, Recovered, recover
 from adapter.core.operation import Operation
@@ -61,16 +63,21 @@ def partitions(bus: Client) -> list[Partition]:
         raise Stop(*missing)
     found = []
     for number, tail in enumerate(bus.run(_tails(bus, counts[topics.commands]))):
-        entries = [entry for _, value in tail.records for entry in _entries(bus, value)]
+        places = ((f"partition {number}, offset {at}", value) for at, value in tail.records)
+        entries = [entry for place, value in places for entry in _entries(bus, value, place)]
         found.append(Partition(number, tail.position, recover(entries, tail.position)))
     return found
 
 
-def _entries(bus: Client, value: bytes | None) -> list[Entry]:
-    """Foreign bytes are passed over, as the worker does it, whose log tells of them."""
+def _entries(bus: Client, value: bytes, place: str) -> list[Entry]:
+    """What can't be ours is passed over, as the worker does it, whose log tells of it. For what may be ours a worker
+    waits; here it is told that something may be missing.
+    """
     try:
         return journal.entries(bus.decode(value, bus.known.journal).record)
-    except Undecodable:
+    except Undecodable as why:
+        if why.reason not in NOT_OURS:
+            sys.stderr.write(f"adapter: journal {place}: not readable, what it tells is missing: {why}\n")
         return []
 
 

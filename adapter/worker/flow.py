@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final
 
 from adapter.core import journal
+from adapter.core.avro.codec import NOT_OURS
 from adapter.core.errors import Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Extent, Kind, Source
 from adapter.core.offsets import Frontier
@@ -218,20 +219,24 @@ class Worker(IntakeListener):
             attempt += 1
             try:
                 tail = await self._w.journal.tail(partition)
-                return tail, [(at, entry) for at, value in tail.records for entry in await self._entries(value)]
+                return tail, [(at, entry) for at, value in tail.records for entry in await self._entries(at, value)]
             except Unavailable as error:
                 self._log.warning("journal not readable", partition=partition, reason=str(error))
                 await asyncio.sleep(_READ_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
 
-    async def _entries(self, value: bytes) -> list[Entry]:
-        """Raises Stop for a record of a kind that only a later release can know: to pass over it is to call again."""
+    async def _entries(self, at: int, value: bytes) -> list[Entry]:
+        """Only what can't be ours is passed over: to pass over an intent is to call again. Raises Unavailable for what
+        may be, Stop for a record of a kind that only a later release can know.
+        """
         try:
             decoded = await self._w.entries.decode(value)
-        except Undecodable as why:  # foreign bytes in our own topic: nothing of ours is lost by passing them over
+        except Undecodable as why:
             if why.reason == "unknown-record":
                 raise Stop(
                     f"the journal has records that this release can't read, {why.detail}: start the later one"
                 ) from None
+            if why.reason not in NOT_OURS:
+                raise Unavailable(f"the record at offset {at}, {why}") from None
             self._log.error("journal entry not readable", reason=why.reason)
             return []
         return journal.entries(decoded.record)

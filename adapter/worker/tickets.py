@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Final, TypeVar
 
+from adapter.core.avro.codec import NOT_OURS
 from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Unavailable, Undecodable
 from adapter.core.partition import partition_of
@@ -76,10 +77,7 @@ class Watch:
             await self._told.wait()
             value = self._value
             try:
-                found = ticket((await self._decoders.decode(value)).record)
-            except Undecodable as why:  # foreign bytes in our own topic tell nothing
-                self._log.error("ticket not readable", reason=why.reason)
-                found = None
+                found = await self._decode(value)
             except Unavailable as error:
                 attempt += 1
                 self._log.warning("registry not available", reason=str(error), attempt=attempt)
@@ -89,6 +87,18 @@ class Watch:
                 self._told.clear()
             if found is not None:
                 return found
+
+    async def _decode(self, value: bytes | None) -> Ticket | None:
+        """None for foreign bytes in our own topic, which tell nothing. Raises Unavailable for what may be ours: it may
+        be all that tells what settles a doubt.
+        """
+        try:
+            return ticket((await self._decoders.decode(value)).record)
+        except Undecodable as why:
+            if why.reason not in NOT_OURS:
+                raise Unavailable(str(why)) from None
+            self._log.error("ticket not readable", reason=why.reason)
+            return None
 
     def tell(self, record: Passing) -> None:
         """A record of it that comes by. They come in order, so it is the newest, whatever its offset: a topic that was

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -138,6 +139,20 @@ async def test_foreign_bytes_in_the_journal_hide_no_doubt(bus: Bus, workers: Wor
     for words in (("doubt", "list"), ("stuck",)):
         _, lines, _ = await runs(*words)
         assert [json.loads(line)["commandId"] for line in lines] == [command.command_id]
+
+
+async def test_an_entry_that_may_be_ours_and_cannot_be_read_is_told_as_missing(
+    bus: Bus, workers: Workers, runs: Runs
+) -> None:
+    command = add("SP-1")
+    workers.holds(command)
+    bus.write(bus.topics.journal, "SP-1", struct.pack(">bI", 0, 999_999) + b"x")
+    for words in (("doubt", "list"), ("stuck",)):
+        code, lines, told = await runs(*words)
+        assert (code, [json.loads(line)["commandId"] for line in lines]) == (0, [command.command_id])
+        place = f"partition {partition_of(b'SP-1', PARTITIONS)}, offset 1"
+        why = "bad-schema: the registry has no schema 999999"
+        assert told == f"adapter: journal {place}: not readable, what it tells is missing: {why}\n"
 
 
 async def test_where_nothing_is_in_doubt_nothing_is_listed(workers: Workers, runs: Runs) -> None:

@@ -5,6 +5,7 @@ one worker's connection: it can be told of assignments, lose them, be fenced, be
 """
 
 import asyncio
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -444,6 +445,11 @@ class Schemas(Registry):
         """The schema's id."""
         self.texts[len(self.texts) + 1] = text
         return len(self.texts)
+
+    def forget(self, name: str) -> tuple[int, str]:
+        """Id and text of the schema of that record, which is no longer there."""
+        identifier = next(number for number, text in self.texts.items() if json.loads(text)["name"] == name)
+        return identifier, self.texts.pop(identifier)
 
     async def schema(self, identifier: int) -> str | None:
         self._answering()

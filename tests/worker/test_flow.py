@@ -173,6 +173,28 @@ async def test_foreign_bytes_in_the_journal_are_passed_over_and_told(plant: Plan
     assert hand.lines.named("journal entry not readable") == [{"reason": "unframed"}]
 
 
+async def test_a_partition_waits_for_the_schema_of_an_entry_that_may_be_ours(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = later
+    command, other = add("T-1"), query("K-1")
+    plant.send(command)
+    await plant.called(command)
+    await first.kill()
+    schema_id, text = plant.registry.forget("JournalEntries")
+    plant.desk.answers = accepted
+    second = plant.hire(0, 1)
+    plant.send(other, partition=1)
+    await plant.final(other)
+    await plant.until(lambda: second.lines.named("journal not readable"))
+    assert second.lines.named("journal not readable")[0] == {
+        "partition": 0,
+        "reason": f"the record at offset 0, unknown-schema: the registry has no schema {schema_id}",
+    }
+    plant.registry.texts[schema_id] = text
+    await plant.until(lambda: plant.types(command) == ["CommandOutcomeUnknown"])
+    assert len(plant.desk.of(command)) == 1
+
+
 # -- lost --------------------------------------------------------------------------------------------------------------
 
 

@@ -364,6 +364,17 @@ async def test_an_operator_settles_a_doubt(plant: Plant, ruling: str) -> None:
     assert (await plant.final(behind)).type == "FaultReportAmended"
 
 
+async def test_a_doubt_waits_for_the_schema_of_its_ticket(plant: Plant) -> None:
+    hand = plant.hire(0)
+    command = add("T-1")
+    schema_id, text = plant.registry.forget("Ticket")
+    await doubted(plant, command)
+    await plant.notice("T-1", "PENDING")
+    await plant.until(lambda: hand.lines.named("registry not available"))
+    plant.registry.texts[schema_id] = text
+    assert settled((await plant.final(command)).record)[:2] == ("ACCEPTED", "NOTIFICATION")
+
+
 async def test_of_a_notification_and_a_decision_the_first_counts(plant: Plant) -> None:
     hand = plant.hire(0, limits=Bounded(reference_wait=0.05))
     await hand.settle()

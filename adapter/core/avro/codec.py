@@ -44,6 +44,10 @@ REASONS: Final = frozenset(
     }
 )
 """What Undecodable.reason may be."""
+NOT_OURS: Final = frozenset({"null-value", "empty", "unframed", "truncated"})
+"""Those that tell of bytes no release of ours has written. Whatever else can't be read in a topic of our own may be
+ours: it is then the registry that has not, or no longer, what was written with.
+"""
 
 
 def unframe(value: bytes | None) -> tuple[int, bytes]:

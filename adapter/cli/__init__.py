@@ -4,7 +4,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from io import TextIOWrapper
 from types import FrameType
@@ -71,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser(chosen).parse_args(given)
     except SystemExit as stop:  # argparse has said what is wrong, or has shown the help that was asked for
         return int(stop.code or 0)
+    if garbled := [word for word in _words(arguments) if not _is_text(word)]:
+        _complain(*(f"{os.fsencode(word).decode(errors='backslashreplace')}: is not UTF-8 text" for word in garbled))
+        return Exit.WRONG
     try:
         code = int(arguments.run(arguments))
         sys.stdout.flush()
@@ -103,6 +106,22 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         if name == chosen:
             import_module(f"adapter.cli.{module}").add(name, command)
     return parser
+
+
+def _words(arguments: argparse.Namespace) -> Iterator[str]:
+    """What was given besides names of files, which may be any bytes."""
+    for name, given in vars(arguments).items():
+        if name != "files":
+            yield from (word for word in (given if isinstance(given, list) else [given]) if isinstance(word, str))
+
+
+def _is_text(word: str) -> bool:
+    """Whether it can become a key or a value: Python keeps bytes that are no UTF-8 as what can't be encoded."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

@@ -64,6 +64,30 @@ def test_settings_that_are_missing_are_told(words: list[str], missing: str, caps
     assert any(line.startswith(f"adapter: {missing}: is missing") for line in lines)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tickets", "SP-\udce9"],
+        ["watch", "--reference", "SP-1", "--reference", "SP-\udce9"],
+        ["watch", "--kind", "SP-\udce9"],
+        ["doubt", "settle", "SP-\udce9", "accepted", "--why", "told by phone"],
+        ["doubt", "settle", "C-1", "accepted", "--why", "SP-\udce9"],
+        ["send", "--example", "SP-\udce9"],
+        ["stuck", "--worker", "SP-\udce9"],
+        ["twin", "notify", "-", "--to", "SP-\udce9"],
+        ["demo", "--kafka", "SP-\udce9"],
+    ],
+)
+def test_an_argument_that_is_no_text_is_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err == "adapter: SP-\\xe9: is not UTF-8 text\n"
+
+
+def test_the_name_of_a_file_may_be_any_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["send", "na\udcefve.json"]) == 2
+    assert "is not UTF-8 text" not in capsys.readouterr().err
+
+
 def test_settings_as_text_json_and_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["settings"]) == 0
     text = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """`adapter stuck`: commands that do not come to an end, from the topics or from the workers themselves."""
 
 import argparse
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -187,13 +188,16 @@ def _asked(url: str) -> Iterator[Row]:
 
 def _status(url: str) -> dict[str, Any]:
     address = f"{url.rstrip('/')}/status"
+    no_address = Stop(f"--worker {url}: write for example http://127.0.0.1:9464")
     if not address.startswith(("http://", "https://")):
-        raise Stop(f"--worker {url}: write for example http://127.0.0.1:9464")
+        raise no_address
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(address, timeout=_TIMEOUT) as answer:
             status = json.load(answer)
-    except (OSError, ValueError) as error:
+    except (http.client.InvalidURL, UnicodeEncodeError):
+        raise no_address from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise Unavailable(f"{address}: {reason}") from None
     if not isinstance(status, dict) or "waiting" not in status:

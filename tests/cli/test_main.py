@@ -2,8 +2,10 @@
 
 import io
 import json
+import socketserver
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,27 @@ def test_an_argument_that_is_no_text_is_wrong_usage(words: list[str], capsys: py
 def test_the_name_of_a_file_may_be_any_bytes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["send", "na\udcefve.json"]) == 2
     assert "is not UTF-8 text" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:port", "http://127.0.0.1/é", "http://127.0.0.1/a b"])
+def test_what_is_no_address_of_a_worker_is_wrong_usage(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stuck", "--worker", url]) == 2
+    assert capsys.readouterr().err == f"adapter: --worker {url}: write for example http://127.0.0.1:9464\n"
+
+
+def test_where_something_else_than_http_is_spoken_no_worker_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    class Mail(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"220 mail at your service\r\n")
+            self.request.recv(4096)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Mail) as server:
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        assert main(["stuck", "--worker", url]) == 1
+        answering.join()
+    assert capsys.readouterr().err.startswith(f"adapter: {url}/status: ")
 
 
 def test_settings_as_text_json_and_page(capsys: pytest.CaptureFixture[str]) -> None:

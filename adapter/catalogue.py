@@ -125,7 +125,7 @@ def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = 
             reader = compile_reply(xsd, operation.reply, record_of(accepted, "reply"), zone=zone)
         except Stop as stop:
             faults += stop.problems
-        faults += _contract_faults(operation, command, supplier)
+        faults += _contract_faults(operation, command, accepted, supplier)
         if writer and reader:
             entries[operation.name] = Entry(operation, command, accepted, writer, reader)
     faults += [
@@ -194,12 +194,29 @@ def _of(schemas: Mapping[str, Schema], name: str, group: str, faults: list[str])
     return schemas.get(name)
 
 
-def _contract_faults(operation: Operation, command: Schema, supplier: Supplier) -> Iterable[str]:
+_ACCEPTED: Final = ("reply", "alreadyDone", "unknownElements")
+"""What an accepted record has of its own, whatever the operation."""
+
+
+def _contract_faults(operation: Operation, command: Schema, accepted: Schema, supplier: Supplier) -> Iterable[str]:
     fields = command.fields()
     for name in sorted(supplier.envelope - fields.keys()):
         yield f"{operation.name}.{name}: every command has it, this one has not"
     if operation.key not in fields:
         yield f"{operation.name}.{operation.key}: the key field is missing"
+    told = accepted.fields()
+    for name in _ACCEPTED:
+        if name not in told:
+            yield f"{operation.accepted}.{name}: every accepted record has it, this one has not"
+    if operation.finds and "reply" in told and not _is_list(optional(told["reply"].type)[0], operation.finds):
+        yield f"{operation.accepted}.reply.{operation.finds}: no list of records, but what {operation.name} finds"
+
+
+def _is_list(record: Type, name: str) -> bool:
+    """Whether the field of that name is a list of records, never null."""
+    fields = record.fields if isinstance(record, Record) else ()
+    kinds = (field.type for field in fields if field.name == name)
+    return any(isinstance(kind, Array) and isinstance(kind.items, Record) for kind in kinds)
 
 
 def _defaults(kind: Type, path: str) -> Iterable[str]:

@@ -70,6 +70,9 @@ class Accepted:
     deviations: int = 0
     """In how many places the reply strays from the contract."""
 
+    aside: tuple[tuple[str, str], ...] = ()
+    """(path, text) of what the supplier's answer holds beyond the fields of the reply."""
+
 
 @immutable
 class Rejected:
@@ -79,6 +82,8 @@ class Rejected:
     code: str
     text: str | None = None
     problems: tuple[Problem, ...] = ()
+    aside: tuple[tuple[str, str], ...] = ()
+    """As of Accepted."""
 
 
 @immutable
@@ -480,8 +485,9 @@ class Command:
         pattern = self.operation.already_done
         if self._unclear_since is None or pattern is None:
             return None
-        said = f"{rejected.code} {rejected.text or ''}"
-        return Accepted(None, already_done=True) if re.search(pattern, said, re.IGNORECASE) else None
+        if re.search(pattern, f"{rejected.code} {rejected.text or ''}", re.IGNORECASE) is None:
+            return None
+        return Accepted(None, already_done=True, aside=rejected.aside)
 
     def _expire(self) -> Action:
         if self._unclear_since is not None and self.operation.repeat is Repeat.KEYED:

@@ -96,6 +96,10 @@ class Operation:
     silent: bool = False
     """No answer to its success is documented: one without any content says yes."""
 
+    finds: str | None = None
+    """For SAFE: the list in the reply that is asked for. Where it came empty, and something that may belong there could
+    not be read, it is asked again."""
+
     already_done: str | None = None
     """For KEYED: regular expression (ignoring case) on code or text of a refusal that, after an unclear
     try, means the first one was taken."""

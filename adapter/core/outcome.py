@@ -40,11 +40,12 @@ def judge(
     now: datetime,
     reference: str | None = None,
     silent: bool = False,
+    finds: str | None = None,
     broken: str | None = None,
 ) -> Verdict:
     """The verdict on a reply. Header names are lower case; `reference` is the buyer's, of the ticket that the
-    request was about; to a `silent` operation nothing under a good status is a yes. `broken` says why the body did not
-    come whole, where it did not: then none of it counts.
+    request was about; to a `silent` operation nothing under a good status is a yes; `finds` is the list that the
+    request asked for. `broken` says why the body did not come whole, where it did not: then none of it counts.
     """
     by_way = _way(status, headers, now)
     alone = None if status in _NOT_THERE else by_way
@@ -55,11 +56,13 @@ def judge(
     content_type = headers.get("content-type")
     record = None if by_way is not None else reader.forms.read(body, content_type, limits)
     if record is not None:
-        return _content(status, Read(record, (), ()), accepted_codes, reference, silent=silent)
+        return _content(status, Read(record, (), ()), accepted_codes, reference, silent=silent, finds=finds)
     found = _answer(
         status, by_way, body, content_type, reader=reader, limits=limits, silenced=silent and 200 <= status < 300
     )
-    return _content(status, found, accepted_codes, reference, silent=silent) if isinstance(found, Read) else found
+    if isinstance(found, Read):
+        return _content(status, found, accepted_codes, reference, silent=silent, finds=finds)
+    return found
 
 
 def _answer(
@@ -160,7 +163,7 @@ def _fault(status: int, fault: soap.Fault) -> Verdict:
 
 
 def _content(
-    status: int, read: Read, accepted_codes: frozenset[int], reference: str | None, *, silent: bool
+    status: int, read: Read, accepted_codes: frozenset[int], reference: str | None, *, silent: bool, finds: str | None
 ) -> Verdict:
     reply: Mapping[str, Any] = read.record
     if _of_another(reply, reference):
@@ -172,7 +175,7 @@ def _content(
     refused, pending = bool(noes) and all(noes), not words.isdisjoint(_TAKEN)
     taken = not refused and bad_code is None and (code is not None or pending)
     said = "rejected" if refused else str(status)
-    rejected = Rejected(By.SUPPLIER, said if bad_code is None else str(bad_code), text)
+    rejected = Rejected(By.SUPPLIER, said if bad_code is None else str(bad_code), text, aside=read.aside)
     if 400 <= status < 500:
         # A yes in the body under a no in the status is neither.
         return Unclear(f"http-{status}") if taken else rejected
@@ -187,9 +190,10 @@ def _content(
         or bad_code is not None
         or any(noes)
         or (not taken and (words or text or _may_say_no(read, silent=silent)))
+        or (finds is not None and read.aside and _unfound(read, finds))
     ):
         return Unclear("unclear-answer")
-    return Accepted(reply, deviations=len(read.unknown) + len(read.deviations))
+    return Accepted(reply, deviations=len(read.unknown) + len(read.deviations), aside=read.aside)
 
 
 def _refuses(code: int, *, fine: bool) -> bool:
@@ -232,6 +236,18 @@ def _may_say_no(read: Read, *, silent: bool) -> bool:
     in it could be read. Where not, that it came is the yes.
     """
     return not (silent or any(read.record.values())) or any(not path or _ANSWER.search(path) for path, _ in read.aside)
+
+
+def _unfound(read: Read, finds: str) -> bool:
+    """Whether none of the items asked for could be read, but something that may be some: content of their list, or
+    elements in an unknown one. A plain text beside the list is what suppliers add, and speaks of something else.
+    """
+    if any(value not in (None, []) for item in read.record[finds] for value in item.values()):
+        return False
+    return any(
+        name == finds or (deeper and name not in read.record)
+        for name, deeper, _ in (path.partition("[")[0].partition(".") for path, _ in read.aside)
+    )
 
 
 def _speaks(element: etree._Element) -> bool:

@@ -32,7 +32,7 @@ def particulars(name: str, record: Mapping[str, Any]) -> str:
     match name:
         case "CommandRejected":
             found = [f"{problem['path']} {problem['text']}".strip() for problem in record["problems"]]
-            found = [record["operation"], *found, record["text"] or ""]
+            found = [record["operation"], *found, record["text"] or "", _unknown(record)]
         case "CommandOutcomeUnknown":
             found = [record["operation"], f"held until {moment(record['doubtUntil'])}"]
         case "CommandSettled":
@@ -45,7 +45,7 @@ def particulars(name: str, record: Mapping[str, Any]) -> str:
             found = [f"answer with ResolveResponse before {moment(record['deadline'])}"]
         case _:
             key = (record.get("reply") or {}).get("appointmentReservationKey")
-            found = [f"key {key}" if key else ""]
+            found = [f"key {key}" if key else "", _unknown(record)]
     return "; ".join(part for part in found if part)
 
 
@@ -100,6 +100,12 @@ def _notified(record: Mapping[str, Any]) -> list[str]:
         record["closureMeaning"] or "" if kind == "APPOINTMENT_COMPLETED" else "",
         f"{strayed} deviation{'s' if strayed > 1 else ''}" if strayed else "",
     ]
+
+
+def _unknown(record: Mapping[str, Any]) -> str:
+    """How much else the supplier's answer holds; older events do not say."""
+    count = len(record.get("unknownElements") or ())
+    return f"{count} unknown element{'s' if count > 1 else ''}" if count else ""
 
 
 def _told(reply: Mapping[str, Any]) -> str:

@@ -99,6 +99,7 @@ def supplier(*, reservation_key_rule: Mode = Mode.REFUSE, unique_references: boo
                 key="addressKey",
                 repeat=Repeat.SAFE,
                 doubt_limit=timedelta(hours=1),
+                finds="appointmentSlots",
             ),
             Operation(
                 name="ReserveAppointment",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from adapter.core.command import (
@@ -559,9 +560,9 @@ class _Turn:
 
     async def _publish(self, event: Event) -> None:
         """Enter the event, its journal entry and the record's end as one piece of work."""
-        a, item, task, command = self._a, self._item, self._task, self._command
+        a, item, task = self._a, self._item, self._task
         entry = self._entry(Kind.HELD, until=event.until) if isinstance(event, InDoubt) else self._entry(Kind.SETTLED)
-        outcome = self._c.events.outcome(task.subject, event, attempts=command.attempts, at=datetime.now(UTC))
+        outcome = self._outcome(event)
         committed: asyncio.Future[None] = self._c.loop.create_future()
         a.outcomes[self._lane] = committed
         work = Work(
@@ -582,6 +583,19 @@ class _Turn:
             a.ending.add(entry.command_id)
             task.record.clear()  # it may be long, and nothing but the commit is still to come
         self._enter(work)
+
+    def _outcome(self, event: Event) -> Outgoing:
+        """The event's record. Of what its reply has no field for as much as a topic takes: a path may be longer than
+        all that leads to it.
+        """
+        made = partial(
+            self._c.events.outcome, self._task.subject, attempts=self._command.attempts, at=datetime.now(UTC)
+        )
+        outcome, largest = made(event), self._c.deployment.largest_record
+        while isinstance(event, Accepted | Rejected) and event.aside and _size(outcome) > largest:
+            event = replace(event, aside=event.aside[: len(event.aside) // 2])
+            outcome = made(event)
+        return outcome
 
     def _reside(self, entry: Entry) -> None:
         self._item.resident = entry

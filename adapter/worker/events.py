@@ -131,13 +131,18 @@ class Events:
 def _particulars(operation: Operation, event: Event) -> tuple[str, dict[str, Any]]:
     match event:
         case Accepted():
-            return operation.accepted, {"reply": event.reply, "alreadyDone": event.already_done}
+            return operation.accepted, {
+                "reply": event.reply,
+                "alreadyDone": event.already_done,
+                "unknownElements": _aside(event),
+            }
         case Rejected(by, code, text, problems):
             return "CommandRejected", {
                 "rejectedBy": by.value,
                 "code": code,
                 "text": None if text is None else text[:TEXT_LIMIT],
                 "problems": [{"path": p.path, "text": p.text} for p in problems],
+                "unknownElements": _aside(event),
             }
         case Settled(outcome, by, text):
             return "CommandSettled", {
@@ -151,6 +156,10 @@ def _particulars(operation: Operation, event: Event) -> tuple[str, dict[str, Any
                 "sentAt": None if sent_at is None else datetime.fromtimestamp(sent_at, UTC),
                 "doubtUntil": datetime.fromtimestamp(until, UTC),
             }
+
+
+def _aside(event: Accepted | Rejected) -> list[dict[str, str]]:
+    return [{"path": path, "text": text} for path, text in event.aside]
 
 
 _REJECTED: Final = {by: f"rejected-by-{by.value.lower()}" for by in By}

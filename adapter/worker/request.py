@@ -115,6 +115,7 @@ class Requests:
                 now=datetime.now(UTC),
                 reference=task.subject.reference,
                 silent=operation.silent,
+                finds=operation.finds,
                 broken=broken,
             )
         except Exception:  # it was sent: whatever we have overlooked, the outcome is unknown

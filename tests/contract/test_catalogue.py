@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,23 @@ def test_a_command_without_the_fields_of_every_command(folder: Path, loaded: Cat
     found = stops(folder)
     assert f"{operation.name}.commandId: every command has it, this one has not" in found
     assert f"{operation.name}.{operation.key}: the key field is missing" in found
+
+
+def test_an_accepted_record_without_what_every_one_has(folder: Path, loaded: Catalogue) -> None:
+    name = loaded.supplier.operations[0].accepted
+
+    def drop(schema: dict[str, Any]) -> None:
+        schema["fields"] = [field for field in schema["fields"] if field["name"] != "unknownElements"]
+
+    edit(folder / f"avro/events/{name}.avsc", drop)
+    assert stops(folder) == [f"{name}.unknownElements: every accepted record has it, this one has not"]
+
+
+def test_what_an_operation_finds_is_a_list_of_its_reply(folder: Path, loaded: Catalogue) -> None:
+    first, *others = loaded.supplier.operations
+    lost = replace(loaded.supplier, operations=(replace(first, finds="status"), *others))
+    with pytest.raises(Stop, match=f"{first.accepted}.reply.status: no list of records, but what {first.name} finds"):
+        catalogue.load(lost, folder)
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:

@@ -316,6 +316,13 @@ def test_a_refusal_that_says_already_done_after_an_unclear_try_counts_as_accepte
     assert command.answered(now, refused) == Publish(ALREADY_DONE)
 
 
+def test_an_answer_that_says_already_done_keeps_what_else_it_holds() -> None:
+    command = calling(KEYED)
+    now = again(command, Unclear("read-timeout"))
+    refused = replace(REFUSED_AS_DONE, aside=(("ticket", "CF-1"),))
+    assert command.answered(now, refused) == Publish(replace(ALREADY_DONE, aside=(("ticket", "CF-1"),)))
+
+
 def test_a_refusal_that_says_already_done_without_an_unclear_try_is_a_refusal() -> None:
     command = calling(KEYED)
     now = again(command, Unavailable("http-503"))

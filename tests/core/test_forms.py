@@ -75,6 +75,14 @@ def test_a_reply_of_a_form_that_was_read_before_is_read_without_the_parser(reade
     assert verdict(reader, reply(code="400")) == verdict(fresh(), reply(code="400"))
 
 
+def test_what_no_field_was_found_for_is_kept_each_time(reader: ReplyReader) -> None:
+    for text in ("one", "two", "three"):
+        verdict(reader, reply())
+        found = verdict(reader, reply(more=f"<more>{text}</more>"))
+        assert isinstance(found, Accepted)
+        assert found.aside == (("more", text),)
+
+
 def test_it_is_another_reply_in_another_frame(reader: ReplyReader) -> None:
     verdict(reader, reply())
     small = replace(DEFAULT_LIMITS, size=len(reply()))

@@ -31,6 +31,7 @@ HEADER = (
     "<sentAt>2026-01-31T12:00:00.0001Z</sentAt><messageId>m-1</messageId>"
 )
 ADD, AMEND, NEWS = "AddFaultReport", "AmendFaultReport", "RequestFaultReportUpdate"
+QUERY, RESERVE = "QueryAppointmentAvailability", "ReserveAppointment"
 
 
 def verdict(body: str | bytes, *, status: int = 200, operation: str = ADD, **more: Any) -> Verdict:
@@ -55,8 +56,8 @@ def enveloped(inner: str, namespace: str = SOAP_1_1) -> str:
     return f'<e:Envelope xmlns:e="{namespace}"><e:Header/><e:Body>{inner}</e:Body></e:Envelope>'
 
 
-def rejected(code: str, text: str | None = None) -> Rejected:
-    return Rejected(By.SUPPLIER, code, text)
+def rejected(code: str, text: str | None = None, *aside: tuple[str, str]) -> Rejected:
+    return Rejected(By.SUPPLIER, code, text, aside=aside)
 
 
 UNCLEAR = Unclear("unclear-answer")
@@ -89,7 +90,10 @@ def test_a_yes_in_any_form_is_a_yes(body: str) -> None:
     [
         ("<status>Rejected</status>", rejected("rejected")),
         ("<status>REJECTED: unknown service</status>", rejected("rejected")),
-        ("<status>Rejected</status><responseCode>E-4</responseCode>", rejected("rejected")),
+        (
+            "<status>Rejected</status><responseCode>E-4</responseCode>",
+            rejected("rejected", None, ("responseCode", "E-4")),
+        ),
         ("<status>Rejected</status><responseCode>200</responseCode>", rejected("rejected")),
         ("<status>Rejected</status><responseCode>500</responseCode>", rejected("500")),
         ("<responseCode>404</responseCode><errorMessage>no <b>such</b></errorMessage>", rejected("404", "no such")),
@@ -154,7 +158,11 @@ def test_an_answer_that_names_another_ticket_is_none_to_this_request(
         (400, TAKEN, Unclear("http-400")),
         (400, answer("<status>Pending</status>"), Unclear("http-400")),
         (400, REFUSED, rejected("404", "no such")),
-        (400, answer("<responseCode>E-4</responseCode><errorMessage>no</errorMessage>"), rejected("400", "no")),
+        (
+            400,
+            answer("<responseCode>E-4</responseCode><errorMessage>no</errorMessage>"),
+            rejected("400", "no", ("responseCode", "E-4")),
+        ),
         (400, "<error><responseCode>7</responseCode></error>", rejected("7")),
         (400, b"<html/>", Unclear("http-400")),
         (422, REFUSED, rejected("404", "no such")),
@@ -294,7 +302,8 @@ def test_a_status_on_a_page_that_has_none_is_heard_all_the_same() -> None:
 
     assert isinstance(said("<status>Accepted</status>"), Accepted)
     assert isinstance(said("<status>Amended</status><responseCode>200</responseCode>"), Accepted)
-    assert said("<status>Rejected</status><responseCode>200</responseCode>") == rejected("rejected")
+    no = rejected("rejected", None, ("status", "Rejected"))
+    assert said("<status>Rejected</status><responseCode>200</responseCode>") == no
     assert said("<status>Failed</status>") == UNCLEAR
 
 
@@ -304,6 +313,51 @@ def test_places_that_stray_are_counted() -> None:
     )
     assert isinstance(found, Accepted)
     assert found.deviations == 2
+
+
+@pytest.mark.parametrize(
+    ("inner", "aside"),
+    [
+        ("", ()),
+        ("<reservationKey>CAMS-4711</reservationKey>", (("reservationKey", "CAMS-4711"),)),
+        ("<slot a='1'><key>C-1</key></slot>", (("slot.key", "C-1"), ("slot.@a", "1"))),
+        ("<sentAt>now</sentAt>of it", (("sentAt", "now"), ("", "of it"))),
+    ],
+)
+def test_what_no_field_was_found_for_is_kept_beside_the_reply(inner: str, aside: tuple[tuple[str, str], ...]) -> None:
+    name = known().operations[RESERVE].reader.element
+    found = verdict(f"<{name}><responseCode>200</responseCode>{inner}</{name}>", operation=RESERVE)
+    assert isinstance(found, Accepted)
+    assert found.aside == aside
+
+
+def test_and_beside_a_refusal() -> None:
+    inner = "<responseCode>404</responseCode><advice>use ONT 2</advice>"
+    for status in (200, 400):
+        assert verdict(answer(inner), status=status) == rejected("404", None, ("advice", "use ONT 2"))
+
+
+SLOT = "<appointmentSlot><appointmentDate>2026-02-02</appointmentDate></appointmentSlot>"
+
+
+@pytest.mark.parametrize(
+    ("inner", "clear"),
+    [
+        ("", True),
+        ("<appointmentSlots/>", True),
+        ("<seller><name>CityFibre</name></seller><advice>none this week</advice>", True),
+        (f"<appointmentSlots>{SLOT}<slot><day>2026-02-03</day></slot></appointmentSlots>", True),
+        ("<appointmentSlots><slot><day>2026-02-02</day></slot></appointmentSlots>", False),
+        ("<appointmentSlots>2026-02-02 08:00</appointmentSlots>", False),
+        ("<appointmentSlots><appointmentSlot><day>2026-02-02</day></appointmentSlot></appointmentSlots>", False),
+        ("<availableAppointments><appointment><date>2026-02-02</date></appointment></availableAppointments>", False),
+    ],
+)
+def test_an_answer_whose_slots_could_not_be_read_is_not_one_without_slots(inner: str, *, clear: bool) -> None:
+    name = known().operations[QUERY].reader.element
+    body = f"<{name}><addressKey>K-1</addressKey><responseCode>200</responseCode>{inner}</{name}>"
+    found = verdict(body, operation=QUERY, finds="appointmentSlots")
+    assert isinstance(found, Accepted) if clear else found == UNCLEAR
 
 
 @pytest.mark.parametrize(

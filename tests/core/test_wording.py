@@ -78,7 +78,13 @@ def test_a_headline_has_what_matters_most(name: str, record: dict[str, Any], tol
             {"decision": "REPEAT", "why": "the portal has no such ticket"},
             "the portal has no such ticket",
         ),
+        (
+            "CommandRejected",
+            outcome(problems=[], text="no", unknownElements=[1]),
+            "AddFaultReport; no; 1 unknown element",
+        ),
         ("AppointmentReserved", outcome(reply={"appointmentReservationKey": "7"}), "key 7"),
+        ("AppointmentReserved", outcome(reply={}, unknownElements=[1, 2]), "2 unknown elements"),
         (
             "ResolveDeadlineApproaching",
             {"deadline": NOON},

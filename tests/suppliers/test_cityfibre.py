@@ -148,6 +148,11 @@ def test_one_operation_alone_may_be_answered_with_nothing() -> None:
     assert [o.name for o in cityfibre.supplier().operations if o.silent] == ["RequestFaultReportUpdate"]
 
 
+def test_one_operation_that_can_be_asked_again_finds_a_list() -> None:
+    found = [(o.name, o.finds, o.repeat) for o in cityfibre.supplier().operations if o.finds]
+    assert found == [("QueryAppointmentAvailability", "appointmentSlots", Repeat.SAFE)]
+
+
 def test_what_notifications_tell_of_a_call_in_doubt_is_data() -> None:
     operations = cityfibre.supplier().operations
     confirmed = {o.name: o.confirmed_by for o in operations if o.confirmed_by}

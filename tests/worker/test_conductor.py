@@ -21,7 +21,7 @@ from adapter.core.mapping.forms import Forms
 from adapter.core.retry import BreakerState
 from adapter.ports import NotSent, Reply
 from adapter.worker.conductor import INTENT_LIFE
-from tests.support.estate import Command, add, amend, query, reserve, resolve
+from tests.support.estate import Command, add, amend, ask_update, query, reserve, resolve
 from tests.support.known import known
 from tests.support.plant import Bounded, Call, Hand, Plant, accepted, answer, busy, later, refused, silent
 from tests.support.wait import eventually
@@ -697,6 +697,36 @@ async def test_what_has_ended_keeps_no_long_record_until_its_commit(plant: Plant
     hand.member.refusals = 0
     await plant.until(lambda: len(plant.events) == 3)
     assert {event.record["code"] for event in plant.events} == {"invalid"}
+
+
+async def test_a_query_whose_slots_cannot_be_read_is_asked_again(plant: Plant) -> None:
+    def listed(call: Call) -> Reply:
+        day = "appointmentDate" if len(plant.desk.of(command)) > 1 else "day"
+        slots = f"<appointmentSlots><appointmentSlot><{day}>2026-03-02</{day}></appointmentSlot></appointmentSlots>"
+        return Reply(200, {}, accepted(call).body.replace(b"</received", f"{slots}</received".encode()))
+
+    plant.hire(0)
+    plant.desk.answers = listed
+    command = query("K-1")
+    plant.send(command)
+    await plant.final(command)
+    (event,) = plant.events
+    assert (event.record["attempts"], event.record["unknownElements"]) == (2, [])
+    assert [slot["appointmentDate"] for slot in event.record["reply"]["appointmentSlots"]] == [date(2026, 3, 2)]
+
+
+async def test_of_what_a_reply_has_no_field_for_an_event_tells_as_much_as_the_topic_takes(plant: Plant) -> None:
+    def wordy(call: Call) -> Reply:
+        deep = f"<{'a' * 99}><{'b' * 99}>{'<c>1</c>' * 60}</{'b' * 99}></{'a' * 99}>"
+        return Reply(200, {}, accepted(call).body.replace(b"</received", f"{deep}</received".encode()))
+
+    plant.hire(0, limits=Bounded(largest=4000))
+    plant.desk.answers = wordy
+    command = ask_update("T-1", maintainerFaultReference="CF-1")
+    plant.send(command)
+    await plant.final(command)
+    (event,) = plant.events
+    assert event.record["unknownElements"] == [{"path": f"{'a' * 99}.{'b' * 99}.c", "text": "1"}] * 15
 
 
 async def test_a_record_too_large_for_any_outcome_halts_its_lane_alone_and_lets_the_partition_go(plant: Plant) -> None:

@@ -100,6 +100,18 @@ def test_a_supplier_s_long_text_is_cut(events: Events) -> None:
     assert content["text"] == "x" * TEXT_LIMIT
 
 
+@pytest.mark.parametrize(
+    ("event", "name"),
+    [
+        (Accepted({}, aside=(("reservationKey", "C-1"), ("", "x"))), "FaultReportAdded"),
+        (Rejected(By.SUPPLIER, "400", aside=(("reservationKey", "C-1"), ("", "x"))), "CommandRejected"),
+    ],
+)
+def test_what_no_field_was_found_for_is_in_the_event(events: Events, event: Event, name: str) -> None:
+    content = read(events.outcome(SUBJECT, event, attempts=1, at=NOW), name)
+    assert content["unknownElements"] == [{"path": "reservationKey", "text": "C-1"}, {"path": "", "text": "x"}]
+
+
 def test_a_dead_letter_is_the_record_as_it_came_and_where_it_came_from(events: Events) -> None:
     source = Source(3, 41, 1.5, b"\xff", b"\0raw", (("traceparent", b"t"), ("odd", None)))
     letter = events.dead_letter(source, "commands", Undecodable("malformed", "too short"), at=NOW)

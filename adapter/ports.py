@@ -312,7 +312,9 @@ class Spool(Protocol):
         ...
 
     async def heads(self, limit: int) -> Sequence[Spooled]:
-        """The oldest of each key, for up to `limit` keys, fewer if they are long. Raises Unavailable."""
+        """The oldest of each key, for up to `limit` keys, fewer if they are long; those that can't be read are passed
+        over, and count no more. Raises Unavailable.
+        """
         ...
 
     async def drop(self, numbers: Sequence[int]) -> None:

@@ -254,14 +254,18 @@ def _spool(settings: Receiving, log: Log, metrics: Metrics) -> SqliteSpool | Non
     asked = settings.server.spool
     if asked.path is None:
         return None
-    aside: list[Path] = []
+    lost: list[Path | int] = []
 
     def damaged(path: Path, saved: int) -> None:
-        aside.append(path)
+        lost.append(path)
         log.error("spool damaged", set_aside=str(path), saved=saved)
 
-    spool = SqliteSpool(asked.path, max_bytes=asked.max_bytes, damaged=damaged)
-    metrics.watch(m.SPOOL_DAMAGED, lambda: float(bool(aside)))
+    def unreadable(number: int, reason: str) -> None:
+        lost.append(number)
+        log.error("spooled notification not readable", number=number, reason=reason)
+
+    spool = SqliteSpool(asked.path, max_bytes=asked.max_bytes, damaged=damaged, unreadable=unreadable)
+    metrics.watch(m.SPOOL_DAMAGED, lambda: float(bool(lost)))
     return spool
 
 

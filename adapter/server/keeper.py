@@ -169,6 +169,8 @@ class Keeper:
     async def _round(self, spool: Spool) -> bool:
         """Publish the oldest of each ticket; whether all of them are."""
         heads = await spool.heads(_BATCH)
+        if not heads:
+            return True
         records = [await self._record(head.arrival) for head in heads]
         writes = [self._publisher.publish(record, limit=self._limit, late=lambda: None) for record in records]
         await asyncio.wait(writes)

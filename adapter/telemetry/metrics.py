@@ -337,8 +337,8 @@ SPOOL_DRAINED: Final = Metric("spool_drained_total", Kind.COUNTER, "Notification
 SPOOL_DAMAGED: Final = Metric(
     "spool_damaged",
     Kind.GAUGE,
-    "1 if the spool's file was damaged at the start and has been set aside.",
-    "1: what could not be read any more (the log says how much could) must be sent again by the supplier.",
+    "1 if the spool's file was damaged at the start and has been set aside, or something in it can't be read.",
+    "1: what could not be read (the log says how much, or which) must be sent again by the supplier.",
 )
 TICKET_EVENTS: Final = Metric(
     "ticket_events_total",

@@ -6,6 +6,9 @@ all of them are, is kept in memory, read once at the start; the contents stay on
 
 To delete needs room too, which a full disk does not have. So what is published is gone from memory at once, and deleted
 when it can be; when nothing else is left in the file, it is begun anew, which makes room again.
+
+One that can't be read keeps back nobody: it stays in the file for somebody to look into, and for the next start, which
+may be that of a release that knows it; until then it is passed over.
 """
 
 import asyncio
@@ -18,7 +21,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -56,14 +59,23 @@ class _Entry:
 class SqliteSpool:
     """`ports.Spool`. Numbers are never used twice, so their order is that of arrival, also over a restart."""
 
-    def __init__(self, path: Path, *, max_bytes: int, damaged: Callable[[Path, int], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int,
+        damaged: Callable[[Path, int], None],
+        unreadable: Callable[[int, str], None],
+    ) -> None:
         """Opens or makes the file, for its owner alone. One that is damaged is set aside, and what can still be read of
-        it taken over: `damaged` is told where it lies and how many those are.
+        it taken over: `damaged` is told where it lies and how many those are. `unreadable` is told the number of each
+        notification that is passed over, and why.
 
         Raises Stop if it can't be had, as when another process has it.
         """
         self._path = path
         self._max_bytes = max_bytes
+        self._unreadable = unreadable
         self._published: set[int] = set()
         """Numbers that are still in the file."""
         self._keys: dict[bytes, deque[_Entry]] = {}
@@ -122,6 +134,15 @@ class SqliteSpool:
         await self._ask(_Put(row, done))
 
     async def heads(self, limit: int) -> Sequence[Spooled]:
+        rows: list[Spooled] = []
+        while self._keys and not rows:
+            rows, unreadable = await self._heads(limit)
+            for number, reason in unreadable.items():
+                self._unreadable(number, reason)
+            self._leave(unreadable)
+        return rows
+
+    async def _heads(self, limit: int) -> "_Found":
         numbers: list[int] = []
         size = 0
         for key, entries in list(islice(self._keys.items(), limit)):
@@ -130,13 +151,12 @@ class SqliteSpool:
                 break
             numbers.append(entries[0].number)
             self._keys[key] = self._keys.pop(key)  # the others' turn is next, also if these can't be published
-        rows: list[Spooled] = await self._ask(_Do(partial(_rows, numbers=numbers), self._loop.create_future()))
-        return rows
+        found: _Found = await self._ask(_Do(partial(_rows, numbers=numbers), self._loop.create_future()))
+        return found
 
     async def drop(self, numbers: Sequence[int]) -> None:
         gone = set(numbers)
-        for key in [key for key, entries in self._keys.items() if entries[0].number in gone]:
-            self._leave(key)
+        self._leave(gone)
         self._published |= gone
         due = frozenset(self._published)
         await self._ask(_Do(partial(self._delete, numbers=due), self._loop.create_future()))
@@ -152,13 +172,14 @@ class SqliteSpool:
         self._depth += 1
         self._size += entry.size
 
-    def _leave(self, key: bytes) -> None:
-        entries = self._keys[key]
-        entry = entries.popleft()
-        if not entries:
-            del self._keys[key]
-        self._depth -= 1
-        self._size -= entry.size
+    def _leave(self, numbers: Container[int]) -> None:
+        for key in [key for key, entries in self._keys.items() if entries[0].number in numbers]:
+            entries = self._keys[key]
+            entry = entries.popleft()
+            if not entries:
+                del self._keys[key]
+            self._depth -= 1
+            self._size -= entry.size
 
     async def _ask(self, request: "_Request") -> Any:
         if not self._thread.is_alive():
@@ -211,8 +232,8 @@ class SqliteSpool:
             if self._database is None:
                 self._database = _connect(self._path)
             results = act(self._database)
-        except (sqlite3.Error, ValueError, OSError) as error:
-            failure = Unavailable(f"the spool can't be used: {error}")
+        except Exception as error:  # noqa: BLE001 -- who waits is told, whatever it is: the thread goes on
+            failure = Unavailable(f"the spool can't be used: {_told(error)}")
 
         def settle() -> None:
             for place, future in enumerate(futures):
@@ -347,12 +368,29 @@ def _act(database: sqlite3.Connection, action: Callable[[sqlite3.Connection], An
     return [action(database)]
 
 
-def _rows(database: sqlite3.Connection, numbers: Sequence[int]) -> list[Spooled]:
-    found = []
+_Found = tuple[list[Spooled], dict[int, str]]
+"""What was read, and by number why something was not."""
+
+
+def _rows(database: sqlite3.Connection, numbers: Sequence[int]) -> _Found:
+    found: list[Spooled] = []
+    unreadable: dict[int, str] = {}
     for number in sorted(numbers):
-        row = database.execute("SELECT key, facts, body FROM notification WHERE number = ?", (number,)).fetchone()
-        found.append(Spooled(number, row[0], _arrival(row[1], row[2])))
-    return found
+        try:
+            row = database.execute(
+                "SELECT key, CAST(facts AS BLOB), body FROM notification WHERE number = ?", (number,)
+            ).fetchone()
+            found.append(Spooled(number, row[0], _arrival(row[1], row[2])))
+        except sqlite3.OperationalError:  # busy, a disk that fails: not the row
+            raise
+        except (sqlite3.DatabaseError, ValueError, LookupError, TypeError) as error:
+            unreadable[number] = _told(error)
+    return found, unreadable
+
+
+def _told(error: Exception) -> str:
+    """Without what was in the row, which others may quote."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, sqlite3.Error | OSError) else type(error).__name__
 
 
 def _facts(arrival: Arrival) -> str:
@@ -370,7 +408,7 @@ def _facts(arrival: Arrival) -> str:
     )
 
 
-def _arrival(text: str, body: bytes) -> Arrival:
+def _arrival(text: str | bytes, body: bytes) -> Arrival:
     facts = json.loads(text)
     delivery = Delivery(
         body=body,

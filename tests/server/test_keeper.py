@@ -70,7 +70,9 @@ async def remade(spooled: Arrival) -> Outgoing:
 
 @pytest.fixture
 async def spool(tmp_path: Path) -> AsyncIterator[SqliteSpool]:
-    opened = SqliteSpool(tmp_path / "spool.db", max_bytes=1024**2, damaged=lambda _, __: None)
+    opened = SqliteSpool(
+        tmp_path / "spool.db", max_bytes=1024**2, damaged=lambda _, __: None, unreadable=lambda _, __: None
+    )
     yield opened
     await opened.close()
 

@@ -3,13 +3,20 @@
 import asyncio
 import gzip
 import re
+import sqlite3
 import subprocess
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
 
 import aiohttp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapter.core.notification import Delivery
+from adapter.ports import Arrival, Caller
+from adapter.transport.spool import SqliteSpool
 from tests.server.conftest import SAMPLE, SAMPLES, Serve, Serving, notification
 from tests.support.certificates import Trials
 from tests.support.wait import eventually
@@ -279,6 +286,26 @@ async def test_each_way_not_to_be_a_notification_is_400_and_kept_with_who_when_a
     assert headers["quarantine-path"] == "/notify"
     assert headers["quarantine-received-at"].endswith("Z")
     assert (headers["content-type"], headers["traceparent"]) == ("text/xml", "00-1-2-3")
+
+
+async def test_one_in_the_spool_that_cannot_be_read_is_told_and_the_others_are_published(
+    serve: Serve, tmp_path: Path
+) -> None:
+    path = tmp_path / "spool.db"
+    spool = SqliteSpool(path, max_bytes=10**6, damaged=lambda _, __: None, unreadable=lambda _, __: None)
+    for reference in ("T-1", "T-2", "T-1"):
+        body = notification(reference, message=f"M-{spool.depth}")
+        await spool.put(reference.encode(), Arrival(Delivery(body, datetime.now(UTC)), Caller("192.0.2.7", None)))
+    await spool.close()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE notification SET facts = '{}' WHERE number = 1")
+        database.commit()
+    async with serve(SERVER__SPOOL__PATH=str(path)) as server:
+        await eventually(lambda: "fault_adapter_spool_depth 0.0" in exposed(server))
+        assert "fault_adapter_spool_damaged 1.0" in exposed(server)
+        assert '"event":"spooled notification not readable","number":1,"reason":"KeyError"' in server.lines.getvalue()
+        assert (await server.post(notification("T-1", message="M-9")))[0] == 200
+        assert sorted(event.key or b"" for event in server.events()) == [b"T-1", b"T-1", b"T-2"]
 
 
 def exposed(server: Serving) -> str:

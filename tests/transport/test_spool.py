@@ -2,9 +2,10 @@
 
 import asyncio
 import resource
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -50,11 +51,15 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
     spools: list[SqliteSpool] = []
 
     async def open_spool(
-        *, max_bytes: int = 1024**2, damaged: Callable[[Path, int], None] = lambda _, __: None
+        *,
+        max_bytes: int = 1024**2,
+        damaged: Callable[[Path, int], None] = lambda _, __: None,
+        unreadable: Callable[[int, str], None] = lambda _, __: None,
     ) -> SqliteSpool:
         if spools:
             await spools[-1].close()
-        spools.append(SqliteSpool(tmp_path / "spool.db", max_bytes=max_bytes, damaged=damaged))
+        path = tmp_path / "spool.db"
+        spools.append(SqliteSpool(path, max_bytes=max_bytes, damaged=damaged, unreadable=unreadable))
         return spools[-1]
 
     yield open_spool
@@ -206,6 +211,38 @@ async def test_what_is_readable_of_a_damaged_file_is_taken_over_in_its_order(ope
     assert (await spool.heads(1))[0].number == 51
 
 
+@pytest.mark.parametrize("facts", ["", "{}", "[1]", "null", b"\xff", '{"received_at": 1}', '{"received_at": "once"}'])
+async def test_one_that_is_not_readable_stays_and_keeps_nobody(
+    opened: Opener, tmp_path: Path, facts: str | bytes
+) -> None:
+    spool = await opened()
+    for key in (b"A", b"B", b"A"):
+        await spool.put(key, arrival())
+    await spool.close()
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as database:
+        database.execute("UPDATE notification SET facts = CAST(? AS TEXT) WHERE number < 3", (facts,))
+        database.commit()
+    told: list[int] = []
+    spool = await opened(unreadable=lambda number, _: told.append(number))
+    (head,) = await spool.heads(100)
+    assert (head.key, head.number, told) == (b"A", 3, [1, 2])
+    await spool.drop([3])
+    assert (spool.depth, spool.size, await spool.heads(100)) == (0, 0, [])
+    spool = await opened(unreadable=lambda number, _: told.append(number))
+    assert spool.depth == 2
+    assert await spool.heads(100) == []
+    assert told == [1, 2, 1, 2]
+    assert not spool.holds(b"A")
+
+
+async def test_what_nobody_expected_is_told_to_who_waits_and_the_spool_goes_on(opened: Opener) -> None:
+    spool = await opened()
+    with pytest.raises(Unavailable, match="OverflowError"):
+        await spool.drop([2**63])  # longer than SQLite's numbers
+    await spool.put(b"A", arrival())
+    assert spool.depth == 1
+
+
 async def test_of_long_ones_few_are_given_out_at_once(opened: Opener) -> None:
     spool = await opened(max_bytes=64 * 1024**2)
     for number in range(10):
@@ -231,7 +268,7 @@ async def test_a_second_process_cannot_have_it(opened: Opener, processes: Proces
     spool = await opened()
     await spool.put(b"A", arrival())
     with pytest.raises(Stop, match="SPOOL__PATH"):
-        SqliteSpool(tmp_path / "spool.db", max_bytes=1, damaged=lambda _, __: None)
+        SqliteSpool(tmp_path / "spool.db", max_bytes=1, damaged=lambda _, __: None, unreadable=lambda _, __: None)
     other = processes.start(
         sys.executable,
         "-c",
@@ -244,13 +281,15 @@ async def test_a_second_process_cannot_have_it(opened: Opener, processes: Proces
 
 async def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(Stop, match="SPOOL__PATH"):
-        SqliteSpool(tmp_path / "nowhere" / "spool.db", max_bytes=1, damaged=lambda _, __: None)
+        SqliteSpool(
+            tmp_path / "nowhere" / "spool.db", max_bytes=1, damaged=lambda _, __: None, unreadable=lambda _, __: None
+        )
 
 
 async def test_a_folder_in_the_place_of_the_file_stops_the_start_and_is_left_as_it_was(tmp_path: Path) -> None:
     before = rights(tmp_path)
     with pytest.raises(Stop, match=r"SPOOL__PATH: .* Is a directory"):
-        SqliteSpool(tmp_path, max_bytes=1, damaged=lambda _, __: None)
+        SqliteSpool(tmp_path, max_bytes=1, damaged=lambda _, __: None, unreadable=lambda _, __: None)
     assert rights(tmp_path) == before
 
 
@@ -277,7 +316,7 @@ from adapter.ports import Arrival, Caller
 from adapter.transport.spool import SqliteSpool
 
 async def main():
-    spool = SqliteSpool(Path(sys.argv[1]), max_bytes=10**9, damaged=print)
+    spool = SqliteSpool(Path(sys.argv[1]), max_bytes=10**9, damaged=print, unreadable=print)
     async def lane(key):
         for number in range(10**9):
             await spool.put(key, Arrival(Delivery(b"%d" % number, datetime.now(UTC)), Caller("", None)))

@@ -8,6 +8,7 @@ import pytest
 from adapter.core.errors import Stop
 from adapter.settings import Bus, Cluster, Settings, Vocabulary, describe, load, markdown
 from adapter.settings.kinds import parse_duration, parse_size
+from tests.support.shut import shut
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,6 +84,13 @@ def test_faults_of_all_kinds_come_together() -> None:
         ("KAFKA__PROPERTIES", "s3cr3t-value"),
         ("REGISTRY__URL", "https://me:s3cr3t-value@registry"),
         ("REGISTRY__CREDENTIALS", "s3cr3t-value"),
+        ("REGISTRY__CREDENTIALS", "s3cr3t-value" * 50),
+        ("REGISTRY__CREDENTIALS", "s3cr3t-value/" * 500),
+        ("REGISTRY__CREDENTIALS", "/s3cr3t-value/\nx"),
+        ("KAFKA__PROPERTIES_FILES__SASL_PASSWORD", "s3cr3t-value" * 50),
+        ("KAFKA__PROPERTIES_FILES", '{"sasl.password": "s3cr3t-value\\u0000"}'),
+        ("KAFKA__PROPERTIES_FILES", '{"sasl.password": "s3cr3t-value\\ud800"}'),
+        ("SCHEMAS", "s3cr3t-value" * 50),
         ("SUPPLIER__TLS__KEY", "s3cr3t-value"),
         ("SUPPLIER__TIME_ZONE", "s3cr3t-value"),
         ("SUPPLIER__BUYER_IDENTIFIER", "s3cr3t-value" * 4),
@@ -93,6 +101,38 @@ def test_faults_of_all_kinds_come_together() -> None:
 )
 def test_a_fault_does_not_repeat_the_value(variable: str, value: str) -> None:
     assert "s3cr3t" not in str(faults(Settings, **{variable: value}))
+
+
+@pytest.mark.parametrize("content", ["-----BEGIN X-----\neyJ\n-----END X-----", "eyJ" * 200, "e" * 5000, "e/" * 300])
+def test_the_content_of_a_file_in_place_of_its_name(content: str) -> None:
+    for name in ("REGISTRY__CREDENTIALS", "KAFKA__PROPERTIES_FILES__sasl.password"):
+        assert faults(Settings, **{name: content})[f"ADAPTER_{name}"] == (
+            "holds the content: name the file that has it; write for example /run/secrets/name"
+            if name == "REGISTRY__CREDENTIALS"
+            else "holds the content: name the file that has it; "
+            'write for example {"sasl.password": "/run/secrets/kafka-password"}'
+        )
+
+
+def test_what_is_no_file_and_what_is_no_folder(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    found = faults(Settings, SCHEMAS=str(file), REGISTRY__CREDENTIALS=str(tmp_path))
+    assert found["ADAPTER_SCHEMAS"].startswith("does not name a folder;")
+    assert found["ADAPTER_REGISTRY__CREDENTIALS"].startswith("does not name a file;")
+    missing = tmp_path / "missing"
+    found = faults(Settings, SCHEMAS=str(missing), REGISTRY__CREDENTIALS=str(missing))
+    assert found["ADAPTER_SCHEMAS"].startswith("does not name a folder (No such file")
+    assert found["ADAPTER_REGISTRY__CREDENTIALS"].startswith("does not name a file (No such file")
+
+
+def test_a_folder_that_may_not_be_entered(tmp_path: Path) -> None:
+    inside = tmp_path / "closed" / "inside"
+    inside.mkdir(parents=True)
+    with shut(inside.parent):
+        found = faults(Settings, SCHEMAS=str(inside), REGISTRY__CREDENTIALS=str(inside / "file"))
+    assert "may not enter" in found["ADAPTER_SCHEMAS"]
+    assert "may not enter" in found["ADAPTER_REGISTRY__CREDENTIALS"]
 
 
 def test_a_misspelt_name_is_told_the_nearest_one() -> None:

@@ -214,7 +214,13 @@ def _listener(settings: Receiving) -> Iterator[Line]:
         yield Line("callers", Verdict.WARNING, said, fix)
     if server.spool.path is None:
         yield Line("spool", Verdict.OK, "none: the supplier gets 503 while Kafka is away")
-    elif server.spool.path.is_dir():
+        return
+    try:
+        is_folder = server.spool.path.is_dir()
+    except OSError as error:
+        yield _closed("spool", server.spool.path, error)
+        return
+    if is_folder:
         yield Line("spool", Verdict.FAILED, f"{server.spool.path} is a folder", "name a file in it")
     else:
         yield _writable("spool", server.spool.path.parent)
@@ -223,8 +229,13 @@ def _listener(settings: Receiving) -> Iterator[Line]:
 def _store(settings: Projecting) -> Iterator[Line]:
     if settings.projector.store is None:
         yield Line("store", Verdict.OK, "none: the tickets are read at every start")
+        return
+    try:
+        place = _existing(settings.projector.store)
+    except OSError as error:
+        yield _closed("store", settings.projector.store, error)
     else:
-        yield _writable("store", _existing(settings.projector.store))
+        yield _writable("store", place)
 
 
 def _problems(subject: str, stop: Stop, fix: str = "") -> Iterator[Line]:
@@ -254,6 +265,12 @@ def _file(subject: str, path: Path, usage: str) -> Iterator[Line]:
         yield Line(subject, Verdict.OK, said)
 
 
+def _closed(subject: str, path: Path, error: OSError) -> Line:
+    """A place that can't even be looked at."""
+    fix = "name one that the user the process runs as can reach"
+    return Line(subject, Verdict.FAILED, f"{path}: {error.strerror or error}", fix)
+
+
 def _writable(subject: str, folder: Path) -> Line:
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
         return Line(subject, Verdict.OK, f"{folder} can be written")
@@ -262,7 +279,7 @@ def _writable(subject: str, folder: Path) -> Line:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or where it would be made."""
+    """The folder, or where it would be made. OSError if that can't be looked at."""
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 

@@ -1,16 +1,19 @@
 """The types of settings: how a text is read, and how people are told what to write."""
 
 import json
+import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, FilePath
+from pydantic import AfterValidator, BeforeValidator, Field
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,34 @@ def _web_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _file(path: Path) -> Path:
+    try:
+        return _there(path, S_ISREG, "file")
+    except ValueError as error:
+        text = str(path)
+        if "\n" in text or "\r" in text or len(text) > 255:
+            raise ValueError("holds the content: name the file that has it") from error
+        raise
+
+
+def _folder(path: Path) -> Path:
+    return _there(path, S_ISDIR, "folder")
+
+
+def _there(path: Path, is_one: Callable[[int], bool], kind: str) -> Path:
+    """The path, of a `kind` that is there. Else ValueError, not with the path: it may be a secret, put there itself."""
+    try:
+        mode = path.stat().st_mode
+    except PermissionError as error:
+        raise ValueError(f"names a {kind} where this user may not enter the folder") from error
+    except (OSError, ValueError) as error:
+        said = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "is no path"
+        raise ValueError(f"does not name a {kind} ({said})") from error
+    if not is_one(mode):
+        raise ValueError(f"does not name a {kind}")
+    return path
+
+
 def _header(value: str) -> str:
     """The value of an HTTP header."""
     if not (value.isascii() and value.isprintable()):
@@ -139,8 +170,8 @@ Port = Annotated[int, Field(ge=0, le=65535), Kind("port", "9464")]
 Switch = Annotated[bool, Kind("true or false", "true")]
 Address = Annotated[str, AfterValidator(_web_address), Kind("web address", "https://host:443/path")]
 Addresses = Annotated[str, AfterValidator(_web_addresses), Kind("web addresses", "http://registry:8081")]
-File = Annotated[FilePath, Kind("file", "/run/secrets/name")]
-Folder = Annotated[DirectoryPath, Kind("folder", "/opt/schemas")]
+File = Annotated[Path, AfterValidator(_file), Kind("file", "/run/secrets/name")]
+Folder = Annotated[Path, AfterValidator(_folder), Kind("folder", "/opt/schemas")]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249), Kind("topic name", "fault.commands")]
 TopicPrefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100), Kind("text", "staging.")]
 Text = Annotated[str, Field(pattern=r"\S"), Kind("text", "fault-adapter")]

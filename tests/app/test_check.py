@@ -20,6 +20,7 @@ from adapter.twin.server import Twin
 from adapter.twin.settings import TlsFiles, TwinSettings
 from tests.support.certificates import Trials
 from tests.support.ports import free_port
+from tests.support.shut import shut
 
 Environment = Callable[..., None]
 
@@ -195,6 +196,21 @@ async def test_folders_that_can_not_be_written(environment: Environment, tmp_pat
     environment(PROJECTOR__STORE=tmp_path / "made" / "by" / "itself")
     line = await _line(Role.PROJECTOR, "store")
     assert line.verdict is Verdict.OK
+
+
+async def test_folders_that_can_not_be_looked_into(environment: Environment, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    lines = []
+    with shut(closed):
+        environment(SERVER__ALLOW_PLAINTEXT="true", SERVER__SPOOL__PATH=closed / "spool" / "db")
+        lines.append(await _line(Role.SERVER, "spool"))
+        environment(PROJECTOR__STORE=closed / "store")
+        lines.append(await _line(Role.PROJECTOR, "store"))
+    environment(PROJECTOR__STORE=tmp_path / ("x" * 300))
+    lines.append(await _line(Role.PROJECTOR, "store"))
+    assert [line.verdict for line in lines] == [Verdict.FAILED] * 3
+    assert all(line.fix for line in lines)
 
 
 async def test_a_port_is_taken(environment: Environment) -> None:

@@ -229,6 +229,25 @@ def test_what_is_no_size(text: str) -> None:
         parse_size(text)
 
 
+@pytest.mark.parametrize(
+    ("name", "least", "most", "wrong"),
+    [
+        ("KAFKA__TRANSACTION_TIMEOUT", "1s", "15m", ["1ms", "20m"]),
+        ("KAFKA__SESSION_TIMEOUT", "1s", "30m", ["1ms", "31m"]),
+        ("TOPICS__MAX_MESSAGE_BYTES", "1KiB", "512MiB", ["100", "1GiB", "3GiB"]),
+        ("SUPPLIER__TOTAL_TIMEOUT", "1ms", "1h", ["0.1ms", "2d"]),
+        ("SERVER__PUBLISH_TIMEOUT", "1ms", "1h", ["0.1ms", "30d"]),
+    ],
+)
+def test_what_kafka_or_its_client_would_refuse(name: str, least: str, most: str, wrong: list[str]) -> None:
+    for value in wrong:
+        assert faults(Settings, **{name: value})[f"ADAPTER_{name}"] == f"must be between {least} and {most}"
+    for value in (least, most):  # what follows from them for other settings is told meanwhile
+        assert f"ADAPTER_{name}" not in faults(Settings, **{name: value}, WORKER__RETRY_MAX="soon")
+    (meaning,) = (row.meaning for row in describe() if row.variable == f"ADAPTER_{name}")
+    assert meaning.endswith(f" Between {least} and {most}.")
+
+
 def test_librdkafka_properties_from_json_and_single_variables() -> None:
     kafka = loaded(
         KAFKA__PROPERTIES='{"client.id": "a", "socket.keepalive.enable": true, "linger.ms": 5}',
@@ -266,7 +285,8 @@ def test_a_secret_property_is_refused_as_a_variable(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["enable.auto.commit", "isolation.level", "partitioner", "group.id", "transactional.id"]
+    "name",
+    ["enable.auto.commit", "isolation.level", "partitioner", "group.id", "transactional.id", "default.topic.config"],
 )
 def test_properties_the_guarantees_rest_on_are_refused(name: str) -> None:
     assert name in faults(Cluster, **{f"KAFKA__PROPERTIES__{name}": "x"})["ADAPTER_KAFKA__PROPERTIES"]

@@ -399,6 +399,8 @@ async def _transaction(settings: Bus, client: Mapping[str, str]) -> Line:
     except (TimeoutError, Stop, Unavailable) as error:
         said = "; ".join(error.problems) if isinstance(error, Stop) else str(error) or f"no answer within {LIMIT:g} s"
         fix = f"kafka-acls.sh: write and describe transactional ids that begin with {prefix}"
+        if said.startswith("ADAPTER_"):
+            fix = "see adapter settings"
         return Line("transactions", Verdict.FAILED, said, fix)
     finally:
         await producer.close()

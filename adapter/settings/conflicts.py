@@ -32,6 +32,7 @@ _OURS = {
     "transactional.id": "set ADAPTER_KAFKA__TRANSACTIONAL_ID_PREFIX",
     "message.max.bytes": "set ADAPTER_TOPICS__MAX_MESSAGE_BYTES",
     "partition.assignment.strategy": "the adapter needs cooperative-sticky",
+    "default.topic.config": "write the properties of topics beside the others",
     "enable.auto.commit": "offsets are committed with the outcomes",
     "enable.auto.offset.store": "offsets are committed with the outcomes",
     "enable.idempotence": "transactions need it",

@@ -14,7 +14,7 @@ from pydantic_settings import EnvSettingsSource
 from adapter.core.errors import Stop
 from adapter.settings.conflicts import conflicts
 from adapter.settings.paths import find, is_mapping, kind, section, variable
-from adapter.settings.reference import describe
+from adapter.settings.reference import bounds, describe
 from adapter.settings.tree import PREFIX, Settings, Tree
 
 _T = TypeVar("_T", bound=Tree)
@@ -153,6 +153,8 @@ def _fault(location: tuple[str | int, ...], fault: str, message: str) -> tuple[s
     example = (field.examples or [kind(field).example])[0]
     if fault == "missing":
         return name, f"is missing: {(field.description or '').rstrip('.')}; write for example {example}"
+    if fault in {"greater_than_equal", "less_than_equal"} and (limits := bounds(field)) is not None:
+        return name, f"must be between {limits}"
     if fault in {"string_pattern_mismatch", "int_parsing", "bool_parsing", "zoneinfo_str"}:
         message = f"is not a {kind(field).name}".replace("is not a true or false", "is neither true nor false")
     message = message.removeprefix("Value error, ").replace("Input should", "should")

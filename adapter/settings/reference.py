@@ -29,10 +29,23 @@ def describe() -> tuple[Row, ...]:
             variable=variable(path),
             type=kind(field).name,
             default=None if field.is_required() else _shown(field, field.get_default(call_default_factory=True)),
-            meaning=field.description or "",
+            meaning=f"{field.description or ''}{f' Between {limits}.' if (limits := bounds(field)) else ''}",
         )
         for path, field in leaves(Settings)
     )
+
+
+def bounds(field: FieldInfo) -> str | None:
+    """Between which durations or sizes it has to be ("1s and 15m"), where not all are possible."""
+    if kind(field).name not in {"duration", "size"}:
+        return None
+    limits = [
+        _shown(field, limit)
+        for name in ("ge", "le")
+        for each in field.metadata
+        if (limit := getattr(each, name, None)) is not None
+    ]
+    return " and ".join(limits) or None
 
 
 def markdown() -> str:
@@ -66,7 +79,7 @@ def markdown() -> str:
 def _shown(field: FieldInfo, value: object) -> str:
     match value:
         case int() if kind(field).name == "size":
-            return f"{value // 1024**2}MiB"
+            return f"{value // 1024**2}MiB" if value % 1024**2 == 0 else f"{value // 1024}KiB"
         case None:
             return ""
         case bool():

@@ -111,11 +111,15 @@ class Kafka(Section):
     )
     session_timeout: Duration = Field(
         default=timedelta(seconds=10),
+        ge=timedelta(seconds=1),
+        le=timedelta(minutes=30),
         description="A worker silent for so long loses its partitions to the others (classic groups; in "
         "consumer groups the broker decides).",
     )
     transaction_timeout: Duration = Field(
         default=timedelta(seconds=10),
+        ge=timedelta(seconds=1),
+        le=timedelta(minutes=15),
         description="A transaction left open by a dead worker hides newer records from readers for so long.",
     )
     transactional_id_prefix: Text = Field(
@@ -185,6 +189,8 @@ class Topics(Section):
     )
     max_message_bytes: Size = Field(
         default=4 * 1024**2,
+        ge=1024,
+        le=512 * 1024**2,
         description="Largest record the adapter writes. The commands topic takes half of it: every command must "
         "fit the dead letters.",
     )
@@ -286,7 +292,12 @@ class Supplier(Section):
     read_timeout: Duration = Field(
         default=timedelta(seconds=30), description="Longest silence while a reply is awaited."
     )
-    total_timeout: Duration = Field(default=timedelta(seconds=45), description="Time limit of a whole call.")
+    total_timeout: Duration = Field(
+        default=timedelta(seconds=45),
+        ge=timedelta(milliseconds=1),
+        le=timedelta(hours=1),
+        description="Time limit of a whole call.",
+    )
     keep_alive: Duration = Field(
         default=timedelta(seconds=25),
         description="Idle connections are closed after this; choose less than the supplier's own limit. A shorter one "
@@ -420,6 +431,8 @@ class Server(Section):
     body_timeout: Duration = Field(default=timedelta(seconds=20), description="Time limit for the body of a request.")
     publish_timeout: Duration = Field(
         default=timedelta(seconds=10),
+        ge=timedelta(milliseconds=1),
+        le=timedelta(hours=1),
         description="Time limit for Kafka's acknowledgement; after it the notification is spooled or refused with 503.",
     )
     remembered_notifications: Count = Field(

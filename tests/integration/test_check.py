@@ -18,6 +18,7 @@ from tests.support.ports import free_port
 RULES = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "allow.everyone.if.no.acl.found": "true",
+    "transaction.max.timeout.ms": "60000",
 }
 
 
@@ -86,6 +87,16 @@ def test_topics_rights_and_partitions_are_told(
         r"warning: 2\d of the newest 60 commands are not where murmur2 puts their keys, such as W-\d+, W-\d+, W-\d+",
         said,
     )
+
+    monkeypatch.setenv("ADAPTER_KAFKA__TRANSACTION_TIMEOUT", "2m")
+    (said,) = _verdicts(capsys, "worker")["transactions"]
+    assert said.startswith("failed: ADAPTER_KAFKA__TRANSACTION_TIMEOUT: is longer than the brokers allow")
+    monkeypatch.delenv("ADAPTER_KAFKA__TRANSACTION_TIMEOUT")
+    monkeypatch.setenv("ADAPTER_KAFKA__PROPERTIES__RETRIES", "0")
+    (said,) = _verdicts(capsys, "worker")["transactions"]
+    assert said.startswith("failed: ADAPTER_KAFKA__PROPERTIES: ")
+    assert "retries" in said
+    monkeypatch.delenv("ADAPTER_KAFKA__PROPERTIES__RETRIES")
 
     monkeypatch.setenv("ADAPTER_TOPICS__PARTITIONS", "12")
     monkeypatch.setenv("ADAPTER_TOPICS__RETENTION__EVENTS", "800d")

@@ -7,8 +7,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
+import pytest
+
+from adapter.core.errors import Stop
 from adapter.core.journal import Source
-from adapter.transport.kafka.consumer import CommandConsumer
+from adapter.transport.kafka.consumer import CommandConsumer, introduce
 from tests.support.groups import introduced
 from tests.support.topics import Topics
 from tests.support.wait import wait_until
@@ -89,6 +92,37 @@ async def test_a_library_that_does_not_come_back_keeps_nobody_once_all_is_given_
         gag.released.set()
         library.removeHandler(gag)
         library.setLevel(level)
+
+
+class Failing(Clinging):
+    """Hears why it ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    def failed(self, error: Exception) -> None:
+        self.heard.set_result(error)
+
+
+async def test_a_session_that_kafka_refuses_ends_it_by_its_setting(kafka: str, topics: Topics) -> None:
+    await introduced(kafka, topics.commands, topics.prefix)
+    listener = Failing()
+    client = _member(kafka, topics) | {"session.timeout.ms": "2000000", "max.poll.interval.ms": "2000000"}
+    consumer = CommandConsumer(client=client, topic=topics.commands, listener=listener, loop=asyncio.get_running_loop())
+    consumer.open()
+    async with asyncio.timeout(60):
+        with pytest.raises(Stop, match="ADAPTER_KAFKA__SESSION_TIMEOUT"):
+            raise await listener.heard
+        await consumer.close()
+
+
+async def test_a_property_that_a_consumer_can_not_have_is_told(kafka: str, topics: Topics) -> None:
+    client = _member(kafka, topics) | {"heartbeat.interval.ms": "0"}
+    with pytest.raises(Stop, match=r"ADAPTER_KAFKA__PROPERTIES.*heartbeat"):
+        CommandConsumer(client=client, topic=topics.commands, listener=Clinging(), loop=asyncio.get_running_loop())
+    with pytest.raises(Stop, match=r"ADAPTER_KAFKA__PROPERTIES.*heartbeat"):
+        introduce(client, topics.commands, topics.prefix)
 
 
 def _member(kafka: str, topics: Topics) -> dict[str, str]:

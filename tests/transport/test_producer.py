@@ -1,12 +1,15 @@
 """The transactional producer before a real broker, where something is in its way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import MappingProxyType
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from adapter.core.errors import Stop
 from adapter.ports import Outgoing, Position
 from adapter.transport.kafka.producer import TransactionalProducer
 from tests.support.groups import introduced
@@ -17,20 +20,25 @@ from tests.support.wait import eventually
 
 @asynccontextmanager
 async def producer(
-    bootstrap: str, topics: Topics, waits: Callable[[str, float], None] = lambda _, _seconds: None
+    bootstrap: str,
+    topics: Topics,
+    waits: Callable[[str, float], None] = lambda _, _seconds: None,
+    *,
+    ends: timedelta = timedelta(seconds=60),
+    properties: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[TransactionalProducer]:
     found = TransactionalProducer(
-        client={"bootstrap.servers": bootstrap},
+        client={"bootstrap.servers": bootstrap, **properties},
         commands=topics.commands,
         group=topics.prefix,
         transactional_id=f"{topics.prefix}-ours",
-        timeout=timedelta(seconds=60),
+        timeout=ends,
         max_message_bytes=1_000_000,
         report=lambda _: None,
         waits=waits,
     )
-    await found.open()
     try:
+        await found.open()
         yield found
     finally:
         await found.close()
@@ -49,6 +57,18 @@ def values(kafka: str, topic: str, count: int) -> list[bytes | None]:
     found = reader.consume(count, 30)
     reader.close()
     return [message.value() for message in found]
+
+
+async def test_a_time_limit_that_kafka_refuses_is_told_by_its_setting(kafka: str, topics: Topics) -> None:
+    with pytest.raises(Stop, match="ADAPTER_KAFKA__TRANSACTION_TIMEOUT"):
+        async with producer(kafka, topics, ends=timedelta(minutes=20)):
+            pass
+
+
+async def test_a_property_that_librdkafka_refuses_is_told(kafka: str, topics: Topics) -> None:
+    with pytest.raises(Stop, match=r"ADAPTER_KAFKA__PROPERTIES.*retries"):
+        async with producer(kafka, topics, properties={"retries": "0"}):
+            pass
 
 
 async def test_a_step_that_kafka_does_not_answer_is_told_of_and_ends_when_it_does(kafka: str, topics: Topics) -> None:

@@ -20,6 +20,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.settings import Topics
+from adapter.transport.kafka.refusal import properties_told
 
 _SETTING: Final = "ADAPTER_TOPICS__"
 _SETTINGS: Final = {"retention.ms": "RETENTION__…", "max.message.bytes": "MAX_MESSAGE_BYTES"}
@@ -147,12 +148,10 @@ class Admin:
         """`client`: librdkafka's properties. Raises Stop if it refuses one of them."""
         self._timeout = timeout.total_seconds()
         self._heard = ""
-        try:
+        with properties_told():
             # librdkafka's own lines say on standard error, and many times, what our exceptions say once.
             properties: dict[str, Any] = {**client, "error_cb": self._hear, "log_level": 0}
             self._client = AdminClient(properties)
-        except KafkaException as error:
-            raise Stop(f"ADAPTER_KAFKA__PROPERTIES: {_text(error)}") from None
 
     def cluster_id(self) -> str:
         """Raises Unavailable."""

@@ -17,6 +17,7 @@ from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.mock import is_mock
+from adapter.transport.kafka.refusal import properties_told
 
 _MOVING: Final = frozenset(
     {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
@@ -76,7 +77,7 @@ class Sender:
         """Raises Stop if librdkafka refuses a property."""
         self._timeout = timeout.total_seconds()
         self._heard = _Heard()
-        try:
+        with properties_told():
             self._producer = Producer(
                 {
                     **client,
@@ -87,8 +88,6 @@ class Sender:
                     "message.timeout.ms": int(self._timeout * 1000),
                 }
             )
-        except KafkaException as error:
-            raise _refused(error) from None
 
     def send(self, records: Sequence[Sent]) -> list[str | None]:
         """Send all and wait; for each record in turn why it was not stored, None if it was."""
@@ -141,7 +140,7 @@ class Follower:
         self._heard = _Heard()
         self._oldest = datetime.min.replace(tzinfo=UTC)
         """What is older is passed over."""
-        try:
+        with properties_told():
             self._consumer = Consumer(
                 {
                     **client,
@@ -155,8 +154,6 @@ class Follower:
                     "allow.auto.create.topics": False,
                 }
             )
-        except KafkaException as error:
-            raise _refused(error) from None
         try:
             self._open(start, key)
         except KafkaException as error:
@@ -284,7 +281,3 @@ def _seen(message: Message) -> Seen:
     assert number is not None
     assert offset is not None
     return Seen(number, offset, moment(message.timestamp()[1] / 1000), message.key(), message.value(), headers(message))
-
-
-def _refused(error: KafkaException) -> Stop:
-    return Stop(f"ADAPTER_KAFKA__PROPERTIES: {error.args[0].str()}")

@@ -26,6 +26,7 @@ from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
 from adapter.ports import IntakeListener
 from adapter.transport.kafka.headers import headers
+from adapter.transport.kafka.refusal import properties_told, refused_setting
 from adapter.transport.kafka.span import STEP, WAKE, undecided_properties
 
 _BATCH: Final = 500
@@ -62,18 +63,22 @@ class CommandConsumer:
         loop: asyncio.AbstractEventLoop,
         at_end: Callable[[int, int, int], None] | None = None,
     ) -> None:
-        """`at_end` is told (partition, epoch, offset), on the loop, when there is nothing to deliver before it."""
-        self._consumer = Consumer(
-            {
-                "queued.max.messages.kbytes": _PREFETCHED,
-                "fetch.queue.backoff.ms": 5,  # unless told, the client rests for a second whenever so much waits
-                **client,
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "enable.partition.eof": at_end is not None,
-            },
-            logger=logging.getLogger("librdkafka"),
-        )
+        """`at_end` is told (partition, epoch, offset), on the loop, when there is nothing to deliver before it.
+
+        Raises Stop if librdkafka refuses a property.
+        """
+        with properties_told():
+            self._consumer = Consumer(
+                {
+                    "queued.max.messages.kbytes": _PREFETCHED,
+                    "fetch.queue.backoff.ms": 5,  # unless told, the client rests for a second whenever so much waits
+                    **client,
+                    "enable.auto.commit": False,
+                    "auto.offset.reset": "error",
+                    "enable.partition.eof": at_end is not None,
+                },
+                logger=logging.getLogger("librdkafka"),
+            )
         self._topic = topic
         self._group = client["group.id"]
         self._at_end = at_end
@@ -241,6 +246,8 @@ class CommandConsumer:
                 f"kafka-consumer-groups --reset-offsets --group {self._group} --topic "
                 f"{self._topic}:{partition} --to-earliest --execute"
             )
+        if (stop := refused_setting(error)) is not None:
+            raise stop
         if error.fatal() or code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise Stop(f"{self._topic}: {error.str()}")
 
@@ -320,10 +327,11 @@ def introduce(client: Mapping[str, str], topic: str, group: str) -> None:
     """Let a new group start at the beginning of every partition, by committing that; a group that has committed is left
     alone. With this `auto.offset.reset` is never asked, and an offset that is out of range is an error.
 
-    Blocks. Raises Unavailable.
+    Blocks. Raises Stop if librdkafka refuses a property, Unavailable.
     """
     # A partition whose offset is kept back by a transaction has one: nobody else need wait for that.
-    consumer = Consumer(undecided_properties(client, group))
+    with properties_told():
+        consumer = Consumer(undecided_properties(client, group))
     try:
         partitions = [
             TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=STEP).topics[topic].partitions

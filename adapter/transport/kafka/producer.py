@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 
 from adapter.core.errors import Stop
 from adapter.ports import Claim, Outgoing, Position
+from adapter.transport.kafka.refusal import properties_told, refused_setting
 from adapter.transport.kafka.span import undecided_properties
 
 _PRODUCERS: Final = 2
@@ -78,7 +79,9 @@ class TransactionalProducer:
         """Whose turn was the last."""
 
     async def open(self) -> None:
-        """Wait until the broker knows us; transactions of an earlier life with this id are ended by that."""
+        """Wait until the broker knows us; transactions of an earlier life with this id are ended by that. Raises Stop
+        if librdkafka refuses a property, or Kafka refuses us.
+        """
         self._lines = [self._open_line(number) for number in range(_PRODUCERS)]
         await asyncio.gather(*(line.ask(line.open) for line in self._lines))
 
@@ -176,7 +179,10 @@ class _Line:
                 self._loop.call_soon_threadsafe(_settle, answer, result, failure)
 
     def open(self) -> bool:
-        self._opened()
+        try:
+            self._opened()
+        except KafkaException as failure:
+            raise Stop(f"Kafka refuses transactions: {failure.args[0].str()}") from failure
         return True
 
     def succeed(self, positions: Sequence[Position]) -> bool:
@@ -206,7 +212,8 @@ class _Line:
         return True
 
     def _opened(self) -> Producer:
-        producer = Producer(self._conf, logger=logging.getLogger("librdkafka"))
+        with properties_told():
+            producer = Producer(self._conf, logger=logging.getLogger("librdkafka"))
         self._persist(lambda: producer.init_transactions(_STEP))
         self._producer = producer
         return producer
@@ -282,6 +289,8 @@ class _Line:
                         KafkaError.GROUP_AUTHORIZATION_FAILED,
                     ):
                         raise Stop(f"Kafka refuses us: {error.str()}") from failure
+                    if (stop := refused_setting(error)) is not None:
+                        raise stop from failure
                     raise
                 if monotonic() - told_at >= _LONG:
                     told_at = monotonic()

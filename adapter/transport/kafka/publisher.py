@@ -15,8 +15,9 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from adapter.core.errors import Stop, Unavailable
+from adapter.core.errors import Unavailable
 from adapter.ports import Outgoing, TooLarge
+from adapter.transport.kafka.refusal import properties_told
 
 _QUEUE_KIB: Final = 64 * 1024
 """What may wait for the cluster; beyond it records fail at once."""
@@ -80,10 +81,8 @@ class KafkaPublisher:
         await self._line.close(self._timeout + 1)
 
     def _open(self) -> "_Line":
-        try:
+        with properties_told():
             return _Line(Producer(self._conf, logger=logging.getLogger("librdkafka")), self._loop, self._settle)
-        except KafkaException as error:
-            raise Stop(f"ADAPTER_KAFKA__PROPERTIES: {error.args[0].str()}") from None
 
     def _replace(self, line: "_Line") -> None:
         # After a fatal error (the broker has lost what it knew of the sequence) a producer refuses everything.

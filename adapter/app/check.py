@@ -5,6 +5,7 @@ written is a transactional id that no worker uses.
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ from adapter.core.partition import partition_of
 from adapter.settings import Bus, Projecting, Receiving, Settings, load
 from adapter.suppliers import served
 from adapter.transport import probe
+from adapter.transport.https import proxy
 from adapter.transport.kafka.admin import Admin, Difference, Found, differences, wanted
 from adapter.transport.kafka.client import Follower
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.tls import TlsFiles, client_context
+from adapter.transport.way import Proxy
 
 SOON: Final = timedelta(days=30)
 """A certificate that expires within this is told."""
@@ -160,36 +163,36 @@ async def _supplier(settings: Settings, known: Catalogue) -> AsyncIterator[Line]
     else:
         for line in _file(subject, files.certificate, "client"):
             yield line
+    try:
+        through = proxy(supplier.proxy.url, supplier.proxy.credentials) if supplier.proxy.url else None
+    except Stop as stop:
+        for line in _problems("supplier", stop, "see ADAPTER_SUPPLIER__PROXY__URL and its CREDENTIALS"):
+            yield line
+        return
     if supplier.environment is not None:
         address = known.supplier.environments[supplier.environment.value]
     else:
         assert supplier.base_url is not None, "settings have one of the two"
         address = supplier.base_url
+    yield await _greeted(address, context, through)
+
+
+async def _greeted(address: str, context: ssl.SSLContext, through: Proxy | None) -> Line:
     way = urlsplit(address)
     assert way.hostname is not None, "a web address has one"
+    host = way.hostname.encode("idna").decode("ascii")
     secure = way.scheme == "https"
     port = way.port or (443 if secure else 80)
-    proxy = urlsplit(supplier.proxy.url) if supplier.proxy.url else None
-    secret = supplier.proxy.credentials
-    at = f"{way.hostname}:{port}" + (f" through {proxy.hostname}" if proxy else "")
+    at = f"{host}:{port}" + (f" through {through.host}" if through else "")
     try:
-        greeting = await probe.greet(
-            way.hostname,
-            port,
-            context if secure else None,
-            limit=LIMIT,
-            proxy=(proxy.hostname or "", proxy.port or 80) if proxy else None,
-            credentials=secret.read_text(encoding="utf-8").strip() if secret else None,
-        )
+        greeting = await probe.greet(host, port, context if secure else None, limit=LIMIT, proxy=through)
     except Unavailable as error:
         fix = "look at address, firewall, proxy and ADAPTER_SUPPLIER__TLS__CA; the supplier must know our certificate"
-        yield Line("supplier", Verdict.FAILED, f"{at}: {error}", fix)
-        return
+        return Line("supplier", Verdict.FAILED, f"{at}: {error}", fix)
     if greeting is None:
-        yield Line("supplier", Verdict.WARNING, f"{at}: reached, without encryption", "write https:// for production")
-        return
+        return Line("supplier", Verdict.WARNING, f"{at}: reached, without encryption", "write https:// for production")
     said = f"{at}: {greeting.version}, {greeting.peer.subject}, until {greeting.peer.not_after:%Y-%m-%d}"
-    yield Line("supplier", Verdict.OK, said)
+    return Line("supplier", Verdict.OK, said)
 
 
 def _listener(settings: Receiving) -> Iterator[Line]:

@@ -6,8 +6,6 @@ Whatever fails before that is NotSent, whatever fails in it is Unclear. Why so: 
 """
 
 import asyncio
-import base64
-import re
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,13 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-from aiohappyeyeballs import start_connection
 
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply
 from adapter.transport import failures
 from adapter.transport.connection import Connection, Limits
 from adapter.transport.tls import ClientTls, Reload, TlsFiles
+from adapter.transport.way import Proxy, reach, resolve
 
 _WATCH: Final = 5.0
 """Seconds between two looks at the certificate files."""
@@ -31,14 +29,8 @@ _WATCH: Final = 5.0
 _RESOLVED: Final = 10.0
 """Seconds for which the addresses of a name are believed."""
 
-_NEXT_ADDRESS: Final = 0.25
-"""Seconds after which the next address is tried beside one that does not answer (RFC 8305 section 5)."""
-
 _DISTRUSTED: Final = 60.0
 """Seconds for which an address is tried last, after what was connected to it came to nothing."""
-
-_PROXY_HEAD: Final = 65_536
-"""Bytes within which a proxy's answer to CONNECT has to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +77,7 @@ class HttpsCalls:
 
     def __init__(self, settings: CallSettings, *, on_reload: Callable[[Reload], None]) -> None:
         url = _base_url(settings)
-        self._proxy = _proxy(settings)
+        self._proxy = None if settings.proxy is None else proxy(settings.proxy, settings.proxy_credentials)
         self._loop = asyncio.get_running_loop()
         self._host = url.raw_host.decode("ascii")
         self._port = url.port or (443 if url.scheme == "https" else 80)
@@ -210,48 +202,21 @@ class HttpsCalls:
         async with self._resolving:
             believed, addresses = self._addresses
             if believed < self._loop.time():
-                addresses = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                addresses = await resolve(host, port)
                 self._addresses = (self._loop.time() + _RESOLVED, addresses)
         until, distrusted = self._distrusted
         if until > self._loop.time():
             addresses = sorted(addresses, key=lambda each: each[4] == distrusted)
-        return await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS, loop=self._loop)
+        return await reach(addresses)
 
-    async def _tunnel(self, proxy: "_Proxy") -> socket.socket:
+    async def _tunnel(self, through: Proxy) -> socket.socket:
         """A connection to the supplier through the proxy. Raises NotSent."""
         try:
-            link = await self._link(proxy.host, proxy.port)
+            link = await self._link(through.host, through.port)
         except OSError as error:
             raise failures.not_tunnelled(error) from None
-        try:
-            await self._loop.sock_sendall(link, proxy.ask(self._host, self._port))
-            answer = part = await self._loop.sock_recv(link, 4096)
-            while part and b"\r\n\r\n" not in answer and len(answer) < _PROXY_HEAD:
-                part = await self._loop.sock_recv(link, 4096)
-                answer += part
-        except OSError as error:
-            link.close()
-            raise failures.not_tunnelled(error) from None
-        except BaseException:
-            link.close()
-            raise
-        # What is connected to speaks when it is spoken to: more than a head is none of its words.
-        if not re.match(rb"HTTP/1\.[01] 2[0-9]{2}\b", answer) or not answer.endswith(b"\r\n\r\n"):
-            link.close()
-            said = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", answer)
-            raise NotSent("proxy", f"the proxy answered CONNECT with {said[1].decode() if said else 'no status'}")
+        await through.connect(link, self._host, self._port)
         return link
-
-
-@dataclass(frozen=True, slots=True)
-class _Proxy:
-    host: str
-    port: int
-    credentials: str
-
-    def ask(self, host: str, port: int) -> bytes:
-        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{self.credentials}\r\n".encode("latin-1")
 
 
 def _base_url(settings: CallSettings) -> httpx.URL:
@@ -274,22 +239,20 @@ def _base_url(settings: CallSettings) -> httpx.URL:
     return url
 
 
-def _proxy(settings: CallSettings) -> _Proxy | None:
-    if settings.proxy is None:
-        return None
-    url = _url("proxy", settings.proxy)
+def proxy(address: str, credentials: Path | None) -> Proxy:
+    """The proxy of these settings. Raises Stop."""
+    url = _url("proxy", address)
     if url.scheme != "http" or not url.host or url.userinfo:
         raise Stop("proxy: must be http://host:port; its credentials belong in a file")
-    line = ""
-    if settings.proxy_credentials is not None:
+    secret = None
+    if credentials is not None:
         try:
-            credentials = settings.proxy_credentials.read_text().strip()
+            secret = credentials.read_text().strip()
         except OSError as error:
-            raise Stop(f"{settings.proxy_credentials}: cannot be read ({error.strerror})") from None
-        if ":" not in credentials:
-            raise Stop(f"{settings.proxy_credentials}: must hold one line user:password")
-        line = f"Proxy-Authorization: Basic {base64.b64encode(credentials.encode()).decode()}\r\n"
-    return _Proxy(url.raw_host.decode("ascii"), url.port or 80, line)
+            raise Stop(f"{credentials}: cannot be read ({error.strerror})") from None
+        if ":" not in secret:
+            raise Stop(f"{credentials}: must hold one line user:password")
+    return Proxy(url.raw_host.decode("ascii"), url.port or 80, secret)
 
 
 def _url(what: str, text: str) -> httpx.URL:

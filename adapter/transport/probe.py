@@ -1,7 +1,6 @@
 """TLS before it is needed: what is in a certificate's file, and a handshake with the other side."""
 
 import asyncio
-import base64
 import ssl
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from adapter.core.errors import Unavailable
+from adapter.ports import NotSent
+from adapter.transport.way import Proxy, reach, resolve
 
 _LISTEN: Final = 1.0
 """Seconds in which a refusal of our certificate comes: with TLS 1.3 it comes after the handshake."""
@@ -52,29 +53,34 @@ async def greet(
     context: ssl.SSLContext | None,
     *,
     limit: float,
-    proxy: tuple[str, int] | None = None,
-    credentials: str | None = None,
+    proxy: Proxy | None = None,
 ) -> Greeting | None:
-    """Connect and shake hands, sending no request; without `context` only connect. `credentials` for the proxy are
-    `user:password`.
+    """Connect and shake hands, on the way that calls take, sending no request; without `context` only connect.
 
     Raises Unavailable with what went wrong, also if the other side refuses our certificate.
     """
     try:
         async with asyncio.timeout(limit):
-            reader, writer = await asyncio.open_connection(*(proxy or (host, port)))
+            link = await reach(await resolve(*((proxy.host, proxy.port) if proxy else (host, port))))
+            if proxy is not None:
+                await proxy.connect(link, host, port)
+            if context is None:
+                link.close()
+                return None
             try:
-                if proxy is not None:
-                    await _tunnel(reader, writer, f"{host}:{port}", credentials)
-                if context is None:
-                    return None
-                await writer.start_tls(context, server_hostname=host)
+                reader, writer = await asyncio.open_connection(sock=link, ssl=context, server_hostname=host)
+            except BaseException:
+                link.close()
+                raise
+            try:
                 greeting = _greeting(writer)
                 await _accepted(reader)
             finally:
                 writer.transport.abort()
     except TimeoutError:
         raise Unavailable(f"no answer within {limit:g} s") from None
+    except NotSent as failure:
+        raise Unavailable(failure.detail) from None
     except ssl.SSLCertVerificationError as error:
         raise Unavailable(f"its certificate is not accepted: {error.verify_message}") from None
     except ssl.SSLError as error:
@@ -82,22 +88,6 @@ async def greet(
     except OSError as error:
         raise Unavailable(error.strerror or str(error) or type(error).__name__) from None
     return greeting
-
-
-async def _tunnel(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: str, credentials: str | None
-) -> None:
-    head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
-    if credentials is not None:
-        head += f"Proxy-Authorization: Basic {base64.b64encode(credentials.encode()).decode()}\r\n"
-    writer.write(f"{head}\r\n".encode())
-    try:
-        answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        raise Unavailable("the proxy does not answer as one") from None
-    status = answer.split(maxsplit=2)[1:2]
-    if status != ["200"]:
-        raise Unavailable(f"the proxy refuses: {answer.splitlines()[0]}")
 
 
 async def _accepted(reader: asyncio.StreamReader) -> None:

@@ -116,6 +116,22 @@ async def test_through_a_proxy_that_refuses(environment: Environment, trials: Tr
     assert "407" in line.said
 
 
+@pytest.mark.parametrize(
+    ("url", "secret", "said"),
+    [("http://127.0.0.1:1", "of nobody", "user:password"), ("https://127.0.0.1:1", "me:it", "must be http://")],
+)
+async def test_a_proxy_that_the_worker_would_not_start_with(
+    environment: Environment, trials: Trials, tmp_path: Path, *, url: str, secret: str, said: str
+) -> None:
+    file = tmp_path / "proxy"
+    file.write_text(secret)
+    environment(**_client(trials=trials, SUPPLIER__PROXY__URL=url, SUPPLIER__PROXY__CREDENTIALS=file))
+    line = await _line(Role.WORKER, "supplier")
+    assert line.verdict is Verdict.FAILED
+    assert said in line.said
+    assert line.fix
+
+
 async def test_an_expired_certificate(environment: Environment, trials: Trials) -> None:
     environment(**_client(trials.expired_client, trials=trials))
     line = await _line(Role.WORKER, "supplier certificate")

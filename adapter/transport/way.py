@@ -1,0 +1,65 @@
+"""The way to the supplier, before TLS: one of the addresses of a name, or a proxy that is asked to CONNECT."""
+
+import asyncio
+import base64
+import re
+import socket
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohappyeyeballs import start_connection
+
+from adapter.ports import NotSent
+from adapter.transport import failures
+
+_NEXT_ADDRESS: Final = 0.25
+"""Seconds after which the next address is tried beside one that does not answer (RFC 8305 section 5)."""
+
+_PROXY_HEAD: Final = 65_536
+"""Bytes within which a proxy's answer to CONNECT has to end."""
+
+
+async def resolve(host: str, port: int) -> list[Any]:
+    """What the name stands for, as getaddrinfo says it. Raises OSError."""
+    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+async def reach(addresses: list[Any]) -> socket.socket:
+    """A connection to the one of them that answers first. Raises OSError."""
+    return await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    host: str
+    port: int
+    credentials: str | None
+    """`user:password`."""
+
+    async def connect(self, link: socket.socket, host: str, port: int) -> None:
+        """Have `link`, which leads to the proxy, lead to that port. Raises NotSent; the link is closed then."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.sock_sendall(link, self._request(host, port))
+            answer = part = await loop.sock_recv(link, 4096)
+            while part and b"\r\n\r\n" not in answer and len(answer) < _PROXY_HEAD:
+                part = await loop.sock_recv(link, 4096)
+                answer += part
+        except OSError as error:
+            link.close()
+            raise failures.not_tunnelled(error) from None
+        except BaseException:
+            link.close()
+            raise
+        # What is connected to speaks when it is spoken to: more than a head is none of its words.
+        if not re.match(rb"HTTP/1\.[01] 2[0-9]{2}\b", answer) or not answer.endswith(b"\r\n\r\n"):
+            link.close()
+            said = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", answer)
+            raise NotSent("proxy", f"the proxy answered CONNECT with {said[1].decode() if said else 'no status'}")
+
+    def _request(self, host: str, port: int) -> bytes:
+        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        lines = f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n"
+        if self.credentials is not None:
+            lines += f"Proxy-Authorization: Basic {base64.b64encode(self.credentials.encode()).decode()}\r\n"
+        return f"{lines}\r\n".encode("latin-1")

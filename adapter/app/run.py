@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import NoReturn, TypeVar
 
 from adapter.app.certificates import watch_kafka
+from adapter.app.descriptors import raise_limit
 from adapter.app.page import Page, open_page
 from adapter.app.projector import leave_limit, project
 from adapter.app.server import receive
@@ -51,6 +52,7 @@ async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]], *, lim
     logs = {name: log.bind(flow=name) for name in flows}
     if len(flows) == 1:
         log = next(iter(logs.values()))
+    raise_limit()
     stop, metrics = stop_on_signals(log, limit), Metrics()
     watching = asyncio.ensure_future(watch_kafka(settings.kafka.properties, log, metrics))
     async with open_page(telemetry, metrics, log, flows) as page:

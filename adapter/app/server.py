@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from adapter.app.certificates import CertificateReport
+from adapter.app.descriptors import connections
 from adapter.app.page import Page, open_page
 from adapter.app.start import (
     before,
@@ -135,7 +136,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
             limits=Limits(
                 body_bytes=limits.max_body_bytes,
                 bytes_in_flight=limits.max_bytes_in_flight,
-                connections=limits.max_connections,
+                connections=connections(limits.max_connections, log),
                 idle=limits.idle_timeout.total_seconds(),
                 body=limits.body_timeout.total_seconds(),
             ),

@@ -1,13 +1,18 @@
 """What a server says and refuses when it starts."""
 
+import asyncio
 import json
+import resource
+import sys
 
 import aiohttp
 import pytest
 
 from adapter.core.errors import Stop
-from tests.server.conftest import SAMPLE, Serve
+from tests.server.conftest import PLAIN, SAMPLE, Serve, port_of
 from tests.support.certificates import Trials
+from tests.support.processes import Processes
+from tests.support.rig import open_rig
 
 
 def lines(text: str) -> list[dict[str, object]]:
@@ -49,6 +54,28 @@ async def test_a_topic_that_is_missing_is_told_with_what_to_do(serve: Serve) -> 
     with pytest.raises(Stop, match="nowhere: the topic is missing; adapter topics create"):
         async with serve(TOPICS__QUARANTINE="nowhere"):
             pass
+
+
+async def test_it_may_open_as_many_files_as_there_may_be_and_keeps_some_for_others_than_callers(
+    kafka: str, processes: Processes
+) -> None:
+    async with open_rig(kafka) as rig:
+        limited = 'ulimit -Sn 300 && ulimit -Hn 400 && exec "$@"'
+        process = processes.start(
+            "sh", "-c", limited, "sh", sys.executable, "-m", "adapter", "server", env=rig.environment(**PLAIN)
+        )
+        await process.ready(port_of, within=30)
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (400, 400)
+        assert '"event":"fewer connections than set","flow":"server","limit":2000,"allowed":200' in process.output
+        idle = [await asyncio.open_connection("127.0.0.1", port_of(process)) for _ in range(500)]
+        started = next(line for line in lines(process.output) if line["event"] == "server starts")
+        async with aiohttp.ClientSession() as client:
+            async with client.post(f"http://127.0.0.1:{port_of(process)}/", data=SAMPLE) as reply:
+                assert reply.status == 200
+            async with client.get(f"{started['telemetry']}/metrics") as reply:
+                assert "fault_adapter_connections 200.0" in await reply.text()
+        for _, writer in idle:
+            writer.close()
 
 
 async def test_it_listens_on_ipv6_too(serve: Serve) -> None:

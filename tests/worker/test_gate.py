@@ -2,10 +2,10 @@
 
 import asyncio
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapter.core.command import Accepted, By, Misdirected, Rejected, Unavailable, Unclear
+from adapter.core.command import Accepted, By, Misdirected, Rejected, Unavailable, Unclear, Verdict
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.worker.gate import Gate, Permit
 from tests.support.wait import eventually
@@ -357,22 +357,33 @@ async def test_a_probe_that_is_due_and_finds_no_room_does_not_keep_the_loop_busy
     await probe
 
 
+@example(2, [(step, 0) for step in "enter enter enter begin leave begin enter begin begin".split()])
 @given(
     st.integers(1, 4), st.lists(st.tuples(st.sampled_from(["enter", "begin", "leave", "give up"]), st.integers(0, 9)))
 )
 def test_there_are_never_more_calls_than_places_and_all_come_free(places: int, steps: list[tuple[str, int]]) -> None:
     async def walk() -> None:
         at, inside, tasks = gate(places=places, threshold=3), list[Permit](), list[asyncio.Task[None]]()
+        turns: dict[int, asyncio.Future[None]] = {}
+
+        def leave(permit: Permit, verdict: Verdict | None) -> None:
+            turn = turns.pop(id(permit), None)
+            if turn is not None:
+                turn.cancel()  # as whoever waits for it is, when it gives up
+            at.leave(permit, verdict if permit.calling else None)
+
         for step, number in steps:
             idle = [permit for permit in inside if not permit.tried]
             match step:
                 case "enter":
                     tasks.append(waiter(at, b"%d" % number, inside))
                 case "begin" if idle:
-                    at.begin(idle[number % len(idle)])
+                    permit = idle[number % len(idle)]
+                    turn = at.begin(permit)
+                    if turn is not None:
+                        turns[id(permit)] = turn
                 case "leave" if inside:
-                    permit = inside.pop(number % len(inside))
-                    at.leave(permit, (YES, Unclear("reset"), None)[number % 3] if permit.calling else None)
+                    leave(inside.pop(number % len(inside)), (YES, Unclear("reset"), None)[number % 3])
                 case "give up" if tasks:
                     tasks[number % len(tasks)].cancel()
             await asyncio.sleep(0)
@@ -382,7 +393,7 @@ def test_there_are_never_more_calls_than_places_and_all_come_free(places: int, s
             at._pump()
             await asyncio.sleep(0)
             while inside:
-                at.leave(inside.pop(), YES)
+                leave(inside.pop(), YES)
         assert at.in_flight == 0
 
     asyncio.run(walk())

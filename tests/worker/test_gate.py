@@ -1,11 +1,12 @@
 """Permits and places before the supplier: how many, whose turn, and what the breaker says to it."""
 
 import asyncio
+from collections.abc import Callable
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapter.core.command import Accepted, By, Misdirected, Rejected, Unavailable, Unclear, Verdict
+from adapter.core.command import Accepted, By, Misdirected, Rejected, Unavailable, Unclear
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.worker.gate import Gate, Permit
 from tests.support.wait import eventually
@@ -357,35 +358,52 @@ async def test_a_probe_that_is_due_and_finds_no_room_does_not_keep_the_loop_busy
     await probe
 
 
-@example(2, [(step, 0) for step in "enter enter enter begin leave begin enter begin begin".split()])
-@given(
-    st.integers(1, 4), st.lists(st.tuples(st.sampled_from(["enter", "begin", "leave", "give up"]), st.integers(0, 9)))
-)
-def test_there_are_never_more_calls_than_places_and_all_come_free(places: int, steps: list[tuple[str, int]]) -> None:
-    async def walk() -> None:
-        at, inside, tasks = gate(places=places, threshold=3), list[Permit](), list[asyncio.Task[None]]()
-        turns: dict[int, asyncio.Future[None]] = {}
+class Callers:
+    """Who passes the gate as a lane does: it waits for its place, and gives both up at once."""
 
-        def leave(permit: Permit, verdict: Verdict | None) -> None:
-            turn = turns.pop(id(permit), None)
+    def __init__(self, places: int) -> None:
+        self.gate = gate(places=places, threshold=3)
+        self.inside: list[Permit] = []
+        self._entering: list[asyncio.Task[None]] = []
+        self._turns: dict[int, asyncio.Future[None]] = {}
+
+    def enter(self, number: int) -> None:
+        self._entering.append(waiter(self.gate, b"%d" % number, self.inside))
+
+    def give_up(self, number: int) -> None:
+        if self._entering:
+            self._entering[number % len(self._entering)].cancel()
+
+    def begin(self, number: int) -> None:
+        idle = [permit for permit in self.inside if not permit.tried]
+        if idle:
+            permit = idle[number % len(idle)]
+            turn = self.gate.begin(permit)
             if turn is not None:
-                turn.cancel()  # as whoever waits for it is, when it gives up
-            at.leave(permit, verdict if permit.calling else None)
+                self._turns[id(permit)] = turn
 
+    def leave(self, number: int) -> None:
+        if self.inside:
+            permit = self.inside.pop(number % len(self.inside))
+            turn = self._turns.pop(id(permit), None)
+            if turn is not None:
+                turn.cancel()
+            self.gate.leave(permit, (YES, Unclear("reset"), None)[number % 3] if permit.calling else None)
+
+
+STEPS = [Callers.enter, Callers.begin, Callers.leave, Callers.give_up]
+
+
+@example(2, [(step, 0) for step in (*STEPS[:1] * 3, *STEPS[1:3], Callers.begin, Callers.enter, *STEPS[1:2] * 2)])
+@given(st.integers(1, 4), st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9))))
+def test_there_are_never_more_calls_than_places_and_all_come_free(
+    places: int, steps: list[tuple[Callable[[Callers, int], None], int]]
+) -> None:
+    async def walk() -> None:
+        callers = Callers(places)
+        at, inside = callers.gate, callers.inside
         for step, number in steps:
-            idle = [permit for permit in inside if not permit.tried]
-            match step:
-                case "enter":
-                    tasks.append(waiter(at, b"%d" % number, inside))
-                case "begin" if idle:
-                    permit = idle[number % len(idle)]
-                    turn = at.begin(permit)
-                    if turn is not None:
-                        turns[id(permit)] = turn
-                case "leave" if inside:
-                    leave(inside.pop(number % len(inside)), (YES, Unclear("reset"), None)[number % 3])
-                case "give up" if tasks:
-                    tasks[number % len(tasks)].cancel()
+            step(callers, number)
             await asyncio.sleep(0)
             assert at.in_flight == sum(permit.calling for permit in inside) <= places
         at.breaker.succeeded()
@@ -393,7 +411,7 @@ def test_there_are_never_more_calls_than_places_and_all_come_free(places: int, s
             at._pump()
             await asyncio.sleep(0)
             while inside:
-                leave(inside.pop(), YES)
+                callers.leave(-1)
         assert at.in_flight == 0
 
     asyncio.run(walk())

@@ -107,6 +107,11 @@ class Scribe:
         assert self._producer.flush(30) == 0
         assert not failed, failed
 
+    def forget(self, reference: str) -> None:
+        """A tombstone on the tickets topic, as an operator writes it; returns once it is stored."""
+        self._producer.produce(self._topics.tickets, None, reference.encode())
+        assert self._producer.flush(30) == 0
+
     def put(
         self,
         value: bytes | None,

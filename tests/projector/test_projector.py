@@ -221,6 +221,26 @@ async def test_a_restart_on_the_same_disk_reads_nothing_and_on_another_one_all(s
     assert {ticket["events"] for ticket in tickets.values()} == {3}
 
 
+async def test_a_ticket_that_an_operator_forgets_stays_so_for_projectors_without_a_store(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """What docs/personal-data.md has them do; a store that is left knows nothing of it."""
+    before = {"PROJECTOR__STORE": str(tmp_path / "tickets")}
+    async with stage.projector(**before):
+        await stage.write(notified("SP-1", endUserContactDetails={"name": "Ann Example"}), notified("SP-2"))
+        await stage.folded()
+    await asyncio.to_thread(stage.scribe.forget, "SP-1")
+    for path in (tmp_path / "tickets").glob("tickets-*"):
+        path.unlink()
+    async with stage.projector(**before) as running:
+        await eventually(lambda: running.tickets() == 1, within=20, what="the one that is left")
+        await stage.write(notified("SP-1", "CLOSED", sent=minutes(1)))
+        tickets = await stage.folded()
+    assert tickets["SP-1"]["events"] == 1, "it begins anew"
+    assert tickets["SP-1"]["report"].get("endUserContactDetails") is None
+    assert tickets["SP-2"]["events"] == 1
+
+
 async def test_a_report_too_long_to_be_stored_again_is_left_out(stage: Stage) -> None:
     async with stage.projector(TOPICS__MAX_MESSAGE_BYTES="65536") as running:
         await stage.write(

@@ -20,6 +20,7 @@ from adapter import catalogue
 from adapter.app.server import server_tls
 from adapter.app.start import load_catalogue, misnamed, open_registry
 from adapter.catalogue import Catalogue, SubjectStrategy
+from adapter.core import wording
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
 from adapter.settings import Bus, Projecting, Receiving, Settings, load
@@ -31,6 +32,7 @@ from adapter.transport.kafka.client import Follower
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.tls import TlsFiles, client_context
 from adapter.transport.way import Proxy
+from adapter.worker.flow import REWRITE_AFTER
 
 SOON: Final = timedelta(days=30)
 """A certificate that expires within this is told."""
@@ -38,6 +40,8 @@ SOON: Final = timedelta(days=30)
 SKEW: Final = timedelta(seconds=5)
 LIMIT: Final = 5.0
 """Seconds to wait for one answer."""
+_TIMES_REWRITTEN: Final = 4
+"""So often at least what waits in the journal is to be written anew before the topic lets go of it."""
 _NEWEST: Final = 100
 """Offsets of each partition whose keys are looked at."""
 _AGAIN: Final = 0.2
@@ -107,7 +111,7 @@ async def check(role: Role) -> AsyncGenerator[Line, None]:
     yield _port("telemetry port", settings.telemetry.host, settings.telemetry.port, "ADAPTER_TELEMETRY__PORT")
     async for line in _own(settings, known):
         yield line
-    async for line in _kafka(settings, role):
+    async for line in _kafka(settings, role, known):
         yield line
     async for line in _registry(settings, known):
         yield line
@@ -289,7 +293,7 @@ def _existing(folder: Path) -> Path:
 # -- Kafka -------------------------------------------------------------------------------------------------------------
 
 
-async def _kafka(settings: Bus, role: Role) -> AsyncIterator[Line]:
+async def _kafka(settings: Bus, role: Role, known: Catalogue) -> AsyncIterator[Line]:
     names, client = settings.topics.names(), settings.kafka.client()
     needs = {getattr(names, topic): rights for topic, rights in _NEEDS[role].items()}
     wants = [want for want in wanted(settings.topics) if want.name in needs]
@@ -312,8 +316,8 @@ async def _kafka(settings: Bus, role: Role) -> AsyncIterator[Line]:
         lacking = needs[want.name] - rights.get(want.name, needs[want.name])
         for line in _topic(want.name, found.get(want.name), [d for d in unlike if d.topic == want.name], lacking):
             yield line
-    if role is Role.WORKER:
-        for line in _journal(found, names.commands, names.journal):
+    if isinstance(settings, Settings):
+        for line in _journal(found, names.commands, names.journal, _longest_doubt(settings, known)):
             yield line
         if names.commands in found and "READ" in rights.get(names.commands, {"READ"}):
             yield await _keys(client, names.commands, found[names.commands].partitions)
@@ -332,8 +336,15 @@ def _topic(name: str, have: Found | None, unlike: Sequence[Difference], lacking:
         yield Line(name, Verdict.OK, f"{have.partitions} partitions, {have.replication_factor} copies")
 
 
-def _journal(found: Mapping[str, Found], commands: str, journal: str) -> Iterator[Line]:
-    """The journal must outlive every command that can still come: by what the topics have, not by the settings."""
+def _longest_doubt(settings: Settings, known: Catalogue) -> timedelta:
+    limits = settings.supplier.doubt_limits
+    return max(limits.get(operation.name, operation.doubt_limit) for operation in known.supplier.operations)
+
+
+def _journal(found: Mapping[str, Found], commands: str, journal: str, doubt: timedelta) -> Iterator[Line]:
+    """The journal must outlive every command that can still come, and what workers write anew in it: by what the topics
+    have, not by the settings. It should outlive a `doubt` that nobody writes anew, since no worker runs.
+    """
 
     def kept(topic: str) -> float | None:
         config = found[topic].config if topic in found else None
@@ -343,9 +354,16 @@ def _journal(found: Mapping[str, Found], commands: str, journal: str) -> Iterato
     of_commands, of_journal = kept(commands), kept(journal)
     if of_commands is None or of_journal is None:
         return
+    fix = f"raise retention.ms of {journal}"
     if of_journal < 2 * of_commands:
-        fix = f"raise retention.ms of {journal}, or lower that of {commands}"
+        fix += f", or lower that of {commands}"
         yield Line("journal", Verdict.FAILED, "is kept for less than twice as long as the commands", fix)
+    elif of_journal < _TIMES_REWRITTEN * REWRITE_AFTER * 1000:
+        anew = f"{_TIMES_REWRITTEN} times the {REWRITE_AFTER / 3600:g} h"
+        yield Line("journal", Verdict.FAILED, f"is kept for less than {anew} after which it is written anew", fix)
+    elif of_journal < doubt / timedelta(milliseconds=1):
+        said = f"is kept for less than a doubt may last, {wording.span(doubt)}: with no worker for so long it is lost"
+        yield Line("journal", Verdict.WARNING, said, fix)
     else:
         yield Line("journal", Verdict.OK, "is kept for at least twice as long as the commands")
 

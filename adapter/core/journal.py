@@ -216,7 +216,7 @@ class Extent:
     its records and a marker, so the next one starts at least that much further on.
     """
 
-    __slots__ = ("_counts", "_entries", "_last", "_remembered", "_residents", "_total", "end")
+    __slots__ = ("_counts", "_entries", "_last", "_remembered", "_residents", "_total", "_written", "end")
 
     def __init__(self, end: int, remembered: int = 0) -> None:
         """`remembered`: as many entries a successor is to read at least, so that it recognises repeats."""
@@ -229,14 +229,20 @@ class Extent:
         self._entries: deque[tuple[int, Entry]] = deque()
         self._last: dict[str, Entry] = {}
         self._residents: dict[str, int] = {}
+        self._written: dict[str, float] = {}
+        """When the residents' entries were written, or a time before it."""
 
-    def known(self, at: int, entry: Entry) -> None:
-        """Entry `entry` lies at journal offset `at` or later: recovered, or about to be committed."""
+    def known(self, at: int, entry: Entry, written: float | None = None) -> None:
+        """`entry` lies at journal offset `at` or later: recovered, or about to be committed, at `written` (seconds
+        since the epoch). None: nobody knows when, but not before the time in the entry.
+        """
         self._count(at)
         if entry.resident:
             self._residents[entry.command_id] = at
+            self._written[entry.command_id] = entry.at if written is None else written
         else:
             self._residents.pop(entry.command_id, None)
+            self._written.pop(entry.command_id, None)
             self._entries.append((at, entry))
             self._last[entry.command_id] = entry
 
@@ -274,9 +280,12 @@ class Extent:
         while self._total - counts[0][1] >= self._remembered:
             self._total -= counts.popleft()[1]
 
-    def stale(self, distance: int) -> tuple[str, ...]:
-        """Residents that hold the mark more than `distance` back and should be written forward."""
-        return tuple(i for i, at in self._residents.items() if self.end - at > distance)
+    def stale(self, distance: int, before: float) -> tuple[str, ...]:
+        """Residents to be written forward: they hold the mark more than `distance` back, or were written before that
+        time (seconds since the epoch), so that retention would reach them some day.
+        """
+        written = self._written
+        return tuple(i for i, at in self._residents.items() if self.end - at > distance or written[i] < before)
 
 
 @immutable

@@ -58,6 +58,8 @@ class Assignment:
         """Ids of commands whose end is entered and not committed."""
         self.residents: dict[str, Entry] = {}
         """Commands that are held or parked: the journal is the only place where they are."""
+        self.forward: set[str] = set()
+        """Ids of those whose entry is being written again."""
         self.calling: set[bytes] = set()
         """Lanes in the middle of a call or of finishing one: not to be interrupted."""
         self.placeless: set[asyncio.Future[None]] = set()

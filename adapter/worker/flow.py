@@ -35,6 +35,8 @@ from adapter.worker.window import Bounds, Window
 
 _REWRITE: Final = 20_000
 """Journal entries that may lie behind a resident's before it is written forward."""
+REWRITE_AFTER: Final = 6 * 3600.0
+"""Seconds after which it is written forward though nothing lies behind it: the journal must be kept well longer."""
 _TICK: Final = 1.0
 _CHECK: Final = 5.0
 """Seconds between two looks at the topics: a partition count that changes moves keys, and stops the intake."""
@@ -293,7 +295,13 @@ class Worker(IntakeListener):
                     await self._w.check()
                 check_at = time.monotonic() + _CHECK
             for assignment in self.assignments.values():
-                for command_id in assignment.extent.stale(_REWRITE):
-                    entry = assignment.residents.get(command_id)
-                    if entry is not None:
-                        self.ledger.enter(Work(assignment, entry=entry))
+                self._write_forward(assignment)
+
+    def _write_forward(self, assignment: Assignment) -> None:
+        """What has waited in the journal for so long that it holds the mark back, or that retention nears it."""
+        forward = assignment.forward
+        for command_id in assignment.extent.stale(_REWRITE, time.time() - REWRITE_AFTER):
+            entry = assignment.residents.get(command_id)
+            if entry is not None and command_id not in forward:
+                forward.add(command_id)
+                self.ledger.enter(Work(assignment, entry=entry, then=partial(forward.discard, command_id)))

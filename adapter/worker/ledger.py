@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 from uuid import uuid4
 
@@ -163,7 +163,7 @@ class Ledger:
             if not work.counted:  # a batch that is sent again was counted the first time
                 work.counted = True
                 if work.entry is not None:
-                    assignment.extent.known(assignment.extent.end, work.entry)
+                    assignment.extent.known(assignment.extent.end, work.entry, time())
                 if work.finish is not None:
                     assignment.frontier.finish(work.finish)
         number = f"{self._life}-{self._count}"

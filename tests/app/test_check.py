@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -21,6 +21,9 @@ from adapter.twin.settings import TlsFiles, TwinSettings
 from tests.support.certificates import Trials
 from tests.support.ports import free_port
 from tests.support.shut import shut
+
+HOUR: Final = 3_600_000
+DAY: Final = 24 * HOUR
 
 Environment = Callable[..., None]
 
@@ -274,13 +277,23 @@ def test_an_operation_that_does_not_exist_is_told_by_its_setting(
 
 @pytest.mark.parametrize(
     ("commands", "journal", "verdict"),
-    [("1000", "2000", Verdict.OK), ("1000", "1999", Verdict.FAILED), ("-1", "2000", Verdict.FAILED)],
+    [
+        (4 * DAY, 8 * DAY, Verdict.OK),
+        (4 * DAY, 8 * DAY - 1, Verdict.FAILED),
+        (-1, 8 * DAY, Verdict.FAILED),
+        (4 * DAY, -1, Verdict.OK),
+        (HOUR, 2 * HOUR, Verdict.FAILED),  # what waits in it would not be written anew in time
+        (HOUR, DAY, Verdict.WARNING),  # it would, if a worker ran
+        (HOUR, 2 * DAY, Verdict.OK),
+    ],
 )
-def test_the_journal_outlives_the_commands_there_are(commands: str, journal: str, verdict: Verdict) -> None:
-    def topic(retention: str) -> Found:
-        return Found("id", 1, 1, {"retention.ms": retention})
+def test_the_journal_outlives_the_commands_there_are_and_what_waits_in_it(
+    commands: int, journal: int, verdict: Verdict
+) -> None:
+    def topic(retention: int) -> Found:
+        return Found("id", 1, 1, {"retention.ms": str(retention)})
 
-    (line,) = _journal({"c": topic(commands), "j": topic(journal)}, "c", "j")
+    (line,) = _journal({"c": topic(commands), "j": topic(journal)}, "c", "j", timedelta(days=2))
     assert line.verdict is verdict
 
 

@@ -225,7 +225,20 @@ def test_residents_far_behind_the_end_are_stale() -> None:
     extent.known(0, made(Kind.PARKED, "a", 1, resident=True))
     extent.known(3, made(Kind.PARKED, "b", 2, resident=True))
     extent.committed(12)
-    assert (extent.stale(13), extent.stale(12), extent.stale(10), extent.stale(9)) == ((), ("a",), ("a",), ("a", "b"))
+    assert [extent.stale(distance, 0.0) for distance in (13, 12, 10, 9)] == [(), ("a",), ("a",), ("a", "b")]
+
+
+def test_a_resident_that_was_written_long_ago_is_to_be_written_forward_though_nothing_lies_behind_it() -> None:
+    extent = Extent(0)
+    recovered, fresh = made(Kind.PARKED, "a", 1, resident=True), made(Kind.PARKED, "b", 2, resident=True)
+    extent.known(0, recovered)
+    extent.known(1, fresh, fresh.at + 60)
+    assert extent.stale(1000, recovered.at) == ()
+    assert extent.stale(1000, recovered.at + 1) == ("a",)
+    extent.known(2, recovered, recovered.at + 120)
+    assert extent.stale(1000, recovered.at + 61) == ("b",)
+    extent.known(3, made(Kind.SETTLED, "b", 2), fresh.at + 120)
+    assert extent.stale(1000, recovered.at + 61) == ()
 
 
 def test_a_mark_is_read_back_by_whoever_uses_the_same_journal() -> None:

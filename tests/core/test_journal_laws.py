@@ -129,7 +129,7 @@ class Partition(RuleBasedStateMachine):
     @rule()
     def stale_residents_are_written_forward(self) -> None:
         residents = {e.command_id: e for e in self.owner.last.values() if e is not None and e.resident}
-        for command_id in self.owner.extent.stale(FAR):
+        for command_id in self.owner.extent.stale(FAR, 0.0):
             if command_id in residents:  # else its end is queued
                 self.owner.queue.append(Work(replace(residents[command_id])))
 

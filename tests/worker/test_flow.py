@@ -1,6 +1,8 @@
 """A worker over buses in memory: what it promises while partitions come, go and are lost."""
 
 import asyncio
+import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -8,8 +10,9 @@ import pytest
 from adapter.core.errors import Stop
 from adapter.core.journal import Kind
 from adapter.ports import Reply, Unclear
+from adapter.worker.flow import REWRITE_AFTER
 from adapter.worker.window import Bounds
-from tests.support.estate import add, query
+from tests.support.estate import add, amend, query
 from tests.support.plant import Bounded, Plant, accepted, answer, busy, later, silent
 
 OLD = 30.0
@@ -193,6 +196,31 @@ async def test_a_partition_waits_for_the_schema_of_an_entry_that_may_be_ours(pla
     plant.registry.texts[schema_id] = text
     await plant.until(lambda: plant.types(command) == ["CommandOutcomeUnknown"])
     assert len(plant.desk.of(command)) == 1
+
+
+async def test_what_waits_in_a_quiet_journal_for_hours_is_written_forward_once(plant: Plant) -> None:
+    first = plant.hire(0, limits=Bounded(parked_after=0.01))
+    plant.desk.answers = silent
+    held, behind = add("T-1"), amend("T-1")
+    plant.send(held, behind)
+    await plant.caught_up()
+    await first.kill()
+    old = [replace(entry, at=entry.at - 7 * 3600).record() for entry in plant.entries()]
+    plant.bus.journal[0] = []
+    plant.write("JournalEntries", {"entries": old})
+    second = plant.hire(0)
+    await second.settle()
+    assignment = second.flow.assignments[0]
+    for _ in range(3):  # however long the commit takes
+        second.flow._write_forward(assignment)
+    await plant.until(lambda: not assignment.forward)
+    assert (plant.kinds(held)[-2:], plant.kinds(behind)) == ([Kind.HELD] * 2, [Kind.PARKED] * 2)
+    assert assignment.extent.stale(10**9, time.time() - REWRITE_AFTER) == ()
+    await second.kill()
+    plant.bus.journal[0][:2] = [None, None]  # as retention leaves it
+    third = plant.hire(0)
+    await third.settle()
+    assert third.flow.assignments[0].residents.keys() == {held.command_id, behind.command_id}
 
 
 # -- lost --------------------------------------------------------------------------------------------------------------

@@ -157,6 +157,11 @@ class Keeper:
         try:
             await self._publisher.publish(record, limit=left, late=late)
         except TooLarge as error:
+            # Not Kafka's fault, and nothing for the spool: it would never be taken.
+            reference = None if record.key is None else record.key.decode()
+            self._log.error(
+                "notification too large for its topic", topic=record.topic, reference=reference, reason=str(error)
+            )
             raise Unavailable(str(error)) from None
         except Unavailable as error:
             self._fell(str(error))
@@ -181,9 +186,9 @@ class Keeper:
             for _ in done:
                 self._drained()
             await spool.drop(done)
-        for error in errors:
+        for record, error in zip(records, errors, strict=True):
             if isinstance(error, TooLarge):
-                self._log.error("spooled notification too large for its topic", reason=str(error))
+                self._log.error("spooled notification too large for its topic", topic=record.topic, reason=str(error))
             elif error is not None:
                 self._fell(str(error))
         return len(done) == len(heads)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import re
 import sqlite3
 import subprocess
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 from adapter.core.notification import Delivery
 from adapter.ports import Arrival, Caller
 from adapter.transport.spool import SqliteSpool
-from tests.server.conftest import SAMPLE, SAMPLES, Serve, Serving, notification
+from tests.server.conftest import SAMPLE, SAMPLES, Serve, Serving, notification, serving
 from tests.support.certificates import Trials
+from tests.support.rig import open_rig
 from tests.support.wait import eventually
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\n"
@@ -306,6 +308,20 @@ async def test_one_in_the_spool_that_cannot_be_read_is_told_and_the_others_are_p
         assert '"event":"spooled notification not readable","number":1,"reason":"KeyError"' in server.lines.getvalue()
         assert (await server.post(notification("T-1", message="M-9")))[0] == 200
         assert sorted(event.key or b"" for event in server.events()) == [b"T-1", b"T-1", b"T-2"]
+
+
+async def test_one_too_large_for_its_topic_is_503_and_told_with_the_topic(kafka: str) -> None:
+    history = b"\n".join(b"line %d" % number for number in range(2000))
+    async with open_rig(kafka, largest=10_000) as rig, serving(rig) as server:
+        assert (await server.post(SAMPLE.replace(b"Initial", history)))[0] == 503
+        assert (await server.post(b"<x>" + b"y" * 20_000))[0] == 503
+        told = [json.loads(line) for line in server.lines.getvalue().splitlines() if "too large" in line]
+        assert (await server.post(SAMPLE))[0] == 200
+    assert {(line["level"], line["event"]) for line in told} == {("error", "notification too large for its topic")}
+    assert [(line["topic"], line["reference"]) for line in told] == [
+        (rig.topics.events, "SP-123ABC"),
+        (rig.topics.quarantine, None),
+    ]
 
 
 def exposed(server: Serving) -> str:

@@ -169,7 +169,8 @@ class Recovered:
     settled: Mapping[str, bytes]
     """Commands that have ended, with their digests, oldest first."""
     open: Mapping[str, Entry]
-    """Last entries of commands that have not ended and will be delivered again, by command id."""
+    """Last entries of commands that have not ended and have no record here, by command id: those at or after the
+    committed offset will be delivered again, and so may others where the commands were mirrored."""
     residents: tuple[Entry, ...]
     """Commands that were held or parked, in the order of their offsets."""
     finished: frozenset[int]
@@ -202,7 +203,7 @@ def recover(entries: Iterable[Entry], position: int) -> Recovered:
     residents = sorted((e for e in last.values() if e.resident), key=lambda e: e.offset)
     return Recovered(
         settled={i: e.digest for i, e in last.items() if e.kind is Kind.SETTLED},
-        open={i: e for i, e in last.items() if not e.resident and e.kind in _OPEN and e.offset >= position},
+        open={i: e for i, e in last.items() if not e.resident and e.kind in _OPEN},
         residents=tuple(residents),
         finished=frozenset(e.offset for e in last.values() if e.kind is Kind.SETTLED and e.offset >= position),
         letters={offset: digest for offset, digest in letters.items() if offset >= position},

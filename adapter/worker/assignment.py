@@ -47,6 +47,8 @@ class Assignment:
         self.frontier = Frontier(0)
         self.extent = Extent(0)
         self.lanes: Lanes[Item] = Lanes()
+        self.open: dict[str, Entry] = {}
+        """What was recovered as such and has not been taken up yet."""
         self.items: dict[int, Item] = {}
         """Records delivered and not finished, by offset."""
         self.unfinished: dict[str, bytes] = {}
@@ -78,6 +80,11 @@ class Assignment:
         if letter is not None and letter == source.digest():
             return True
         return any(e.offset == source.offset and e.source == source for e in self.recovered.residents)
+
+    def coming(self, command_id: str) -> bytes | None:
+        """Digest of a command of that id which was called before and is delivered again, its turn still to come."""
+        entry = self.open.get(command_id)
+        return entry.digest if entry is not None and entry.offset >= self.frontier.position else None
 
     def check(self, *, safe: bool) -> None:
         """Raises Abandoned if no call may be started: the partition is gone, or it is about to go and the call is

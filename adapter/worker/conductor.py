@@ -138,19 +138,20 @@ class Conductor:
         except Exception:  # noqa: BLE001 -- whatever it is, its own turn tells
             return 0.0
         command_id = task.subject.command_id
-        known = assignment.recovered is not None and command_id in assignment.recovered.open
-        if known or task.problems or self.seen(command_id) is not None:
+        if command_id in assignment.open or task.problems or self.seen(command_id) is not None:
             return 0.0
         return None if task.not_after is None else task.not_after - self.wall()
 
     def seen(self, command_id: str) -> bytes | None:
-        """Digest of a command of that id that has ended or whose turn has come."""
+        """Digest of a command of that id that has ended, whose turn has come, or that will be taken up."""
         digest = self.memory.digest(command_id)
         if digest is None:
             for assignment in self.assignments():
                 digest = assignment.unfinished.get(command_id)
                 if digest is None and assignment.recovered is not None:
                     digest = assignment.recovered.settled.get(command_id)
+                if digest is None and assignment.open:
+                    digest = assignment.coming(command_id)
                 if digest is not None:
                     break
         return digest
@@ -173,7 +174,20 @@ class _Turn:
     time limit of this command nor draws it out.
     """
 
-    __slots__ = ("_a", "_body", "_c", "_command", "_item", "_lane", "_permit", "_reference", "_span", "_task", "_zero")
+    __slots__ = (
+        "_a",
+        "_before",
+        "_body",
+        "_c",
+        "_command",
+        "_item",
+        "_lane",
+        "_permit",
+        "_reference",
+        "_span",
+        "_task",
+        "_zero",
+    )
 
     def __init__(self, conductor: Conductor, assignment: Assignment, lane: bytes, item: Item) -> None:
         self._c = conductor
@@ -181,6 +195,8 @@ class _Turn:
         self._a = assignment
         self._lane = lane
         self._item = item
+        self._before: Entry | None = None
+        """Its last entry from before this assignment, taken up from those that were open."""
         self._permit: Permit | None = None
         self._body: bytes | None = None
         self._reference: str | None = None
@@ -232,19 +248,21 @@ class _Turn:
     def _past(self) -> Past | None:
         """What is known of the command; None: it has ended or is under way, and this is a repeat.
 
-        Raises Undecodable if another content has the id.
+        Raises Undecodable if another content has the id. An open entry is taken up by the first record of its content
+        that has its turn: in a topic that was mirrored or made anew its own has another offset.
         """
         a, item, task = self._a, self._item, self._task
         if item.resident is not None:
             return item.resident.past()
         command_id = task.subject.command_id
-        entry = None if a.recovered is None else a.recovered.open.get(command_id)
-        own = entry is not None and entry.offset == item.source.offset
+        entry = a.open.get(command_id)
+        if entry is not None and (entry.offset == item.source.offset or entry.digest == task.digest):
+            self._before = a.open.pop(command_id)
         seen = self._c.seen(command_id)
-        if seen is None and entry is not None and not own:  # a call of it was made under another record
+        if seen is None and entry is not None and self._before is None:
             seen = entry.digest
         if seen is None:
-            return entry.past() if entry is not None else Untouched()
+            return Untouched() if self._before is None else self._before.past()
         if seen != task.digest:
             raise Undecodable("command-id-reused", "a command with other content had this commandId before")
         return None
@@ -743,6 +761,7 @@ class _Turn:
         """Keep this command, which waits behind a held lane, in the journal, so that the frontier may pass it.
 
         `blocked`: too many are parked already, and this one is rejected. What is unreadable or repeated ends at once.
+        What was called before keeps that entry.
         """
         a, item = self._a, self._item
         try:
@@ -758,8 +777,8 @@ class _Turn:
             return
         self._command = Command(task.subject.operation, self._c.policy, not_after=task.not_after)
         a.unfinished[task.subject.command_id] = task.digest
-        rejected = None
-        if blocked:
+        rejected, before = None, self._before
+        if blocked and before is None:
             problem = Problem("", "too many commands wait behind one whose outcome is in doubt")
             rejected = Rejected(By.ADAPTER, "ticket-blocked", None, (problem,))
         elif problems := self._too_large(Kind.PARKED):
@@ -768,7 +787,8 @@ class _Turn:
             await self._publish(rejected)
             item.ended = True
             return
-        entry = self._entry(Kind.PARKED)
+        parked = self._entry(Kind.PARKED)
+        entry = parked if before is None else replace(before, offset=parked.offset, source=parked.source)
         work = Work(a, entry=entry, finish=item.source.offset, then=self._done)
         self._reside(entry)
         self._enter(work)

@@ -195,6 +195,7 @@ class Worker(IntakeListener):
         recovered = assignment.recovered = journal.recover((entry for _, entry in entries), tail.position)
         ended = [entry.at for _, entry in entries if entry.kind is Kind.SETTLED] or [time.time()]
         self._w.memory.learn(recovered.settled, since=0.0 if tail.new else ended[0], at=ended[-1])
+        assignment.open = dict(recovered.open)
         assignment.frontier = Frontier(tail.position)
         assignment.extent = Extent(tail.end, self._w.memory.capacity // self._w.partitions)
         for at, entry in entries:

@@ -180,6 +180,23 @@ async def test_an_open_intent_keeps_its_id_from_another_record_after_a_crash(pla
     assert len(plant.desk.of(other)) == 1
 
 
+async def test_an_open_intent_keeps_its_id_from_a_record_in_another_partition(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = later
+    command = add("T-1")
+    plant.send(command)
+    await plant.called(command)
+    await first.kill()
+    plant.desk.answers = accepted
+    second = plant.hire(0, limits=Bounded(ahead=0))  # its lane sleeps until it is looked at
+    await plant.until(lambda: 0 in second.flow.assignments and second.flow.assignments[0].lanes)
+    plant.send(command, partition=1)
+    second.member.assign(1)
+    await plant.until(lambda: plant.types(command) == ["CommandOutcomeUnknown"])
+    await plant.caught_up(1)
+    assert len(plant.desk.of(command)) == 1
+
+
 # -- intents and commits -----------------------------------------------------------------------------------------------
 
 
@@ -383,6 +400,75 @@ async def test_what_provably_did_nothing_is_called_again_by_a_successor(plant: P
     plant.hire(0)
     event = await plant.final(command)
     assert (event.type, event.record["attempts"]) == ("FaultReportAdded", 2)
+
+
+@pytest.mark.parametrize("shift", [-100, 3])
+@pytest.mark.parametrize("cleared", [True, False])
+async def test_a_call_is_known_to_the_workers_of_a_mirror_where_its_record_has_another_offset(
+    plant: Plant,
+    shift: int,
+    cleared: bool,  # noqa: FBT001
+) -> None:
+    first = plant.hire(0, limits=Bounded(retry=30))
+    plant.desk.answers = busy if cleared else later
+    command = add("T-1")
+    plant.send(command, gap=100)
+    await plant.called(command)
+    await plant.until(lambda: plant.kinds(command) == [Kind.INTENT, *[Kind.CLEARED][:cleared]])
+    await first.kill()
+    plant.bus.commands[0] = [replace(source, offset=source.offset + shift) for source in plant.bus.commands[0]]
+    plant.bus.committed.clear()  # the group starts at the first record there is
+    plant.desk.answers = accepted
+    plant.hire(0, limits=Bounded(parked_after=0.01))
+    plant.send(command)
+    await plant.caught_up()
+    await plant.until(lambda: plant.types(command) == ["FaultReportAdded" if cleared else "CommandOutcomeUnknown"])
+    assert len(plant.desk.of(command)) == 1 + cleared
+
+
+async def test_an_open_intent_is_taken_up_once(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = later
+    command, after = add("T-1", issuedAt=datetime.now(UTC) + timedelta(seconds=20)), add("T-2")
+    plant.send(command)
+    await plant.called(command)
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.hire(0, limits=Bounded(remembered=1))
+    await plant.until(lambda: plant.types(command))
+    await plant.project()
+    await plant.decide(command, "REJECTED")
+    await plant.final(command)
+    plant.send(after)
+    await plant.final(after)
+    plant.send(command)  # forgotten: a new one
+    await plant.caught_up()
+    assert plant.types(command) == ["CommandOutcomeUnknown", "CommandSettled", "FaultReportAdded"]
+
+
+async def test_what_was_called_before_and_waits_behind_a_doubt_keeps_its_intent(plant: Plant) -> None:
+    """Its own record is gone; another one of the same content lies in the lane of a key that is written otherwise."""
+    first = plant.hire(0)
+    plant.desk.answers = later
+    held, command = add("T-1"), add("T-1 ")
+    plant.send(held)
+    plant.bus.put(b"T-1", plant.encode(command))
+    plant.bus.put(b"T-1 ", plant.encode(command))
+    for each in (held, command):
+        await plant.called(each)
+    await first.kill()
+    plant.bus.commands[0].pop()
+    plant.desk.answers = accepted
+    second = plant.hire(0, limits=Bounded(parked_after=0.01, parked=0))
+    await plant.caught_up()
+    assert plant.kinds(command) == [Kind.INTENT, Kind.INTENT]
+    await second.kill()
+    plant.hire(0)
+    await plant.project()
+    await plant.decide(held, "REJECTED")
+    await plant.final(held)
+    await plant.until(lambda: plant.types(command) == ["CommandOutcomeUnknown"])
+    assert len(plant.desk.of(command)) == 1
 
 
 async def test_residents_are_taken_up_in_order_before_new_records_of_their_lane(plant: Plant) -> None:

@@ -66,6 +66,7 @@ steps = st.one_of(
     st.tuples(st.just("release")),
     st.tuples(st.just("abort"), st.integers(1, 3)),
     st.tuples(st.just("kill"), st.booleans()),
+    st.tuples(st.just("fail_over")),
     st.tuples(st.just("revoke")),
     st.tuples(st.just("lose")),
     st.tuples(st.just("expel")),
@@ -132,7 +133,8 @@ class _Teller:
             "resolve": lambda: resolve(key),
         }[kind]()
         self.sent.append(command)
-        self.plant.send(command, partition=PARTITIONS[key])
+        partition = PARTITIONS[key]
+        self.plant.send(command, partition=partition, gap=0 if self.plant.bus.commands[partition] else 1000)
 
     async def _repeat(self, number: int) -> None:
         if self.sent and self.remembers:
@@ -148,7 +150,7 @@ class _Teller:
 
     async def _garbage(self, key: str) -> None:
         self.garbage += 1
-        self.plant.bus.put(key.encode(), b"\1", partition=PARTITIONS[key], gap=1)
+        self.plant.bus.put(key.encode(), b"\1", partition=PARTITIONS[key], gap=1000)
 
     async def _supplier(self, kind: str) -> None:
         self.plant.desk.answers = ANSWERS[kind]
@@ -177,6 +179,19 @@ class _Teller:
 
     async def _kill(self, committed: bool) -> None:  # noqa: FBT001 -- drawn
         await self.hand.kill(committed=committed)
+        self.hand = self.hire()
+
+    async def _fail_over(self) -> None:
+        """To a cluster in which the records have other offsets and the group has none. Not with residents: theirs tell
+        nothing of their place among later ones.
+        """
+        await self.hand.kill()
+        if any(journal.recover(self.plant.entries(partition=number), 0).residents for number in (0, 1)):
+            self.hand = self.hire()
+            return
+        for log in self.plant.bus.commands.values():
+            log[:] = [replace(source, offset=source.offset - 10) for source in log]
+        self.plant.bus.committed.clear()
         self.hand = self.hire()
 
     async def _revoke(self) -> None:

@@ -4,7 +4,7 @@ A lane exists while it holds work. Whoever puts the first item into a lane start
 until there is none, and the lane is gone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -44,6 +44,11 @@ class Lanes(Generic[Item]):
     def behind(self, key: bytes) -> tuple[Item, ...]:
         """What waits behind the head, in order."""
         return tuple(self._queues.get(key, ())[1:])
+
+    def strike(self, key: bytes, items: Collection[Item]) -> None:
+        """These of what waits behind the head are done before their turn."""
+        queue = self._queues[key]
+        queue[1:] = [item for item in queue[1:] if item not in items]
 
     def __len__(self) -> int:
         return len(self._queues)

@@ -23,8 +23,6 @@ class Item:
     """Monotonic seconds."""
     resident: Entry | None = None
     """Its last entry, if the journal is the only place where it still is: the frontier has passed it."""
-    ended: bool = False
-    """It was ended before its turn."""
 
     @property
     def size(self) -> int:

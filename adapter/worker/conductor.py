@@ -205,8 +205,6 @@ class _Turn:
 
     async def take(self) -> None:
         a, item = self._a, self._item
-        if item.ended:
-            return
         try:
             task = self._task = await self._read()
             past = self._past()
@@ -751,14 +749,20 @@ class _Turn:
         )
 
     async def _park_behind(self) -> None:
-        parked = 0
+        parked, ended = 0, set[Item]()
         for item in self._a.lanes.behind(self._lane):
-            if item.resident is None and not item.ended:
+            if item.resident is None:
                 await _Turn(self._c, self._a, self._lane, item).park(blocked=parked >= self._c.deployment.parked)
-            parked += item.resident is not None
+            if item.resident is None:
+                ended.add(item)
+            else:
+                parked += 1
+        if ended:
+            self._a.lanes.strike(self._lane, ended)
 
     async def park(self, *, blocked: bool) -> None:
-        """Keep this command, which waits behind a held lane, in the journal, so that the frontier may pass it.
+        """Keep this command, which waits behind a held lane, in the journal, so that the frontier may pass it: a
+        resident, or it has ended.
 
         `blocked`: too many are parked already, and this one is rejected. What is unreadable or repeated ends at once.
         What was called before keeps that entry.
@@ -769,11 +773,9 @@ class _Turn:
             past = self._past()
         except Undecodable as why:
             await self._dead_letter(why)
-            item.ended = True
             return
         if past is None or (past == Untouched() and await self._ended_long_ago()):
             self._repeat()
-            item.ended = True
             return
         self._command = Command(task.subject.operation, self._c.policy, not_after=task.not_after)
         a.unfinished[task.subject.command_id] = task.digest
@@ -785,7 +787,6 @@ class _Turn:
             rejected = Rejected(By.ADAPTER, "invalid", None, problems)
         if rejected is not None:
             await self._publish(rejected)
-            item.ended = True
             return
         parked = self._entry(Kind.PARKED)
         entry = parked if before is None else replace(before, offset=parked.offset, source=parked.source)

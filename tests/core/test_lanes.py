@@ -39,6 +39,14 @@ def test_the_head_is_not_behind_itself() -> None:
     assert lanes.behind(b"a") == ()
 
 
+def test_what_is_done_before_its_turn_leaves_the_lane_and_the_others_stay_in_order() -> None:
+    lanes = Lanes[int]()
+    for item in range(6):
+        lanes.put(b"a", item)
+    lanes.strike(b"a", {1, 3, 4})
+    assert (lanes.head(b"a"), lanes.behind(b"a")) == (0, (2, 5))
+
+
 class Queues(RuleBasedStateMachine):
     """The lanes against plain lists, run by somebody who starts a lane only when told to."""
 
@@ -69,6 +77,15 @@ class Queues(RuleBasedStateMachine):
         else:
             assert following == self.waiting[key][0]
             assert following > ended
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def strike(self, data: st.DataObject) -> None:
+        key = data.draw(st.sampled_from(sorted(self.running)))
+        head, *behind = self.waiting[key]
+        struck = data.draw(st.sets(st.sampled_from(behind))) if behind else set()
+        self.lanes.strike(key, struck)
+        self.waiting[key] = [head, *(item for item in behind if item not in struck)]
 
     @invariant()
     def agrees_with_the_model(self) -> None:

@@ -572,6 +572,27 @@ async def test_what_is_unreadable_or_repeated_behind_a_doubt_does_not_hold_the_f
     assert plant.types(held) == ["CommandOutcomeUnknown"]
 
 
+async def test_what_ends_behind_a_doubt_takes_no_room(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(parked_after=0.01, parked=1))
+    plant.desk.answers = silent
+    held, parked, last = add("T-1"), amend("T-1"), amend("T-1")
+    plant.send(held, parked)
+    await plant.until(lambda: plant.kinds(parked) == [Kind.PARKED])
+    for _ in range(3):
+        plant.send(held, parked, amend("T-1"))
+        plant.bus.put(b"T-1", b"\1")
+        await plant.caught_up()
+    lanes = hand.flow.assignments[0].lanes
+    await plant.until(lambda: len(lanes.behind(b"T-1")) == 1)
+    plant.desk.answers = accepted
+    await plant.project()
+    await plant.decide(held, "REJECTED")
+    await plant.final(parked)
+    plant.send(last)
+    await plant.final(last)
+    assert (len(plant.desk.of(parked)), len(plant.letters), len(lanes)) == (1, 3, 0)
+
+
 async def test_a_command_the_journal_could_not_keep_is_rejected_before_it_is_called_or_parked(plant: Plant) -> None:
     plant.bus.largest = 9000
     plant.hire(0, limits=Bounded(parked_after=0.01, largest=9000))

@@ -23,7 +23,7 @@ The life of a command (* = told to the caller as an action):
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum, auto
@@ -127,6 +127,8 @@ class Settled:
     outcome: Settlement
     by: Settler
     text: str | None = None
+    aside: tuple[tuple[str, str], ...] = ()
+    """As of Accepted, if it was sent again: all that the supplier's answer holds, since its record has no reply."""
 
 
 @immutable
@@ -530,10 +532,29 @@ def _settled(event: Accepted | Rejected | Settled, doubted: str) -> Settled:
     match event:
         case Settled():
             return event
-        case Accepted():
-            return Settled(Settlement.ACCEPTED, Settler.OPERATOR, f"{doubted}; sent again, and accepted")
-        case Rejected(by, code, text, problems):
+        case Accepted(reply, aside=aside):
+            answer = (*_texts(reply), *aside)
+            return Settled(Settlement.ACCEPTED, Settler.OPERATOR, f"{doubted}; sent again, and accepted", answer)
+        case Rejected(by, code, text, problems, aside):
             why = ", ".join((code, *([text] if text else map(str, problems))))
             if by is By.SUPPLIER:
-                return Settled(Settlement.REJECTED, Settler.OPERATOR, f"{doubted}; sent again, and rejected: {why}")
+                said = f"{doubted}; sent again, and rejected: {why}"
+                return Settled(Settlement.REJECTED, Settler.OPERATOR, said, aside)
             return Settled(Settlement.UNDETERMINED, Settler.OPERATOR, f"{doubted}; not sent again: {why}")
+
+
+def _texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """(path, text) of whatever there is in a reply."""
+    match value:
+        case None:
+            return
+        case Mapping():
+            for name, inner in value.items():
+                yield from _texts(inner, f"{path}.{name}" if path else name)
+        case list():
+            for number, inner in enumerate(value):
+                yield from _texts(inner, f"{path}[{number}]")
+        case datetime():
+            yield path, value.isoformat()
+        case _:
+            yield path, str(value)

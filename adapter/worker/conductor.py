@@ -608,7 +608,7 @@ class _Turn:
             self._c.events.outcome, self._task.subject, attempts=self._command.attempts, at=datetime.now(UTC)
         )
         outcome, largest = made(event), self._c.deployment.largest_record
-        while isinstance(event, Accepted | Rejected) and event.aside and _size(outcome) > largest:
+        while isinstance(event, Accepted | Rejected | Settled) and event.aside and _size(outcome) > largest:
             event = replace(event, aside=event.aside[: len(event.aside) // 2])
             outcome = made(event)
         return outcome

@@ -149,6 +149,7 @@ def _particulars(operation: Operation, event: Event) -> tuple[str, dict[str, Any
                 "outcome": outcome.value,
                 "settledBy": by.value,
                 "text": None if text is None else text[:TEXT_LIMIT],
+                "answer": _aside(event),
             }
         case InDoubt(reason, sent_at, until):
             return "CommandOutcomeUnknown", {
@@ -158,7 +159,7 @@ def _particulars(operation: Operation, event: Event) -> tuple[str, dict[str, Any
             }
 
 
-def _aside(event: Accepted | Rejected) -> list[dict[str, str]]:
+def _aside(event: Accepted | Rejected | Settled) -> list[dict[str, str]]:
     return [{"path": path, "text": text} for path, text in event.aside]
 
 

@@ -1,7 +1,7 @@
 """The outcome table of a command: what each fact comes to, for each repeat policy."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -435,11 +435,35 @@ def repeated(*, not_after: float | None = None) -> Command:
 @pytest.mark.parametrize(
     ("verdict", "settled"),
     [
-        (ACCEPTED, Settled(Settlement.ACCEPTED, Settler.OPERATOR, f"{AGAIN.text}; sent again, and accepted")),
         (
-            REFUSED,
+            Accepted(
+                {
+                    "responseCode": 200,
+                    "status": None,
+                    "expected": datetime(2026, 11, 24, 8, tzinfo=UTC),
+                    "slots": [{"key": "CAMS-1"}],
+                },
+                aside=(("more", "hello"),),
+            ),
             Settled(
-                Settlement.REJECTED, Settler.OPERATOR, f"{AGAIN.text}; sent again, and rejected: 3001, no such service"
+                Settlement.ACCEPTED,
+                Settler.OPERATOR,
+                f"{AGAIN.text}; sent again, and accepted",
+                (
+                    ("responseCode", "200"),
+                    ("expected", "2026-11-24T08:00:00+00:00"),
+                    ("slots[0].key", "CAMS-1"),
+                    ("more", "hello"),
+                ),
+            ),
+        ),
+        (
+            Rejected(By.SUPPLIER, "3001", "no such service", aside=(("hint", "try another"),)),
+            Settled(
+                Settlement.REJECTED,
+                Settler.OPERATOR,
+                f"{AGAIN.text}; sent again, and rejected: 3001, no such service",
+                (("hint", "try another"),),
             ),
         ),
     ],
@@ -491,7 +515,9 @@ def test_a_repeat_that_waits_is_still_the_end_of_a_doubt_after_a_crash() -> None
     after = new(NEVER)
     assert proceed(after, after.begin(NOW + 99, Untouched(2, None, command.doubted)), NOW + 99) == Post(3)
     assert after.answered(NOW + 99, ACCEPTED) == Publish(
-        Settled(Settlement.ACCEPTED, Settler.OPERATOR, f"{AGAIN.text}; sent again, and accepted")
+        Settled(
+            Settlement.ACCEPTED, Settler.OPERATOR, f"{AGAIN.text}; sent again, and accepted", (("status", "Pending"),)
+        )
     )
 
 

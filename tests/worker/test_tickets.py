@@ -409,6 +409,8 @@ async def test_an_operator_has_a_command_sent_again(plant: Plant, reply: Any, ex
     await plant.decide(command, "REPEAT")
     event = await plant.final(command)
     assert (event.type, settled(event.record), event.record["attempts"]) == ("CommandSettled", expected, 2)
+    said = [{"path": "responseCode", "text": "201"}] if reply is accepted else []
+    assert event.record["answer"] == said
     assert len(plant.desk.of(command)) == 2
     assert plant.kinds(command) == [Kind.INTENT, Kind.HELD, Kind.INTENT, Kind.SETTLED]
     await plant.caught_up()

@@ -127,7 +127,7 @@ class Worker(IntakeListener):
         """A record is done and committed."""
         if assignment.items.pop(item.source.offset, None) is not None:
             self.window.remove(item)
-            self._ease(assignment)
+            self._ease()
             if not self.window.records:
                 self.intake.held(0)
 
@@ -174,7 +174,7 @@ class Worker(IntakeListener):
             if not assignment.frontier.deliver(source.offset):
                 continue
             if assignment.passed(source):
-                self.ledger.enter(Work(assignment, finish=source.offset, then=partial(self._ease, assignment)))
+                self.ledger.enter(Work(assignment, finish=source.offset, then=self._ease))
                 continue
             item = Item(source, now)
             assignment.items[source.offset] = item
@@ -257,9 +257,9 @@ class Worker(IntakeListener):
     def _start(self, assignment: Assignment, lane: bytes) -> None:
         self._supervise(assignment.start(lane, self.conductor.run(assignment, lane)))
 
-    def _ease(self, assignment: Assignment) -> None:
+    def _ease(self) -> None:
         """Something went: look at the window again, once for all that goes in this turn of the loop."""
-        if assignment.paused and not self._easing:
+        if self.window.pausing and not self._easing:
             self._easing = True
             asyncio.get_running_loop().call_soon(self._throttle)
 
@@ -282,6 +282,8 @@ class Worker(IntakeListener):
         self.room.forget(assignment)
         if self.assignments.get(assignment.partition) is assignment:
             del self.assignments[assignment.partition]
+        self._ease()
+        self.intake.held(self.window.records)
 
     async def _keep(self) -> None:
         """What has to be looked after now and then."""

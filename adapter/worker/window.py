@@ -30,6 +30,8 @@ class Window:
     def __init__(self, bounds: Bounds, intake: Intake) -> None:
         self.records = 0
         self.size = 0
+        self.pausing = False
+        """Whether a partition is paused."""
         self._bounds = bounds
         self._intake = intake
 
@@ -44,6 +46,7 @@ class Window:
     def throttle(self, assignments: Iterable[Assignment]) -> None:
         """Pause and resume; called when something came, and when something went while anything is paused."""
         assignments = list(assignments)
+        self.pausing = False
         bounds = self._bounds
         share = max(_LEAST, bounds.records // max(1, len(assignments)))
         for a in assignments:
@@ -58,3 +61,4 @@ class Window:
             elif a.paused and fill < _RESUME_AT:
                 a.paused = False
                 self._intake.resume(a.partition, a.epoch)
+            self.pausing = self.pausing or a.paused

@@ -171,6 +171,8 @@ class Member(Intake, Transactor, JournalReader):
         """Transactions that were asked for, committed or not."""
         self.owned: dict[int, int] = {}
         self.paused: set[int] = set()
+        self.told_held = 0
+        """Records that are under way, as far as it was told."""
         self.next: dict[int, int] = {}
         """Offsets to deliver next, of partitions that were started."""
         self._bus = bus
@@ -268,7 +270,8 @@ class Member(Intake, Transactor, JournalReader):
             self.paused.discard(partition)
             self.wake()
 
-    def held(self, records: int) -> None: ...
+    def held(self, records: int) -> None:
+        self.told_held = records
 
     def wake(self) -> None:
         asyncio.get_running_loop().call_soon(self._deliver)

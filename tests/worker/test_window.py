@@ -4,7 +4,7 @@ from adapter.core.journal import Source
 from adapter.worker.assignment import Assignment, Item
 from adapter.worker.window import Bounds, Window
 from tests.support.bus import Bus
-from tests.support.estate import add, query
+from tests.support.estate import Command, add, query
 from tests.support.plant import Bounded, Plant, accepted, answer, later, silent
 
 
@@ -98,6 +98,41 @@ async def test_polling_goes_on_for_others_while_one_partition_is_paused(plant: P
         answer(call)
     await plant.final(*slow)
     await plant.caught_up()
+
+
+def weighing(key: str, size: int) -> Command:
+    return query(key, correlationId="x" * size)
+
+
+async def test_a_partition_that_is_paused_flows_on_when_the_bytes_of_another_are_worked_off(plant: Plant) -> None:
+    hand = plant.hire(0, 1, limits=Bounded(window=Bounds(10_000, 10_000, 10_000)))
+    plant.desk.answers = later
+    slow, first, second = weighing("K-1", 5000), weighing("K-2", 3500), weighing("K-3", 2000)
+    plant.send(slow, first, second)
+    await plant.until(lambda: hand.member.paused == {0})
+    answer(await plant.called(second))
+    await plant.final(second)
+    other = weighing("L-1", 1000)
+    plant.send(other, partition=1)
+    called = await plant.called(other)
+    answer(await plant.called(first))
+    await plant.final(first)
+    assert hand.member.paused == {0}
+    answer(called)
+    await plant.until(lambda: hand.member.paused == set())
+
+
+async def test_a_partition_that_is_paused_flows_on_when_another_is_lost(plant: Plant) -> None:
+    hand = plant.hire(0, 1, limits=Bounded(window=Bounds(10_000, 10_000, 10_000)))
+    plant.desk.answers = later
+    slow, large = weighing("K-1", 5000), weighing("L-1", 6000)
+    plant.send(slow)
+    await plant.called(slow)
+    plant.send(large, partition=1)
+    await plant.until(lambda: hand.member.paused == {0, 1})
+    hand.member.lose(1)
+    await plant.until(lambda: hand.member.paused == set())
+    assert hand.member.told_held == 1
 
 
 async def test_residents_do_not_count(plant: Plant) -> None:

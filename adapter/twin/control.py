@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from adapter.core.errors import Stop
-from adapter.twin import calls, deliveries, faults
+from adapter.twin import calls, deliveries, faults, limits
 from adapter.twin.dialects import Dialect, Manner
 from adapter.twin.life import Happening, Status, Ticket
 from adapter.twin.tickets import Books, Refusal
@@ -107,8 +107,11 @@ def _wish(given: object) -> dict[str, Any]:
         wrong.append("reference: a buyerFaultReference is needed")
     if given.get("kind") not in list(Happening):
         wrong.append(f"kind: one of {', '.join(Happening)}")
-    if not isinstance(given.get("code", ""), str):
+    code = given.get("code", "")
+    if not isinstance(code, str):
         wrong.append("code: a closure code is needed")
+    elif problem := limits.text(code):
+        wrong.append(f"code: {problem}")
     wrong += [f"{name}: true or false" for name in ("repeated", "late") if given.get(name) not in (None, True, False)]
     spoken = given.get("dialects")
     if spoken is not None and not (isinstance(spoken, list) and all(name in list(Dialect) for name in spoken)):

@@ -7,12 +7,14 @@ A fault is written as JSON, the same in a file, on the command line and at the c
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
 from adapter.core.errors import Stop
+from adapter.twin import limits
+from adapter.twin.limits import Limit
 
 
 class Kind(StrEnum):
@@ -169,9 +171,6 @@ class Plan:
         return Planned(chosen, delay)
 
 
-_Limit = Callable[[Any], str | None]
-
-
 def _any(_: Any) -> None:
     return None
 
@@ -201,7 +200,7 @@ def _pattern(value: str) -> str | None:
 
 
 _NUMBER = (int, float)
-_NAMES: Mapping[str, tuple[tuple[type, ...], _Limit]] = {
+_NAMES: Mapping[str, tuple[tuple[type, ...], Limit]] = {
     "kind": ((str,), _kind),
     "operation": ((str,), _any),
     "key": ((str,), _pattern),
@@ -214,8 +213,8 @@ _NAMES: Mapping[str, tuple[tuple[type, ...], _Limit]] = {
     "status": ((int,), _status),
     "retry_after": (_NUMBER, _positive),
     "retry_after_date": ((bool,), _any),
-    "code": ((str,), _any),
-    "text": ((str,), _any),
+    "code": ((str,), limits.text),
+    "text": ((str,), limits.text),
     "size": ((int,), _positive),
 }
 _NULLABLE = frozenset(f.name for f in fields(Fault) if f.default is None) | {"times"}

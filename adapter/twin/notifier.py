@@ -5,6 +5,7 @@ gives every notification the same chance, whatever happens beside it.
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections import deque
 from collections.abc import Coroutine, Mapping
@@ -24,6 +25,7 @@ from adapter.twin.post import Answered, post, session
 from adapter.twin.settings import Notify
 from adapter.twin.tickets import Books, Change
 
+_LOG: Final = logging.getLogger(__name__)
 _LONGEST_PAUSE: Final = 60.0
 _TICK: Final = timedelta(milliseconds=1)
 """So far apart are the times of two messages at least: some dialects write no more than three digits of a second."""
@@ -122,39 +124,48 @@ class Notifier:
     async def _walk(self, reference: str) -> None:
         """Delivers what waits for one ticket, oldest first, but what is to be late after the one that follows it."""
         lane, arrived = self._lanes[reference], self._arrived[reference]
-        while lane:
-            letter = lane.popleft()
-            if letter.entry.late:
-                arrived.clear()
-                if not lane:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(arrived.wait(), self._settings.hold)
-                if lane:
-                    await self._deliver(lane.popleft())
-            await self._deliver(letter)
-        del self._lanes[reference], self._arrived[reference]
+        try:
+            while lane:
+                letter = lane.popleft()
+                if letter.entry.late:
+                    arrived.clear()
+                    if not lane:
+                        with contextlib.suppress(TimeoutError):
+                            await asyncio.wait_for(arrived.wait(), self._settings.hold)
+                    if lane:
+                        await self._deliver(lane.popleft())
+                await self._deliver(letter)
+        finally:  # or nothing would ever walk this lane again
+            del self._lanes[reference], self._arrived[reference]
 
     async def _deliver(self, letter: _Letter) -> None:
-        """Posts it until it is acknowledged, or often enough; then perhaps once more."""
+        """Posts it until it is acknowledged, or often enough; then perhaps once more. One that cannot be posted at all
+        is given up with a line in the log.
+        """
         settings = self._settings
         generator = random.Random(f"{letter.seed}:written")  # noqa: S311 -- as above
         # Drawn for a repeat too: what is written below hangs on what was drawn before.
         drawn = generator.random() < settings.repeats
         repeated = drawn if letter.manner.repeated is None else letter.manner.repeated
-        written = dialects.write(notices.element(letter.notice), letter.dialects, generator)
-        hint = "" if Dialect.NO_HINTS in letter.dialects else notices.PATHS.get(letter.notice.happening, "")
-        headers = {"Content-Type": written.content_type, "SOAPAction": f'"{hint}"'}
         entry = letter.entry
-        while entry.end is None:
-            async with self._at_once:
-                entry, wished = await self._attempt(entry, written, f"{settings.url.rstrip('/')}{hint}", headers)
-            if entry.end is None and settings.attempts is not None and entry.attempts >= settings.attempts:
-                entry = replace(entry, end=End.GIVEN_UP)
+        try:
+            written = dialects.write(notices.element(letter.notice), letter.dialects, generator)
+            hint = "" if Dialect.NO_HINTS in letter.dialects else notices.PATHS.get(letter.notice.happening, "")
+            headers = {"Content-Type": written.content_type, "SOAPAction": f'"{hint}"'}
+            while entry.end is None:
+                async with self._at_once:
+                    entry, wished = await self._attempt(entry, written, f"{settings.url.rstrip('/')}{hint}", headers)
+                if entry.end is None and settings.attempts is not None and entry.attempts >= settings.attempts:
+                    entry = replace(entry, end=End.GIVEN_UP)
+                self._log.enter(entry)
+                if entry.end is None:
+                    backoff = settings.retry * 2 ** min(entry.attempts - 1, 10)
+                    await asyncio.sleep(min(max(backoff, wished), _LONGEST_PAUSE))
+        except Exception:  # noqa: BLE001 -- whatever it is, it must not keep back those behind it
+            _LOG.exception("notification %d (%s) could not be posted", entry.sequence, entry.id)
+            entry = replace(entry, end=End.GIVEN_UP, failure="could not be posted")
             self._log.enter(entry)
-            if entry.end is None:
-                backoff = settings.retry * 2 ** min(entry.attempts - 1, 10)
-                await asyncio.sleep(min(max(backoff, wished), _LONGEST_PAUSE))
-        if repeated and entry.repeat_of is None:
+        if repeated and entry.end is End.ACKNOWLEDGED and entry.repeat_of is None:
             # With a time of its own: the same message in all but when it was sent.
             self._latest = max(datetime.now(UTC), self._latest + _TICK)
             again = replace(letter.notice, sent_at=self._latest)

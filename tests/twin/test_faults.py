@@ -94,3 +94,13 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         "fault 1: seed",
         "fault 2: an object is needed",
     ]
+
+
+@pytest.mark.parametrize("text", ["\x01", "\x00", "\ufffe", "\ud800"])
+def test_texts_that_xml_cannot_carry_are_refused(text: str) -> None:
+    with pytest.raises(Stop) as stopped:
+        from_json({"kind": "refuse", "text": text, "code": text})
+    assert stopped.value.problems == tuple(
+        f"fault 0: {name}: holds a character that XML cannot carry" for name in ("text", "code")
+    )
+    assert from_json({"kind": "refuse", "text": "one line\r\n\tand another, \N{GRINNING FACE}"})

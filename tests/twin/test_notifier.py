@@ -172,6 +172,19 @@ async def test_it_is_given_up_after_so_many_attempts_and_the_next_one_goes_out()
     assert len(receiving.came) == 3
 
 
+async def test_one_that_cannot_be_written_is_given_up_with_a_line_and_the_next_of_its_ticket_goes_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with receiver() as receiving, twin(receiving) as running:
+        await add(running, "SP-1")
+        running.happen("SP-1", Happening.APPOINTMENT_COMPLETED, code="\x01")
+        running.happen("SP-1", Happening.APPOINTMENT_COMPLETED, code="NA")
+        lost, told = await delivered(running, 2)
+    assert (lost.end, lost.attempts, lost.failure) == (End.GIVEN_UP, 0, "could not be posted")
+    assert (told.end, told.attempts) == (End.ACKNOWLEDGED, 1)
+    assert [record.getMessage() for record in caplog.records] == ["notification 1 (CF-00001) could not be posted"]
+
+
 async def test_nobody_there_is_noted() -> None:
     async with receiver() as receiving:
         gone = receiving
@@ -303,6 +316,7 @@ async def test_the_log_and_the_control_address_tell_what_became_of_each(tmp_path
             fine = {"reference": "SP-1", "kind": "closed"}
             wrongs: list[object] = [
                 *([], {}, fine | {"kind": "solved"}, fine | {"kind": 1}, fine | {"code": 1}, fine | {"late": "yes"}),
+                *(fine | {"code": "A\x01"}, fine | {"code": "\ud800"}),
                 *(fine | {"dialects": "bare"}, fine | {"dialects": ["x"]}, fine | {"more": 1}),
             ]
             for wrong in wrongs:

@@ -313,9 +313,11 @@ class Command:
         """Once it was in doubt and is sent again: who has decided so, and why."""
         return self._doubted
 
-    def seek(self, now: float) -> Action:
-        """It leaves out the supplier's reference. Whatever is found, `begin` or `refuse` may follow."""
-        self._expect(_State.NEW)
+    def seek(self, now: float) -> Seek:
+        """It leaves out the supplier's reference. Told again when its ticket can be looked at, which has its time from
+        then on. Whatever is found, `begin` or `refuse` may follow.
+        """
+        self._expect(_State.NEW, _State.SEEKING)
         self._state = _State.SEEKING
         until = now + self._policy.reference_wait
         return Seek(until if self.not_after is None else min(until, self.not_after))

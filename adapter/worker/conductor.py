@@ -415,7 +415,7 @@ class _Turn:
                 async with self._by(self._task.not_after if needed else until):
                     self._reference = await self._c.tickets.reference(key)
                 if needed and self._reference is None:
-                    async with self._by(until):
+                    async with self._by(self._command.seek(self._now()).until):
                         with self._c.tickets.watch(key) as watch:
                             while self._reference is None:
                                 ticket = await watch.changed()

@@ -537,6 +537,13 @@ def test_a_command_waits_for_the_reference_at_most_until_its_deadline() -> None:
     assert new(SAFE, not_after=NOW + 500).seek(NOW) == Seek(NOW + 60)
 
 
+def test_the_time_for_the_reference_begins_anew_when_the_ticket_can_be_looked_at() -> None:
+    command = new(SAFE, not_after=NOW + 500)
+    command.seek(NOW)
+    assert command.seek(NOW + 100) == Seek(NOW + 160)
+    assert command.seek(NOW + 450) == Seek(NOW + 500)
+
+
 def test_a_command_that_needs_the_reference_is_rejected_when_its_time_is_up() -> None:
     command = new(SAFE)
     command.seek(NOW)

@@ -62,7 +62,7 @@ FACTS: Final[dict[str, Callable[[Command, float], object]]] = {
     "published": lambda command, _: command.published(),
 }
 LEGAL: Final[dict[type[Action], set[str]]] = {
-    Seek: {"begin", "refuse", "unfound"},
+    Seek: {"seek", "begin", "refuse", "unfound"},
     Intend: {"intended", "forgone"},
     Post: {"answered", "forgone"},
     Wait: {"resumed"},
@@ -226,6 +226,12 @@ class Lives(RuleBasedStateMachine):
     @rule(passed=seconds)
     def time_passes(self, passed: float) -> None:
         self.now += passed
+
+    @precondition(lambda self: isinstance(self.action, Seek))
+    @rule(after=seconds)
+    def the_tickets_are_read(self, after: float) -> None:
+        self.now += after
+        self.told("seek", self.command.seek(self.now))
 
     @precondition(lambda self: isinstance(self.action, Seek))
     @rule()

@@ -141,6 +141,21 @@ async def test_nothing_is_decided_before_the_tickets_were_read_to_their_end(plan
     assert hand.counted("tickets_followed", state="behind") == 0
 
 
+async def test_the_time_for_a_reference_counts_from_when_the_tickets_were_read(plant: Plant) -> None:
+    plant.bus.tickets_away = True
+    hand = plant.hire(0, limits=Bounded(reference_wait=0.5))
+    await hand.settle()
+    command, without = ask_update("T-1"), amend("T-2")
+    plant.send(command, without)
+    await plant.called(without)  # the time is over for who does not need one
+    await plant.come_back()
+    await plant.until(lambda: hand.counted("tickets_followed", state="behind") == 0)
+    await hand.settle()
+    assert plant.of(command) == []
+    await plant.tell(known("T-1"))
+    assert (await plant.final(command)).type == "FaultReportUpdateRequested"
+
+
 async def test_a_key_outside_its_own_partition_has_its_ticket_where_the_key_belongs(plant: Plant) -> None:
     hand = plant.hire(0, 1, 2)
     elsewhere = next(key for key in map(str, range(99)) if partition_of(key.encode(), 3) == 2)

@@ -24,6 +24,7 @@ SUBJECT_LIMIT: Final = 200
 """Characters of a subject that a log line or a header carries."""
 
 _HEADER_LIMIT: Final = 8192
+_NO_CERTIFICATE: Final = (ValueError, x509.InvalidVersion)
 _SPACED: Final = re.compile(r",\s+")
 
 
@@ -60,11 +61,11 @@ class Admission:
             address = _forwarded_address(head.headers.get(self.address_header), address, self.proxies)
             try:
                 certificate = _forwarded_certificate(head.headers.get(self.certificate_header))
-            except ValueError:
+            except _NO_CERTIFICATE:
                 return Refused("certificate", Caller(_shown(address, peer), None))
         try:
             identity = None if certificate is None else identity_of(certificate)
-        except ValueError:
+        except _NO_CERTIFICATE:
             return Refused("certificate", Caller(_shown(address, peer), None))
         caller = Caller(_shown(address, peer), None if identity is None else identity.subject[:SUBJECT_LIMIT])
         if self.networks and (address is None or not _within(address, self.networks)):
@@ -79,13 +80,13 @@ class Admission:
 
 @lru_cache(maxsize=256)
 def identity_of(certificate: bytes) -> Identity:
-    """The names of a certificate (DER). ValueError if it is none."""
+    """The names of a certificate (DER). Raises ValueError or x509.InvalidVersion if it is none."""
     found = x509.load_der_x509_certificate(certificate)
     names = {_distinguished(found.subject)}
     try:
         alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension):
-        alternatives = None
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        alternatives = None  # the last: one of them is of a kind that hardly anybody uses, and then none can be read
     for name in alternatives or ():
         match name:
             case x509.DNSName(value=value):
@@ -158,7 +159,10 @@ def _bare(text: str) -> str:
 
 
 def _forwarded_certificate(header: str | None) -> bytes | None:
-    """DER of what a proxy passes: `:base64:` (RFC 9440 section 2.1) or URL-encoded PEM (nginx). Else ValueError."""
+    """DER of what a proxy passes: `:base64:` (RFC 9440 section 2.1) or URL-encoded PEM (nginx).
+
+    Raises ValueError or x509.InvalidVersion for anything else.
+    """
     if header is None or not header.strip():
         return None
     if len(header) > _HEADER_LIMIT:

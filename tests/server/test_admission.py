@@ -21,7 +21,8 @@ NAME = "CN=gateway,OU=Network Operations,O=Supplier Ltd,C=GB"
 URI = "spiffe://supplier.example/gateway"
 
 
-def made(subject: str = NAME) -> x509.Certificate:
+def made(subject: str = NAME, *, odd: bytes | None = None) -> x509.Certificate:
+    """`odd` is the value of its list of alternative names (DER)."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name.from_rfc4514_string(subject)
     now = datetime.now(UTC)
@@ -31,6 +32,9 @@ def made(subject: str = NAME) -> x509.Certificate:
         x509.RFC822Name("noc@supplier.example"),
         x509.IPAddress(ip_address("192.0.2.10")),
     ]
+    names: x509.ExtensionType = x509.SubjectAlternativeName(alternatives)
+    if odd is not None:
+        names = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, odd)
     return (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -39,7 +43,7 @@ def made(subject: str = NAME) -> x509.Certificate:
         .serial_number(1)
         .not_valid_before(now)
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(names, critical=False)
         .sign(key, hashes.SHA256())
     )
 
@@ -72,6 +76,28 @@ def judged(
 
 def reason(verdict: Caller | Refused) -> str:
     return verdict.reason if isinstance(verdict, Refused) else "admitted"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(bytes.fromhex("3009a507a1050c03616263"), id="ediPartyName"),
+        pytest.param(bytes.fromhex("3004a3023000"), id="x400Address"),
+    ],
+)
+def test_a_certificate_with_a_name_of_a_kind_that_nobody_uses_is_known_by_its_subject(odd: bytes) -> None:
+    certificate = made(odd=odd).public_bytes(Encoding.DER)
+    assert reason(judged(subjects=NAME, certificate=certificate)) == "admitted"
+    assert reason(judged(certificate=certificate)) == "admitted"
+    assert reason(judged(subjects="CN=other", certificate=certificate)) == "subject"
+
+
+def test_a_certificate_of_a_version_that_does_not_exist_is_none() -> None:
+    certificate = DER.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020103"), 1)
+    assert reason(judged(certificate=certificate)) == "certificate"
+    header = "-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(certificate).decode() + "-----END CERTIFICATE-----\n"
+    for passed in (quote(header), f":{base64.b64encode(certificate).decode()}:"):
+        assert reason(judged(proxies="192.0.2.7/32", client_cert=passed)) == "certificate"
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,8 @@ class Incoming(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser, room = cast("HttpRequestParser", self._parser), self._room
+        if "transfer-encoding" in self._headers and parser.get_http_version() == "1.0":
+            self._stop_if(room.receiver.garbled())  # whoever passed it on may not know of chunks (RFC 9112 section 6.1)
         if "upgrade" in self._headers and parser.should_upgrade():
             # We do not take up the offer (RFC 9110 section 7.8), but the parser would take the body for another
             # protocol: the request is read again without it.

@@ -336,6 +336,8 @@ async def test_closing_answers_what_is_under_way_and_takes_nothing_new(opened: O
         b"POST /x HTTP/1.1\nHost: x\nContent-Length: 3\n\nabc",
         b"POST /x HTTP/9.9\r\n\r\n",
         b"post /x HTTP/1.1\r\n\r\n",
+        b"POST /x HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /x HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
 async def test_what_another_could_read_otherwise_is_refused(opened: Opened, request_: bytes) -> None:

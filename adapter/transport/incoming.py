@@ -20,7 +20,7 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 
 from adapter.core.notification import Delivery
 from adapter.ports import Answer, Arrival, Caller, Head, Peer, Receiver
-from adapter.telemetry import Log
+from adapter.telemetry import Log, parse_traceparent
 
 _HEADER_LINES: Final = 100
 _HEADER_BYTES: Final = 32 * 1024
@@ -412,7 +412,8 @@ def _arrival(request: _Request, caller: Caller) -> Arrival:
         content_type=headers.get("content-type"),
         soap_action=headers.get("soapaction"),
     )
-    return Arrival(delivery, caller, headers.get("traceparent"))
+    trace = parse_traceparent(headers.get("traceparent"))
+    return Arrival(delivery, caller, None if trace is None else str(trace))
 
 
 def _response(answer: Answer, *, stay: int | None, whole: bool) -> bytes:

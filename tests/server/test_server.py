@@ -23,6 +23,7 @@ from tests.support.certificates import Trials
 from tests.support.rig import open_rig
 from tests.support.wait import eventually
 
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\n"
 
 
@@ -39,12 +40,22 @@ async def raw(port: int, request: bytes) -> bytes:
 
 async def test_200_means_that_the_event_is_there_keyed_by_the_ticket(serve: Serve) -> None:
     async with serve() as server:
-        status, text = await server.post(SAMPLE, traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+        status, text = await server.post(SAMPLE, traceparent=TRACE)
         assert (status, "receivedNotifyFaultReportUpdate" in text) == (200, True)
         (event,) = server.events()
     assert event.key == b"SP-123ABC"
     assert event.headers["ce_type"] == "fault.event.FaultReportUpdated.APPOINTMENT_CANCELLED"
-    assert event.headers["traceparent"].startswith("00-aaaa")
+    assert event.headers["traceparent"] == TRACE
+
+
+async def test_a_traceparent_that_is_none_is_passed_over(serve: Serve) -> None:
+    async with serve() as server:
+        for number, none in enumerate(["x" * 3000, f"00-{'0' * 32}-{'0' * 16}-01", "00-1-2-3", f"{TRACE}, {TRACE}"]):
+            assert (await server.post(notification(f"T-{number}"), traceparent=none))[0] == 200
+            assert (await server.post(b"<nothing/>", traceparent=none))[0] == 400
+        kept = (*server.events(), *server.quarantine())
+    assert len(kept) == 8
+    assert all("traceparent" not in record.headers for record in kept)
 
 
 async def test_the_three_samples_are_three_events_and_a_repeat_is_none(serve: Serve) -> None:
@@ -277,7 +288,7 @@ REFUSED = {
 async def test_each_way_not_to_be_a_notification_is_400_and_kept_with_who_when_and_why(serve: Serve) -> None:
     async with serve() as server:
         for reason, body in REFUSED.items():
-            status, text = await server.post(body, **{"Content-Type": "text/xml", "traceparent": "00-1-2-3"})
+            status, text = await server.post(body, **{"Content-Type": "text/xml", "traceparent": TRACE})
             assert (status, f"<faultstring>{reason}: " in text) == (400, True), (reason, text)
             assert not {"007", "SOMEBODY", "SP-123ABC"} & set(re.findall(r"[A-Z0-9-]{3,}", text))
         kept = {record.headers["quarantine-reason"]: record for record in server.quarantine()}
@@ -287,7 +298,7 @@ async def test_each_way_not_to_be_a_notification_is_400_and_kept_with_who_when_a
     assert headers["quarantine-address"] == "127.0.0.1"
     assert headers["quarantine-path"] == "/notify"
     assert headers["quarantine-received-at"].endswith("Z")
-    assert (headers["content-type"], headers["traceparent"]) == ("text/xml", "00-1-2-3")
+    assert (headers["content-type"], headers["traceparent"]) == ("text/xml", TRACE)
 
 
 async def test_one_in_the_spool_that_cannot_be_read_is_told_and_the_others_are_published(

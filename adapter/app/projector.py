@@ -83,6 +83,7 @@ async def projector(
     ours = settings.projector
     policy = Policy(ours.resolve_deadline, ours.warn_before, ours.tombstone_after)
     loop = asyncio.get_running_loop()
+    report.begin(metrics)
     async with AsyncExitStack() as stack:
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)

@@ -26,7 +26,7 @@ from adapter.core.errors import Stop
 from adapter.core.notification import LIMITS, Refusal
 from adapter.ports import Arrival, Outgoing
 from adapter.server.admission import Admission
-from adapter.server.flow import Deployment, Server
+from adapter.server.flow import Deployment, Server, begin
 from adapter.server.records import Records
 from adapter.settings import Receiving
 from adapter.telemetry import Log, Metrics
@@ -74,6 +74,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
     known = load_catalogue(settings)
     client = settings.kafka.client()
     limits = settings.server
+    begin(metrics)
     async with AsyncExitStack() as stack:
         spool = _spool(settings, log, metrics)
         if spool is not None:

@@ -232,12 +232,12 @@ def stop_on_signals(log: Log, limit: timedelta) -> asyncio.Event:
     return stop
 
 
-COMMITTED: Final = "committed"
-ABORTED: Final = "aborted"
+COMMITTED, ABORTED = "committed", "aborted"
 
 
 def transactions_observer(metrics: Metrics) -> Callable[[float, int], None]:
     """Counts transactions; hears (seconds, records) of each."""
+    metrics.begin(m.TRANSACTIONS, (COMMITTED, ABORTED))
     committed = metrics.counter(m.TRANSACTIONS, COMMITTED)
     seconds, records = metrics.histogram(m.TRANSACTION_SECONDS), metrics.histogram(m.TRANSACTION_RECORDS)
 

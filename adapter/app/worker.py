@@ -89,6 +89,7 @@ async def worker(
     names = settings.topics.names()
     client = settings.kafka.client()
     loop = asyncio.get_running_loop()
+    report.begin(known.operations, metrics)
     async with AsyncExitStack() as stack:
         certificates = CertificateReport("supplier", log, metrics)
         calls = HttpsCalls(_call_settings(settings, known), on_reload=certificates.reloaded)

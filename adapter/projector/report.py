@@ -14,6 +14,11 @@ RESULTS: Final = (*Verdict, UNRELATED, MISPLACED, UNREADABLE)
 """What may become of an event: a label of metrics."""
 
 
+def begin(metrics: Metrics) -> None:
+    """Show at zero what alerts look for, before the first of it."""
+    metrics.begin(m.TICKET_EVENTS, RESULTS)
+
+
 def watch(projector: Projector, metrics: Metrics) -> None:
     """Let the gauges read the projector's state whenever they are scraped."""
 

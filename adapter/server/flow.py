@@ -17,7 +17,7 @@ from adapter.core.notification import LIMITS, NotificationReader, Readable, Refu
 from adapter.ports import Answer, Arrival, Caller, Head, Outgoing, Peer, Publisher, Spool
 from adapter.server.admission import Admission, Refused
 from adapter.server.keeper import Keeper, Kept
-from adapter.server.records import Records
+from adapter.server.records import REASONS, Records
 from adapter.telemetry import Log, Metrics, Role, Trace, Tracer, parse_traceparent
 from adapter.telemetry import metrics as m
 
@@ -35,6 +35,12 @@ _NO_WORD: Final = re.compile(r"[^/]*[^/A-Za-z][^/]*")
 _RETRY_AFTER: Final = {"Retry-After": "5"}
 RESULTS: Final = (*Kept, "repeated", "quarantined", "unavailable")
 """What may become of a notification that was read to its end: a label of metrics."""
+
+
+def begin(metrics: Metrics) -> None:
+    """Show at zero what alerts look for, before the first of it."""
+    metrics.begin(m.NOTIFICATIONS, RESULTS)
+    metrics.begin(m.QUARANTINED, REASONS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
-from adapter.core import cloudevents
+from adapter.core import cloudevents, notification
 from adapter.core.avro import Encoder
 from adapter.core.notification import Delivery, Readable, Refusal
 from adapter.ports import Arrival, Caller, Outgoing
+
+REASONS: Final = notification.REASONS | {"not-writable", "event-too-large"}
+"""Why a body goes to the quarantine."""
 
 _ROOM = 16 * 1024
 """Bytes a record has for its headers, and for what the protocol adds."""

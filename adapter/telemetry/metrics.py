@@ -4,9 +4,10 @@ Counters and histograms are bound to their labels once and then cost a few hundr
 whoever owns the state says how to read it (`Metrics.watch`), and it is read when somebody asks, so they can't drift.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -456,6 +457,14 @@ class Metrics:
         """The counter bound to its labels, to be kept by who counts often."""
         family = self._counters[metric]
         return family.labels(*labels) if labels else family
+
+    def begin(self, counter: Metric, *values: Iterable[str]) -> None:
+        """Show a counter at zero for each combination of these values of its labels, before there is anything to count.
+
+        Prometheus sees a growth only from a value that it has seen.
+        """
+        for labels in product(*values):
+            self.counter(counter, *labels)
 
     def histogram(self, metric: Metric, *labels: str) -> Histogram:
         """The histogram bound to its labels, to be kept by who observes often."""

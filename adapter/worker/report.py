@@ -2,23 +2,34 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from heapq import nlargest
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from adapter.core.command import Verdict
 from adapter.core.retry import BreakerState
 from adapter.telemetry import Metrics
 from adapter.telemetry import metrics as m
 from adapter.worker.assignment import Assignment
+from adapter.worker.events import KINDS
 from adapter.worker.flow import Worker
 from adapter.worker.gate import Gate
+from adapter.worker.reader import REASONS
 
 _BREAKER: Final = {BreakerState.CLOSED: 0.0, BreakerState.PROBING: 1.0, BreakerState.OPEN: 2.0}
 _HALTED: Final = frozenset({"event-too-large", "dead-letter-too-large"})
 _SHOWN: Final = 100
 """Commands in doubt that the page names, and lanes that wait."""
+
+
+def begin(operations: Iterable[str], metrics: Metrics) -> None:
+    """Show at zero what alerts look for, before the first of it."""
+    results = [verdict.__name__.lower() for verdict in get_args(Verdict)]
+    metrics.begin(m.OUTCOMES, operations, KINDS)
+    metrics.begin(m.CALLS, operations, results)
+    metrics.begin(m.DEAD_LETTERS, REASONS)
 
 
 def watch(worker: Worker, gate: Gate, metrics: Metrics) -> None:

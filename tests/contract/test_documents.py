@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from adapter.core.avro.codec import REASONS
 from adapter.core.avro.schema import Array, Enum, Field, Map, Primitive, Record, Schema, Type, optional
 from adapter.core.operation import Operation, Repeat
 from adapter.suppliers import served
+from adapter.worker.reader import REASONS
 from tests.contract.test_schemas import CHECKLIST, CONTRACT, checklist
 from tests.support.known import known
 
@@ -116,13 +116,12 @@ def test_the_readme_names_every_command_and_what_it_is_accepted_as() -> None:
     assert listed == {operation.name: operation.accepted for operation in KNOWN.supplier.operations}
 
 
-_OF_THE_READER = {"unknown-schema", "no-command-id", "command-id-too-long", "command-id-reused", "internal-error"}
-
-
 def test_every_reason_of_a_dead_letter_is_explained() -> None:
     table = text("commands.md").partition("| reason | meaning |")[2].partition("\n\n")[0]
     named = {reason for line in table.splitlines() for reason in re.findall(r"`([a-z-]+)`", line.rpartition(" | ")[0])}
-    assert named - _OF_THE_READER == REASONS
+    assert named == REASONS
+    source = "".join(path.read_text(encoding="utf-8") for path in (DOCS.parent / "adapter").rglob("*.py"))
+    assert set(re.findall(r'Undecodable\(\s*"([a-z-]+)"', source)) == REASONS
 
 
 def text(page: str) -> str:

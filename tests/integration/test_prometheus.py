@@ -74,6 +74,13 @@ async def test_every_flow_is_seen_by_a_real_prometheus(processes: Processes, tmp
             await eventually(all_there, within=30)
         except AssertionError:
             pytest.fail(f"Prometheus has nothing of {await missing()}")
+        for seen_at_zero in (
+            'fault_adapter_outcomes_total{operation="AmendFaultReport",outcome="settled-undetermined"}',
+            'fault_adapter_dead_letters_total{reason="malformed"}',
+            'fault_adapter_quarantined_total{reason="too-deep"}',
+            'fault_adapter_ticket_events_total{result="misplaced"}',
+        ):
+            assert await value(f"{seen_at_zero} == bool 0") == 1, "the first of these would be no growth"
         rules = await ask("rules")
         assert isinstance(rules, dict)
         assert {rule["health"] for group in rules["groups"] for rule in group["rules"]} <= {"ok", "unknown"}

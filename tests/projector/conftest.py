@@ -84,13 +84,14 @@ class Running:
     running: "asyncio.Task[None]"
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a metric (without the product's prefix); 0 if it was never counted."""
+        """The value of a metric (without the product's prefix), summed over all that have these labels; 0 without."""
         text, _ = self.metrics.exposition("text/plain")
+        value = 0.0
         for line in text.decode().splitlines():
             match = re.fullmatch(rf"fault_adapter_{name}(?:\{{(.*)\}})? (\S+)", line)
             if match and labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', match[1] or "")).items():
-                return float(match[2])
-        return 0.0
+                value += float(match[2])
+        return value
 
     def tickets(self) -> int:
         return sum(partition.tickets for partition in self.flow.partitions.values())

@@ -58,16 +58,17 @@ class Member:
     running: "asyncio.Task[None]"
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a metric (without the product's prefix); 0 if it was never counted. AssertionError for a name
-        that no metric has.
+        """The value of a metric (without the product's prefix), the sum of all that have these labels; 0 without any.
+        AssertionError for a name that no metric has.
         """
         assert any(re.fullmatch(rf"fault_adapter_{name}", metric.full_name) for metric in METRICS), name
         text, _ = self.metrics.exposition("text/plain")
+        value = 0.0
         for line in text.decode().splitlines():
             match = re.fullmatch(rf"fault_adapter_{name}(?:\{{(.*)\}})? (\S+)", line)
             if match and labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', match[1] or "")).items():
-                return float(match[2])
-        return 0.0
+                value += float(match[2])
+        return value
 
     async def stop(self) -> None:
         """As a SIGTERM does it."""

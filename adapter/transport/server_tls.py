@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from adapter.core.errors import Stop
-from adapter.transport.tls import LiveTls, TlsFiles, check, load_pair, readable, reason
+from adapter.transport.tls import LiveTls, TlsFiles, check, load_pair, readable, trust
 
 
 class ServerTls(LiveTls):
@@ -39,12 +39,8 @@ def server_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, dateti
                 not_after["certificate"] = ends
             if readable(key, problems) and ends is not None:
                 load_pair(context, certificate, key, problems)
-            if (ends := check(ca, problems, own=False)) is not None:
+            if (ends := trust(context, ca, problems)) is not None:
                 not_after["ca"] = ends
-                try:
-                    context.load_verify_locations(cafile=ca)
-                except (OSError, ssl.SSLError) as error:
-                    problems.append(f"{ca}: cannot be used as authorities ({reason(error)}); give CA certificates")
         case _:
             problems.append("TLS: a listener needs certificate, key and the authorities of its clients")
     if problems:

@@ -113,18 +113,28 @@ def client_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, dateti
             pass
         case _:
             problems.append("TLS: a client certificate and its key go together; give both files or neither")
-    if files.ca is not None and (ends := check(files.ca, problems, own=False)) is not None:
+    if files.ca is not None and (ends := trust(context, files.ca, problems)) is not None:
         not_after["ca"] = ends
-        try:
-            context.load_verify_locations(cafile=files.ca)
-        except (OSError, ssl.SSLError) as error:
-            problems.append(f"{files.ca}: cannot be used as authorities ({reason(error)}); give CA certificates")
     if problems:
         raise Stop(*problems)
     if files.ca is None:
         # Last: they are many, and files that are no good are tried again and again.
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context, not_after
+
+
+def trust(context: ssl.SSLContext, ca: Path, problems: list[str]) -> datetime | None:
+    """Make these authorities the context's; earliest end of validity as `check` says it, problems noted.
+
+    Whoever is in the file is trusted: also one that another has signed, of which OpenSSL would want that other.
+    """
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if (ends := check(ca, problems, own=False)) is not None:
+        try:
+            context.load_verify_locations(cafile=ca)
+        except (OSError, ssl.SSLError) as error:
+            problems.append(f"{ca}: cannot be used as authorities ({reason(error)}); give CA certificates")
+    return ends
 
 
 def check(path: Path, problems: list[str], *, own: bool) -> datetime | None:

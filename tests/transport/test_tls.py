@@ -5,6 +5,7 @@ import os
 import shutil
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.x509.oid import NameOID
 
 from adapter.core.errors import Stop
 from adapter.transport.server_tls import ServerTls
@@ -259,6 +261,49 @@ def test_files_that_can_be_used_later_without_another_change_are_taken_into_use(
     assert "is not the key of" in no_pair[0]
     assert problems(good) == ()
     assert problems(good) is None
+
+
+@pytest.mark.parametrize("side", [ClientTls, ServerTls])
+def test_an_authority_that_another_has_signed_is_trusted_without_that_other(
+    authority: Authority, tmp_path: Path, side: Side
+) -> None:
+    server, client = authority.server("server"), authority.client("client")
+    issuing = _signed_by_another(authority, tmp_path / "issuing.pem")
+    served = ServerTls(
+        TlsFiles(server.certificate, server.key, issuing if side is ServerTls else authority.certificate)
+    )
+    called = ClientTls(
+        TlsFiles(client.certificate, client.key, issuing if side is ClientTls else authority.certificate)
+    )
+    shake_hands(called.context, served.context)
+    called = ClientTls(TlsFiles(ca=authority.certificate))
+    with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
+        shake_hands(called.context, served.context)
+
+
+def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
+    """Raises what either side has against the other."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = client.wrap_bio(back, there, server_hostname="localhost"), server.wrap_bio(there, back, server_side=True)
+    for _ in range(5):
+        for end in ends:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+
+
+def _signed_by_another(authority: Authority, path: Path) -> Path:
+    ours, key = x509.load_pem_x509_certificate(authority.certificate.read_bytes()), Ed25519PrivateKey.generate()
+    builder = x509.CertificateBuilder(
+        subject_name=ours.subject,
+        issuer_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")]),
+        public_key=ours.public_key(),
+        serial_number=1,
+        not_valid_before=ours.not_valid_before_utc,
+        not_valid_after=ours.not_valid_after_utc,
+        extensions=list(ours.extensions),
+    )
+    path.write_bytes(builder.sign(key, None).public_bytes(serialization.Encoding.PEM))
+    return path
 
 
 def test_a_removed_authority_is_trusted_no_more(files: TlsFiles, trials: Trials) -> None:

@@ -30,6 +30,7 @@ from adapter.transport.https import proxy
 from adapter.transport.kafka.admin import Admin, Difference, Found, differences, wanted
 from adapter.transport.kafka.client import Follower
 from adapter.transport.kafka.producer import TransactionalProducer
+from adapter.transport.registry import HttpRegistry
 from adapter.transport.tls import TlsFiles, client_context
 from adapter.transport.way import Proxy
 from adapter.worker.flow import REWRITE_AFTER
@@ -294,10 +295,11 @@ def _existing(folder: Path) -> Path:
 
 
 async def _kafka(settings: Bus, role: Role, known: Catalogue) -> AsyncIterator[Line]:
-    names, client = settings.topics.names(), settings.kafka.client()
+    names = settings.topics.names()
     needs = {getattr(names, topic): rights for topic, rights in _NEEDS[role].items()}
     wants = [want for want in wanted(settings.topics) if want.name in needs]
     try:
+        client = settings.kafka.client()
         admin = Admin(client, timeout=timedelta(seconds=LIMIT))
         brokers = await asyncio.to_thread(admin.brokers)
         found = await asyncio.to_thread(admin.find, [want.name for want in wants])
@@ -432,30 +434,15 @@ async def _transaction(settings: Bus, client: Mapping[str, str]) -> Line:
 
 
 async def _registry(settings: Bus, known: Catalogue) -> AsyncIterator[Line]:
-    topics = settings.topics.names()
-    strategy = SubjectStrategy(settings.registry.subject_strategy)
-    subjects = known.subjects(strategy, {group: getattr(topics, group) for group in catalogue.GROUPS})
-    registry = open_registry(settings)
-    there, missing = 0, []
     try:
-        for subject, schema in subjects:
-            if await registry.identifier(subject, schema.text) is not None:
-                there += 1
-            elif await registry.compatible(subject, schema.text):
-                missing.append(subject)
-            else:
-                fix = "somebody has registered another schema there: compare it with adapter schemas show"
-                yield Line("registry", Verdict.FAILED, f"{subject}: holds versions ours does not fit", fix)
-            level = await registry.compatibility(subject)
-            if strategy is not SubjectStrategy.TOPIC and level not in {None, "FULL_TRANSITIVE"}:
-                fix = "adapter schemas register sets FULL_TRANSITIVE"
-                yield Line("registry", Verdict.WARNING, f"{subject}: compatibility is {level}", fix)
-        if there == len(subjects):
-            yield Line("registry", Verdict.OK, f"has our {there} schemas")
-        if missing:
-            said = f"{len(missing)} of {len(subjects)} schemas are not registered, such as {missing[0]}"
-            yield Line("registry", Verdict.FAILED, said, "adapter schemas register")
-        yield _clock(registry.time, datetime.now(UTC))
+        registry = open_registry(settings)
+    except Stop as stop:
+        for line in _problems("registry", stop, "see adapter settings"):
+            yield line
+        return
+    try:
+        async for line in _schemas(settings, known, registry):
+            yield line
     except Unavailable as error:
         yield Line("registry", Verdict.FAILED, str(error), "look at ADAPTER_REGISTRY__URL, __CREDENTIALS and __CA")
     except Stop as stop:
@@ -463,6 +450,32 @@ async def _registry(settings: Bus, known: Catalogue) -> AsyncIterator[Line]:
             yield line
     finally:
         await registry.close()
+
+
+async def _schemas(settings: Bus, known: Catalogue, registry: HttpRegistry) -> AsyncIterator[Line]:
+    """Raises Stop, Unavailable."""
+    topics = settings.topics.names()
+    strategy = SubjectStrategy(settings.registry.subject_strategy)
+    subjects = known.subjects(strategy, {group: getattr(topics, group) for group in catalogue.GROUPS})
+    there, missing = 0, []
+    for subject, schema in subjects:
+        if await registry.identifier(subject, schema.text) is not None:
+            there += 1
+        elif await registry.compatible(subject, schema.text):
+            missing.append(subject)
+        else:
+            fix = "somebody has registered another schema there: compare it with adapter schemas show"
+            yield Line("registry", Verdict.FAILED, f"{subject}: holds versions ours does not fit", fix)
+        level = await registry.compatibility(subject)
+        if strategy is not SubjectStrategy.TOPIC and level not in {None, "FULL_TRANSITIVE"}:
+            fix = "adapter schemas register sets FULL_TRANSITIVE"
+            yield Line("registry", Verdict.WARNING, f"{subject}: compatibility is {level}", fix)
+    if there == len(subjects):
+        yield Line("registry", Verdict.OK, f"has our {there} schemas")
+    if missing:
+        said = f"{len(missing)} of {len(subjects)} schemas are not registered, such as {missing[0]}"
+        yield Line("registry", Verdict.FAILED, said, "adapter schemas register")
+    yield _clock(registry.time, datetime.now(UTC))
 
 
 def _clock(theirs: datetime | None, ours: datetime) -> Line:

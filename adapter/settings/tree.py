@@ -134,8 +134,12 @@ class Kafka(Section):
         for name, path in self.properties_files.items():
             try:
                 secrets[name] = path.read_text(encoding="utf-8").strip("\r\n")
-            except (OSError, UnicodeDecodeError) as error:
-                faults.append(f"{PREFIX}KAFKA__PROPERTIES_FILES: {name}: can't read its file ({type(error).__name__})")
+            except OSError as error:
+                fault = f"can't read its file ({error.strerror}); check path and permissions"
+                faults.append(f"{PREFIX}KAFKA__PROPERTIES_FILES: {name}: {fault}")
+            except UnicodeDecodeError:
+                fault = "its file is not UTF-8 text; write the value alone into it"
+                faults.append(f"{PREFIX}KAFKA__PROPERTIES_FILES: {name}: {fault}")
         if faults:
             raise Stop(*faults)
         return {**self.properties, **secrets, "bootstrap.servers": self.bootstrap_servers}

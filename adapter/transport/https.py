@@ -247,9 +247,11 @@ def proxy(address: str, credentials: Path | None) -> Proxy:
     secret = None
     if credentials is not None:
         try:
-            secret = credentials.read_text().strip()
+            secret = credentials.read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise Stop(f"{credentials}: cannot be read ({error.strerror})") from None
+            raise Stop(f"{credentials}: cannot be read ({error.strerror}); check path and permissions") from None
+        except UnicodeDecodeError:
+            raise Stop(f"{credentials}: is not UTF-8 text; must hold one line user:password") from None
         if ":" not in secret:
             raise Stop(f"{credentials}: must hold one line user:password")
     return Proxy(url.raw_host.decode("ascii"), url.port or 80, secret)

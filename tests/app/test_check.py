@@ -135,6 +135,24 @@ async def test_a_proxy_that_the_worker_would_not_start_with(
     assert line.fix
 
 
+def test_secrets_and_authorities_that_can_not_be_used_are_all_told(
+    environment: Environment, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"\xff\xfe")
+    environment(
+        KAFKA__PROPERTIES_FILES__SASL_PASSWORD=file,
+        REGISTRY__CA=file,
+        SUPPLIER__PROXY__URL="http://127.0.0.1:1",
+        SUPPLIER__PROXY__CREDENTIALS=file,
+    )
+    assert main(["check", "worker", "--json"]) == 3
+    said = {line["subject"]: line for line in json.loads(capsys.readouterr().out)}
+    for subject in ("Kafka", "registry", "supplier"):
+        assert said[subject]["verdict"] == "failed", subject
+        assert said[subject]["fix"], subject
+
+
 async def test_an_expired_certificate(environment: Environment, trials: Trials) -> None:
     environment(**_client(trials.expired_client, trials=trials))
     line = await _line(Role.WORKER, "supplier certificate")

@@ -159,6 +159,19 @@ def test_a_time_beyond_the_calendar_is_its_end() -> None:
     cluster.close()
 
 
+def test_why_a_record_is_not_stored_is_its_own_reason_and_of_one_that_nobody_took_what_was_heard_last() -> None:
+    cluster = MockCluster()
+    cluster.create(["x"])
+    sender = Sender({"bootstrap.servers": cluster.bootstrap}, max_message_bytes=1000, timeout=SHORT)
+    assert sender.send([Sent("x", b"k", b"v")]) == [None]
+    cluster.close()
+    wait_until(lambda: sender._producer.poll(0.1) or sender._heard.text, what="that no broker answers")
+    refused, waited = sender.send([Sent("x", b"k", b"v" * 2000), Sent("x", b"k", b"v")])
+    assert refused is not None
+    assert "size too large" in refused
+    assert waited == sender._heard.text
+
+
 def test_a_cluster_that_goes_away_is_told_once() -> None:
     told: list[str] = []
     cluster = MockCluster()

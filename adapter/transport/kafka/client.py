@@ -23,6 +23,9 @@ _MOVING: Final = frozenset(
     {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
 )
 """Of a partition whose leader changes, or has just been made: another broker answers in a moment."""
+_UNANSWERED: Final = frozenset(
+    {KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 -- their public names
+)
 _ASK_AGAIN: Final = 0.1
 _LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
@@ -94,7 +97,7 @@ class Sender:
         faults: list[str | None] = ["no answer from the cluster"] * len(records)
 
         def report(place: int, error: KafkaError | None) -> None:
-            faults[place] = None if error is None else self._heard.text or error.str()
+            faults[place] = None if error is None else self._heard.why(error)
 
         for place, record in enumerate(records):
             self._produce(record, lambda error, _message, place=place: report(place, error))
@@ -158,7 +161,7 @@ class Follower:
             self._open(start, key)
         except KafkaException as error:
             self._consumer.close()
-            raise Unavailable(f"the cluster does not answer: {self._heard.text or error.args[0].str()}") from None
+            raise Unavailable(f"the cluster does not answer: {self._heard.why(error.args[0])}") from None
         except (Stop, Unavailable):
             self._consumer.close()
             raise
@@ -263,6 +266,10 @@ class _Heard:
 
     def properties(self) -> dict[str, Any]:
         return {"error_cb": self._hear, "log_level": 0}
+
+    def why(self, error: KafkaError) -> str:
+        """What is said of this error: where nobody answered, it is the connections that tell why."""
+        return (self.text if error.code() in _UNANSWERED else "") or error.str()
 
     def _hear(self, error: KafkaError) -> None:
         self.text = error.str()

@@ -93,7 +93,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             "Is anything stuck?",
         ),
         Panel("Doubts", {"": _gauge("doubts_held")}, "short", (1, 10), 4, "Outcomes nobody knows yet."),
-        Panel("Intake paused", {"": _gauge("intake_paused", "max")}, "short", (1, 1), 4),
+        Panel("Lanes halted", {"": _gauge("lanes_halted")}, "short", (1, 10), 4, "Tickets held by a fault of ours."),
         Panel("Kafka does not acknowledge", {"": _gauge("kafka_down", "max")}, "short", (1, 1), 4),
         Panel("Dead letters", {"": _grown("dead_letters_total")}, "short", (1, 10), 4, "Within the time shown."),
         Panel("Quarantine", {"": _grown("quarantined_total")}, "short", (1, 10), 4, "Within the time shown."),
@@ -129,13 +129,18 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
             {"partition {{partition}}": _gauge("oldest_unfinished_seconds", "max", "partition")},
             "s",
         ),
-        Panel("Lanes", {"{{state}}": _gauge("lanes", "sum", "state")}),
+        Panel(
+            "Lanes",
+            {
+                "{{state}}": _gauge("lanes", "sum", "state"),
+                "halted, {{reason}}": _gauge("lanes_halted", "sum", "reason"),
+            },
+        ),
         Panel("Window", {"records": _gauge("window_records"), "bytes": _gauge("window_bytes")}),
         Panel(
             "Paused",
             {
                 "partition {{partition}}": _gauge("partition_paused", "max", "partition"),
-                "intake, {{reason}}": _gauge("intake_paused", "max", "reason"),
             },
         ),
         Panel(

@@ -57,7 +57,7 @@ COMMANDS_RECEIVED: Final = Metric(
     "commands_received_total",
     Kind.COUNTER,
     "Commands decoded from the commands topic, by operation.",
-    "Stays at zero while the estate sends: look at intake_paused and at the group's assignment.",
+    "Stays at zero while the estate sends: look at partitions, partitions_starting and partition_paused.",
     labels=("operation",),
 )
 COMMANDS_REPEATED: Final = Metric(
@@ -129,6 +129,14 @@ LANES: Final = Metric(
     "Many waiting: see breaker_state and retries_total.",
     labels=("state",),
 )
+LANES_HALTED: Final = Metric(
+    "lanes_halted",
+    Kind.GAUGE,
+    "Lanes that a fault of ours halts, by reason: event-too-large, dead-letter-too-large (what a command comes to is "
+    "longer than its topic takes). The commands of these tickets wait, all others go on.",
+    "Above zero: raise the limit that the reason names; nothing is lost meanwhile.",
+    labels=("reason",),
+)
 WINDOW_RECORDS: Final = Metric(
     "window_records",
     Kind.GAUGE,
@@ -159,13 +167,6 @@ PARTITION_PAUSED: Final = Metric(
     "1 while a partition is paused because its window is full.",
     "1 for long: what is unfinished does not finish; see oldest_unfinished_seconds.",
     labels=("partition",),
-)
-INTAKE_PAUSED: Final = Metric(
-    "intake_paused",
-    Kind.GAUGE,
-    "1 while no commands are taken in because of a fault of ours, by reason.",
-    "1: mend what the reason says; nothing is lost meanwhile.",
-    labels=("reason",),
 )
 RETRIES: Final = Metric(
     "retries_total",

@@ -19,7 +19,7 @@ from adapter.worker.gate import Gate
 from adapter.worker.reader import REASONS
 
 _BREAKER: Final = {BreakerState.CLOSED: 0.0, BreakerState.PROBING: 1.0, BreakerState.OPEN: 2.0}
-_HALTED: Final = frozenset({"event-too-large", "dead-letter-too-large"})
+_HALTED: Final = ("event-too-large", "dead-letter-too-large")
 _SHOWN: Final = 100
 """Commands in doubt that the page names, and lanes that wait."""
 
@@ -45,8 +45,8 @@ def watch(worker: Worker, gate: Gate, metrics: Metrics) -> None:
         return {"waiting": waiting, "active": sum(len(a.lanes) for a in owned.values()) - waiting}
 
     def halted() -> Mapping[str, float]:
-        reasons = {why for a in owned.values() for why in a.waiting.values() if why in _HALTED}
-        return {why: float(why in reasons) for why in sorted(_HALTED)}
+        found = Counter(why for a in owned.values() for why in a.waiting.values())
+        return {why: float(found[why]) for why in _HALTED}
 
     metrics.watch(m.PARTITIONS, lambda: {"worker": float(len(owned))})
     metrics.watch(m.PARTITIONS_STARTING, lambda: {"worker": float(sum(a.recovered is None for a in owned.values()))})
@@ -57,7 +57,7 @@ def watch(worker: Worker, gate: Gate, metrics: Metrics) -> None:
     metrics.watch(m.FRONTIER_LAG, per_partition(lambda a: a.frontier.span))
     metrics.watch(m.OLDEST_UNFINISHED, per_partition(_oldest_age))
     metrics.watch(m.PARTITION_PAUSED, per_partition(lambda a: a.paused))
-    metrics.watch(m.INTAKE_PAUSED, halted)
+    metrics.watch(m.LANES_HALTED, halted)
     metrics.watch(m.BREAKER_STATE, lambda: _BREAKER[gate.breaker.known(time.monotonic())])
     metrics.watch(m.DOUBTS_HELD, lambda: float(sum(_held(a) for a in owned.values())))
 

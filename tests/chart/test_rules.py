@@ -127,10 +127,10 @@ CASES: Final[dict[str, tuple[Case, ...]]] = {
         Case(LAG | WELL, LAG | WELL | _grows("outcomes_total", '{outcome="accepted"}')),
         Case(LAG | WELL | _stays("outcomes_total", '{outcome="accepted"}'), LAG | DOWN),
     ),
-    "FaultAdapterIntakePaused": (
+    "FaultAdapterLanesHalted": (
         Case(
-            {'fault_adapter_intake_paused{reason="event-too-large"}': "1x60"},
-            {'fault_adapter_intake_paused{reason="event-too-large"}': "0x60"},
+            {'fault_adapter_lanes_halted{reason="event-too-large"}': "3x60"},
+            {'fault_adapter_lanes_halted{reason="event-too-large"}': "0x60"},
         ),
     ),
     "FaultAdapterNobodyOwnsPartitions": (

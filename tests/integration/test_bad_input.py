@@ -287,3 +287,14 @@ async def test_nothing_was_left_behind(rig: Rig, worker: Member) -> None:
     await goes_on(rig)
     await rig.estate.caught_up(rig.group)
     assert not worker.running.done()
+
+
+async def test_lanes_that_are_halted_are_counted_while_all_others_go_on(kafka: str) -> None:
+    small = {"TOPICS__MAX_MESSAGE_BYTES": "4KiB", "SERVER__MAX_BODY_BYTES": "1KiB", "SUPPLIER__MAX_REPLY_BYTES": "2KiB"}
+    async with open_rig(kafka) as rig, rig.worker(**small) as worker:
+        rig.estate.put_all([(b"longer than a dead letter may be" * 200, key) for key in (b"A", b"B", b"A")])
+        await eventually(lambda: worker.metric("lanes_halted", reason="dead-letter-too-large") == 2)
+        command = say.add(unique())
+        rig.estate.send(command)
+        await rig.estate.final(command)
+        assert worker.metric("lanes_halted", reason="event-too-large") == 0

@@ -6,7 +6,7 @@ that a mistake there is not made twice.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Final
@@ -132,9 +132,9 @@ class Desk:
                 element = answers.soap_fault(fault.code or "Server", fault.text)
                 return Answer(500, answers.document(element, envelope=True))
             case Kind.EXTRA_ELEMENT if right:
-                end = right.body.rindex(b"</received")
+                before, end, after = right.body.rpartition(b"</received")  # which a fault block has not
                 note = b"<supplierNote><level>2</level></supplierNote>"
-                return Answer(right.status, right.body[:end] + note + right.body[end:])
+                return replace(right, body=before + note + end + after) if end else right
             case Kind.FAULT_BLOCK | Kind.STATUS:
                 return self._fault(request, fault.http_status, fault.text, code=fault.code)
             case _:

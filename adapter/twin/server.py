@@ -140,8 +140,14 @@ class Twin:
         try:
             body = await request.read()
             await _look_at(request)
-        except (ConnectionError, web.HTTPException, asyncio.CancelledError):
-            self._broken_off(request, received, connection)
+        except web.HTTPException as refusal:
+            self._unread(request, received, connection, answered=refusal.status)
+            raise
+        except web.RequestPayloadError as error:
+            self._unread(request, received, connection, answered=400)
+            raise web.HTTPBadRequest from error
+        except (ConnectionError, asyncio.CancelledError):
+            self._unread(request, received, connection, answered=None)
             raise
         read = self._desk.read(
             method=request.method,
@@ -151,18 +157,23 @@ class Twin:
         )
         planned = self.plan.meet(read.operation, read.key)
         fault, now = planned.fault, datetime.now(UTC)
-        right = self._desk.take(read, now) if fault is None or fault.takes else None
-        answer = right if fault is None else self._desk.spoil(read, right, fault, now)
+        right = answer = None
+        try:
+            right = self._desk.take(read, now) if fault is None or fault.takes else None
+            answer = right if fault is None else self._desk.spoil(read, right, fault, now)
+        finally:
+            call = self.log.receive(
+                received=received,
+                operation=read.operation,
+                key=read.key,
+                message_id=read.message_id,
+                connection=connection,
+                fault=fault.kind.value if fault else "delay" if planned.delay else None,
+                verdict=right.verdict if right else None,
+            )
+            if answer is None:  # the desk has failed, and aiohttp answers
+                self.log.finish(call, answered=500)
         assert answer is not None
-        call = self.log.receive(
-            received=received,
-            operation=read.operation,
-            key=read.key,
-            message_id=read.message_id,
-            connection=connection,
-            fault=fault.kind.value if fault else "delay" if planned.delay else None,
-            verdict=right.verdict if right else None,
-        )
         try:
             if planned.delay:
                 await asyncio.sleep(planned.delay)
@@ -172,8 +183,10 @@ class Twin:
         finally:
             self.log.finish(call, answered=None)
 
-    def _broken_off(self, request: web.Request, received: float, connection: str) -> None:
-        """A request that never came whole, or whose caller had given up before it was read: nothing was taken."""
+    def _unread(self, request: web.Request, received: float, connection: str, *, answered: int | None) -> None:
+        """A request that never came whole, is too long or wrongly packed, or whose caller had given up before it was
+        read: nothing was taken.
+        """
         call = self.log.receive(
             received=received,
             operation=request.path.rpartition("/")[2],
@@ -183,7 +196,7 @@ class Twin:
             fault=None,
             verdict=None,
         )
-        self.log.finish(call, answered=None)
+        self.log.finish(call, answered=answered)
 
 
 async def _look_at(request: web.Request) -> None:

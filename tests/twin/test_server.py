@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import aiohttp
@@ -250,6 +251,25 @@ async def test_what_a_fault_looks_like_from_outside(kind: Kind, looks: bytes, tw
     assert re.match(rb"HTTP/1.1 200 .*responseCode>(200|409)<", await exchange(twin), re.DOTALL), "it is over"
 
 
+async def test_an_answer_that_is_no_reply_has_no_extra_element(twin: Twin, http: aiohttp.ClientSession) -> None:
+    async def answers() -> list[tuple[int, bytes]]:
+        asked = (("addFaultReport", "<junk"), ("nope", addition()))
+        return [await post(http, twin, operation, body) for operation, body in asked]
+
+    right = await answers()
+    twin.inject(Fault(Kind.EXTRA_ELEMENT, times=None))
+    assert await answers() == right
+    assert [(c.fault, c.answered) for c in twin.calls[2:]] == [("extra-element", 400), ("extra-element", 404)]
+
+
+async def test_a_request_that_the_twin_fails_over_is_in_the_log(twin: Twin, http: aiohttp.ClientSession) -> None:
+    twin.inject(Fault(Kind.REFUSE, text="\ud800", taken=True))
+    assert (await post(http, twin, "addFaultReport", addition()))[0] == 500
+    (call,) = twin.calls
+    assert (call.key, call.fault, call.taken, call.answered) == ("SP-1", "refuse", True, 500)
+    assert call.finished
+
+
 @pytest.mark.parametrize("taken", [False, True])
 async def test_a_reset_comes_before_or_after_the_request_was_taken(twin: Twin, *, taken: bool) -> None:
     twin.inject(Fault(Kind.RESET, taken=taken))
@@ -332,6 +352,19 @@ async def test_a_request_cut_off_in_its_body_is_in_the_log_and_not_taken(twin: T
     await eventually(lambda: twin.calls)
     call = twin.calls[0]
     assert (call.operation, call.key, call.taken, call.answered) == ("addFaultReport", None, False, None)
+
+
+async def test_a_request_that_is_too_long_or_wrongly_packed_is_in_the_log_with_its_answer(
+    twin: Twin, http: aiohttp.ClientSession
+) -> None:
+    for data, packed, status in ((b" " * (16 * 1024 * 1024 + 1), "identity", 413), (b"junk", "gzip", 400)):
+        headers = {"Content-Encoding": packed}
+        async with http.post(f"{twin.url}/addFaultReport", data=BytesIO(data), headers=headers) as response:
+            assert response.status == status
+    assert [(c.operation, c.taken, c.answered) for c in twin.calls] == [
+        ("addFaultReport", False, 413),
+        ("addFaultReport", False, 400),
+    ]
 
 
 async def test_a_request_whose_caller_gave_up_before_it_was_read_is_in_the_log_and_not_taken(twin: Twin) -> None:

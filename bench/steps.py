@@ -33,7 +33,7 @@ from adapter.core.notification import Delivery, Readable
 from adapter.core.offsets import Frontier
 from adapter.core.outcome import judge
 from adapter.core.retry import Backoff
-from adapter.core.soap import wrap
+from adapter.core.soap import Version, wrap
 from adapter.ports import Arrival, Caller
 from adapter.server.records import Records
 from adapter.suppliers import served
@@ -159,7 +159,7 @@ def _request() -> bytes:
 def _reply() -> bytes:
     letterhead = answers.Letterhead("LEAN", message_id("1"), datetime(2026, 3, 2, tzinfo=UTC), None)
     inner = answers.elements(status="Pending", responseCode="200")
-    return answers.document(answers.reply("addFaultReport", letterhead, inner), envelope=True)
+    return answers.document(answers.reply("addFaultReport", letterhead, inner), Version.SOAP_1_1)
 
 
 def _protocol() -> dict[str, Any]:

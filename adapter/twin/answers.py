@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from xml.sax.saxutils import escape
 
+from adapter.core.soap import SOAP_1_1, SOAP_1_2, Version
 from adapter.twin.tickets import Refusal, Slot
-
-_SOAP = "http://schemas.xmlsoap.org/soap/envelope/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +86,35 @@ def fault_block(code: str, text: str) -> str:
     return f"<fault>{elements(faultcode=code, faultmessage=text)}</fault>"
 
 
-def soap_fault(code: str, text: str) -> str:
-    """SOAP 1.1 section 4.4; `code` is Client or Server. Its place is in an envelope."""
-    return f"<soap:Fault>{elements(faultcode=f'soap:{code}', faultstring=text)}</soap:Fault>"
+def soap_fault(code: str, text: str, version: Version) -> str:
+    """SOAP 1.1 section 4.4, or 1.2 section 5.4; `code` is Client or Server, which 1.2 calls Sender and Receiver. Its
+    place is in an envelope.
+    """
+    if version is not Version.SOAP_1_2:
+        return f"<soap:Fault>{elements(faultcode=f'soap:{code}', faultstring=text)}</soap:Fault>"
+    said = f'<soap:Text xml:lang="en">{escape(text)}</soap:Text>'
+    value = elements(**{"soap:Value": f"soap:{_CODES_1_2.get(code, code)}"})
+    return f"<soap:Fault><soap:Code>{value}</soap:Code><soap:Reason>{said}</soap:Reason></soap:Fault>"
 
 
-def document(element: str, *, envelope: bool) -> bytes:
-    """The bytes of an answer, in an envelope or bare as in the supplier's samples."""
-    if envelope:
-        element = f'<soap:Envelope xmlns:soap="{_SOAP}"><soap:Body>{element}</soap:Body></soap:Envelope>'
+def document(element: str, version: Version) -> bytes:
+    """The bytes of an answer, in an envelope of that version or bare as in the supplier's samples."""
+    if version is not Version.NONE:
+        namespace = SOAP_1_2 if version is Version.SOAP_1_2 else SOAP_1_1
+        element = f'<soap:Envelope xmlns:soap="{namespace}"><soap:Body>{element}</soap:Body></soap:Envelope>'
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{element}'.encode()
+
+
+def content_type(version: Version) -> str:
+    return f"{'application/soap+xml' if version is Version.SOAP_1_2 else 'text/xml'}; charset=utf-8"
 
 
 def elements(**parts: str) -> str:
     """Elements of those names with text in them."""
     return "".join(f"<{name}>{escape(text)}</{name}>" for name, text in parts.items())
+
+
+_CODES_1_2: Final = {"Client": "Sender", "Server": "Receiver"}
 
 
 def _slot(slot: Slot) -> str:

@@ -29,7 +29,9 @@ class Request:
 
     operation: str
     element: etree._Element | None = None
-    enveloped: bool = True
+    version: soap.Version = soap.Version.SOAP_1_1
+    """Of its envelope, and so of the answer's."""
+
     problem: tuple[int, str] | None = None
 
     @property
@@ -102,10 +104,11 @@ class Desk:
             root = document.admit(body, charset=charset[1] if charset else None)
         except Unreadable as unreadable:
             return Request(operation, problem=(400, f"not an XML document: {unreadable.reason}"))
-        element = soap.unwrap(root).element
+        message = soap.unwrap(root)
+        element, version = message.element, message.version
         if element is None or etree.QName(element).localname != operation:
-            return Request(operation, problem=(400, f"the body element is not {operation}"))
-        return Request(operation, element, enveloped=element is not root)
+            return Request(operation, version=version, problem=(400, f"the body element is not {operation}"))
+        return Request(operation, element, version)
 
     def take(self, request: Request, now: datetime) -> Answer:
         """Decides and answers; the books change if the request is accepted."""
@@ -118,7 +121,7 @@ class Desk:
         if isinstance(decided, Refusal):
             return self._refusal(request, decided, now)
         reply = answers.reply(request.operation, self._letterhead(request, now), decided)
-        return Answer(200, answers.document(reply, envelope=request.enveloped), verdict="accepted")
+        return _answer(200, reply, request.version, verdict="accepted")
 
     def spoil(self, request: Request, right: Answer | None, fault: Fault, now: datetime) -> Answer:
         """The answer a fault on demand puts in the place of the right one, which is None if the request was
@@ -129,8 +132,8 @@ class Desk:
                 code = int(fault.code) if fault.code.isdecimal() else 400
                 return self._refusal(request, Refusal(code, fault.text), now)
             case Kind.SOAP_FAULT:
-                element = answers.soap_fault(fault.code or "Server", fault.text)
-                return Answer(500, answers.document(element, envelope=True))
+                version = soap.Version.SOAP_1_1 if request.version is soap.Version.NONE else request.version
+                return _answer(500, answers.soap_fault(fault.code or "Server", fault.text, version), version)
             case Kind.EXTRA_ELEMENT if right:
                 before, end, after = right.body.rpartition(b"</received")  # which a fault block has not
                 note = b"<supplierNote><level>2</level></supplierNote>"
@@ -217,12 +220,11 @@ class Desk:
         adding = request.operation == "addFaultReport"
         inner = answers.rejected(refusal) if adding else answers.refused(refusal)
         reply = answers.reply(request.operation, self._letterhead(request, now), inner)
-        body = answers.document(reply, envelope=request.enveloped)
-        return Answer(200 if adding else 400, body, verdict="refused")
+        return _answer(200 if adding else 400, reply, request.version, verdict="refused")
 
     def _fault(self, request: Request, status: int, text: str, *, code: str = "") -> Answer:
         block = answers.fault_block(code or ("Server" if status >= 500 else "Client"), text)
-        return Answer(status, answers.document(block, envelope=request.enveloped))
+        return _answer(status, block, request.version)
 
     def _letterhead(self, request: Request, now: datetime) -> answers.Letterhead:
         self.replies += 1
@@ -234,6 +236,12 @@ class Desk:
             now=now,
             correlation_id=(request.text("message", "correlationId") or "") if nicc else None,
         )
+
+
+def _answer(status: int, element: str, version: soap.Version, *, verdict: str | None = None) -> Answer:
+    return Answer(
+        status, answers.document(element, version), content_type=answers.content_type(version), verdict=verdict
+    )
 
 
 def _texts(element: etree._Element, above: str = "") -> Iterator[tuple[str, str]]:

@@ -23,7 +23,7 @@ class Kind(StrEnum):
     DELAY = "delay"  # the right answer, `seconds` late (plus up to `jitter`)
     STATUS = "status"  # HTTP `status`, with Retry-After if `retry_after` is set, and the body usual for it
     REFUSE = "refuse"  # a business refusal with `code` and `text`
-    SOAP_FAULT = "soap-fault"  # SOAP 1.1 Fault with HTTP 500; `code` is Client or Server
+    SOAP_FAULT = "soap-fault"  # SOAP Fault with HTTP 500; `code` is Client or Server (Sender, Receiver)
     FAULT_BLOCK = "fault-block"  # the bare fault block of the contract with HTTP `status`
     RESET = "reset"  # TCP RST instead of an answer
     CLOSE = "close"  # orderly end of the connection instead of an answer

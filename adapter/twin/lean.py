@@ -18,6 +18,7 @@ from typing import Final, Self, cast
 
 from aiohttp import web
 
+from adapter.core.soap import Version
 from adapter.twin import answers, calls, control, desk, listen
 from adapter.twin.settings import TwinSettings
 from adapter.twin.tickets import Slot
@@ -269,7 +270,7 @@ def _replies(now: datetime) -> dict[bytes, tuple[bytes, bytes]]:
     for operation, text in inner.items():
         correlation_id = "lean" if operation in desk.APPOINTMENTS else None
         letterhead = answers.Letterhead("LEAN", _MESSAGE_ID, now, correlation_id)
-        body = answers.document(answers.reply(operation, letterhead, text), envelope=True)
+        body = answers.document(answers.reply(operation, letterhead, text), Version.SOAP_1_1)
         before, _, after = body.partition(_MESSAGE_ID.encode())
         replies[operation.encode()] = (before, after)
     return replies

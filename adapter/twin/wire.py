@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -56,7 +57,7 @@ async def respond(  # noqa: C901 -- one case per kind
         case Kind.TRICKLE:
             return await _stream(request, answer, done, step=1, pause=fault.seconds)
         case Kind.MALFORMED:
-            return await _send(request, _ok(answer.body[: len(answer.body) * 2 // 3]), done)
+            return await _send(request, _ok(answer.body[: len(answer.body) * 2 // 3], answer.content_type), done)
         case Kind.ENCODING:
             body = b'<?xml version="1.0" encoding="utf-8"?><receivedAddFaultReport><status>caf\xe9 \xff'
             return await _send(request, _ok(body + b"</status></receivedAddFaultReport>"), done)
@@ -88,7 +89,7 @@ def _status(fault: Fault, answer: Answer) -> Answer:
     if 300 <= fault.http_status < 400:
         headers["Location"] = "https://elsewhere.invalid/"
     if fault.http_status in (401, 403, 500):
-        return Answer(fault.http_status, answer.body, headers=headers)
+        return replace(answer, status=fault.http_status, headers=headers)
     if fault.http_status in (204, 304):
         return Answer(fault.http_status, b"", headers=headers)
     return Answer(fault.http_status, _page(fault.http_status), content_type=_HTML, headers=headers)

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 from lxml import etree
 
+from adapter.core import soap
 from adapter.core.errors import Stop
 from adapter.twin import Fault, Kind, Status, TlsFiles, Twin, TwinSettings
 from adapter.twin.calls import overlaps, read, repeats
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "cityfibre"
 SOAP = "{http://schemas.xmlsoap.org/soap/envelope/}"
 ENVELOPE = '<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>{}</s:Body></s:Envelope>'
+BEFORE, AFTER = ENVELOPE.split("{}")
 
 
 @pytest.fixture
@@ -89,6 +91,66 @@ GOLDEN_REQUESTS = {
     f"{path.parent.parent.name}-{path.parent.name}": path.read_text(encoding="utf-8")
     for path in sorted(GOLDEN.glob("*/*/request.xml"))
 }
+
+
+ENVELOPE_1_2 = ENVELOPE.replace(soap.SOAP_1_1, soap.SOAP_1_2)
+
+
+@pytest.mark.parametrize(
+    ("envelope", "version", "media"),
+    [
+        (ENVELOPE, soap.Version.SOAP_1_1, "text/xml"),
+        (ENVELOPE_1_2, soap.Version.SOAP_1_2, "application/soap+xml"),
+        ("{}", soap.Version.NONE, "text/xml"),
+    ],
+    ids=["1.1", "1.2", "bare"],
+)
+async def test_every_answer_comes_in_the_form_of_its_request(
+    envelope: str, version: soap.Version, media: str, http: aiohttp.ClientSession
+) -> None:
+    add, amend = addition(), ticket("amendFaultReport", "REF", reference="SP-9")
+    statuses = []
+    async with Twin(TwinSettings(buyer="SPDEV1")) as twin:
+        for operation, text, fault in (
+            ("addFaultReport", add, None),
+            ("addFaultReport", add, None),  # rejected, since it is there already
+            ("amendFaultReport", amend, None),
+            ("addFaultReport", add.replace("SPDEV1", "OTHER"), None),
+            ("addFaultReport", amend, None),
+            ("addFaultReport", add, Fault(Kind.EXTRA_ELEMENT)),
+            ("addFaultReport", add, Fault(Kind.STATUS, status=401)),
+            ("addFaultReport", add, Fault(Kind.FAULT_BLOCK)),
+        ):
+            twin.inject(*([fault] if fault else []))
+            body = envelope.format(text.removeprefix(BEFORE).removesuffix(AFTER))
+            async with http.post(f"{twin.url}/{operation}", data=body) as response:
+                statuses.append(response.status)
+                answered = soap.unwrap(etree.fromstring(await response.read()))
+                assert (answered.version, response.content_type) == (version, media), (operation, fault)
+    assert statuses == [200, 200, 400, 403, 400, 200, 401, 500]
+
+
+@pytest.mark.parametrize(
+    ("envelope", "version", "codes"),
+    [
+        (ENVELOPE, soap.Version.SOAP_1_1, ("Server", "Client")),
+        (ENVELOPE_1_2, soap.Version.SOAP_1_2, ("Receiver", "Sender")),
+        ("{}", soap.Version.SOAP_1_1, ("Server", "Client")),
+    ],
+    ids=["1.1", "1.2", "bare"],
+)
+async def test_a_soap_fault_is_one_of_the_requests_version(
+    envelope: str, version: soap.Version, codes: tuple[str, str], twin: Twin, http: aiohttp.ClientSession
+) -> None:
+    twin.inject(Fault(Kind.SOAP_FAULT, text="a < b"), Fault(Kind.SOAP_FAULT, code="Client", text="a < b"))
+    body = envelope.format(addition().removeprefix(BEFORE).removesuffix(AFTER))
+    for code in codes:
+        status, answer = await post(http, twin, "addFaultReport", body)
+        root = etree.fromstring(answer)
+        if version is soap.Version.SOAP_1_1:
+            judge("soap/envelope.xsd").assertValid(root)
+        said = soap.unwrap(root)
+        assert (status, said.version, said.fault) == (500, version, soap.Fault(code, "a < b", ""))
 
 
 @pytest.mark.parametrize("enveloped", [True, False], ids=["envelope", "bare"])

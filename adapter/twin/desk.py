@@ -128,7 +128,7 @@ class Desk:
         not taken. What happens to it on the wire is not known here.
         """
         match fault.kind:
-            case Kind.REFUSE:
+            case Kind.REFUSE if request.operation:
                 code = int(fault.code) if fault.code.isdecimal() else 400
                 return self._refusal(request, Refusal(code, fault.text), now)
             case Kind.SOAP_FAULT:
@@ -141,7 +141,7 @@ class Desk:
             case Kind.FAULT_BLOCK | Kind.STATUS:
                 return self._fault(request, fault.http_status, fault.text, code=fault.code)
             case _:
-                return right or self._fault(request, 500, fault.text)
+                return right or self._fault(request, *(request.problem or (500, fault.text)))
 
     def _decide(self, request: Request, now: datetime) -> str | Refusal:
         """The inner part of the reply. The request is valid, so what its schema requires is there."""

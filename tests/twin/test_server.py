@@ -313,6 +313,12 @@ async def test_what_a_fault_looks_like_from_outside(kind: Kind, looks: bytes, tw
     assert re.match(rb"HTTP/1.1 200 .*responseCode>(200|409)<", await exchange(twin), re.DOTALL), "it is over"
 
 
+async def test_where_there_is_no_operation_none_is_refused(twin: Twin, http: aiohttp.ClientSession) -> None:
+    twin.inject(Fault(Kind.REFUSE))
+    assert (await post(http, twin, "nope", addition()))[0] == 404
+    assert [(c.fault, c.taken, c.answered) for c in twin.calls] == [("refuse", False, 404)]
+
+
 async def test_an_answer_that_is_no_reply_has_no_extra_element(twin: Twin, http: aiohttp.ClientSession) -> None:
     async def answers() -> list[tuple[int, bytes]]:
         asked = (("addFaultReport", "<junk"), ("nope", addition()))

@@ -1,9 +1,13 @@
 """The command line. `main` parses, runs one command and turns what went wrong into lines and an exit code."""
 
 import argparse
+import errno
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from io import TextIOWrapper
@@ -39,6 +43,15 @@ _COMMANDS: Final = (
 _ROLES: Final = frozenset({"worker", "server", "projector", "run"})
 """Those that end well when they are told to stop."""
 
+_LOOPED: Final = _ROLES | {"twin", "demo"}
+"""Those that hear of signals by their event loop."""
+
+_UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
+"""Of an output that takes no more."""
+
+_MOMENT: Final = 1.0
+"""Seconds in which a command that is interrupted may come to its end."""
+
 _EPILOG: Final = f"""\
 first steps:
   adapter demo                               see it work, without anything installed
@@ -61,21 +74,8 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (by default the process's own). The exit code; see Exit."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    chosen = next((word for word in given if not word.startswith("-")), "")
-    if argv is None and chosen in _ROLES:
-        signal.signal(signal.SIGTERM, _leave)
-    if isinstance(sys.stdout, TextIOWrapper):  # a terminal of another alphabet than ours is no reason to break off
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        arguments = _parser(chosen).parse_args(given)
-    except SystemExit as stop:  # argparse has said what is wrong, or has shown the help that was asked for
-        return int(stop.code or 0)
-    if garbled := [word for word in _words(arguments) if not _is_text(word)]:
-        _complain(*(f"{os.fsencode(word).decode(errors='backslashreplace')}: is not UTF-8 text" for word in garbled))
-        return Exit.WRONG
-    try:
-        code = int(arguments.run(arguments))
+        code = _run(list(sys.argv[1:] if argv is None else argv), alone=argv is None)
         sys.stdout.flush()
     except Stop as stop:
         _complain(*stop.problems)
@@ -83,13 +83,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Unavailable as error:
         _complain(str(error))
         return Exit.FAILED
-    except BrokenPipeError:
-        # Who read our output has gone (`adapter settings | head`). The interpreter would complain once more at its end.
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # who read our output has gone (`adapter settings | head`)
+            if error.errno not in _UNWRITTEN or error.filename is not None:
+                raise
+            _complain(f"standard output: {error.strerror}")
+        # The interpreter would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     return code
+
+
+def _run(given: Sequence[str], *, alone: bool) -> int:
+    """The exit code; whether the process is `alone` with this command line. Raises what `main` tells."""
+    chosen = next((word for word in given if not word.startswith("-")), "")
+    if alone and chosen in _ROLES:
+        signal.signal(signal.SIGTERM, _leave)
+    if alone and chosen not in _LOOPED:
+        _end_on_interrupt()
+    if sys.stdout is None:
+        raise Stop("standard output is closed")
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal of another alphabet than ours is no reason to break off
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        arguments = _parser(chosen).parse_args(given)
+    except SystemExit as stop:  # argparse has said what is wrong, or has shown the help that was asked for
+        return int(stop.code or 0)
+    if garbled := [word for word in _words(arguments) if not _is_text(word)]:
+        raise Stop(*(f"{os.fsencode(word).decode(errors='backslashreplace')}: is not UTF-8 text" for word in garbled))
+    return int(arguments.run(arguments))
 
 
 def _parser(chosen: str) -> argparse.ArgumentParser:
@@ -127,6 +151,23 @@ def _is_text(word: str) -> bool:
 def _leave(_number: int, _frame: FrameType | None) -> None:
     """A role that is told to stop while it is still being imported has nothing to finish."""
     os._exit(Exit.DONE)
+
+
+def _end_on_interrupt() -> None:
+    """Let Ctrl-C end the process after a moment, whatever it is waiting in: Python itself hears of it only between two
+    calls into a library, and one for a cluster that does not answer takes many seconds.
+    """
+    heard, told = socket.socketpair()
+    told.setblocking(False)  # noqa: FBT003 -- takes no keyword
+    signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_wait_for_interrupt, args=(heard, told), name="interrupt", daemon=True).start()
+
+
+def _wait_for_interrupt(heard: socket.socket, _told: socket.socket) -> None:
+    while heard.recv(1)[0] != signal.SIGINT:
+        pass
+    time.sleep(_MOMENT)
+    os._exit(Exit.INTERRUPTED)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

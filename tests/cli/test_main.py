@@ -1,11 +1,15 @@
 """What every command has in common: help, wrong usage, exit codes."""
 
+import asyncio
 import io
 import json
+import signal
+import socket
 import socketserver
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ import pytest
 from adapter import __version__
 from adapter.cli import main
 from adapter.settings import describe, markdown
+from tests.support.processes import Processes
 
 COMMANDS = (
     *("worker", "server", "projector", "run", "twin", "demo", "topics", "schemas", "settings", "send"),
@@ -130,11 +135,53 @@ def test_what_a_terminal_has_no_letters_for_is_escaped(monkeypatch: pytest.Monke
     assert b"OTEL_\\u2026 say" in written.getvalue()
 
 
-def test_a_reader_that_goes_away_is_no_accident(tmp_path: Path) -> None:
+@pytest.mark.parametrize("word", ["settings", "--help"])
+def test_a_reader_that_goes_away_is_no_accident(word: str, tmp_path: Path) -> None:
     errors = tmp_path / "errors"
     with errors.open("wb") as stream:
-        process = subprocess.Popen([sys.executable, "-m", "adapter", "settings"], stdout=subprocess.PIPE, stderr=stream)
+        process = subprocess.Popen([sys.executable, "-m", "adapter", word], stdout=subprocess.PIPE, stderr=stream)
         assert process.stdout is not None
         process.stdout.close()
         assert process.wait(30) in {0, 1}
     assert errors.read_text() == ""
+
+
+@pytest.mark.parametrize("word", ["settings", "--help", "--version"])
+def test_an_output_that_takes_no_more_is_told_in_a_line(word: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "adapter", word], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (1, b"adapter: standard output: No space left on device\n")
+
+
+def test_an_output_that_is_closed_is_told_in_a_line() -> None:
+    ended = subprocess.run(f"{sys.executable} -m adapter settings >&-", shell=True, stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (2, b"adapter: standard output is closed\n")
+
+
+LATE = """
+import signal, sys
+from adapter import cli
+cli._parser = lambda chosen: signal.raise_signal(signal.SIGINT)
+sys.exit(cli.main())
+"""
+
+
+def test_an_interrupt_while_a_command_is_imported_is_no_accident() -> None:
+    ended = subprocess.run([sys.executable, "-c", LATE], stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (130, b"")
+
+
+async def test_an_interrupt_ends_a_command_that_waits_for_a_cluster(processes: Processes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        env = {"ADAPTER_KAFKA__BOOTSTRAP_SERVERS": address, "ADAPTER_REGISTRY__URL": "http://127.0.0.1:1"}
+        process = processes.adapter("watch", env=env)
+        client, _ = await asyncio.to_thread(silent.accept)
+        with client:
+            began = time.monotonic()
+            process.send(signal.SIGINT)
+            assert await process.ended() == 130
+            assert time.monotonic() - began < 5
+    assert process.output == ""

@@ -278,7 +278,13 @@ def test_a_secret_property_comes_from_a_file(tmp_path: Path) -> None:
         kafka.client()
 
 
-@pytest.mark.parametrize("name", ["sasl.password", "ssl.key.password", "sasl.oauthbearer.client.secret", "ssl.key.pem"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sasl.password", "ssl.key.password", "sasl.oauthbearer.client.secret", "ssl.key.pem", "ssl.keystore.pem"),
+        *("sasl.oauthbearer.assertion.private.key.passphrase", "sasl.oauthbearer.assertion.private.key.pem"),
+    ],
+)
 def test_a_secret_property_is_refused_as_a_variable(name: str) -> None:
     found = faults(Cluster, **{f"KAFKA__PROPERTIES__{name}": "p"})
     assert "PROPERTIES_FILES" in found["ADAPTER_KAFKA__PROPERTIES"]

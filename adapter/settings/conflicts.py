@@ -42,7 +42,7 @@ _OURS = {
     "auto.offset.reset": "only a new group starts at the beginning",
     "partitioner": "keys are placed as Java clients place them (murmur2_random)",
 }
-_SECRET = re.compile(r"password|secret|^ssl\.key\.pem$|^ssl\.keystore\.pem$|^sasl\.jaas\.config$")
+_SECRET = re.compile(r"password|passphrase|secret|\.(key|keystore)\.pem$|^sasl\.jaas\.config$")
 
 
 def conflicts(settings: Tree) -> Iterator[tuple[str, str]]:

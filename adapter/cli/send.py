@@ -126,8 +126,11 @@ def _commands(known: Catalogue, files: Sequence[str]) -> list[_Command]:
 def _objects(file: str, problems: list[str]) -> Iterator[tuple[str, Any]]:
     """Each JSON value of a file with where it is."""
     name = "standard input" if file == "-" else file
+    if file == "-" and sys.stdin is None:
+        problems.append(f"{name}: is closed")
+        return
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        text = (sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()).decode()
     except OSError as error:
         problems.append(f"{name}: {error.strerror}")
         return
@@ -157,6 +160,9 @@ def _values(text: str, name: str, problems: list[str]) -> Iterator[tuple[int, An
             return
         except _Twice as twice:
             problems.append(f"{name}, line {line}: {twice}")
+            return
+        except ValueError:  # of an integer that Python refuses to convert: it would take for ever
+            problems.append(f"{name}, line {line}: holds a number of too many digits")
             return
         except RecursionError:
             problems.append(f"{name}, line {line}: is nested too deeply")

@@ -105,6 +105,7 @@ def test_everything_wrong_in_all_files_is_told_and_nothing_is_sent(
         ("{\n}\n{\n}\n", ', line 3: "command" must be one of'),
         ('{"description": "one\u2028line\u0085of text"}\n7\n', ", line 2: is not a JSON object"),
         ("\ufeff7\n", ": is not a JSON object"),
+        (f'{{}}\n{{"n": {"7" * 5000}}}', ", line 2: holds a number of too many digits"),
         ('{"command": "ResolveResponse", "commandId": " ", "buyerFaultReference": "r"}', ": commandId: is blank"),
         (
             f'{{"command": "ResolveResponse", "commandId": "{"x" * 1001}", "buyerFaultReference": "r"}}',
@@ -125,9 +126,27 @@ def test_what_is_wrong_is_told_with_its_place_in_the_file(
 def test_no_command_at_all_is_wrong_usage(
     nowhere: None, content: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(content))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode()), encoding="ascii"))
     assert main(["send", "-"]) == 2
     assert problems(capsys) == ["send: there is no command in the input"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"Größe": 1}'.encode(), 'standard input: "command" must be one of'),
+        ('{"Größe": 1}'.encode("latin-1"), "standard input: is not UTF-8 text"),
+        (None, "standard input: is closed"),
+    ],
+)
+def test_standard_input_is_utf_8_whatever_the_locale(
+    nowhere: None, content: bytes | None, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = None if content is None else io.TextIOWrapper(io.BytesIO(content), encoding="ascii")
+    monkeypatch.setattr("sys.stdin", given)
+    assert main(["send", "-"]) == 2
+    (line,) = problems(capsys)
+    assert line.startswith(told)
 
 
 def test_neither_file_nor_example_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

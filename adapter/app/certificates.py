@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
-from adapter.transport.tls import Reload, TlsFiles, check, stamp
+from adapter.transport.tls import NotAfter, Reload, TlsFiles, check, stamp
 
 
 class CertificateReport:
@@ -57,12 +57,15 @@ async def watch_kafka(properties: Mapping[str, str], log: Log, metrics: Metrics,
     if not before:
         return
     ignored: list[str] = []  # librdkafka itself says what it can't use
-    ends = {
-        kind: end
+    found = {
+        kind: ends
         for kind, path in (("certificate", certificate), ("ca", ca))
-        if path is not None and (end := check(path, ignored, own=False)) is not None
+        if path is not None and (ends := check(path, ignored, own=kind == "certificate"))
     }
-    metrics.watch(m.CERTIFICATE_NOT_AFTER, lambda: {f"kafka-{kind}": end.timestamp() for kind, end in ends.items()})
+    not_after = NotAfter(found)
+    metrics.watch(
+        m.CERTIFICATE_NOT_AFTER, lambda: {f"kafka-{kind}": end.timestamp() for kind, end in not_after.items()}
+    )
     while True:
         await asyncio.sleep(interval)
         if (now := stamp(files)) != before:

@@ -402,7 +402,9 @@ CERTIFICATE_NOT_AFTER: Final = Metric(
     "certificate_not_after_timestamp_seconds",
     Kind.GAUGE,
     "When a certificate in use expires, in seconds since the epoch: supplier-certificate (ours for the supplier), "
-    "supplier-ca, listener-certificate, listener-ca, kafka-certificate, kafka-ca (files of `ssl.…location`).",
+    "supplier-ca, listener-certificate, listener-ca, kafka-certificate, kafka-ca (files of `ssl.…location`). "
+    "Of several authorities the next that ends: of those of one name the latest counts, what has ended only where all "
+    "have.",
     "Within 30 days: renew it; a new file is taken up without a restart, but Kafka's, which need one.",
     labels=("certificate",),
     unit="seconds",

@@ -3,12 +3,12 @@ runs. As on the client's side, changed files become a *new* context; a live one 
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from adapter.core.errors import Stop
-from adapter.transport.tls import LiveTls, TlsFiles, check, load_pair, readable, trust
+from adapter.transport.tls import LiveTls, NotAfter, TlsFiles, check, load_pair, readable, trust
 
 
 class ServerTls(LiveTls):
@@ -31,18 +31,17 @@ def server_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, dateti
     context.num_tickets = 0
     context.set_alpn_protocols(["http/1.1"])
     problems: list[str] = []
-    not_after: dict[str, datetime] = {}
+    ends: dict[str, Sequence[datetime]] = {}
     match files:
         case TlsFiles(certificate=Path() as certificate, key=Path() as key, ca=Path() as ca):
-            ends = check(certificate, problems, own=True)
-            if ends is not None:
-                not_after["certificate"] = ends
-            if readable(key, problems) and ends is not None:
+            if found := check(certificate, problems, own=True):
+                ends["certificate"] = found
+            if readable(key, problems) and found:
                 load_pair(context, certificate, key, problems)
-            if (ends := trust(context, ca, problems)) is not None:
-                not_after["ca"] = ends
+            if found := trust(context, ca, problems):
+                ends["ca"] = found
         case _:
             problems.append("TLS: a listener needs certificate, key and the authorities of its clients")
     if problems:
         raise Stop(*problems)
-    return context, not_after
+    return context, NotAfter(ends)

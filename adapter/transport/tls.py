@@ -8,7 +8,7 @@ alive holds them by the context they were made with, so those of an older one ar
 import asyncio
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,13 +29,34 @@ class TlsFiles:
     ca: Path | None = None
 
 
+class NotAfter(Mapping[str, datetime]):
+    """When what is in use ends, by "certificate" and "ca", as it stands when it is asked for.
+
+    The earliest end of each file; but an authority that has ended counts no more where another has not: that is
+    its successor.
+    """
+
+    def __init__(self, ends: Mapping[str, Sequence[datetime]]) -> None:
+        self._ends = ends
+
+    def __getitem__(self, kind: str) -> datetime:
+        ends, now = self._ends[kind], datetime.now(UTC)
+        return min((end for end in ends if end > now), default=max(ends))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ends)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+
 @dataclass(frozen=True, slots=True)
 class Reload:
     """What came of changed files. With problems the previous certificates stay in use."""
 
     problems: tuple[str, ...]
     not_after: Mapping[str, datetime]
-    """End of validity of what is in use now, by "certificate" and "ca"; the earliest of each file."""
+    """Of what is in use now."""
 
 
 class LiveTls:
@@ -101,35 +122,34 @@ def client_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, dateti
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     problems: list[str] = []
-    not_after: dict[str, datetime] = {}
+    ends: dict[str, Sequence[datetime]] = {}
     match files:
         case TlsFiles(certificate=Path() as certificate, key=Path() as key):
-            ends = check(certificate, problems, own=True)
-            if ends is not None:
-                not_after["certificate"] = ends
-            if readable(key, problems) and ends is not None:
+            if found := check(certificate, problems, own=True):
+                ends["certificate"] = found
+            if readable(key, problems) and found:
                 load_pair(context, certificate, key, problems)
         case TlsFiles(certificate=None, key=None):
             pass
         case _:
             problems.append("TLS: a client certificate and its key go together; give both files or neither")
-    if files.ca is not None and (ends := trust(context, files.ca, problems)) is not None:
-        not_after["ca"] = ends
+    if files.ca is not None and (found := trust(context, files.ca, problems)):
+        ends["ca"] = found
     if problems:
         raise Stop(*problems)
     if files.ca is None:
         # Last: they are many, and files that are no good are tried again and again.
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    return context, not_after
+    return context, NotAfter(ends)
 
 
-def trust(context: ssl.SSLContext, ca: Path, problems: list[str]) -> datetime | None:
-    """Make these authorities the context's; earliest end of validity as `check` says it, problems noted.
+def trust(context: ssl.SSLContext, ca: Path, problems: list[str]) -> Sequence[datetime]:
+    """Make these authorities the context's; ends of validity as `check` says them, problems noted.
 
     Whoever is in the file is trusted: also one that another has signed, of which OpenSSL would want that other.
     """
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    if (ends := check(ca, problems, own=False)) is not None:
+    if ends := check(ca, problems, own=False):
         try:
             context.load_verify_locations(cafile=ca)
         except (OSError, ssl.SSLError) as error:
@@ -137,28 +157,34 @@ def trust(context: ssl.SSLContext, ca: Path, problems: list[str]) -> datetime | 
     return ends
 
 
-def check(path: Path, problems: list[str], *, own: bool) -> datetime | None:
-    """Earliest end of validity in the file; None, with a problem noted, if there is no certificate in it.
+def check(path: Path, problems: list[str], *, own: bool) -> Sequence[datetime]:
+    """Ends of validity in the file; empty, with a problem noted, if there is no certificate in it.
 
-    An expired authority may stand beside its successor, so only a certificate of our `own` must be valid now.
+    Of our `own` certificate with its chain that is the earliest, and all must be valid now. Of authorities, where an
+    expired one may stand beside its successor, it is that of each name: the latest.
     """
     try:
         found = x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as error:
         problems.append(f"{path}: cannot be read ({reason(error)}); check path and permissions")
-        return None
+        return ()
     except ValueError:
         problems.append(f"{path}: holds no PEM certificate; give a file with BEGIN CERTIFICATE blocks")
-        return None
+        return ()
+    if not own:
+        latest: dict[x509.Name, datetime] = {}
+        for authority in sorted(found, key=lambda each: each.not_valid_after_utc):
+            latest[authority.subject] = authority.not_valid_after_utc
+        return tuple(latest.values())
     now = datetime.now(UTC)
-    for certificate in found if own else ():
+    for certificate in found:
         if certificate.not_valid_after_utc <= now:
             problems.append(f"{path}: expired at {certificate.not_valid_after_utc:%Y-%m-%dT%H:%MZ}; renew it")
         elif certificate.not_valid_before_utc > now:
             problems.append(
                 f"{path}: not valid before {certificate.not_valid_before_utc:%Y-%m-%dT%H:%MZ}; check the clock"
             )
-    return min(certificate.not_valid_after_utc for certificate in found)
+    return (min(certificate.not_valid_after_utc for certificate in found),)
 
 
 def readable(path: Path, problems: list[str]) -> bool:

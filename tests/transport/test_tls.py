@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 import pytest
 from cryptography import x509
@@ -18,10 +19,10 @@ from cryptography.x509.oid import NameOID
 
 from adapter.core.errors import Stop
 from adapter.transport.server_tls import ServerTls
-from adapter.transport.tls import ClientTls, Reload, TlsFiles, client_context
+from adapter.transport.tls import ClientTls, NotAfter, Reload, TlsFiles, client_context
 from adapter.twin.certificates import Authority, Pair
 from tests.support.certificates import Trials
-from tests.support.wait import eventually
+from tests.support.wait import eventually, wait_until
 
 DAY = timedelta(days=1)
 
@@ -73,6 +74,45 @@ def test_the_earliest_end_in_a_chain_counts(authority: Authority, tmp_path: Path
     chain.write_bytes(pair.certificate.read_bytes() + authority.certificate.read_bytes())
     _, not_after = client_context(TlsFiles(chain, pair.key, authority.certificate))
     assert not_after["certificate"] == not_after["ca"]
+
+
+DAYS: Final = {
+    "an old one beside its successor": ((("old", -1), ("new", 3650)), 3650),
+    "one that was made anew under its name": ((("ours", 3), ("ours", 300), ("ours", -9)), 300),
+    "two that are both needed": ((("theirs", 300), ("others", 3)), 3),
+    "none that is valid": ((("old", -30), ("new", -2)), -2),
+}
+"""Names and days left of authorities in one file, and how many count."""
+
+
+@pytest.mark.parametrize("case", DAYS)
+def test_an_authority_counts_until_it_has_ended_beside_another(case: str, tmp_path: Path) -> None:
+    authorities, expected = DAYS[case]
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(b"".join(_authority(name, days) for name, days in authorities))
+    _, not_after = client_context(TlsFiles(ca=bundle))
+    assert round((not_after["ca"] - datetime.now(UTC)) / DAY) == expected
+
+
+def test_an_authority_that_ends_while_it_is_in_use_counts_no_more() -> None:
+    soon, later = datetime.now(UTC) + timedelta(seconds=0.2), datetime.now(UTC) + DAY
+    not_after = NotAfter({"ca": (soon, later)})
+    assert not_after["ca"] == soon
+    wait_until(lambda: not_after["ca"] == later)
+
+
+def _authority(name: str, days: int) -> bytes:
+    key, named = Ed25519PrivateKey.generate(), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder(
+        subject_name=named,
+        issuer_name=named,
+        public_key=key.public_key(),
+        serial_number=x509.random_serial_number(),
+        not_valid_before=datetime.now(UTC) - 100 * DAY,
+        not_valid_after=datetime.now(UTC) + days * DAY,
+    )
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    return builder.sign(key, None).public_bytes(serialization.Encoding.PEM)
 
 
 def test_without_files_the_system_decides_whom_to_trust() -> None:

@@ -23,7 +23,7 @@ from adapter.transport.tls import Reload
 _BACKLOG: Final = 1024
 _HANDSHAKE: Final = 10.0
 _SHUTDOWN: Final = 2.0
-"""Seconds a TLS connection has for its handshake, and to take leave."""
+"""Seconds a TLS connection has for its handshake, and any one to take leave, whose peer may read no more."""
 _RELOAD: Final = 5.0
 """Seconds between two looks at the certificate files."""
 _SWEEPS: Final = 10
@@ -93,7 +93,9 @@ class Listener:
             self._tasks.append(asyncio.ensure_future(self._watch(self._tls)))
 
     async def close(self, limit: float) -> None:
-        """Take no new requests, answer those under way within `limit` seconds, close all connections."""
+        """Take no new requests, answer those under way within `limit` seconds, close all connections; who does not read
+        its answers is not waited for that long.
+        """
         ending = (*self._tasks, *self._room.entering.values())
         for task in ending:
             task.cancel()
@@ -103,8 +105,14 @@ class Listener:
         for incoming in list(self._room.open):
             incoming.finish()
         end = self._loop.time() + limit
-        while self._room.open and self._loop.time() < end:  # noqa: ASYNC110 -- each tells the room, none tells us
-            await asyncio.sleep(0.01)
+        leaving: dict[Incoming, float] = {}
+        while self._room.open and (now := self._loop.time()) < end:
+            for incoming in list(self._room.open):
+                if incoming.busy:
+                    leaving.pop(incoming, None)
+                elif now - leaving.setdefault(incoming, now) > _SHUTDOWN:
+                    incoming.abort()
+            await asyncio.sleep(0.01)  # each tells the room, none tells us
         for incoming in list(self._room.open):
             incoming.abort()
 

@@ -38,6 +38,7 @@ class Receiver:
         self.strangers: list[str] = []
         self.hold: asyncio.Event | None = None
         self.broken = False
+        self.more = b""
 
     def admit(self, peer: Peer, head: Head) -> Caller | Answer:
         self.heads.append(head)
@@ -70,7 +71,7 @@ class Receiver:
             await self.hold.wait()
         if self.broken:
             raise RuntimeError("secret")
-        return Answer(200, b"<" + arrival.delivery.body[:20] + b">")
+        return Answer(200, b"<" + arrival.delivery.body[:20] + b">" + self.more)
 
 
 class Open:
@@ -316,6 +317,28 @@ async def test_closing_answers_what_is_under_way_and_takes_nothing_new(opened: O
         await closing
         writer.close()
         other.close()
+
+
+async def test_closing_waits_for_who_is_answered_and_hardly_for_who_does_not_read(opened: Opened) -> None:
+    async with opened() as it:
+        it.receiver.more = b"x" * 1_000_000  # more than the kernel keeps for who does not read
+        _, mute = await asyncio.open_connection("127.0.0.1", it.listener.port, limit=1000)
+        mute.write(post(b"mute") * 30)
+        await eventually(lambda: it.receiver.bodies)
+        (incoming,) = it.listener._room.open
+        await eventually(lambda: not incoming.busy)
+        it.receiver.hold = asyncio.Event()
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        writer.write(post(b"one"))
+        await eventually(lambda: b"one" in it.receiver.bodies)
+        closing = asyncio.ensure_future(it.listener.close(60.0))
+        await eventually(lambda: it.listener.connections == 1)
+        assert not closing.done()
+        it.receiver.hold.set()
+        assert b"\r\n\r\n<one>x" in await reader.read()
+        await closing
+        for each in (mute, writer):
+            each.close()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from adapter.twin.lines import Lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class CallLog:
         self._calls: dict[int, Call] = {}
         self._keep = keep
         self._last = 0
-        self._file: TextIO | None = path.open("a", encoding="utf-8") if path else None
+        self._lines = Lines(path)
 
     def __iter__(self) -> Iterator[Call]:
         return iter(list(self._calls.values()))
@@ -110,14 +112,11 @@ class CallLog:
             self._enter(replace(call, answered=answered, finished=time.monotonic()))
 
     def close(self) -> None:
-        if self._file:
-            self._file.close()
+        self._lines.close()
 
     def _enter(self, call: Call) -> None:
         self._calls[call.sequence] = call
-        if self._file:
-            self._file.write(line(call))
-            self._file.flush()
+        self._lines.append(line(call))
 
 
 def line(call: Call) -> str:

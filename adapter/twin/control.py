@@ -93,7 +93,7 @@ class Control:
 def since(request: web.Request) -> int:
     """The sequence number after which entries are wanted. Raises Stop if it is none."""
     text = request.query.get("since", "0")
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 18:
         raise Stop("since: a sequence number is needed")
     return int(text)
 
@@ -110,7 +110,7 @@ def _wish(given: object) -> dict[str, Any]:
     code = given.get("code", "")
     if not isinstance(code, str):
         wrong.append("code: a closure code is needed")
-    elif problem := limits.text(code):
+    elif problem := limits.code(code):
         wrong.append(f"code: {problem}")
     wrong += [f"{name}: true or false" for name in ("repeated", "late") if given.get(name) not in (None, True, False)]
     spoken = given.get("dialects")
@@ -145,10 +145,10 @@ async def explained(
 
 async def _json(request: web.Request) -> object:
     try:
-        given: object = json.loads(await request.text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise Stop(f"not JSON: {error}") from error
-    return given
+        text = await request.text()
+    except (UnicodeError, LookupError, web.RequestPayloadError) as error:  # LookupError: no charset of that name
+        raise Stop(f"not text: {error}") from error
+    return limits.from_json(text)
 
 
 def _shown(ticket: Ticket) -> dict[str, object]:

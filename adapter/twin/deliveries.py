@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TextIO
+
+from adapter.twin.lines import Lines
 
 NAMED = 20
 """How many of a delivery's latest attempts are listed with their times."""
@@ -72,7 +73,7 @@ class DeliveryLog:
         self._entries: dict[int, Delivery] = {}
         self._keep = keep
         self._last = 0
-        self._file: TextIO | None = path.open("a", encoding="utf-8") if path else None
+        self._lines = Lines(path)
 
     def __iter__(self) -> Iterator[Delivery]:
         return iter(list(self._entries.values()))
@@ -91,13 +92,10 @@ class DeliveryLog:
         if entry.sequence not in self._entries and len(self._entries) >= self._keep:
             del self._entries[next(iter(self._entries))]
         self._entries[entry.sequence] = entry
-        if self._file:
-            self._file.write(line(entry))
-            self._file.flush()
+        self._lines.append(line(entry))
 
     def close(self) -> None:
-        if self._file:
-            self._file.close()
+        self._lines.close()
 
 
 def line(entry: Delivery) -> str:

@@ -175,47 +175,27 @@ def _any(_: Any) -> None:
     return None
 
 
-def _positive(value: float) -> str | None:
-    return "not below 0" if value < 0 else None
-
-
-def _chance(value: float) -> str | None:
-    return None if 0 <= value <= 1 else "from 0 to 1"
-
-
-def _status(value: int) -> str | None:
-    return None if 200 <= value <= 599 else "from 200 to 599"
-
-
 def _kind(value: str) -> str | None:
     return None if value in list(Kind) else f"one of {', '.join(Kind)}"
-
-
-def _pattern(value: str) -> str | None:
-    try:
-        re.compile(value)
-    except re.error as error:
-        return f"not a regular expression: {error}"
-    return None
 
 
 _NUMBER = (int, float)
 _NAMES: Mapping[str, tuple[tuple[type, ...], Limit]] = {
     "kind": ((str,), _kind),
     "operation": ((str,), _any),
-    "key": ((str,), _pattern),
-    "times": ((int,), _positive),
-    "probability": (_NUMBER, _chance),
+    "key": ((str,), limits.pattern),
+    "times": ((int,), limits.COUNT),
+    "probability": (_NUMBER, limits.CHANCE),
     "seed": ((int,), _any),
     "taken": ((bool,), _any),
-    "seconds": (_NUMBER, _positive),
-    "jitter": (_NUMBER, _positive),
-    "status": ((int,), _status),
-    "retry_after": (_NUMBER, _positive),
+    "seconds": (_NUMBER, limits.SECONDS),
+    "jitter": (_NUMBER, limits.SECONDS),
+    "status": ((int,), limits.STATUS),
+    "retry_after": (_NUMBER, limits.SECONDS),
     "retry_after_date": ((bool,), _any),
-    "code": ((str,), limits.text),
+    "code": ((str,), limits.code),
     "text": ((str,), limits.text),
-    "size": ((int,), _positive),
+    "size": ((int,), limits.SIZE),
 }
 _NULLABLE = frozenset(f.name for f in fields(Fault) if f.default is None) | {"times"}
 

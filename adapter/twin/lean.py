@@ -200,7 +200,7 @@ class _Connection(asyncio.Protocol):
         head = buffer[:end].lower()
         at = head.find(b"\r\ncontent-length:")
         length = head[at + 17 :].split(b"\r\n", 1)[0].strip() if at >= 0 else b""
-        if not length.isdigit() or int(length) > _MAX_BODY:
+        if not length.isdigit() or len(length) > 18 or int(length) > _MAX_BODY:
             self._write(b"HTTP/1.1 411 Length Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             if self._transport:
                 self._transport.close()

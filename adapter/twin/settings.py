@@ -1,15 +1,18 @@
 """What can be chosen about a twin, and the command line for it."""
 
 import argparse
-import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from adapter.core.errors import Stop
+from adapter.twin import limits
 from adapter.twin.dialects import Dialect
 from adapter.twin.faults import Fault, from_json
+from adapter.twin.limits import Limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def from_arguments(given: argparse.Namespace) -> TwinSettings:
     """The settings of a parsed command line. Raises Stop with everything that is wrong."""
-    problems: list[str] = []
+    problems = list(_beyond_limits(given))
     tls = (given.certificate, given.key, given.ca)
     if any(tls) and not all(tls):
         problems.append("--certificate, --key and --ca go together: all three or none")
@@ -152,8 +155,6 @@ def from_arguments(given: argparse.Namespace) -> TwinSettings:
         problems.append(
             "--lean gives fixed replies and counts in memory: no --faults, --fault, --calls or --notify-url with it"
         )
-    if given.speed <= 0:
-        problems.append("--speed: above 0")
     notify = _notify(given, problems)
     faults = _faults(given, problems)
     if problems:
@@ -178,6 +179,31 @@ def from_arguments(given: argparse.Namespace) -> TwinSettings:
         lean=given.lean,
         latency=given.latency,
     )
+
+
+_LIMITS: Final[Mapping[str, Limit]] = {
+    "--host": limits.host,
+    "--port": limits.PORT,
+    "--base-path": limits.path,
+    "--control-host": limits.host,
+    "--control-port": limits.PORT,
+    "--speed": limits.SPEED,
+    "--resolve-after": limits.SECONDS,
+    "--keep-alive": limits.SECONDS,
+    "--latency": limits.SECONDS,
+    "--repeats": limits.CHANCE,
+    "--disorder": limits.CHANCE,
+    "--dialect-chance": limits.CHANCE,
+    "--notify-attempts": limits.Within(1, limits.MANY),
+    "--notify-retry": limits.PAUSE,
+}
+
+
+def _beyond_limits(given: argparse.Namespace) -> Iterator[str]:
+    for option, limit in _LIMITS.items():
+        value = getattr(given, option.removeprefix("--").replace("-", "_"))
+        if value is not None and (problem := limit(value)):
+            yield f"{option}: {problem}"
 
 
 def _add_notify_arguments(parser: argparse.ArgumentParser) -> None:
@@ -218,14 +244,6 @@ def _notify(given: argparse.Namespace, problems: list[str]) -> Notify | None:
     tls = (given.notify_certificate, given.notify_key, given.notify_ca)
     if any(tls) and not all(tls):
         problems.append("--notify-certificate, --notify-key and --notify-ca go together: all three or none")
-    chances = {"--repeats": given.repeats, "--disorder": given.disorder, "--dialect-chance": given.dialect_chance}
-    problems += [
-        f"{name}: from 0 to 1" for name, chance in chances.items() if chance is not None and not 0 <= chance <= 1
-    ]
-    if given.notify_attempts is not None and given.notify_attempts < 1:
-        problems.append("--notify-attempts: at least 1")
-    if given.notify_retry <= 0:
-        problems.append("--notify-retry: above 0")
     if given.notify_url is None:
         if any(tls) or given.notifications or given.repeats or given.disorder or given.dialect:
             problems.append("--notify-url is needed for the other settings of notifications")
@@ -251,7 +269,7 @@ def address_problems(url: str) -> list[str]:
     """What keeps that from being an address to post to."""
     try:
         parts = urlsplit(url)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        good = parts.scheme in {"http", "https"} and not limits.host(parts.hostname or "") and parts.port != 0
     except ValueError:
         good = False
     return [] if good else ["an http or https URL is needed"]
@@ -268,9 +286,7 @@ def _faults(given: argparse.Namespace, problems: list[str]) -> list[Fault]:
             problems.append(f"--faults {given.faults}: cannot be read: {error}")
     for option, text in texts:
         try:
-            faults += from_json(json.loads(text))
-        except json.JSONDecodeError as error:
-            problems.append(f"{option}: not JSON: {error}")
+            faults += from_json(limits.from_json(text))
         except Stop as stop:
             problems += [f"{option}: {problem}" for problem in stop.problems]
     return faults

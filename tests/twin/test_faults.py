@@ -104,3 +104,21 @@ def test_texts_that_xml_cannot_carry_are_refused(text: str) -> None:
         f"fault 0: {name}: holds a character that XML cannot carry" for name in ("text", "code")
     )
     assert from_json({"kind": "refuse", "text": "one line\r\n\tand another, \N{GRINNING FACE}"})
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e400", "-1", "1e20", "1" + "0" * 300])
+@pytest.mark.parametrize("name", ["seconds", "jitter", "retry_after", "times", "probability", "size", "status"])
+def test_numbers_that_are_none_or_out_of_reach_are_refused(name: str, value: str) -> None:
+    with pytest.raises(Stop, match=rf"\Afault 0: {name}: "):
+        from_json(json.loads(f'{{"kind": "delay", "{name}": {value}}}'))
+
+
+@pytest.mark.parametrize("pattern", ["(", "(" * 5000 + ")" * 5000, "a{99999999999}"])
+def test_a_key_that_is_no_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(Stop, match=r"\Afault 0: key: not a regular expression"):
+        from_json({"kind": "reset", "key": pattern})
+
+
+def test_a_code_is_a_word() -> None:
+    with pytest.raises(Stop, match=r"\Afault 0: code: "):
+        from_json({"kind": "refuse", "code": "9" * 5000})

@@ -96,6 +96,9 @@ async def test_requests_in_pieces_and_several_at_once_are_answered_in_order(lean
 async def test_what_it_cannot_read_ends_the_connection(lean: Lean, peer: Peer) -> None:
     peer.send(b"POST /addFaultReport HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
     assert (await peer.end()).startswith(b"HTTP/1.1 411")
+    async with connection(lean) as boundless:
+        boundless.send(b"POST /addFaultReport HTTP/1.1\r\nHost: t\r\nContent-Length: %b\r\n\r\n" % (b"9" * 5000))
+        assert (await boundless.end()).startswith(b"HTTP/1.1 411")
     async with connection(lean) as endless:
         endless.send(b"x" * 100_000)
         with suppress(ConnectionError):

@@ -17,7 +17,7 @@ from lxml import etree
 
 from adapter.core import soap
 from adapter.core.errors import Stop
-from adapter.twin import Fault, Kind, Status, TlsFiles, Twin, TwinSettings
+from adapter.twin import Fault, Kind, Notify, Status, TlsFiles, Twin, TwinSettings
 from adapter.twin.calls import overlaps, read, repeats
 from tests.support.certificates import trials
 from tests.support.wait import eventually
@@ -486,13 +486,22 @@ async def test_the_control_address_says_what_is_wrong(twin: Twin, http: aiohttp.
     for path, text, expected in (
         ("faults", '{"kind": "boom"}', 400),
         ("faults", "{", 400),
+        ("faults", "[" * 100_000, 400),
+        ("faults", f'{{"seed": {"9" * 5000}}}', 400),
+        ("faults", b'"\xff"', 400),
+        ("faults", '{"kind": "delay", "seconds": NaN}', 400),
         ("tickets/SP-1", '{"status": "Gone"}', 400),
         ("tickets/SP-1", '{"status": "Closed"}', 404),
     ):
         async with http.post(f"{control}/{path}", data=text) as response:
             assert (response.status, bool((await response.json())["problems"])) == (expected, True)
-    async with http.get(f"{control}/calls?since=x") as response:
-        assert response.status == 400
+    for headers in ({"Content-Type": "application/json; charset=foo"}, {"Content-Encoding": "gzip"}):
+        async with http.post(f"{control}/notify", data="{}", headers=headers) as response:
+            assert (response.status, len((await response.json())["problems"])) == (400, 1)
+    for path in ("calls", "changes", "notifications"):
+        for since in ("x", "-1", "1.5", "", "9" * 5000):
+            async with http.get(f"{control}/{path}?since={since}") as response:
+                assert response.status == 400
     async with http.get(f"{control}/") as response:
         assert response.status == 404
         assert "/twin/tickets/{reference}" in (await response.json())["there"]
@@ -535,6 +544,15 @@ async def test_a_twin_that_cannot_start_says_why(tmp_path: Path, twin: Twin) -> 
     with pytest.raises(Stop, match=r"none\.pem"):
         async with Twin(TwinSettings(tls=TlsFiles(good.server_certificate, good.server_key, tmp_path / "none.pem"))):
             pass
+
+
+@pytest.mark.parametrize("name", ["", "absent/log.jsonl"])
+def test_a_log_that_cannot_be_written_is_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    said = "No such file or directory" if name else "Is a directory"
+    for settings in (TwinSettings(calls=path), TwinSettings(notify=Notify("http://127.0.0.1:1/", log=path))):
+        with pytest.raises(Stop, match=rf"\A{re.escape(str(path))}: cannot be written: {said}\Z"):
+            Twin(settings)
 
 
 async def test_tickets_move_by_the_clock_of_the_settings(http: aiohttp.ClientSession) -> None:

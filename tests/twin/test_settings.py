@@ -59,6 +59,37 @@ def test_all_that_does_not_fit_is_said_at_once(tmp_path: Path) -> None:
     assert sorted(starts) == sorted(["--certificate,", "--latency", "--speed", "--faults", "--fault", "--fault"])
 
 
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("--port", ["-1", "65536", "99999"]),
+        ("--control-port", ["-1", "65536"]),
+        ("--host", ["", "a..b", "a" * 64, "a b"]),
+        ("--control-host", ["", "a..b"]),
+        ("--base-path", ["x", "/a b", "/a?b", "/a//b", "/%61"]),
+        ("--speed", ["nan", "inf", "0", "-1", "1e-8", "1e10"]),
+        ("--resolve-after", ["nan", "inf", "-1", "1e20"]),
+        ("--keep-alive", ["nan", "inf", "-1"]),
+        ("--latency", ["nan", "inf", "-1"]),
+        ("--repeats", ["nan", "-0.1", "1.1"]),
+        ("--disorder", ["nan", "-0.1", "1.1"]),
+        ("--dialect-chance", ["nan", "-0.1", "1.1"]),
+        ("--notify-attempts", ["0", "-1"]),
+        ("--notify-retry", ["nan", "inf", "0", "-1"]),
+        ("--notify-url", ["x", "http://", "http://a b/", "http://a..b/", "http://x:0/", "http://x:99999/"]),
+        ("--fault", ["[" * 100_000, f'{{"kind": "delay", "seed": {"9" * 5000}}}', '{"kind": "delay", "seconds": NaN}']),
+    ],
+)
+def test_what_is_no_usable_value_is_refused_by_the_name_of_its_option(option: str, values: list[str]) -> None:
+    latency = ["--lean"] if option == "--latency" else []
+    url = [] if option in ("--latency", "--fault", "--notify-url") else ["--notify-url", "http://x/"]
+    for value in values:
+        with pytest.raises(Stop) as stopped:
+            settings(*latency, *url, f"{option}={value}")
+        (problem,) = stopped.value.problems
+        assert problem.startswith(f"{option}: "), value
+
+
 def test_a_lean_twin_has_no_faults_on_demand() -> None:
     assert settings("--lean", "--latency", "0.1").latency == 0.1
     with pytest.raises(Stop, match="--lean"):

@@ -443,6 +443,18 @@ def test_scalers_take_the_place_of_replicas() -> None:
 
 
 @needs_helm
+def test_servers_that_hold_notifications_on_a_volume_are_never_scaled_down_by_themselves() -> None:
+    def down(values: dict[str, Any]) -> dict[str, Any]:
+        scaler = find(render(values), "HorizontalPodAutoscaler", "adapter-server")
+        found: dict[str, Any] = scaler["spec"]["behavior"]["scaleDown"]
+        return found
+
+    scaled = _with("server.autoscaling.enabled", value=True)
+    assert "selectPolicy" not in down(scaled)
+    assert down(_with("server.spool.enabled", value=True, base=scaled)) == {"selectPolicy": "Disabled"}
+
+
+@needs_helm
 def test_two_releases_share_no_object() -> None:
     def names(release: str) -> set[tuple[str, str]]:
         return {(m["kind"], m["metadata"]["name"]) for m in render(MINIMAL, release=release)}

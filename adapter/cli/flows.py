@@ -82,7 +82,11 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
             parser.epilog = _DEMO
             parser.add_argument("--kafka", metavar="HOST:PORT", help="a real cluster instead of the mock")
             parser.add_argument("--registry", metavar="URL", help="a real schema registry instead of the built-in one")
-            parser.add_argument("--keep", action="store_true", help="leave everything running and print the addresses")
+            parser.add_argument(
+                "--keep",
+                action="store_true",
+                help="leave everything running and print the addresses; topics on a real cluster stay after it",
+            )
             parser.set_defaults(run=_demo)
         case "server":
             parser.epilog = _SERVER

@@ -57,15 +57,23 @@ async def run(
     show = asyncio.create_task(demo.show(kafka=kafka, registry=registry, keep=keep, story=story))
     await asyncio.wait((show, asked), return_when=asyncio.FIRST_COMPLETED)
     if not show.done() and not demo.staying:
-        demo.display.say("interrupted: stopping", Ink.FAINT)
         show.cancel()
+        _say(demo.display, "interrupted: stopping", Ink.FAINT)
     await asyncio.wait((show,))
     log = folder / LOG
-    if log.exists() and not show.cancelled() and (show.exception() is not None or show.result() != 0):
-        demo.display.say(f"the adapter's log is {log}")
-    else:
+    failed = not show.cancelled() and (show.exception() is not None or show.result() != 0)
+    if not (failed and log.exists() and _say(demo.display, f"the adapter's log is {log}")):
         shutil.rmtree(folder, ignore_errors=True)
     return 128 + asked.result() if show.cancelled() else show.result()
+
+
+def _say(display: Display, text: str, ink: Ink = Ink.PLAIN) -> bool:
+    """Whether somebody could still be told (`adapter demo | head` ends the story, and leaves things to be cleared)."""
+    try:
+        display.say(text, ink)
+    except OSError:
+        return False
+    return True
 
 
 class _Demo:
@@ -216,6 +224,9 @@ def _addresses(running: Stage) -> Iterator[tuple[str, str]]:
     yield "supplier", f"{running.twin.control_url}/twin/tickets, /twin/calls, /twin/faults, /twin/notifications"
     yield "events", f"kcat -b {kafka} -t {topics.events} -s value=avro -r {registry} -C -u"
     yield "", f"kcat -b {kafka} -t {topics.events} -f '%k %h\\n' -C -u   (where kcat was built without Avro)"
+    if not running.mock:
+        stay = f"{settings.topics.prefix}fault.*"
+        yield "topics", f"stay; kafka-topics.sh --bootstrap-server {kafka} --delete --topic '{stay}' deletes them"
     adapter = _adapter()
     yield "settings", f"export {variables}"
     yield "watch", f"{adapter} watch"

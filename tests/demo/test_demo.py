@@ -3,6 +3,7 @@
 import re
 import resource
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from adapter.catalogue import load
 from adapter.suppliers import served
-from tests.support.processes import Process, Processes
+from tests.support.processes import Process, Processes, clean_environment
 
 GOOD = (
     "24 records sent, 33 notifications: 58 events, 9 tickets, 1 dead letter, 1 in quarantine: "
@@ -124,6 +125,32 @@ async def test_an_interrupt_stops_it_cleanly(demo: Starter, folder: Path) -> Non
     assert "interrupted: stopping" in process.output
     assert "Traceback" not in process.output
     assert left_in(folder) == []
+
+
+def test_a_reader_that_goes_away_stops_it_and_leaves_nothing(folder: Path) -> None:
+    command = [sys.executable, "-m", "adapter", "demo"]
+    env = clean_environment() | {"TMPDIR": str(folder)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"fault-adapter demo\n"
+        process.stdout.close()
+        assert process.wait(60) == 1
+        assert process.stderr.read() == b""
+    assert left_in(folder) == []
+
+
+async def test_kept_on_a_real_cluster_its_topics_stay_and_it_says_so(demo: Starter, kafka: str) -> None:
+    process = demo("--kafka", kafka, "--keep")
+    await process.ready(lambda process: "/twin/faults -d" in process.output, within=90)
+    found = re.search(r"--delete --topic '(demo-\w+\.)fault\.\*'", process.output)
+    assert found is not None
+    assert await process.stop() == 0
+    admin = AdminClient({"bootstrap.servers": kafka})
+    topics = [name for name in admin.list_topics(timeout=10).topics if name.startswith(found[1])]
+    assert len(topics) == 6
+    for done in admin.delete_topics(topics).values():
+        done.result(30)
 
 
 async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, processes: Processes, folder: Path) -> None:

@@ -274,10 +274,12 @@ def test_a_pod_is_given_longer_to_stop_than_it_takes() -> None:
         specs = dict(pod_specs(render(values)))
         return [specs[f"adapter-{role}"]["terminationGracePeriodSeconds"] for role in ROLES]
 
-    assert given(MINIMAL) == [60 + 30, 20 + 5 + 30, 60]
+    assert defaults["ADAPTER_KAFKA__TRANSACTION_TIMEOUT"] == "10s"
+    assert given(MINIMAL) == [60 + 30, 20 + 5 + 30, 10 + 30]
     values = _with("settings.worker.stop_timeout", "2.5m", _with("server.drainSeconds", 15))
     values["server"]["settings"] = {"server": {"stop_timeout": 7}}
-    assert given(values) == [150 + 30, 7 + 15 + 30, 60]
+    values["projector"] = {"settings": {"kafka": {"transaction_timeout": "2m"}}}
+    assert given(values) == [150 + 30, 7 + 15 + 30, 120 + 30]
     containers_ = {name: spec["containers"][0] for name, spec in pod_specs(render(values))}
     assert containers_["adapter-server"]["lifecycle"]["preStop"]["sleep"]["seconds"] == 15
     assert "lifecycle" not in containers_["adapter-worker"]

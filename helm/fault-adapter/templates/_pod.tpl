@@ -193,7 +193,7 @@ securityContext:
 {{/* Seconds from the wish to stop to the kill: what the role takes by its settings, and half a minute to leave its groups. */}}
 {{- define "fault-adapter.grace" -}}
 {{- $settings := include "fault-adapter.settings" . | fromYaml -}}
-{{- $takes := "30s" -}}
+{{- $takes := default "10s" (index $settings "ADAPTER_KAFKA__TRANSACTION_TIMEOUT") -}}
 {{- $pause := 0 -}}
 {{- if eq .role "worker" -}}{{- $takes = default "1m" (index $settings "ADAPTER_WORKER__STOP_TIMEOUT") -}}{{- end -}}
 {{- if eq .role "server" -}}

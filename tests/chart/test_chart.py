@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import ModuleType
@@ -332,6 +333,29 @@ def test_a_spool_outlives_its_pod_and_the_release() -> None:
     (data,) = [mount for mount in mounts if mount["name"] == "data"]
     assert path.parent == Path(data["mountPath"])
     assert server["spec"]["volumeClaimTemplates"][0]["metadata"]["name"] == "data"
+
+
+@needs_helm
+def test_the_commands_that_make_a_volume_larger_are_taken_and_change_the_volumes() -> None:
+    text = (
+        (CHART / "README.md").read_text(encoding="utf-8").partition("## Make a volume larger")[2].partition("\n## ")[0]
+    )
+    upgrades = [dict(re.findall(r"--set (\S+)=(\S+)", line)) for line in text.splitlines() if "helm upgrade" in line]
+    kept = _with("server.spool.enabled", value=True, base=_with("projector.store.enabled", value=True))
+    sizes = []
+    for upgrade in upgrades:
+        values = kept
+        for path, value in upgrade.items():
+            values = _with(path, value, base=values)
+        manifests = render(values)
+        for role in ("server", "projector"):
+            (claim,) = find(manifests, "StatefulSet", f"adapter-{role}")["spec"]["volumeClaimTemplates"]
+            sizes.append(claim["spec"]["resources"]["requests"]["storage"])
+    assert sizes == ["1Gi", "8Gi", "4Gi", "8Gi", "1Gi", "16Gi"]
+    selected = re.search(r"kubectl get pvc -n faults -l (\S+)=(\S+)", text)
+    assert selected is not None
+    (claim,) = find(render(kept), "StatefulSet", "adapter-server")["spec"]["volumeClaimTemplates"]
+    assert claim["metadata"]["labels"][selected[1]] == selected[2]
 
 
 @needs_helm

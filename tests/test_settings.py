@@ -135,6 +135,21 @@ def test_a_folder_that_may_not_be_entered(tmp_path: Path) -> None:
     assert "may not enter" in found["ADAPTER_REGISTRY__CREDENTIALS"]
 
 
+def test_a_value_that_is_no_text() -> None:
+    for name in ("SUPPLIER__TIME_ZONE", "SUPPLIER__BUYER_IDENTIFIER", "KAFKA__PROPERTIES__CLIENT_ID"):
+        assert faults(Settings, **{name: "SP\udcff"}) == {f"ADAPTER_{name}": "is not UTF-8 text"}
+    assert (
+        "does not name a file" in faults(Settings, REGISTRY__CREDENTIALS="/na\udcffve")["ADAPTER_REGISTRY__CREDENTIALS"]
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["SUPPLIER__ACCEPTED_CODES", "SERVER__ALLOWED_NETWORKS", "KAFKA__PROPERTIES", "SUPPLIER__DOUBT_LIMITS"]
+)
+def test_json_that_is_nested_beyond_reason(name: str) -> None:
+    assert "JSON" in faults(Settings, **{name: "[" * 50_000})[f"ADAPTER_{name}"]
+
+
 def test_a_misspelt_name_is_told_the_nearest_one() -> None:
     found = faults(Cluster, SUPPLIER__BUYER_IDENTIFER="x", SUPPLIER="x", GALAXY="x", kafka__group_id="x")
     assert found["ADAPTER_SUPPLIER__BUYER_IDENTIFER"] == (
@@ -223,7 +238,7 @@ def test_sizes(text: str, expected: int) -> None:
     assert parse_size(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "MiB", "1 furlong", "0.1"])
+@pytest.mark.parametrize("text", ["", "0", "-1", "MiB", "1 furlong", "0.1", "9" * 400, "9" * 30 + "GiB"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="size"):
         parse_size(text)

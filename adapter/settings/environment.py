@@ -34,7 +34,9 @@ def load(tree_type: type[_T], environ: Mapping[str, str] = os.environ) -> _T:
     try:
         settings = tree_type(**tree)
     except ValidationError as error:
-        faults += [_fault(tuple(e["loc"]), e["type"], e["msg"]) for e in error.errors()]
+        told = {name for name, _ in faults}
+        found = [_fault(tuple(e["loc"]), e["type"], e["msg"]) for e in error.errors()]
+        faults += [(name, text) for name, text in found if name not in told]
         _repair(tree, error)
         settings = tree_type(**tree)
     told = {name for name, _ in faults}
@@ -66,6 +68,9 @@ class _Variables(EnvSettingsSource):
             path, key, field = found
             if value == "":
                 continue
+            if not _is_text(value) and kind(field).name not in _OF_ANY_BYTES:
+                self.faults.append((name, "is not UTF-8 text"))
+                continue
             branch = tree
             for segment in path[:-1]:
                 branch = branch.setdefault(segment, {})
@@ -76,7 +81,7 @@ class _Variables(EnvSettingsSource):
             else:
                 try:
                     branch[path[-1]] = _json_object(value, dotted=path[0] == "kafka")
-                except ValueError:
+                except (ValueError, RecursionError):
                     self.faults.append((name, f"is not a JSON object; write for example {kind(field).example}"))
         return tree
 
@@ -101,6 +106,19 @@ class _Variables(EnvSettingsSource):
             else:
                 return None
         return None
+
+
+_OF_ANY_BYTES = frozenset({"file", "folder", "path"})
+"""Kinds that name what the file system has."""
+
+
+def _is_text(value: str) -> bool:
+    """Python keeps bytes that are no UTF-8 as what can't be encoded."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # Kubernetes puts these into every container for each Service of the namespace; one may be called "adapter".

@@ -27,6 +27,8 @@ class Kind:
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 365_000 * _UNITS["d"]
 """Seconds: from now on that is still a time that can be written down."""
+_LARGEST = 2**50
+"""Bytes: more than any machine has, and a whole number still."""
 _SIZES = {
     "": 1,
     "b": 1,
@@ -62,9 +64,9 @@ def parse_size(value: object) -> int:
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value), re.ASCII)
     unit = _SIZES.get(match[2].lower()) if match else None
-    if match is None or unit is None or (size := int(float(match[1]) * unit)) <= 0:
+    if match is None or unit is None or not 1 <= (size := float(match[1]) * unit) <= _LARGEST:
         raise ValueError("is not a size in bytes")
-    return size
+    return int(size)
 
 
 def _web_address(value: str) -> str:
@@ -136,7 +138,7 @@ def _several(value: object) -> object:
     if value.lstrip().startswith("["):
         try:
             return json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError("is not a JSON array") from error
     return [part.strip() for part in value.split(",") if part.strip()]
 

@@ -10,7 +10,7 @@ older mark, only means more to read.
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -50,8 +50,17 @@ class KafkaJournal:
         self._identity: str | None = None
 
     async def tail(self, partition: int) -> JournalTail:
-        identity = await self.identity()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._tail, partition, identity)
+        identity, given_up = await self.identity(), threading.Event()
+
+        def going() -> bool:
+            return not (given_up.is_set() or self._closing.is_set())
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._tail, partition, identity, going
+            )
+        finally:  # cancelled, since the partition is gone: a transaction that hangs would keep the thread
+            given_up.set()
 
     async def identity(self) -> str:
         if self._identity is None:
@@ -64,19 +73,19 @@ class KafkaJournal:
         self._closing.set()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
-    def _tail(self, partition: int, identity: str) -> JournalTail:
+    def _tail(self, partition: int, identity: str, going: Callable[[], bool]) -> JournalTail:
         reader = Consumer(reader_properties(self._client, self._group))
         newest = Consumer(undecided_properties(self._client, self._group))
         try:
             commands = TopicPartition(self._commands, partition)
-            stands = committed(reader, newest, commands, self._patience, self._going)
+            stands = committed(reader, newest, commands, self._patience, going)
             if self._memory and stands.offset < 0:  # every partition has one: its coordinator has just started
                 raise Unavailable(f"journal partition {partition}: no committed offset")
             journal = TopicPartition(self._journal, partition)
             low, high = bounds(newest, journal)
             mark = read_mark(stands.metadata, identity)
             start = low if mark is None else max(low, mark.memory if self._memory else mark.offset)
-            entries = self._read(reader, partition, start, high) if start < high else []
+            entries = self._read(reader, partition, start, high, going) if start < high else []
             first, end = bounds(newest, commands)
             # A group that never committed starts at the beginning of what the topic still has.
             position = stands.offset if stands.offset >= 0 else first
@@ -87,15 +96,14 @@ class KafkaJournal:
             reader.close()
             newest.close()
 
-    def _read(self, reader: Consumer, partition: int, start: int, end: int) -> list[tuple[int, bytes]]:
+    def _read(
+        self, reader: Consumer, partition: int, start: int, end: int, going: Callable[[], bool]
+    ) -> list[tuple[int, bytes]]:
         entries: list[tuple[int, bytes]] = []
         at = TopicPartition(self._journal, partition, start)
-        for batch in read(reader, at, end, self._going):
+        for batch in read(reader, at, end, going):
             for message in batch:
                 offset, value = message.offset(), message.value()
                 if offset is not None and value is not None:
                     entries.append((offset, value))
         return entries
-
-    def _going(self) -> bool:
-        return not self._closing.is_set()

@@ -250,6 +250,8 @@ def test_what_is_no_size(text: str) -> None:
         ("KAFKA__TRANSACTION_TIMEOUT", "1s", "15m", ["1ms", "20m"]),
         ("KAFKA__SESSION_TIMEOUT", "1s", "30m", ["1ms", "31m"]),
         ("TOPICS__MAX_MESSAGE_BYTES", "1KiB", "512MiB", ["100", "1GiB", "3GiB"]),
+        ("TOPICS__PARTITIONS", "1", "100000", ["100001", "9" * 30]),
+        ("TOPICS__REPLICATION_FACTOR", "1", "10000", ["10001", "9" * 30]),
         ("SUPPLIER__TOTAL_TIMEOUT", "1ms", "1h", ["0.1ms", "2d"]),
         ("SERVER__PUBLISH_TIMEOUT", "1ms", "1h", ["0.1ms", "30d"]),
     ],

@@ -36,8 +36,8 @@ def describe() -> tuple[Row, ...]:
 
 
 def bounds(field: FieldInfo) -> str | None:
-    """Between which durations or sizes it has to be ("1s and 15m"), where not all are possible."""
-    if kind(field).name not in {"duration", "size"}:
+    """Between which durations, sizes or numbers it has to be ("1s and 15m"), where not all are possible."""
+    if kind(field).name not in {"duration", "size", "whole number"}:
         return None
     limits = [
         _shown(field, limit)

@@ -185,10 +185,15 @@ class Topics(Section):
     )
     journal: TopicName = Field(default="fault.journal", description="The workers' own send journal.")
     partitions: Count = Field(
-        default=8, description="Partitions of commands, events, tickets and journal: the same for the four."
+        default=8,
+        ge=1,
+        le=100_000,
+        description="Partitions of commands, events, tickets and journal: the same for the four.",
     )
     replication_factor: Count = Field(
         default=3,
+        ge=1,
+        le=10_000,
         description="Copies of each partition of topics made by the adapter; all but one must be in sync.",
     )
     max_message_bytes: Size = Field(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from adapter.cli import journal, show
 from adapter.cli.bus import Client, compiled, connected
@@ -189,7 +190,12 @@ def _asked(url: str) -> Iterator[Row]:
 def _status(url: str) -> dict[str, Any]:
     address = f"{url.rstrip('/')}/status"
     no_address = Stop(f"--worker {url}: write for example http://127.0.0.1:9464")
-    if not address.startswith(("http://", "https://")):
+    try:
+        parts = urlsplit(address)
+        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535: the resolver would take another in its place
+        good = False
+    if not good:
         raise no_address
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

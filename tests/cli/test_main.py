@@ -95,7 +95,10 @@ def test_the_name_of_a_file_may_be_any_bytes(capsys: pytest.CaptureFixture[str])
     assert "is not UTF-8 text" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:port", "http://127.0.0.1/é", "http://127.0.0.1/a b"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:port", "http://127.0.0.1:99999", "http://:9464", "http://127.0.0.1/é", "http://127.0.0.1/a b"],
+)
 def test_what_is_no_address_of_a_worker_is_wrong_usage(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stuck", "--worker", url]) == 2
     assert capsys.readouterr().err == f"adapter: --worker {url}: write for example http://127.0.0.1:9464\n"

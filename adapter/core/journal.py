@@ -19,7 +19,7 @@ string of the committed offset.
 import json
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final
@@ -228,14 +228,18 @@ class Extent:
         """[journal offset, entries from there to the next one's], some tens of them, and how many these are in all."""
         self._total = 0
         self._entries: deque[tuple[int, Entry]] = deque()
-        self._last: dict[str, Entry] = {}
+        self._last: dict[str | int, Entry] = {}
+        """The last of each command, by its id, and the dead letters, by their offsets."""
         self._residents: dict[str, int] = {}
         self._written: dict[str, float] = {}
         """When the residents' entries were written, or a time before it."""
 
-    def known(self, at: int, entry: Entry, written: float | None = None) -> None:
+    def known(self, at: int, entry: Entry, written: float | None = None) -> Entry:
         """`entry` lies at journal offset `at` or later: recovered, or about to be committed, at `written` (seconds
         since the epoch). None: nobody knows when, but not before the time in the entry.
+
+        Returns it as it is to be written: of several records of an id the last one holds the end of the command,
+        whichever had its turn last.
         """
         self._count(at)
         if entry.resident:
@@ -244,8 +248,13 @@ class Extent:
         else:
             self._residents.pop(entry.command_id, None)
             self._written.pop(entry.command_id, None)
+            key = entry.command_id or entry.offset
+            before = self._last.get(key)
+            if before is not None and before.offset > entry.offset and entry.kind is Kind.SETTLED:
+                entry = replace(entry, offset=before.offset)
             self._entries.append((at, entry))
-            self._last[entry.command_id] = entry
+            self._last[key] = entry
+        return entry
 
     def committed(self, records: int) -> None:
         """A transaction with that many records for the journal was committed."""
@@ -257,12 +266,13 @@ class Extent:
         entries, last = self._entries, self._last
         while entries:
             entry = entries[0][1]
-            newest = last.get(entry.command_id) is entry
+            key = entry.command_id or entry.offset
+            newest = last.get(key) is entry
             if newest and entry.offset >= position:
                 break
             entries.popleft()  # passed by the frontier, or a later entry of its command says all that matters
             if newest:
-                del last[entry.command_id]
+                del last[key]
         mark = entries[0][0] if entries else self.end
         return min(mark, min(self._residents.values(), default=mark))
 

@@ -53,7 +53,7 @@ class Assignment:
         """Digests of the commands whose turn has come or that are resident and whose end is not committed, by command
         id."""
         self.repeated: dict[str, int] = {}
-        """Offsets of the last repeats of those, by command id."""
+        """The greatest offsets of repeats of those, by command id."""
         self.ending: set[str] = set()
         """Ids of commands whose end is entered and not committed."""
         self.residents: dict[str, Entry] = {}
@@ -83,6 +83,10 @@ class Assignment:
         """Digest of a command of that id which was called before and is delivered again, its turn still to come."""
         entry = self.open.get(command_id)
         return entry.digest if entry is not None and entry.offset >= self.frontier.position else None
+
+    def last_seen(self, command_id: str, offset: int) -> int:
+        """The greatest offset of that id, seen at `offset` and unfinished: its end is written down there."""
+        return max(offset, self.repeated.get(command_id, offset))
 
     def check(self, *, safe: bool) -> None:
         """Raises Abandoned if no call may be started: the partition is gone, or it is about to go and the call is

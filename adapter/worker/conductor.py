@@ -286,8 +286,8 @@ class _Turn:
         return ended
 
     def _repeat(self) -> None:
-        """End a repeat without an event. The end of its command is written down at its offset, the last at which the
-        id was seen: the mark must not pass it before the frontier has passed this offset.
+        """End a repeat without an event. The end of its command is written down at the last offset at which the id was
+        seen: the mark must not pass it before the frontier has passed that.
         """
         a, task, offset = self._a, self._task, self._item.source.offset
         command_id = task.subject.command_id
@@ -297,7 +297,7 @@ class _Turn:
             if self._c.ended(a, command_id):
                 work.entry = Entry(Kind.SETTLED, command_id, offset, task.digest, self._now())
             elif command_id in a.unfinished:
-                a.repeated[command_id] = offset
+                a.repeated[command_id] = a.last_seen(command_id, offset)
         self._enter(work)
 
     async def _read(self) -> Task:
@@ -557,14 +557,12 @@ class _Turn:
     def _entry(
         self, kind: Kind, *, at: float | None = None, attempt: int | None = None, until: float | None = None
     ) -> Entry:
-        command = self._command
+        command, command_id, offset = self._command, self._task.subject.command_id, self._item.source.offset
         kept = kind is Kind.HELD or kind is Kind.PARKED or self._item.resident is not None
         return Entry(
             kind=kind,
-            command_id=self._task.subject.command_id,
-            offset=self._a.repeated.get(self._task.subject.command_id, self._item.source.offset)
-            if kind is Kind.SETTLED
-            else self._item.source.offset,
+            command_id=command_id,
+            offset=self._a.last_seen(command_id, offset) if kind is Kind.SETTLED else offset,
             digest=self._task.digest,
             at=self._now() if at is None else at,
             attempt=command.attempts if attempt is None else attempt,

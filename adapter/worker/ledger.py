@@ -38,7 +38,7 @@ class Work:
     assignment: Assignment
     records: tuple[Outgoing, ...] = ()
     entry: Entry | None = None
-    """What goes into the journal."""
+    """What goes into the journal, as the assignment's `Extent` has it written."""
     finish: int | None = None
     """Offset that is finished once this is committed."""
     committed: "asyncio.Future[None] | None" = None
@@ -111,12 +111,13 @@ class Ledger:
                 await asyncio.sleep(_LOOK)
             if batch := self._take():
                 began = monotonic()
+                positions = self._positions(batch)
                 journal = self._journaled(batch)
                 records = [record for work in batch for record in work.records]
                 records += (record for written in journal.values() for record in written)
                 owners = {work.assignment for work in batch}
                 claim = partial(self._intake.membership, [(owner.partition, owner.epoch) for owner in owners])
-                if await self._transactor.commit(records, self._positions(batch), claim):
+                if await self._transactor.commit(records, positions, claim):
                     for assignment, written in journal.items():
                         assignment.extent.committed(len(written))
                     for work in batch:
@@ -163,7 +164,7 @@ class Ledger:
             if not work.counted:  # a batch that is sent again was counted the first time
                 work.counted = True
                 if work.entry is not None:
-                    assignment.extent.known(assignment.extent.end, work.entry, time())
+                    work.entry = assignment.extent.known(assignment.extent.end, work.entry, time())
                 if work.finish is not None:
                     assignment.frontier.finish(work.finish)
         number = f"{self._life}-{self._count}"

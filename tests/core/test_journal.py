@@ -199,6 +199,25 @@ def test_the_mark_stays_at_the_entries_of_unfinished_work_and_moves_on_when_it_i
     assert extent.mark(102) == 11
 
 
+def test_the_end_of_a_command_holds_the_mark_until_the_frontier_has_passed_the_last_record_of_its_id() -> None:
+    """Whichever of its records had its turn last."""
+    extent = Extent(7)
+    assert extent.known(7, made(Kind.SETTLED, "a", 3)).offset == 3
+    extent.committed(1)
+    assert extent.known(9, made(Kind.SETTLED, "a", 1)) == made(Kind.SETTLED, "a", 3)
+    extent.committed(1)
+    assert [extent.mark(position) for position in (2, 3, 4)] == [9, 9, 11]
+
+
+def test_each_dead_letter_holds_the_mark_until_the_frontier_has_passed_it() -> None:
+    extent = Extent(0)
+    for at, offset in enumerate((3, 5, 4)):
+        extent.known(at, made(Kind.SETTLED, "", offset))
+    extent.known(3, made(Kind.SETTLED, "5", 6))
+    extent.committed(4)
+    assert [extent.mark(position) for position in range(3, 8)] == [0, 1, 1, 3, 5]
+
+
 def test_a_transaction_without_entries_adds_nothing_to_the_journal() -> None:
     extent = Extent(7)
     extent.committed(0)

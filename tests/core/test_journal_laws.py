@@ -28,8 +28,6 @@ class Work:
 
     entry: Entry | None
     finish: int | None = None
-    silent: bool = False
-    """It ends a command without an entry, as dead letters without an id do."""
     counted: bool = False
 
 
@@ -37,9 +35,10 @@ class Work:
 class Broker:
     """What outlives every owner: the records of a partition, its committed offset with the mark, the journal."""
 
-    records: list[int] = field(default_factory=list)
-    silent: set[int] = field(default_factory=set)
-    """Finished without an entry, and committed so."""
+    records: dict[int, str] = field(default_factory=dict)
+    """Command ids by offset; some come more than once."""
+    finished: set[int] = field(default_factory=set)
+    """Offsets of those that were, with what is committed."""
     position: int = 0
     mark: int = 0
     log: list[Entry | None] = field(default_factory=list)
@@ -57,34 +56,68 @@ class Owner:
         self.frontier = Frontier(broker.position)
         self.extent = Extent(len(broker.log))
         self.queue: list[Work] = []
-        self.last: dict[int, Entry | None] = {}
-        """Last entries of unfinished commands, by offset."""
+        self.waiting: dict[int, str] = {}
+        """Records whose turn has not come, by offset. Those of an id may lie in several lanes."""
+        self.last: dict[str, Entry | None] = {}
+        """Last entries of the commands whose turn has come."""
         found = list(broker.read(broker.mark))
-        known = recover((e for _, e in found), broker.position)
         for at, e in found:
             self.extent.known(at, e)
-        self.last.update({e.offset: e for e in known.residents})
-        passed = known.finished | {e.offset for e in known.residents}
-        opened = {e.offset: e for e in known.open.values()}
-        for offset in broker.records:
-            if self.frontier.deliver(offset):
-                if offset in passed:
-                    self.queue.append(Work(None, offset))
-                else:
-                    self.last[offset] = opened.get(offset)
+        known = self.known = recover((e for _, e in found), broker.position)
+        self.open = dict(known.open)
+        self.settled = set(recover((e for _, e in broker.read(0)), 0).settled)
+        """It remembers all ends, also those that lie before the mark."""
+        self.carrier = {e.command_id: e.offset for e in known.residents}
+        """Offsets of the records that were the first of their ids to have a turn."""
+        self.repeated: dict[str, int] = {}
+        self.last.update({e.command_id: e for e in known.residents})
+        for offset, command_id in broker.records.items():
+            self.deliver(offset, command_id)
 
-    def enter(self, offset: int, kind: Kind) -> None:
+    def deliver(self, offset: int, command_id: str) -> None:
+        if self.frontier.deliver(offset):
+            if offset in self.known.letters or any(e.offset == offset for e in self.known.residents):
+                self.queue.append(Work(None, offset))
+            else:
+                self.waiting[offset] = command_id
+
+    @property
+    def unread(self) -> list[int]:
+        """Records that may turn out to be unreadable."""
+        return [offset for offset, i in self.waiting.items() if i not in self.open]
+
+    def take(self, offset: int) -> None:
+        """The turn of a record comes: it is a command's first, or a repeat."""
+        command_id = self.waiting.pop(offset)
+        if command_id in self.settled:
+            end = Entry(Kind.SETTLED, command_id, offset, b"", at=1.0)
+            self.queue.append(Work(None if offset in self.known.finished else end, offset))
+        elif command_id in self.last:
+            self.repeated[command_id] = max(offset, self.repeated.get(command_id, 0))
+            self.queue.append(Work(None, offset))
+        else:
+            self.last[command_id] = self.open.pop(command_id, None)
+            self.carrier[command_id] = offset
+
+    def letter(self, offset: int) -> None:
+        """The turn of a record comes, and it is unreadable."""
+        del self.waiting[offset]
+        self.queue.append(Work(Entry(Kind.SETTLED, "", offset, b"", at=1.0), offset))
+
+    def enter(self, command_id: str, kind: Kind) -> None:
         """The next step of a command."""
-        before = self.last[offset]
+        before, offset = self.last[command_id], self.carrier[command_id]
         resident = (before is not None and before.resident) or kind in (Kind.HELD, Kind.PARKED)
         source = Source(0, offset, 1.0, b"k", b"v", ()) if resident else None
-        entry = Entry(kind, str(offset), offset, b"", at=1.0, source=source)
+        seen = max(offset, self.repeated.get(command_id, 0)) if kind is Kind.SETTLED else offset
+        entry = Entry(kind, command_id, seen, b"", at=1.0, source=source)
         passes = kind in (Kind.HELD, Kind.PARKED, Kind.SETTLED) and (before is None or not before.resident)
         self.queue.append(Work(entry, offset if passes else None))
         if kind is Kind.SETTLED:
-            del self.last[offset]
+            del self.last[command_id]
+            self.settled.add(command_id)
         else:
-            self.last[offset] = entry
+            self.last[command_id] = entry
 
     def prepare(self) -> tuple[list[Entry], int, int]:
         """The transaction with all that is queued: its entries, the position, the mark."""
@@ -92,7 +125,7 @@ class Owner:
             if not work.counted:  # an aborted transaction is sent again, the same and more
                 work.counted = True
                 if work.entry is not None:
-                    self.extent.known(self.extent.end, work.entry)
+                    work.entry = self.extent.known(self.extent.end, work.entry)
                 if work.finish is not None:
                     self.frontier.finish(work.finish)
         position = self.frontier.position
@@ -107,28 +140,41 @@ class Partition(RuleBasedStateMachine):
 
     @rule(hole=st.integers(0, 2))
     def a_record_is_delivered(self, hole: int) -> None:
-        offset = (self.broker.records[-1] + 1 if self.broker.records else 0) + hole
-        self.broker.records.append(offset)
-        assert self.owner.frontier.deliver(offset)
-        self.owner.last[offset] = None
+        self._deliver(hole, str(len(self.broker.records)))
+
+    @precondition(lambda self: self.broker.records)
+    @rule(data=st.data(), times=st.integers(1, 3))
+    def a_record_comes_again(self, data: st.DataObject, times: int) -> None:
+        command_id = data.draw(st.sampled_from(list(self.broker.records.values())[-3:]))
+        for _ in range(times):
+            self._deliver(0, command_id)
+
+    def _deliver(self, hole: int, command_id: str) -> None:
+        offset = max(self.broker.records, default=-1) + 1 + hole
+        self.broker.records[offset] = command_id
+        self.owner.deliver(offset, command_id)
+
+    @precondition(lambda self: self.owner.waiting)
+    @rule(data=st.data())
+    def the_turns_of_records_come(self, data: st.DataObject) -> None:
+        for offset in data.draw(st.lists(st.sampled_from(sorted(self.owner.waiting)), min_size=1, unique=True)):
+            self.owner.take(offset)
+
+    @precondition(lambda self: self.owner.unread)
+    @rule(data=st.data())
+    def a_record_is_a_dead_letter(self, data: st.DataObject) -> None:
+        self.owner.letter(data.draw(st.sampled_from(self.owner.unread)))
 
     @precondition(lambda self: self.owner.last)
     @rule(data=st.data())
     def a_command_goes_on(self, data: st.DataObject) -> None:
-        offset = data.draw(st.sampled_from(sorted(self.owner.last)))
-        last = self.owner.last[offset]
-        self.owner.enter(offset, data.draw(st.sampled_from(ON[None if last is None else last.kind])))
-
-    @precondition(lambda self: None in self.owner.last.values())
-    @rule(data=st.data())
-    def a_record_ends_without_an_entry(self, data: st.DataObject) -> None:
-        offset = data.draw(st.sampled_from(sorted(o for o, last in self.owner.last.items() if last is None)))
-        del self.owner.last[offset]
-        self.owner.queue.append(Work(None, offset, silent=True))
+        command_id = data.draw(st.sampled_from(sorted(self.owner.last)))
+        last = self.owner.last[command_id]
+        self.owner.enter(command_id, data.draw(st.sampled_from(ON[None if last is None else last.kind])))
 
     @rule()
     def stale_residents_are_written_forward(self) -> None:
-        residents = {e.command_id: e for e in self.owner.last.values() if e is not None and e.resident}
+        residents = {i: e for i, e in self.owner.last.items() if e is not None and e.resident}
         for command_id in self.owner.extent.stale(FAR, 0.0):
             if command_id in residents:  # else its end is queued
                 self.owner.queue.append(Work(replace(residents[command_id])))
@@ -145,10 +191,10 @@ class Partition(RuleBasedStateMachine):
         written, position, mark = owner.prepare()
         assert owner.extent.end <= len(broker.log)
         assert mark <= owner.extent.end
-        if not owner.last:
+        if not owner.last and not owner.waiting:
             assert mark == owner.extent.end, "nothing is left that a successor needs"
         broker.log += [*written, None] if written else []
-        broker.silent |= {work.finish for work in owner.queue if work.silent and work.finish is not None}
+        broker.finished |= {work.finish for work in owner.queue if work.finish is not None}
         broker.position, broker.mark = position, mark
         owner.extent.committed(len(written))
         owner.queue.clear()
@@ -158,12 +204,16 @@ class Partition(RuleBasedStateMachine):
         broker = self.broker
         whole = recover((e for _, e in broker.read(0)), broker.position)
         found = recover((e for _, e in broker.read(broker.mark)), broker.position)
-        assert (found.open, found.residents, found.finished) == (whole.open, whole.residents, whole.finished)
+        assert (found.residents, found.finished, found.letters) == (whole.residents, whole.finished, whole.letters)
         assert found.settled.items() <= whole.settled.items()
-        residents = {e.offset for e in found.residents}
-        for offset in broker.records:
-            ended = str(offset) in whole.settled or offset in broker.silent
-            assert ended or offset >= broker.position or offset in residents, "lost"
+        again = {offset: i for offset, i in broker.records.items() if offset >= broker.position}
+        assert found.open.keys() & again.values() == whole.open.keys() & again.values()
+        passed = {i for offset, i in again.items() if offset in broker.finished - whole.letters.keys()}
+        assert found.settled.keys() & passed == whole.settled.keys() & passed
+        letters = {e.offset for _, e in broker.read(0) if not e.command_id}
+        safe = whole.settled.keys() | {e.command_id for e in whole.residents} | set(again.values())
+        for offset, command_id in broker.records.items():
+            assert command_id in safe or offset in letters, "lost"
 
     @rule()
     def the_owner_dies(self) -> None:
@@ -171,12 +221,14 @@ class Partition(RuleBasedStateMachine):
 
     @rule()
     def everything_ends(self) -> None:
-        for offset in list(self.owner.last):
-            self.owner.enter(offset, Kind.SETTLED)
+        for offset in list(self.owner.waiting):
+            self.owner.take(offset)
+        for command_id in list(self.owner.last):
+            self.owner.enter(command_id, Kind.SETTLED)
         self.a_transaction_is_committed()
         assert self.owner.frontier.unfinished == 0
         assert self.owner.extent.mark(self.owner.frontier.position) == self.owner.extent.end
 
 
 TestPartition = Partition.TestCase
-TestPartition.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)
+TestPartition.settings = settings(deadline=None, max_examples=200, stateful_step_count=40)

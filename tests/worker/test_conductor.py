@@ -7,6 +7,7 @@ import json
 import re
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -127,6 +128,89 @@ async def test_a_repeat_right_behind_an_end_that_is_not_committed_yet_is_known_t
     await plant.final(command, slow)
     await first.settle()
     assert len(plant.desk.of(command)) == 1
+
+
+def waits(*keys: str) -> Callable[[Call], Reply | None]:
+    """Queries of these addresses are answered later, everything else at once."""
+
+    def look(call: Call) -> Reply | None:
+        query = call.operation == "QueryAppointmentAvailability"
+        return None if query and any(key.encode() in call.body for key in keys) else accepted(call)
+
+    return look
+
+
+async def let_the_mark_go_on(plant: Plant) -> None:
+    """As many commands end as are remembered after a restart, and more."""
+    others = [add(f"T-{number}") for number in range(6)]
+    plant.send(*others)
+    await plant.final(*others)
+
+
+async def test_a_repeat_is_known_though_its_command_was_delivered_once_more_after_it(plant: Plant) -> None:
+    limits = Bounded(remembered=3)
+    first = plant.hire(0, limits=limits)
+    plant.desk.answers = waits("K-W", "K-Y")
+    before, command, behind = query("K-W"), reserve("K-X", SLOT), query("K-Y")
+    plant.send(before, command, behind)
+    await plant.final(command)
+    plant.send(command)
+    await plant.until(lambda: len(plant.kinds(command)) == 3, "the repeat's end")
+    await first.kill()
+    plant.desk.answers = waits("K-Y")
+    second = plant.hire(0, limits=limits)
+    await plant.until(lambda: plant.position() == 2)
+    await let_the_mark_go_on(plant)
+    await second.kill()
+    plant.desk.answers = accepted
+    plant.hire(0, limits=limits)
+    await plant.caught_up()
+    assert len(plant.desk.of(command)) == 1
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_a_command_is_known_though_an_earlier_record_of_its_id_has_its_turn_after_it(
+    plant: Plant,
+    ended: bool,  # noqa: FBT001
+) -> None:
+    """Two spellings of a key are two lanes."""
+    limits = Bounded(remembered=3)
+    first = plant.hire(0, limits=limits)
+    plant.desk.answers = waits("K-W", "K-Y")
+    before, command, behind = query("K-W "), query("K-W "), query("K-Y")
+    plant.send(before)
+    plant.bus.put(b"K-W ", plant.encode(command))
+    plant.send(behind)
+    plant.bus.put(b"K-W", plant.encode(command))
+    blocked, call = await plant.called(before), await plant.called(command)
+    for each in (call, blocked) if ended else (blocked, call):
+        answer(each)
+        await first.settle()
+    await plant.final(command)
+    await plant.until(lambda: plant.position() == 2)
+    await let_the_mark_go_on(plant)
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.hire(0, limits=limits)
+    await plant.caught_up()
+    assert len(plant.desk.of(command)) == 1
+
+
+async def test_every_dead_letter_is_known_to_a_successor(plant: Plant) -> None:
+    limits = Bounded(remembered=3)
+    first = plant.hire(0, limits=limits)
+    plant.desk.answers = waits("K-W")
+    plant.send(query("K-W"))
+    plant.bus.put(b"X", b"\1")
+    await plant.until(lambda: len(plant.letters) == 1)
+    plant.bus.put(b"X", b"\1")
+    await plant.until(lambda: len(plant.letters) == 2)
+    await let_the_mark_go_on(plant)
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.hire(0, limits=limits)
+    await plant.caught_up()
+    assert plant.letters == ["unframed"] * 2
 
 
 async def test_a_repeat_in_another_partition_does_not_end_the_command_it_repeats(plant: Plant) -> None:

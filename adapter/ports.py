@@ -176,8 +176,13 @@ class JournalTail:
     """(journal offset, value) of the committed records from the mark on."""
     end: int
     """The journal's end: the next record will lie here or later."""
-    new: bool
-    """Whether there has never been anything in the partition or in its journal: nothing that could be forgotten."""
+    commands_end: int
+    """The end of the partition itself: no command was ever seen here or later."""
+
+    @property
+    def new(self) -> bool:
+        """Whether there has never been anything in the partition or in its journal: nothing that could be forgotten."""
+        return self.end == self.commands_end == 0
 
 
 class JournalReader(Protocol):

@@ -105,6 +105,12 @@ class Entry:
             case _:
                 return Untouched(self.attempt, self.unclear_since, self.doubted)
 
+    def within(self, end: int) -> "Entry":
+        """As it holds the mark where the commands end at `end`. They were mirrored or made anew if it has an offset
+        beyond: its record is any of those that are there by now, or none.
+        """
+        return self if self.offset < end else replace(self, offset=end - 1)
+
     def record(self) -> dict[str, Any]:
         """As one of the entries of a record of the Avro schema `fault.journal.JournalEntries`."""
         source = self.source

@@ -209,6 +209,11 @@ def test_the_end_of_a_command_holds_the_mark_until_the_frontier_has_passed_the_l
     assert [extent.mark(position) for position in (2, 3, 4)] == [9, 9, 11]
 
 
+@pytest.mark.parametrize(("offset", "held"), [(3, 3), (7, 7), (8, 7), (900, 7)])
+def test_an_entry_with_an_offset_beyond_all_commands_may_be_of_any_of_them(offset: int, held: int) -> None:
+    assert made(Kind.INTENT, "a", offset).within(8) == made(Kind.INTENT, "a", held)
+
+
 def test_each_dead_letter_holds_the_mark_until_the_frontier_has_passed_it() -> None:
     extent = Extent(0)
     for at, offset in enumerate((3, 5, 4)):

@@ -136,13 +136,14 @@ class Bus:
             await self._decided.wait()
         position = self.committed.get(partition)
         mark = None if position is None else read_mark(position.metadata, IDENTITY)
-        first = self.commands[partition][0].offset if self.commands[partition] else 0
+        commands = self.commands[partition]
+        first, end = (commands[0].offset, commands[-1].offset + 1) if commands else (0, 0)
         start = 0 if mark is None else mark.memory
         return JournalTail(
             first if position is None else position.offset,
             self.entries(partition, start),
             len(self.journal[partition]),
-            new=not self.commands[partition] and not self.journal[partition],
+            commands_end=end,
         )
 
     def decided(self) -> None:

@@ -510,6 +510,23 @@ async def test_a_call_is_known_to_the_workers_of_a_mirror_where_its_record_has_a
     assert len(plant.desk.of(command)) == 1 + cleared
 
 
+async def test_ends_with_offsets_of_another_cluster_do_not_hold_the_mark_for_ever(plant: Plant) -> None:
+    first = plant.hire(0)
+    commands = [add(f"T-{number}") for number in range(3)]
+    plant.send(*commands, gap=100)
+    await plant.final(*commands)
+    await first.kill()
+    plant.bus.commands[0] = [replace(source, offset=source.offset - 100) for source in plant.bus.commands[0][1:]]
+    plant.bus.committed.clear()
+    second, after = plant.hire(0), add("T-9")
+    plant.send(after)
+    await plant.final(after)
+    await plant.caught_up()
+    extent = second.flow.assignments[0].extent
+    assert extent.mark(plant.position()) == extent.end
+    assert [len(plant.desk.of(command)) for command in commands] == [1, 1, 1]
+
+
 async def test_an_open_intent_is_taken_up_once(plant: Plant) -> None:
     first = plant.hire(0)
     plant.desk.answers = later

@@ -89,7 +89,7 @@ class KafkaJournal:
             first, end = bounds(newest, commands)
             # A group that never committed starts at the beginning of what the topic still has.
             position = stands.offset if stands.offset >= 0 else first
-            return JournalTail(position, entries, high, new=end == high == 0)
+            return JournalTail(position, entries, high, commands_end=end)
         except KafkaException as error:
             raise Unavailable(f"journal partition {partition}: {error.args[0].str()}") from error
         finally:

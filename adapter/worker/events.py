@@ -97,9 +97,11 @@ class Events:
         return Outgoing(self._events_topic, subject.key, encoder.encode(record), headers)
 
     def dead_letter(self, source: Source, topic: str, why: Undecodable, *, at: datetime) -> Outgoing:
-        """The record as it came, with where it came from and why it can't be a command."""
+        """The record as it came, with where it came from and why it can't be a command. Such headers of its own, as of
+        a letter that was copied back, would be read first: they are left out.
+        """
         headers = [
-            *source.headers,
+            *(header for header in source.headers if not header[0].startswith("dead-letter-")),
             ("dead-letter-reason", why.reason.encode()),
             ("dead-letter-detail", why.detail.encode()),
             ("dead-letter-topic", topic.encode()),

@@ -128,6 +128,16 @@ def test_a_dead_letter_is_the_record_as_it_came_and_where_it_came_from(events: E
     }
 
 
+def test_a_dead_letter_has_only_our_own_reasons_whatever_the_record_brought(events: Events) -> None:
+    headers = (("dead-letter-reason", b"made up"), ("odd", b"1"), ("dead-letter-at", b"2020"), ("dead-letter-by", b"x"))
+    source = Source(3, 41, 1.5, b"k", b"raw", headers)
+    letter = events.dead_letter(source, "commands", Undecodable("malformed", "too short"), at=NOW)
+    names = [name for name, _ in letter.headers]
+    assert len(set(names)) == len(names)
+    assert (names[0], "dead-letter-by" in names) == ("odd", False)
+    assert dict(letter.headers)["dead-letter-reason"] == b"malformed"
+
+
 def test_journal_entries_lie_together_beside_their_commands(events: Events) -> None:
     entries = [Entry(Kind.INTENT, f"c-{number}", number, b"d", 1.0, attempt=1) for number in range(3)]
     (record,) = events.entries(entries, 3)

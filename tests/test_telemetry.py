@@ -266,6 +266,47 @@ async def main():
     assert '"reference":"\\ud800"' in found.stderr
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\x7f \x9b31m\u202ered\r\nK-2 ✓"
+"""Escape sequences of seven and eight bits, a reversed direction, another line."""
+HARMLESS = r"\u001b[2J\u001b]0;owned\u0007\u007f \u009b31m\u202ered\r\nK-2 ✓"
+
+
+def test_no_text_from_elsewhere_can_take_a_terminal_over_or_make_a_line_of_its_own() -> None:
+    stream = io.StringIO()
+    log = start_logging(form="json", stream=stream)
+    log.info("outcome", reference=HOSTILE, nested=[HOSTILE])
+    line = stream.getvalue()
+    assert line[:-1].isprintable()
+    assert json.loads(line)["reference"] == HOSTILE
+    assert (line.count(HARMLESS), json.loads(line)["nested"]) == (2, [HOSTILE])
+
+    stream = Terminal()
+    start_logging(stream=stream).info("outcome", reference=HOSTILE, nested=[HOSTILE])
+    (line,) = stream.getvalue().splitlines()
+    assert HARMLESS in line.replace(r"\\", "\\")  # of a text with blanks the representation is shown
+    assert re.sub(r"\x1b\[\d*m", "", line).isprintable()
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_nor_can_what_an_exception_says(form: str) -> None:
+    stream = io.StringIO()
+    log = start_logging(form=form, stream=stream)
+    try:
+        dict[str, int]()[HOSTILE]
+    except KeyError as error:
+        error.add_note(HOSTILE)
+        log.exception("failed")
+    told = stream.getvalue().splitlines()
+    assert (len(told) == 1) is (form == "json")
+    assert all(line.isprintable() for line in told)
+    assert any(r"\u001b[2J" in line for line in told)
+
+
 def test_console_lines_are_for_reading() -> None:
     stream = io.StringIO()
     start_logging(form="console", stream=stream).info("command ended", outcome="accepted")

@@ -72,9 +72,8 @@ def event(bus: Client, seen: Seen, *, text: bool) -> str:
 
 
 def json_line(content: Mapping[str, Any]) -> str:
-    """JSON that `write` leaves as it is: what could take a terminal over is escaped, and means the same."""
-    line = json.dumps(content, ensure_ascii=False)
-    return line if line.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
+    """JSON that `write` leaves as it is."""
+    return wording.harmless(json.dumps(content, ensure_ascii=False))
 
 
 def _aligned(at: str, key: str, told: str, more: str) -> str:

@@ -4,6 +4,7 @@ Nothing here names a person or repeats a report's free text: of the supplier's w
 operator's that of a decision.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -78,6 +79,13 @@ def span(length: timedelta) -> str:
         if count or parts or unit == "s":
             parts.append(f"{count}{unit}")
     return " ".join(parts[:2])
+
+
+def harmless(line: str) -> str:
+    """The line with what could take a terminal over, or begin another line, escaped as in JSON, where it means the
+    same.
+    """
+    return line if line.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
 
 _WIDEST: Final = 60

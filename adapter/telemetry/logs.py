@@ -18,6 +18,8 @@ from typing import Any, Final, Protocol, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from adapter.core.wording import harmless
+
 
 class Log(Protocol):
     """What the flows write lines with: an event's name in lower-case words, then fields."""
@@ -50,8 +52,16 @@ def start_logging(*, level: str = "info", form: str = "auto", stream: TextIO | N
     render: list[Processor] = [_rendered]
     if form == "console" or (form == "auto" and terminal):
         out = structlog.WriteLogger(stream)
-        console = structlog.dev.ConsoleRenderer(colors=terminal, pad_event_to=24)
-        render = [_bounded, structlog.processors.add_log_level, _timestamped, console]
+        console = structlog.dev.ConsoleRenderer(
+            colors=terminal, pad_event_to=24, exception_formatter=structlog.dev.plain_traceback
+        )
+        render = [
+            structlog.processors.format_exc_info,
+            _harmless,
+            structlog.processors.add_log_level,
+            _timestamped,
+            console,
+        ]
     log: Log = structlog.wrap_logger(
         out,
         processors=[bridge.sift, *render],
@@ -77,10 +87,13 @@ def _cut(text: str) -> str:
     return f"{text[:_LONGEST]}…"
 
 
-def _bounded(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+def _harmless(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """Processor: of what is no text the console shows the representation, which is harmless."""
     for key, value in event.items():
-        if type(value) is str and len(value) > _LONGEST:
-            event[key] = _cut(value)
+        if key == "exception":
+            event[key] = "\n".join(map(harmless, value.split("\n")))
+        elif isinstance(value, str):
+            event[key] = harmless(value if len(value) <= _LONGEST else _cut(value))
     return event
 
 
@@ -101,7 +114,13 @@ def _rendered(logger: WrappedLogger, name: str, event: EventDict) -> str:
     line = f'{{"time":"{_moment()}","level":"{name}","event":{_text(event.pop("event"))}'
     for key, value in event.items():
         line += f',"{key}":{_WRITERS.get(type(value), _value)(value)}'
-    return f"{line}{told}}}\n"
+    line += f"{told}}}"
+    # What JSON alone leaves as it is. To look at each character would cost a tenth of the line.
+    return f"{line if line.isascii() and _DELETE not in line else harmless(line)}\n"
+
+
+_DELETE: Final = "\x7f"
+"""The only character of ASCII that is in no text for people and that JSON does not escape."""
 
 
 def _moment() -> str:

@@ -21,6 +21,7 @@ from adapter.core.command import (
     Hold,
     InDoubt,
     Intend,
+    Intended,
     Past,
     Policy,
     Post,
@@ -351,9 +352,15 @@ class _Turn:
             problems = self._task.problems or self._unstorable()
             if problems:
                 return self._command.refuse(problems, "invalid")
-        if isinstance(past, Untouched) and self._leaves_out_reference():
+        if self._calls_next(past) and self._leaves_out_reference():
             return self._command.seek(self._now())
         return self._proceed(past)
+
+    def _calls_next(self, past: Past) -> bool:
+        """Whether a call follows, at once or when an earlier one must be over."""
+        if isinstance(past, Intended):
+            return self._task.subject.operation.repeat is not Repeat.NEVER
+        return isinstance(past, Untouched)
 
     def _proceed(self, past: Past) -> Action:
         if isinstance(past, Untouched) and past.attempts == 0:

@@ -59,6 +59,20 @@ async def test_a_reference_that_is_left_out_is_taken_from_the_ticket(plant: Plan
     assert [named(call) for call in plant.desk.of(command)] == ["CF-1"]
 
 
+async def test_a_successor_that_repeats_a_call_names_the_reference_as_well(plant: Plant) -> None:
+    first = plant.hire(0)
+    await plant.tell(known("T-1"))
+    plant.desk.answers = later
+    command = resolve("T-1")
+    plant.send(command)
+    await plant.called(command)
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.hire(0)
+    await plant.final(command)
+    assert [named(call) for call in plant.desk.of(command)] == ["CF-1", "CF-1"]
+
+
 @pytest.mark.parametrize("build", [ask_update, amend, resolve])
 async def test_a_reference_that_is_given_is_sent_as_it_is_and_nothing_is_followed(plant: Plant, build: Any) -> None:
     hand = plant.hire(0)

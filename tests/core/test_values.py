@@ -85,3 +85,13 @@ def test_what_most_messages_hold_is_taken_at_once() -> None:
     ):
         assert quick(LEAVES[name][0])(text) is not None
     assert quick(LEAVES["text"][0])(None) is None
+
+
+@pytest.mark.parametrize("sign", ["", "+", "-"])
+def test_a_number_is_read_however_many_zeros_it_begins_with(sign: str) -> None:
+    element, notes = etree.Element("x"), Notes()
+    element.text = f"{sign}{'0' * 5000}200"  # Python converts no more than 4300 digits
+    assert scalar(*LEAVES["number"], ZoneInfo("Europe/London"))(element, notes) == int(f"{sign}200")
+    element.text = f"{sign}{'0' * 5000}"
+    assert scalar(*LEAVES["number"], ZoneInfo("Europe/London"))(element, notes) == 0
+    assert notes.noted == []

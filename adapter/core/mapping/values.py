@@ -147,7 +147,7 @@ def _parsed(parse: Callable[[str], Any], fault: str) -> Value:
 
 
 _BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
-_INTEGER: Final = re.compile(r"[+-]?0*[0-9]{1,19}", re.ASCII)
+_INTEGER: Final = re.compile(r"([+-]?)0*([0-9]{1,19})", re.ASCII)
 _DATE: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:Z|[+-][0-9]{2}:[0-9]{2}|T.*)?", re.DOTALL)
 _TIME: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,40}))?)?"
@@ -160,9 +160,10 @@ def _boolean(text: str) -> bool | None:
 
 
 def _integer(text: str, bits: int) -> int | None:
-    if not _INTEGER.fullmatch(text):
+    found = _INTEGER.fullmatch(text)
+    if found is None:
         return None
-    value = int(text)
+    value = int(found[1] + found[2])  # without the zeros before: of too many int() would raise
     return value if -(1 << bits - 1) <= value < 1 << bits - 1 else None
 
 

@@ -158,23 +158,26 @@ def trust(context: ssl.SSLContext, ca: Path, problems: list[str]) -> Sequence[da
 
 
 def check(path: Path, problems: list[str], *, own: bool) -> Sequence[datetime]:
-    """Ends of validity in the file; empty, with a problem noted, if there is no certificate in it.
+    """Ends of validity in the file; empty, with a problem noted, if not all that is in it can be read as certificates.
 
     Of our `own` certificate with its chain that is the earliest, and all must be valid now. Of authorities, where an
     expired one may stand beside its successor, it is that of each name: the latest.
     """
+    latest: dict[x509.Name, datetime] = {}
     try:
         found = x509.load_pem_x509_certificates(path.read_bytes())
+        if not own:
+            for authority in sorted(found, key=lambda each: each.not_valid_after_utc):
+                latest[authority.subject] = authority.not_valid_after_utc  # the name is parsed only now
     except OSError as error:
         problems.append(f"{path}: cannot be read ({reason(error)}); check path and permissions")
         return ()
-    except ValueError:
-        problems.append(f"{path}: holds no PEM certificate; give a file with BEGIN CERTIFICATE blocks")
+    except (ValueError, x509.InvalidVersion):
+        problems.append(
+            f"{path}: holds no PEM certificate that can be read; give BEGIN CERTIFICATE blocks of X.509 version 3"
+        )
         return ()
     if not own:
-        latest: dict[x509.Name, datetime] = {}
-        for authority in sorted(found, key=lambda each: each.not_valid_after_utc):
-            latest[authority.subject] = authority.not_valid_after_utc
         return tuple(latest.values())
     now = datetime.now(UTC)
     for certificate in found:

@@ -156,6 +156,20 @@ def _no_certificate_in_block(files: TlsFiles, _: Trials) -> TlsFiles:
     return files
 
 
+def _alter(name: str, before: bytes, after: bytes) -> Break:
+    def change(files: TlsFiles, _: Trials) -> TlsFiles:
+        path: Path = getattr(files, name)
+        content = ssl.PEM_cert_to_DER_cert(path.read_text())
+        assert before in content
+        path.write_text(ssl.DER_cert_to_PEM_cert(content.replace(before, after)))
+        return files
+
+    return change
+
+
+_VERSION_3, _VERSION_5 = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x04"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -178,6 +192,9 @@ def _no_certificate_in_block(files: TlsFiles, _: Trials) -> TlsFiles:
         (_no_certificate_in_block, "holds no PEM certificate"),
         (_write("key", b"not a key"), "give a PEM private key"),
         (_write("ca", b"nothing"), "holds no PEM certificate"),
+        (_alter("certificate", _VERSION_3, _VERSION_5), "holds no PEM certificate that can be read"),
+        (_alter("ca", _VERSION_3, _VERSION_5), "holds no PEM certificate that can be read"),
+        (_alter("ca", b"throw-away", b"throw\xffaway"), "holds no PEM certificate that can be read"),
     ],
 )
 def test_files_that_cannot_work_stop_the_start_and_say_what_to_do(

@@ -21,6 +21,7 @@ from adapter.app.start import (
     until_available,
 )
 from adapter.catalogue import Catalogue
+from adapter.core import cloudevents
 from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop
 from adapter.core.notification import LIMITS, Refusal
@@ -194,7 +195,7 @@ def _records(settings: Receiving, known: Catalogue, encoder: Encoder) -> Records
     return Records(
         events_topic=names.events,
         quarantine_topic=names.quarantine,
-        source=f"/fault-adapter/{known.supplier.name}/{settings.supplier.buyer_identifier}",
+        source=cloudevents.source(known.supplier.name, settings.supplier.buyer_identifier),
         encoder=encoder,
         largest=settings.topics.max_message_bytes,
     )

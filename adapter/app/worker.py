@@ -26,6 +26,7 @@ from adapter.app.start import (
     waits,
 )
 from adapter.catalogue import Catalogue
+from adapter.core import cloudevents
 from adapter.core.avro import UnknownFields
 from adapter.core.command import Policy
 from adapter.core.document import Limits
@@ -141,7 +142,7 @@ async def worker(
             events_topic=names.events,
             dead_letters_topic=names.dead_letters,
             journal_topic=names.journal,
-            source=f"/fault-adapter/{known.supplier.name}/{settings.supplier.buyer_identifier}",
+            source=cloudevents.source(known.supplier.name, settings.supplier.buyer_identifier),
             encoders=encoding,
         )
         memory = Memory(settings.worker.remembered_commands)

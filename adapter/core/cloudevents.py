@@ -2,9 +2,15 @@
 
 from datetime import UTC, datetime
 from typing import Final
+from urllib.parse import quote
 
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", b"application/avro")
+
+
+def source(supplier: str, buyer: str) -> str:
+    """The ce_source of what an adapter between these two publishes: a URI reference."""
+    return f"/fault-adapter/{supplier}/{quote(buyer, safe='')}"
 
 
 def headers(

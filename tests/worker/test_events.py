@@ -87,7 +87,7 @@ def test_ids_are_derived_so_that_another_process_gives_the_same(events: Events) 
     assert len(message_id("c-1")) == 36
 
 
-def test_what_was_never_sent_has_no_message_id_and_tells_its_problems(events: Events) -> None:
+def test_what_was_never_tried_has_no_message_id_and_tells_its_problems(events: Events) -> None:
     rejected = Rejected(By.ADAPTER, "invalid", None, (Problem("faultDetails.type", "not a known value"),))
     content = read(events.outcome(SUBJECT, rejected, attempts=0, at=NOW), "CommandRejected")
     assert content["messageId"] is None

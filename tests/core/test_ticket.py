@@ -235,11 +235,14 @@ def test_a_notification_can_overtake_the_outcome_of_the_command_that_caused_it()
     assert [c.outcome for c in known.commands] == [Outcome.ACCEPTED]
 
 
-def test_who_spoke_of_a_ticket_first() -> None:
+def test_who_opened_a_ticket() -> None:
     assert state(notified("ACCEPTED", minutes(1))).origin is Origin.SUPPLIER
     assert state(answered("C-1", at=minutes(1))).origin is Origin.BUYER
     rejected = answered("C-1", "CommandRejected", at=minutes(2), code="duplicate")
     assert state(notified("ACCEPTED", minutes(1)), rejected).origin is Origin.SUPPLIER
+    amended = answered("C-1", "FaultReportAmended", operation="AmendFaultReport", at=minutes(2))
+    assert state(notified("ACCEPTED", minutes(1)), amended).origin is Origin.SUPPLIER
+    assert state(amended, notified("ACCEPTED", minutes(3))).origin is Origin.BUYER
 
 
 @pytest.mark.parametrize("word", ["Pending", "pending", None, "Wait and see"])

@@ -30,6 +30,10 @@ REASONS: Final = codec.REASONS | {
 """Why a record becomes a dead letter."""
 
 
+VALUE_LIMIT: Final = 10_000
+"""Values in the arrays and maps of a command: hundreds of commands are in memory at once."""
+
+
 @immutable
 class Task:
     """A decoded command."""
@@ -53,7 +57,7 @@ class Reader:
 
     def __init__(self, catalogue: Catalogue, registry: Registry, unknown_fields: UnknownFields) -> None:
         self._operations = catalogue.operations
-        self._decoders = Decoders(registry, tuple(catalogue.commands.values()), unknown_fields)
+        self._decoders = Decoders(registry, tuple(catalogue.commands.values()), unknown_fields, most=VALUE_LIMIT)
         self.supplier = catalogue.supplier
         self._digests = {
             # When it was issued and how long it is wanted may differ in a repeat.

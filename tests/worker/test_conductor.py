@@ -898,10 +898,10 @@ async def test_while_the_registry_is_away_commands_wait(plant: Plant) -> None:
 async def test_what_has_ended_keeps_no_long_record_until_its_commit(plant: Plant) -> None:
     hand = plant.hire(0)
     hand.member.refusals = 1_000_000
-    plant.send(*(add(f"T-{number}", attachments=[{"name": "x"}] * 12_345) for number in range(3)))
+    plant.send(*(add(f"T-{number}", attachments=[{"name": "x"}] * 2_345) for number in range(3)))
     await plant.until(lambda: len(hand.flow.assignments[0].ending) == 3)
     gc.collect()
-    assert [each for each in gc.get_objects() if type(each) is list and len(each) == 12_345] == []
+    assert [each for each in gc.get_objects() if type(each) is list and len(each) == 2_345] == []
     hand.member.refusals = 0
     await plant.until(lambda: len(plant.events) == 3)
     assert {event.record["code"] for event in plant.events} == {"invalid"}

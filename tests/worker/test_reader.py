@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from adapter.core.avro import UnknownFields
-from adapter.core.errors import Unavailable, Undecodable
+from adapter.core.errors import Refused, Unavailable, Undecodable
 from adapter.core.journal import Source
 from adapter.worker.reader import Reader, Task
+from tests.contract.test_mapping import VALUES
 from tests.support.estate import Command, add, amend, query, resolve
 from tests.support.plant import Plant
 
@@ -108,6 +109,22 @@ async def test_a_command_id_has_an_end(plant: Plant, reader: Reader) -> None:
     with pytest.raises(Undecodable) as why:
         await reader.read(source(plant.encode(replace(add("T-1"), command_id="x" * 1001))))
     assert why.value.reason == "command-id-too-long"
+
+
+async def test_a_list_that_is_too_long_is_a_problem_and_one_beyond_all_measure_no_command(
+    plant: Plant, reader: Reader
+) -> None:
+    named = {"name": "", "contentType": None, "description": None}
+    task = await read(plant, reader, add("T-1"), attachments=[named] * 2500)
+    with pytest.raises(Refused) as why:
+        task.compiled.writer.write(task.record, VALUES)
+    assert [str(problem) for problem in why.value.problems] == ["attachments: more than 1000"]
+    with pytest.raises(Undecodable) as no_command:
+        await read(plant, reader, add("T-1"), attachments=[named] * 2501)
+    assert (no_command.value.reason, no_command.value.detail) == (
+        "unresolvable",
+        "AddFaultReport.attachments: too many items, a record may hold 10000 values in arrays and maps",
+    )
 
 
 async def test_a_record_of_ours_that_is_no_command_is_undecodable(plant: Plant, reader: Reader) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import fastavro
 
+from adapter.core.avro.bulk import Bulk, Excess
 from adapter.core.avro.compatibility import compatibility
 from adapter.core.avro.reader import compile_reader
 from adapter.core.avro.schema import (
@@ -40,10 +41,12 @@ REASONS: Final = frozenset(
         "bad-schema",  # the writer's schema is none we would read with
         "unknown-record",  # the writer's schema is of a record we do not take
         "malformed",  # bytes that are not what the writer's schema says, or more of them
-        "unresolvable",  # the writer's data has no place in our schema
+        "unresolvable",  # the writer's data has no place in our schema, or is more than we take
     }
 )
 """What Undecodable.reason may be."""
+VALUE_LIMIT: Final = 500_000
+"""Values in the arrays and maps of a record. The longest document a supplier may send makes 340,000 of a ticket."""
 NOT_OURS: Final = frozenset({"null-value", "empty", "unframed", "truncated"})
 """Those that tell of bytes no release of ours has written. Whatever else can't be read in a topic of our own may be
 ours: it is then the registry that has not, or no longer, what was written with.
@@ -96,8 +99,11 @@ class Decoder:
         own_schemas: Iterable[Schema],
         *,
         unknown_fields: UnknownFields = UnknownFields.REJECT,
+        most: int = VALUE_LIMIT,
     ) -> None:
-        """Raises Undecodable: "bad-schema" or "unknown-record". `own_schemas` are the records we take."""
+        """Raises Undecodable: "bad-schema" or "unknown-record". `own_schemas` are the records we take, which may hold
+        `most` values in arrays and maps.
+        """
         own = {schema.fullname: schema for schema in own_schemas}
         same = next((schema for schema in own.values() if schema.text == writer_json), None)
         try:
@@ -110,6 +116,8 @@ class Decoder:
         self.name = ours.name
         self._written = writer
         self._writer = writer.parsed
+        self._bulk = Bulk(writer, most)
+        self._harmless = self._bulk.harmless
         alike = writer.record == ours.record  # nothing to resolve, as with most schemas that only look like others
         self._reader = None if alike else ours.parsed
         self._compiled = compile_reader(ours) if alike else None
@@ -121,6 +129,8 @@ class Decoder:
 
     def decode(self, payload: bytes) -> Decoded:
         """Raises Undecodable: "malformed" or "unresolvable"."""
+        if len(payload) > self._harmless:
+            self._measure(payload)
         if self._compiled is not None and (record := self._compiled(payload)) is not None:
             return Decoded(self.name, record, ())
         unknown: list[str] = []
@@ -135,6 +145,15 @@ class Decoder:
         except _RESOLUTION:
             raise Undecodable("unresolvable", self._why) from None
         return Decoded(self.name, record, tuple(unknown))
+
+    def _measure(self, payload: bytes) -> None:
+        """Before anything is made of it: a record of two megabytes may take hundreds in memory, or minutes."""
+        try:
+            self._bulk.check(payload)
+        except Excess as excess:
+            raise Undecodable("unresolvable", f"{self.name}.{excess}"[:_DETAIL_LIMIT]) from None
+        except (IndexError, ValueError) as error:
+            raise Undecodable("malformed", f"not what its schema says ({type(error).__name__})") from None
 
     def _read(self, payload: bytes, reader: Any) -> dict[str, Any]:
         source = io.BytesIO(payload)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from adapter.core.avro.codec import Decoded, Decoder, UnknownFields, unframe
+from adapter.core.avro.codec import VALUE_LIMIT, Decoded, Decoder, UnknownFields, unframe
 from adapter.core.avro.schema import Schema
 from adapter.core.errors import Undecodable
 
@@ -19,10 +19,18 @@ class Lookup(Protocol):
 class Decoders:
     """Schemas never change under their id, so decoders are kept for ever."""
 
-    def __init__(self, registry: Lookup, schemas: Sequence[Schema], unknown_fields: UnknownFields) -> None:
+    def __init__(
+        self,
+        registry: Lookup,
+        schemas: Sequence[Schema],
+        unknown_fields: UnknownFields,
+        *,
+        most: int = VALUE_LIMIT,
+    ) -> None:
         self._registry = registry
         self._schemas = schemas
         self._unknown_fields = unknown_fields
+        self._most = most
         self._decoders: dict[int, Decoder] = {}
 
     async def decode(self, value: bytes | None) -> Decoded:
@@ -33,6 +41,6 @@ class Decoders:
             text = await self._registry.schema(schema_id)
             if text is None:
                 raise Undecodable("unknown-schema", f"the registry has no schema {schema_id}")
-            decoder = Decoder(text, self._schemas, unknown_fields=self._unknown_fields)
+            decoder = Decoder(text, self._schemas, unknown_fields=self._unknown_fields, most=self._most)
             self._decoders[schema_id] = decoder
         return decoder.decode(payload)

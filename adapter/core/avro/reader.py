@@ -23,7 +23,7 @@ def compile_reader(schema: Schema) -> Read | None:
         text = source(schema)
     except _Unread:
         return None
-    known = {"number": _number, "length": _length, "moment": _moment, "day": _day}
+    known = {"number": number, "length": _length, "moment": _moment, "day": _day}
     read: Read = function(text, name="read", title=f"reader of {schema.fullname}", known=known)
     return read
 
@@ -55,7 +55,7 @@ _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 
-def _number(data: bytes, at: int) -> tuple[int, int]:
+def number(data: bytes, at: int) -> tuple[int, int]:
     """The number at `at` (Avro specification, "Binary encoding") and where it ends. Raises IndexError, and ValueError
     if it has more than 64 bits.
     """
@@ -73,27 +73,27 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
-    """Twice the length or count at `at`, and where it ends. Raises as `_number`, and ValueError if it is negative."""
-    found, at = _number(data, at)
+    """Twice the length or count at `at`, and where it ends. Raises as `number`, and ValueError if it is negative."""
+    found, at = number(data, at)
     if found < 0:
         raise ValueError
     return found << 1, at
 
 
 def _moment(data: bytes, at: int) -> tuple[datetime, int]:
-    """Raises as `_number`, and OverflowError beyond the calendar."""
+    """Raises as `number`, and OverflowError beyond the calendar."""
     if len(data) - at > 5:
         a, b, c, d, e, f = data[at : at + 6]
         if a & b & c & d & e > 127 >= f and not a & 1:  # what six bytes have: the years 1970 to 2039
             left = a & 127 | (b & 127) << 7 | (c & 127) << 14 | (d & 127) << 21 | (e & 127) << 28 | f << 35
             return _EPOCH + _MILLISECOND * (left >> 1), at + 6
-    found, at = _number(data, at)
+    found, at = number(data, at)
     return _EPOCH + _MILLISECOND * found, at
 
 
 def _day(data: bytes, at: int) -> tuple[date, int]:
-    """Raises as `_number`, and OverflowError or ValueError beyond the calendar."""
-    found, at = _number(data, at)
+    """Raises as `number`, and OverflowError or ValueError beyond the calendar."""
+    found, at = number(data, at)
     return date.fromordinal(_EPOCH_DAY + found), at
 
 

@@ -143,6 +143,24 @@ def is_null(kind: Type) -> bool:
     return isinstance(kind, Primitive) and kind.name == "null"
 
 
+def least(kind: Type) -> int:
+    """Bytes that a value has at least in Avro's binary form."""
+    match kind:
+        case Primitive(name, _):
+            return _BYTES.get(name, 1)
+        case Fixed(_, size, _):
+            return size
+        case Record(_, fields, _):
+            return sum(least(field.type) for field in fields)
+        case Union(branches):
+            return 1 + min(least(branch) for branch in branches)
+        case _:
+            return 1
+
+
+_BYTES: Final = {"null": 0, "float": 4, "double": 8}
+
+
 def label(kind: Type) -> str:
     """The type's name for a message: "long (timestamp-millis)", "array", "record fault.command.X"."""
     match kind:
@@ -216,7 +234,7 @@ class _Reader:
             return Primitive(kind, _logical(source))
         if kind == "array":
             items = self.type(source.get("items"), namespace=namespace, path=f"{path}[]", depth=depth + 1)
-            if _may_be_empty(items):
+            if not least(items):
                 raise ValueError(f"{path}: an array of items without size is not taken")
             return Array(items)
         if kind == "map":
@@ -297,21 +315,11 @@ _UUID: Final = "uuid"
 
 
 def _without_uuid(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: value for name, value in pairs if (name, value) != ("logicalType", _UUID)}
+    kept = dict(pairs)  # of a name that is given twice the last, as in what is read besides
+    if kept.get("logicalType") == _UUID:
+        del kept["logicalType"]
+    return kept
 
 
 def _texts(source: Any) -> frozenset[str]:
     return frozenset(text for text in source if isinstance(text, str)) if isinstance(source, list) else frozenset()
-
-
-def _may_be_empty(kind: Type) -> bool:
-    """Whether a value may take no byte at all in Avro's binary form."""
-    match kind:
-        case Primitive(name, _):
-            return name == "null"
-        case Fixed(_, size, _):
-            return size == 0
-        case Record(_, fields, _):
-            return all(_may_be_empty(field.type) for field in fields)
-        case _:
-            return False

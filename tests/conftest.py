@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import settings
 
-from tests.support import broker, certificates, downloads, registry
+from tests.support import broker, certificates, downloads, registry, rights
 from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
 from tests.support.certificates import Trials
@@ -25,7 +25,7 @@ from tests.support.downloads import NEEDED
 from tests.support.processes import Processes
 from tests.support.topics import Topics
 
-KAFKA_FIXTURES = {"kafka", "kafka_cluster", "kafka_node"}
+KAFKA_FIXTURES = {"kafka", "kafka_cluster", "kafka_node", "kafka_with_rules"}
 LONG = {*KAFKA_FIXTURES, "processes"}
 """Tests with one of these fixtures may take long, most others hardly anything."""
 Opener = Callable[[Path], AbstractContextManager[str]]
@@ -129,6 +129,13 @@ def kafka_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     """A cluster of one node for the tests of a file, which they may stop, kill and freeze."""
     with _cluster(request.config, tmp_path_factory.mktemp("node")) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="module")
+def kafka_with_rules(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap address of a broker for the tests of a file that may be told who may do what (tests/support/rights)."""
+    with _cluster(request.config, tmp_path_factory.mktemp("rules"), properties=rights.AUTHORIZER) as cluster:
+        yield cluster.bootstrap
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from adapter.core.errors import Stop
 from adapter.ports import Claim, Outgoing, Position
@@ -119,7 +119,7 @@ class _Line:
         waits: Callable[[str, float], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._conf = conf
+        self._conf = {**conf, "on_delivery": self._delivered}
         self._client = client
         self._commands = commands
         self._group = group
@@ -127,7 +127,9 @@ class _Line:
         self._waits = waits
         self._loop = loop
         self._producer: Producer | None = None
-        self._closed = False
+        self._closed = threading.Event()
+        self._undelivered: dict[str, KafkaError] = {}
+        """Why records of this transaction were not written, by topic."""
         self._asked_at: float | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         # A daemon, unlike an executor's: a process can leave though the library never comes back.
@@ -159,7 +161,7 @@ class _Line:
 
     def abandon(self) -> None:
         """Should the library come back one day, the thread ends without doing anything."""
-        self._closed = True
+        self._closed.set()
         self._jobs.put(None)
 
     def close(self) -> None:
@@ -198,18 +200,35 @@ class _Line:
             return False
         offsets = self._offsets(positions)
         try:
+            self._undelivered.clear()
             producer.begin_transaction()
             for record in records:
                 self._produce(producer, record)
             self._persist(lambda: producer.send_offsets_to_transaction(offsets, membership, _STEP))
             self._persist(lambda: producer.commit_transaction(_STEP))
         except KafkaException as failure:
-            if self._closed:
+            if self._closed.is_set():
                 return False
             error: KafkaError = failure.args[0]
-            self._report(f"{error.name()}: {error.str()}")
-            return self._recover(producer, error, offsets)
+            self._report(self._why(error, records))
+            refused = _REFUSALS.intersection({error.code(), *(each.code() for each in self._undelivered.values())})
+            committed = self._recover(producer, error, offsets)
+            if refused:
+                self._closed.wait(_REFUSED)
+            return committed
         return True
+
+    def _why(self, error: KafkaError, records: Sequence[Outgoing]) -> str:
+        """For the log: what failed, with the topics where they are known."""
+        why = f"{error.name()}: {error.str()}"
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED and not self._undelivered:
+            return f"{why}; a right to write is missing to one of {', '.join(sorted({each.topic for each in records}))}"
+        return "; ".join((why, *(f"{topic}: {each.str()}" for topic, each in self._undelivered.items())))
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        topic = message.topic()
+        if error is not None and topic is not None and error.code() not in _ABORTED:
+            self._undelivered.setdefault(topic, error)
 
     def _opened(self) -> Producer:
         with properties_told():
@@ -232,6 +251,9 @@ class _Line:
                     )
             except BufferError:
                 producer.poll(0.1)
+            except KafkaException as failure:
+                self._undelivered.setdefault(record.topic, failure.args[0])
+                raise
             else:
                 return
 
@@ -263,12 +285,12 @@ class _Line:
                 try:
                     (found,) = self._persist(lambda: reader.committed(asked, _STEP))
                 except KafkaException as failure:
-                    if self._closed or failure.args[0].code() not in _NO_COORDINATOR:
+                    if self._closed.is_set() or failure.args[0].code() not in _NO_COORDINATOR:
                         raise
                 else:
-                    if self._closed or (found.error is None and found.offset >= 0):
+                    if self._closed.is_set() or (found.error is None and found.offset >= 0):
                         return bool(found.offset == sent.offset and found.metadata == sent.metadata)
-                sleep(_ASK_AGAIN)
+                self._closed.wait(_ASK_AGAIN)
         finally:
             reader.close()
 
@@ -282,12 +304,8 @@ class _Line:
             except KafkaException as failure:
                 error: KafkaError = failure.args[0]
                 waiting = error.retriable() or error.code() == KafkaError._TIMED_OUT  # noqa: SLF001 -- its public name
-                if self._closed or not waiting or error.fatal() or error.txn_requires_abort():
-                    if error.code() in (
-                        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-                        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-                        KafkaError.GROUP_AUTHORIZATION_FAILED,
-                    ):
+                if self._closed.is_set() or not waiting or error.fatal() or error.txn_requires_abort():
+                    if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
                         raise Stop(f"Kafka refuses us: {error.str()}") from failure
                     if (stop := refused_setting(error)) is not None:
                         raise stop from failure
@@ -308,6 +326,12 @@ _NO_COORDINATOR: Final = frozenset(
     }
 )
 _ASK_AGAIN: Final = 0.1
+_ABORTED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 -- their public names
+"""What records of a transaction come to that failed for another reason."""
+_REFUSALS: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
+"""Of a right that can be granted while we wait: nothing is lost, and what led to it would come again at once."""
+_REFUSED: Final = 2.0
+"""Seconds before the next transaction after such a refusal."""
 
 
 class _Stuck(Exception):  # noqa: N818 -- it says what the line is

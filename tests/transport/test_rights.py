@@ -1,0 +1,67 @@
+"""Where Kafka refuses us: rights that are missing, at the start and later on."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from confluent_kafka import Consumer
+from confluent_kafka.admin._acl import AclOperation
+from confluent_kafka.admin._resource import ResourceType
+
+from adapter.ports import Outgoing, Position
+from adapter.transport.kafka.producer import TransactionalProducer
+from tests.support import topics as topic_sets
+from tests.support.groups import introduced
+from tests.support.rights import denied
+from tests.support.topics import Topics
+
+
+@pytest.fixture
+def ruled(kafka_with_rules: str) -> Topics:
+    return topic_sets.create(kafka_with_rules, partitions=1)
+
+
+@pytest.mark.parametrize(
+    ("resource", "operation"),
+    [
+        (ResourceType.TOPIC, AclOperation.WRITE),
+        (ResourceType.TOPIC, AclOperation.ALL),
+        (ResourceType.GROUP, AclOperation.READ),
+    ],
+)
+async def test_a_transaction_that_is_refused_can_be_tried_again_until_the_right_is_granted(
+    kafka_with_rules: str, ruled: Topics, resource: ResourceType, operation: AclOperation
+) -> None:
+    kafka, told = kafka_with_rules, list[str]()
+    group = Consumer({"bootstrap.servers": kafka, "group.id": ruled.prefix, "log_level": 0})
+    await introduced(kafka, ruled.commands, ruled.prefix)
+    ours = TransactionalProducer(
+        client={"bootstrap.servers": kafka},
+        commands=ruled.commands,
+        group=ruled.prefix,
+        transactional_id=ruled.prefix,
+        timeout=timedelta(seconds=60),
+        max_message_bytes=1_000_000,
+        report=told.append,
+        waits=lambda _, _seconds: None,
+    )
+    of_topic = resource is ResourceType.TOPIC
+    refused, name = ("Topic", ruled.dead_letters) if of_topic else ("Group", "")
+    records = [Outgoing(topic, b"key", b"value", (), 0) for topic in (ruled.journal, ruled.dead_letters)]
+
+    async def commit() -> bool:
+        return await asyncio.wait_for(
+            ours.commit(records, [Position(0, 0, "ours")], group.consumer_group_metadata), timeout=30
+        )
+
+    try:
+        await ours.open()
+        with denied(kafka, resource, name or ruled.prefix, operation):
+            while len([why for why in told if f"{refused} authorization failed" in why and name in why]) < 2:
+                assert await commit() is False
+        async with asyncio.timeout(30):
+            while not await commit():
+                pass
+    finally:
+        await ours.close()
+        await asyncio.to_thread(group.close)

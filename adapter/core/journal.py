@@ -178,7 +178,9 @@ class Recovered:
     """Last entries of commands that have not ended and have no record here, by command id: those at or after the
     committed offset will be delivered again, and so may others where the commands were mirrored."""
     residents: tuple[Entry, ...]
-    """Commands that were held or parked, in the order of their offsets."""
+    """Commands that were held or parked: those whose turn has come, then those that wait behind them, each in the order
+    of their offsets. Offsets alone do not tell it where the commands were mirrored.
+    """
     finished: frozenset[int]
     """Offsets at or after the committed one whose commands have ended: they are delivered again and passed over."""
     letters: Mapping[int, bytes]
@@ -206,7 +208,7 @@ def recover(entries: Iterable[Entry], position: int) -> Recovered:
             continue
         last.pop(item.command_id, None)  # so that the order is that of the last entries
         last[item.command_id] = item
-    residents = sorted((e for e in last.values() if e.resident), key=lambda e: e.offset)
+    residents = sorted((e for e in last.values() if e.resident), key=lambda e: (e.kind is Kind.PARKED, e.offset))
     return Recovered(
         settled={i: e.digest for i, e in last.items() if e.kind is Kind.SETTLED},
         open={i: e for i, e in last.items() if not e.resident and e.kind in _OPEN},

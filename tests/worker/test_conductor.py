@@ -527,6 +527,30 @@ async def test_ends_with_offsets_of_another_cluster_do_not_hold_the_mark_for_eve
     assert [len(plant.desk.of(command)) for command in commands] == [1, 1, 1]
 
 
+async def test_a_doubt_of_another_cluster_holds_its_lane_though_its_offset_is_the_greatest(plant: Plant) -> None:
+    limits = Bounded(parked_after=0.01)
+    first = plant.hire(0, limits=limits)
+    plant.desk.answers = silent
+    held, behind = add("T-1"), amend("T-1")
+    plant.send(held, gap=100)
+    await plant.until(lambda: plant.types(held))
+    await first.kill()
+    plant.bus.commands[0] = [replace(source, offset=source.offset - 100) for source in plant.bus.commands[0]]
+    plant.bus.committed.clear()
+    second = plant.hire(0, limits=limits)
+    plant.send(behind)
+    await plant.caught_up()
+    await second.kill()
+    plant.desk.answers = accepted
+    third = plant.hire(0)
+    await plant.until(lambda: third.flow.assignments[0].recovered)
+    await third.settle()
+    assert plant.desk.of(behind) == []
+    await plant.project()
+    await plant.decide(held, "ACCEPTED")
+    assert (await plant.final(held, behind)).type == "FaultReportAmended"
+
+
 async def test_an_open_intent_is_taken_up_once(plant: Plant) -> None:
     first = plant.hire(0)
     plant.desk.answers = later

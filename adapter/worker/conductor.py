@@ -220,6 +220,9 @@ class _Turn:
         if item.resident is None:
             self._c.metrics.operation(task.subject.operation.name).received.inc()
         a.unfinished[task.subject.command_id] = task.digest
+        before = self._before
+        if before is not None and before.offset != item.source.offset:  # by which the mark goes
+            self._enter(Work(a, entry=replace(before, offset=item.source.offset)))
         try:
             await self._conduct(past)
         finally:

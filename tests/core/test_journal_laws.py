@@ -96,8 +96,12 @@ class Owner:
             self.repeated[command_id] = max(offset, self.repeated.get(command_id, 0))
             self.queue.append(Work(None, offset))
         else:
-            self.last[command_id] = self.open.pop(command_id, None)
             self.carrier[command_id] = offset
+            last = self.open.pop(command_id, None)
+            if last is not None and last.offset != offset:
+                last = replace(last, offset=offset)
+                self.queue.append(Work(last))
+            self.last[command_id] = last
 
     def letter(self, offset: int) -> None:
         """The turn of a record comes, and it is unreadable."""
@@ -210,10 +214,10 @@ class Partition(RuleBasedStateMachine):
         assert found.open.keys() & again.values() == whole.open.keys() & again.values()
         passed = {i for offset, i in again.items() if offset in broker.finished - whole.letters.keys()}
         assert found.settled.keys() & passed == whole.settled.keys() & passed
-        letters = {e.offset for _, e in broker.read(0) if not e.command_id}
-        safe = whole.settled.keys() | {e.command_id for e in whole.residents} | set(again.values())
-        for offset, command_id in broker.records.items():
-            assert command_id in safe or offset in letters, "lost"
+        letters = {broker.records[e.offset] for _, e in broker.read(0) if not e.command_id}
+        residents = {e.command_id for e in whole.residents}
+        safe = whole.settled.keys() | residents | letters | set(again.values())
+        assert safe == set(broker.records.values()), "lost"
 
     @rule()
     def the_owner_dies(self) -> None:

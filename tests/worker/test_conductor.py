@@ -510,6 +510,25 @@ async def test_a_call_is_known_to_the_workers_of_a_mirror_where_its_record_has_a
     assert len(plant.desk.of(command)) == 1 + cleared
 
 
+async def test_a_call_whose_record_has_a_greater_offset_now_stays_known(plant: Plant) -> None:
+    limits = Bounded(call_limit=30, remembered=3)
+    first = plant.hire(0, limits=limits)
+    plant.desk.answers = later
+    command = resolve("T-A", maintainerFaultReference="CF-1")
+    plant.send(command)
+    await plant.called(command)
+    await first.kill()
+    plant.bus.commands[0] = [replace(source, offset=source.offset + 3) for source in plant.bus.commands[0]]
+    plant.bus.committed.clear()
+    plant.desk.answers = accepted
+    second = plant.hire(0, limits=limits)
+    await let_the_mark_go_on(plant)
+    await second.kill()
+    plant.hire(0, limits=limits)
+    await let_the_mark_go_on(plant)
+    assert len(plant.desk.of(command)) == 1
+
+
 async def test_ends_with_offsets_of_another_cluster_do_not_hold_the_mark_for_ever(plant: Plant) -> None:
     first = plant.hire(0)
     commands = [add(f"T-{number}") for number in range(3)]

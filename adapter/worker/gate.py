@@ -67,7 +67,9 @@ class Gate:
         self._changed = changed
         self._told = breaker.state
         self._waiters: deque[_Waiter] = deque()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.Handle | None = None
+        self._alarm_at: float | None = None
+        """The handle can't be asked: uvloop rounds its time, and below a millisecond gives one without."""
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -174,14 +176,15 @@ class Gate:
 
     def _set_alarm(self, at: float | None) -> None:
         """For the next probe, and no other: a breaker that closes meanwhile may open again for another time."""
-        if self._alarm is not None and self._alarm.when() != at:
+        if at == self._alarm_at:
+            return
+        if self._alarm is not None:
             self._alarm.cancel()
-            self._alarm = None
-        if self._alarm is None and at is not None:
-            self._alarm = self._loop.call_at(at, self._ring)
+        self._alarm_at = at
+        self._alarm = None if at is None else self._loop.call_at(at, self._ring)
 
     def _ring(self) -> None:
-        self._alarm = None
+        self._alarm = self._alarm_at = None
         self._pump()
 
     def _given(self, key: bytes) -> Permit:

@@ -1,14 +1,15 @@
 """Where notifications become safe: in Kafka, acknowledged by all in-sync replicas, or in the spool.
 
 Of one ticket one after the other, so that none gets ahead of another that has to go to the spool; tickets side by
-side. Once a write has failed, Kafka counts as down: with a spool everything goes there at once until what it holds is
-published; without one a single notification at a time tries, and the others are refused without waiting.
+side. Once a write has failed, its topic counts as down: with a spool everything for it goes there at once until what
+that holds is published; without one a single notification at a time tries, and the others are refused without waiting.
+Of Kafka the topic of the tickets tells: another may refuse us while that one takes all.
 """
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -21,6 +22,8 @@ _BATCH: Final = 500
 """Tickets whose oldest spooled notification is published at once."""
 _UNORDERED: Final = b""
 """Key in the spool of what has none; no reference is empty."""
+_ALL: Final = "all topics"
+"""In the place of one while there are no records yet."""
 _LOOK: Final = 30.0
 """Seconds between two looks whether Kafka is back."""
 _AGAIN: Final = Backoff(first=0.2, longest=5.0)
@@ -57,8 +60,15 @@ class Keeper:
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         """Whether the spool was found to hold nothing since something was put there."""
-        self.down = False
+        self._down: dict[str, bool] = {}
+        """Topics whose last write failed, and whether it is the tickets'."""
         self._failures = 0
+        """Of writes for tickets."""
+
+    @property
+    def down(self) -> bool:
+        """Whether Kafka takes no notification of a ticket."""
+        return any(self._down.values())
 
     async def keep(
         self, key: bytes | None, record: Outgoing | None, arrival: Arrival, *, late: Callable[[], None] = lambda: None
@@ -114,7 +124,7 @@ class Keeper:
                 with contextlib.suppress(Unavailable):
                     await self._publisher.answers()
                     if failures == self._failures:
-                        self._rose()
+                        self._rose([topic for topic, of_tickets in self._down.items() if of_tickets])
 
     async def finish(self, limit: float) -> int:
         """Wait until `drain`, if it goes on, has nothing left, for at most so many seconds. What is left."""
@@ -132,12 +142,12 @@ class Keeper:
         self, key: bytes, record: Outgoing | None, arrival: Arrival, deadline: float, late: Callable[[], None]
     ) -> Kept:
         if self._spool is None:
-            if self.down and self._trying:
+            if self._is_down(record) and self._trying:
                 raise Unavailable("Kafka does not answer, and one is trying already")
             if why := await self._publish(record, deadline, late):
                 raise Unavailable(why)
             return Kept.PUBLISHED
-        behind = (key and self._spool.holds(key)) or (self.down and (self._trying or self._spool.depth))
+        behind = (key and self._spool.holds(key)) or (self._is_down(record) and (self._trying or self._spool.depth))
         if not behind and not await self._publish(record, deadline, late):
             return Kept.PUBLISHED
         await self._spool.put(key, arrival)
@@ -148,7 +158,7 @@ class Keeper:
     async def _publish(self, record: Outgoing | None, deadline: float, late: Callable[[], None]) -> str:
         """Why it is not known to be written; empty if it is."""
         if record is None:
-            self._fell("it has not been found yet")
+            self._fell(_ALL, "it has not been found yet", of_tickets=True)
             return "Kafka or the schema registry has not been found yet"
         left = deadline - self._loop.time()
         if left <= 0:
@@ -164,15 +174,15 @@ class Keeper:
             )
             raise Unavailable(str(error)) from None
         except Unavailable as error:
-            self._fell(str(error))
+            self._fell(record.topic, str(error), of_tickets=record.key is not None)
             return str(error)
         finally:
             self._trying -= 1
-        self._rose()
+        self._rose([record.topic])
         return ""
 
     async def _round(self, spool: Spool) -> bool:
-        """Publish the oldest of each ticket; whether all of them are."""
+        """Publish the oldest of each ticket; whether there is nothing to wait for before the next."""
         heads = await spool.heads(_BATCH)
         if not heads:
             return True
@@ -182,7 +192,7 @@ class Keeper:
         errors = [write.exception() for write in writes]
         done = [head.number for head, error in zip(heads, errors, strict=True) if error is None]
         if done:
-            self._rose()
+            self._rose({record.topic for record, error in zip(records, errors, strict=True) if error is None})
             for _ in done:
                 self._drained()
             await spool.drop(done)
@@ -190,16 +200,21 @@ class Keeper:
             if isinstance(error, TooLarge):
                 self._log.error("spooled notification too large for its topic", topic=record.topic, reason=str(error))
             elif error is not None:
-                self._fell(str(error))
-        return len(done) == len(heads)
+                self._fell(record.topic, str(error), of_tickets=record.key is not None)
+        # What has no ticket may be refused for long: those behind the ones that were published do not wait for it.
+        late = [record for record, error in zip(records, errors, strict=True) if error is not None]
+        return bool(done) and all(record.key is None for record in late)
 
-    def _fell(self, why: str) -> None:
-        self._failures += 1
-        if not self.down:
-            self.down = True
-            self._log.warning("Kafka does not acknowledge", reason=why, spool=self._spool is not None)
+    def _is_down(self, record: Outgoing | None) -> bool:
+        return _ALL in self._down or (record is not None and record.topic in self._down)
 
-    def _rose(self) -> None:
-        if self.down:
-            self.down = False
-            self._log.info("Kafka is back")
+    def _fell(self, topic: str, why: str, *, of_tickets: bool) -> None:
+        self._failures += of_tickets
+        if topic not in self._down:
+            self._down[topic] = of_tickets
+            self._log.warning("Kafka does not acknowledge", topic=topic, reason=why, spool=self._spool is not None)
+
+    def _rose(self, topics: Iterable[str]) -> None:
+        for topic in {_ALL, *topics} & self._down.keys():
+            del self._down[topic]
+            self._log.info("Kafka is back", topic=topic)

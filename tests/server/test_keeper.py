@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,8 @@ class Bus:
 
     def __init__(self) -> None:
         self.broken = False
+        self.refusing: set[str] = set()
+        """Topics that fail writes at once."""
         self.writes: list[tuple[bytes, asyncio.Future[None]]] = []
         self.late: list[Callable[[], None]] = []
         self.asked = 0
@@ -34,7 +37,7 @@ class Bus:
         self.late.append(late)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         assert record.value is not None
-        if self.broken:
+        if self.broken or record.topic in self.refusing:
             future.set_exception(Unavailable("down"))
         else:
             self.writes.append((record.value, future))
@@ -77,9 +80,25 @@ async def spool(tmp_path: Path) -> AsyncIterator[SqliteSpool]:
     await opened.close()
 
 
-def keeper(bus: Bus, spool: SqliteSpool | None, *, limit: float = 5.0) -> Keeper:
-    log = start_logging(stream=io.StringIO())
-    return Keeper(publisher=bus, spool=spool, limit=limit, record=remade, drained=lambda: None, log=log)
+def junk(body: bytes) -> Outgoing:
+    return Outgoing("quarantine", None, body)
+
+
+async def remade_by_body(spooled: Arrival) -> Outgoing:
+    body = spooled.delivery.body
+    return junk(body) if body.startswith(b"junk") else record(body)
+
+
+def keeper(
+    bus: Bus,
+    spool: SqliteSpool | None,
+    *,
+    limit: float = 5.0,
+    record: Callable[[Arrival], Awaitable[Outgoing]] = remade,
+    log: io.StringIO | None = None,
+) -> Keeper:
+    said = start_logging(stream=io.StringIO() if log is None else log)
+    return Keeper(publisher=bus, spool=spool, limit=limit, record=record, drained=lambda: None, log=said)
 
 
 async def test_while_one_of_a_ticket_is_spooled_the_next_goes_behind_it_even_if_kafka_is_back(
@@ -89,7 +108,10 @@ async def test_while_one_of_a_ticket_is_spooled_the_next_goes_behind_it_even_if_
     keeping = keeper(bus, spool)
     bus.broken = True
     assert await keeping.keep(b"T", record(b"1"), arrival(b"1")) is Kept.SPOOLED
-    bus.broken, keeping.down = False, False
+    bus.broken = False
+    looking = asyncio.ensure_future(keeping.look(every=0.01))
+    await eventually(lambda: not keeping.down)
+    looking.cancel()
     assert await keeping.keep(b"T", record(b"2"), arrival(b"2")) is Kept.SPOOLED
     assert bus.written == []
     drain = asyncio.ensure_future(keeping.drain())
@@ -98,6 +120,44 @@ async def test_while_one_of_a_ticket_is_spooled_the_next_goes_behind_it_even_if_
     await eventually(lambda: bus.written == [b"1", b"2"])
     bus.acknowledge()
     await eventually(lambda: spool.depth == 0)
+    drain.cancel()
+
+
+async def test_a_topic_that_refuses_what_has_no_ticket_says_nothing_of_kafka(spool: SqliteSpool) -> None:
+    bus, log = Bus(), io.StringIO()
+    keeping = keeper(bus, spool, record=remade_by_body, log=log)
+    bus.refusing.add("quarantine")
+    assert await keeping.keep(None, junk(b"junk"), arrival(b"junk")) is Kept.SPOOLED
+    drain = asyncio.ensure_future(keeping.drain())
+    await eventually(lambda: len(bus.late) > 1, what="a second try")
+    kept = asyncio.ensure_future(keeping.keep(b"T", record(b"1"), arrival(b"1")))
+    await eventually(lambda: bus.written == [b"1"])
+    bus.acknowledge()
+    assert await kept is Kept.PUBLISHED
+    assert not keeping.down
+    drain.cancel()
+    (line,) = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert (line["event"], line["topic"]) == ("Kafka does not acknowledge", "quarantine")
+
+
+async def test_what_has_no_ticket_and_is_refused_does_not_delay_the_tickets_in_the_spool(spool: SqliteSpool) -> None:
+    bus = Bus()
+    keeping = keeper(bus, spool, record=remade_by_body)
+    bus.broken = True
+    bodies = [b"%d" % number for number in range(10)]
+    await keeping.keep(None, junk(b"junk"), arrival(b"junk"))
+    for body in bodies:
+        await keeping.keep(b"T", record(body), arrival(body))
+    bus.broken, bus.refusing = False, {"quarantine"}
+    drain = asyncio.ensure_future(keeping.drain())
+
+    def drained() -> bool:
+        bus.acknowledge()
+        return spool.depth == 1
+
+    await eventually(drained, within=5)  # waiting for longer after each round takes half a minute
+    assert bus.written == bodies
+    assert not keeping.down
     drain.cancel()
 
 

@@ -189,12 +189,9 @@ class JournalReader(Protocol):
     async def tail(self, partition: int) -> JournalTail:
         """The journal of `partition` up to its present end, every transaction before it decided.
 
-        Waits as long as that takes; raises Unavailable when the journal cannot be read.
+        Waits as long as that takes; raises Unavailable when the journal cannot be read, Stop where the committed offset
+        is of a commands topic that was made anew.
         """
-        ...
-
-    async def identity(self) -> str:
-        """Identity of the journal: a mark of another one means nothing."""
         ...
 
 

@@ -38,6 +38,7 @@ from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.consumer import CommandConsumer, introduce
+from adapter.transport.kafka.identity import REMADE
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.kafka.tickets import KafkaTickets
 from adapter.transport.store import SqliteStores
@@ -87,13 +88,16 @@ async def projector(
     async with AsyncExitStack() as stack:
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)
+        admin = Admin(client)
         topics = Partitions(
-            Admin(client).partition_counts,
+            count=admin.partition_counts,
+            identify=admin.identities,
             keyed=(names.events, names.tickets),
+            originals={names.events: REMADE, names.tickets: "The tickets are lost or wrong"},
             moved=f"tickets have moved. Make {names.tickets} anew, reset the offsets of {ours.group_id} and start all "
             "projectors anew",
         )
-        partitions = await until_available("Kafka", lambda: asyncio.to_thread(topics.number), log)
+        seen = await until_available("Kafka", lambda: asyncio.to_thread(topics.look), log)
 
         written = known.events[WARNING]
         ticket = known.tickets["Ticket"]
@@ -140,7 +144,9 @@ async def projector(
                 tickets=tickets,
                 stores=stores,
                 folding=Folding(
-                    reader=Reader(Decoders(registry, tuple(known.events.values()), UnknownFields.IGNORE), partitions),
+                    reader=Reader(
+                        Decoders(registry, tuple(known.events.values()), UnknownFields.IGNORE), seen.partitions
+                    ),
                     tickets=Decoders(registry, (ticket,), UnknownFields.IGNORE),
                     records=Records(
                         events_topic=names.events,
@@ -153,7 +159,7 @@ async def projector(
                     policy=policy,
                     log=log,
                 ),
-                check=lambda: asyncio.to_thread(topics.check, partitions),
+                check=lambda: asyncio.to_thread(topics.check, seen),
                 revoke_limit=_revoke_limit(settings),
                 observe=transactions_observer(metrics),
                 log=log,

@@ -125,45 +125,65 @@ def offset_patience(kafka: Kafka, log: Log) -> Patience:
     return Patience(2 * (kafka.transaction_timeout + _LIMITS_LOOKED_AT), told)
 
 
-def missing_topics(counts: Mapping[str, int], needed: Iterable[str]) -> None:
-    """Raises Stop for those of the topics that `counts`, the partitions of those that exist, does not have."""
-    missing = [f"{name}: the topic is missing; adapter topics create makes it" for name in needed if name not in counts]
+def missing_topics(found: Mapping[str, object], needed: Iterable[str]) -> None:
+    """Raises Stop for those of the topics that `found`, something of each that exists, does not have."""
+    missing = [f"{name}: the topic is missing; adapter topics create makes it" for name in needed if name not in found]
     if missing:
         raise Stop(*missing)
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """The topics as they were at the start."""
+
+    partitions: int
+    """Of each."""
+    identities: Mapping[str, str]
+    """Of those whose offsets are known by heart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Partitions:
     """Topics of one key: equally many partitions each, or their records would not lie beside each other.
 
-    `count` tells the partitions of those topics that exist; it raises Unavailable.
+    `count` tells the partitions of those topics that exist, `identify` their identities; they raise Unavailable.
     """
 
     count: Callable[[Sequence[str]], Mapping[str, int]]
+    identify: Callable[[Sequence[str]], Mapping[str, str]]
     keyed: tuple[str, ...]
     others: tuple[str, ...] = ()
     """Topics that must exist as well."""
+    originals: Mapping[str, str]
+    """Topics whose offsets mean nothing once they are made anew, with the chapter of docs/disaster.md about that."""
     moved: str = "keys have moved"
     """What it means if their number changes, and what to do."""
 
-    def number(self) -> int:
-        """How many each has. Raises Stop if a topic is missing or has another number; raises Unavailable."""
+    def look(self) -> Seen:
+        """Raises Stop if a topic is missing or has another number of partitions than the others; raises Unavailable."""
         counts = self.count((*self.keyed, *self.others))
         missing_topics(counts, (*self.keyed, *self.others))
         if len({counts[name] for name in self.keyed}) > 1:
             found = ", ".join(f"{name} has {counts[name]}" for name in self.keyed)
             raise Stop(f"topics of one key must have the same number of partitions: {found}")
-        return counts[self.keyed[0]]
+        identities = self.identify(tuple(self.originals))
+        missing_topics(identities, self.originals)
+        return Seen(counts[self.keyed[0]], identities)
 
-    def check(self, before: int) -> None:
-        """Raises Stop if a topic has not `before` partitions any more; raises Unavailable.
+    def check(self, before: Seen) -> None:
+        """Raises Stop if a topic is not as it was any more; raises Unavailable.
 
         A topic that a broker does not know for a moment (it has just started) has not changed.
         """
         changed = [
-            f"{name} had {before} partitions and has {now}: {self.moved}"
+            f"{name} had {before.partitions} partitions and has {now}: {self.moved}"
             for name, now in self.count(self.keyed).items()
-            if now not in (0, before)
+            if now not in (0, before.partitions)
+        ]
+        changed += [
+            f'{name} was deleted and made anew while we ran: see "{self.originals[name]}" in docs/disaster.md'
+            for name, now in self.identify(tuple(self.originals)).items()
+            if now != before.identities[name]
         ]
         if changed:
             raise Stop(*changed)

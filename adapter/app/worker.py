@@ -39,6 +39,7 @@ from adapter.transport.https import CallSettings, HttpsCalls
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.consumer import CommandConsumer, introduce
 from adapter.transport.kafka.feed import KafkaTicketFeed
+from adapter.transport.kafka.identity import REMADE
 from adapter.transport.kafka.journal import KafkaJournal
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.store import SqliteStores
@@ -100,13 +101,16 @@ async def worker(
         registry = open_registry(settings)
         stack.push_async_callback(registry.close)
         tracer = await stack.enter_async_context(traced(settings.telemetry))
+        admin = Admin(client)
         topics = Partitions(
-            Admin(client).partition_counts,
+            count=admin.partition_counts,
+            identify=admin.identities,
             keyed=(names.commands, names.events, names.tickets, names.journal),
             others=(names.dead_letters,),
+            originals={names.commands: REMADE, names.journal: "The journal is lost, or a part of it"},
             moved="keys have moved. Let every command of the old partitions end, then start all workers anew",
         )
-        partitions = await until_available("Kafka", lambda: asyncio.to_thread(topics.number), log)
+        seen = await until_available("Kafka", lambda: asyncio.to_thread(topics.look), log)
 
         encoding = await encoders(
             settings, registry, log, {names.events: written(known), names.journal: known.journal.values()}
@@ -121,7 +125,6 @@ async def worker(
             patience=offset_patience(settings.kafka, log),
         )
         stack.push_async_callback(journal.close)
-        identity = await until_available("Kafka", journal.identity, log)
         await until_available("Kafka", lambda: asyncio.to_thread(introduce, client, names.commands, group), log)
         transactor = TransactionalProducer(
             client=client,
@@ -152,7 +155,7 @@ async def worker(
             flow.failed(error)
 
         decoders = Decoders(registry, tuple(known.tickets.values()), UnknownFields.IGNORE)
-        tickets = await stack.enter_async_context(_tickets(settings, decoders, partitions, failed, log))
+        tickets = await stack.enter_async_context(_tickets(settings, decoders, seen.partitions, failed, log))
         metrics.watch(m.TICKETS_FOLLOWED, tickets.followed)
 
         def conductor(flow: Worker) -> Conductor:
@@ -196,7 +199,8 @@ async def worker(
                     commits=commits,
                     busy=busy,
                     entries=events.entries,
-                    journal=identity,
+                    journal=seen.identities[names.journal],
+                    topic=seen.identities[names.commands],
                     observe=observe,
                 ),
                 conductor=conductor,
@@ -208,8 +212,8 @@ async def worker(
                     settings.worker.window_records, settings.worker.window_bytes, settings.worker.partition_span
                 ),
                 memory=memory,
-                partitions=partitions,
-                check=lambda: asyncio.to_thread(topics.check, partitions),
+                partitions=seen.partitions,
+                check=lambda: asyncio.to_thread(topics.check, seen),
                 call_limit=policy.call_limit,
                 commit_limit=settings.kafka.transaction_timeout.total_seconds(),
                 log=log,

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from adapter.core.command import Held, Intended, Past, Untouched
 from adapter.core.immutable import immutable
@@ -316,31 +316,46 @@ class Mark:
     """Where to read on for who is to recognise repeats as well: `offset` or before."""
     journal: str
     """Identity of the journal: cluster id and topic id. A mark of another journal means nothing."""
+    commands: str
+    """The same of the commands topic whose offset is committed: in another topic that offset means nothing."""
     transaction: str
     """Unique to the transaction: by it a producer that was cut off finds out whether the transaction was committed."""
 
     def text(self) -> str:
-        return json.dumps(
-            {"mark": self.offset, "memory": self.memory, "journal": self.journal, "transaction": self.transaction},
-            separators=(",", ":"),
-        )
+        told = {
+            "mark": self.offset,
+            "memory": self.memory,
+            "journal": self.journal,
+            "commands": self.commands,
+            "transaction": self.transaction,
+        }
+        return json.dumps(told, separators=(",", ":"))
 
 
 def read_mark(metadata: str | None, journal: str) -> Mark | None:
     """Where a successor must start; None (missing, foreign, unreadable): at the beginning."""
+    told = _told(metadata)
+    offset, memory = told.get("mark"), told.get("memory")
+    if told.get("journal") != journal or not _is_offset(offset) or not _is_offset(memory):
+        return None
+    return Mark(offset, min(memory, offset), journal, commands_of(metadata), str(told.get("transaction")))
+
+
+def commands_of(metadata: str | None) -> str:
+    """Identity of the commands topic in which the offset with this metadata was committed; empty: nothing says."""
+    commands = _told(metadata).get("commands")
+    return commands if isinstance(commands, str) else ""
+
+
+def _told(metadata: str | None) -> Mapping[str, object]:
     try:
-        found = json.loads(metadata or "")
-        if found["journal"] != journal:
-            return None
-        offset, memory, transaction = found["mark"], found["memory"], found["transaction"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    if not _is_offset(offset) or not _is_offset(memory):
-        return None
-    return Mark(offset, min(memory, offset), journal, str(transaction))
+        told = json.loads(metadata or "")
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
-def _is_offset(value: object) -> bool:
+def _is_offset(value: object) -> TypeGuard[int]:
     return type(value) is int and value >= 0
 
 

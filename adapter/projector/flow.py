@@ -34,8 +34,8 @@ from adapter.telemetry import Log, Metrics
 
 _TICK: Final = 1.0
 """Seconds between two looks at what is due."""
-_CHECK: Final = 30.0
-"""Seconds between two looks at the topics: a partition count that changes moves keys, and stops the intake."""
+_CHECK: Final = 5.0
+"""Seconds between two looks at the topics: one that has other partitions or is made anew stops the intake."""
 _AGAIN: Final = Backoff(first=0.2, longest=5.0)
 _QUEUED: Final = 4000
 """Events of all partitions that may wait in memory before partitions are paused."""

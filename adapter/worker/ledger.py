@@ -74,10 +74,12 @@ class Ledger:
         busy: Callable[[], bool],
         entries: Callable[[Iterable[Entry], int], list[Outgoing]],
         journal: str,
+        topic: str,
         observe: Callable[[float, int], None],
     ) -> None:
         """`commits` lets those go on whose work is committed; `busy` tells whether lanes have more to do before they
-        wait; `entries` makes the records of the journal for a partition, `journal` is its identity.
+        wait; `entries` makes the records of the journal for a partition, `journal` is its identity, and `topic` that
+        of the commands.
         """
         self._intake = intake
         self._transactor = transactor
@@ -85,6 +87,7 @@ class Ledger:
         self._busy = busy
         self._entries = entries
         self._journal = journal
+        self._topic = topic
         self._observe = observe
         self._queue: deque[Work] = deque()
         self._some = asyncio.Event()
@@ -172,6 +175,6 @@ class Ledger:
         for partition, assignment in touched.items():
             position, extent = assignment.frontier.position, assignment.extent
             mark = extent.mark(position)
-            told = Mark(mark, extent.memory(mark), self._journal, number)
+            told = Mark(mark, extent.memory(mark), self._journal, self._topic, number)
             positions.append(Position(partition, position, told.text()))
         return positions

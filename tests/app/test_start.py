@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from adapter.app.start import Partitions, membership
+from adapter.app.start import Partitions, Seen, membership
 from adapter.core.errors import Stop
 from adapter.settings import GroupProtocol, Kafka
 
@@ -25,13 +25,23 @@ def test_a_member_hears_of_a_rebalance_within_a_tenth_of_its_session() -> None:
     assert member["heartbeat.interval.ms"] == "1000"
 
 
-def topics(**counts: int) -> Partitions:
-    """Of a cluster that has these topics."""
-    return Partitions(lambda names: {n: c for n, c in counts.items() if n in names}, keyed=("a", "b"), others=("c",))
+def topics(counts: dict[str, int], ids: str = "12") -> Partitions:
+    """Of a cluster that has these topics; an id for each."""
+    identities = dict(zip(counts, ids, strict=False))
+    return Partitions(
+        count=lambda names: {n: c for n, c in counts.items() if n in names},
+        identify=lambda names: {n: i for n, i in identities.items() if n in names},
+        keyed=("a", "b"),
+        others=("c",),
+        originals={"b": "A chapter"},
+    )
+
+
+BEFORE = Seen(3, {"b": "2"})
 
 
 def test_topics_of_one_key_have_one_number_of_partitions() -> None:
-    assert topics(a=3, b=3, c=1).number() == 3
+    assert topics({"a": 3, "b": 3, "c": 1}).look() == BEFORE
 
 
 @pytest.mark.parametrize(
@@ -43,15 +53,20 @@ def test_topics_of_one_key_have_one_number_of_partitions() -> None:
 )
 def test_a_start_without_them_stops_and_says_what_to_do(counts: dict[str, int], says: list[str]) -> None:
     with pytest.raises(Stop) as stopped:
-        topics(**counts).number()
+        topics(counts).look()
     assert all(each in str(stopped.value) for each in says)
 
 
 @pytest.mark.parametrize("counts", [{}, {"a": 3}, {"a": 0, "b": 3}, {"a": 3, "b": 3}])
 def test_a_topic_that_a_broker_does_not_know_for_a_moment_has_not_changed(counts: dict[str, int]) -> None:
-    topics(**counts).check(3)
+    topics(counts).check(BEFORE)
 
 
 def test_a_topic_whose_partitions_change_while_running_stops_the_intake() -> None:
     with pytest.raises(Stop, match="b had 3 partitions and has 4: keys have moved"):
-        topics(a=3, b=4).check(3)
+        topics({"a": 3, "b": 4}).check(BEFORE)
+
+
+def test_a_topic_that_is_made_anew_while_running_stops_the_intake() -> None:
+    with pytest.raises(Stop, match=r'b was deleted and made anew while we ran: see "A chapter" in docs/disaster.md'):
+        topics({"a": 3, "b": 3}, "19").check(BEFORE)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adapter.core import journal
 from adapter.core.command import Held, Intended, Past, Untouched
-from adapter.core.journal import Entry, Extent, Kind, Mark, Recovered, Source, read_mark, recover
+from adapter.core.journal import Entry, Extent, Kind, Mark, Recovered, Source, commands_of, read_mark, recover
 
 SCHEMA = json.loads(Path(__file__).parents[2].joinpath("schemas/avro/journal/JournalEntries.avsc").read_text("utf-8"))
 RESIDENT = Source(3, 0, 1.0, b"key", b"value", ())
@@ -268,10 +268,11 @@ def test_a_resident_that_was_written_long_ago_is_to_be_written_forward_though_no
 
 
 def test_a_mark_is_read_back_by_whoever_uses_the_same_journal() -> None:
-    mark = Mark(12, 7, "cluster/topic", "transaction-1")
+    mark = Mark(12, 7, "cluster/topic", "cluster/commands", "transaction-1")
     metadata = mark.text()
     assert read_mark(metadata, "cluster/topic") == mark
     assert read_mark(metadata, "cluster/topic-made-anew") is None
+    assert commands_of(metadata) == "cluster/commands"
     assert len(metadata.encode()) < 4096
 
 
@@ -303,12 +304,13 @@ def test_a_mark_is_read_back_by_whoever_uses_the_same_journal() -> None:
 )
 def test_without_a_readable_mark_of_this_journal_all_of_it_is_read(metadata: str | None) -> None:
     assert read_mark(metadata, "j") is None
+    assert commands_of(metadata) == ""
 
 
 @given(metadata=st.text(), offset=st.integers(0, 2**63 - 1), name=st.text(min_size=1), transaction=st.text())
 @settings(deadline=None)
 def test_marks_come_back_and_anything_else_does_not(metadata: str, offset: int, name: str, transaction: str) -> None:
-    mark = Mark(offset, offset // 2, name, transaction)
+    mark = Mark(offset, offset // 2, name, transaction[::-1], transaction)
     assert read_mark(mark.text(), name) == mark
     assert read_mark(metadata, name) is None
 

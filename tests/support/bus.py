@@ -325,9 +325,6 @@ class Member(Intake, Transactor, JournalReader):
         await self._alive()
         return await self._bus.tail(partition)
 
-    async def identity(self) -> str:
-        return IDENTITY
-
     async def _alive(self) -> None:
         if self.dead:
             await asyncio.get_running_loop().create_future()

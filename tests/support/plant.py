@@ -350,6 +350,7 @@ class Plant:
                     busy=busy,
                     entries=events.entries,
                     journal=bus.IDENTITY,
+                    topic="cluster/commands",
                     observe=lambda _seconds, _count: None,
                 ),
                 conductor=conductor,

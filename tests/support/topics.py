@@ -1,6 +1,7 @@
 """The topics of one test: a set of its own on the shared broker."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
@@ -43,25 +44,38 @@ def create(bootstrap: str, *, partitions: int, replicas: int = -1, largest: int 
     prefix = f"test-{secrets.token_hex(4)}"
     names = ("commands", "events", "tickets", "journal", "dead-letters", "quarantine")
     topics = Topics(prefix, partitions, *(f"{prefix}.{name}" for name in names))
+    _make(bootstrap, topics, topics.all, replicas=replicas, largest=largest)
+    return topics
+
+
+def remake(bootstrap: str, topics: Topics, *names: str) -> None:
+    """Delete these of the topics and make them anew."""
+    client = AdminClient({"bootstrap.servers": bootstrap})
+    for done in client.delete_topics(list(names)).values():
+        done.result(timeout=25)
+    wait_until(lambda: not client.list_topics(timeout=10).topics.keys() & {*names}, within=30, what="their end")
+    _make(bootstrap, topics, names)
+
+
+def _make(bootstrap: str, topics: Topics, names: Sequence[str], *, replicas: int = -1, largest: int = FOUR_MIB) -> None:
     client = AdminClient({"bootstrap.servers": bootstrap})
     asked = client.create_topics(
         [
             NewTopic(
                 topic,
-                num_partitions=partitions,
+                num_partitions=topics.partitions,
                 replication_factor=replicas,
                 config={
                     "cleanup.policy": "compact" if topic == topics.tickets else "delete",
                     "max.message.bytes": str(largest),
                 },
             )
-            for topic in topics.all
+            for topic in names
         ]
     )
     for done in asked.values():
         done.result(timeout=30)
     wait_until(lambda: _led(client, topics), within=30, what="a leader for every partition")
-    return topics
 
 
 def delete(bootstrap: str, topics: Topics) -> None:

@@ -6,10 +6,12 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
-from adapter.core.errors import Unavailable
+from adapter.core.errors import Stop, Unavailable
+from adapter.core.journal import Mark
 from adapter.ports import JournalTail
+from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.journal import KafkaJournal
 from adapter.transport.kafka.span import Patience
 from tests.support import topics as topic_sets
@@ -58,6 +60,54 @@ async def test_partitions_that_were_given_up_while_a_transaction_held_them_hold_
         task.cancel()
     async with asyncio.timeout(20):
         assert (await _tail(journal, HANGING)).records == []
+
+
+async def test_a_journal_made_anew_is_read_whole_by_who_knew_the_old_one(
+    kafka: str, topics: Topics, journal: KafkaJournal
+) -> None:
+    before = Admin({"bootstrap.servers": kafka}).identities(topics.all)
+    _write(kafka, topics, 3)
+    _commit(kafka, topics, Mark(2, 2, before[topics.journal], before[topics.commands], "t"))
+    assert [at for at, _ in (await _tail(journal, HANGING)).records] == [2]
+    topic_sets.remake(kafka, topics, topics.journal)
+    _write(kafka, topics, 3)
+    assert [at for at, _ in (await _tail(journal, HANGING)).records] == [0, 1, 2]
+
+
+async def test_a_mark_that_lies_beyond_the_end_of_the_journal_says_nothing(
+    kafka: str, topics: Topics, journal: KafkaJournal
+) -> None:
+    now = Admin({"bootstrap.servers": kafka}).identities(topics.all)
+    _write(kafka, topics, 2)
+    _commit(kafka, topics, Mark(3, 1, now[topics.journal], now[topics.commands], "t"))
+    assert [at for at, _ in (await _tail(journal, HANGING)).records] == [0, 1]
+
+
+@pytest.mark.parametrize(("commands", "stops"), [("", False), ("elsewhere/id", False), ("{cluster}/another", True)])
+async def test_an_offset_of_a_commands_topic_that_was_made_anew_stops_whoever_takes_over(
+    kafka: str, topics: Topics, journal: KafkaJournal, commands: str, *, stops: bool
+) -> None:
+    admin = Admin({"bootstrap.servers": kafka})
+    known = admin.identities(topics.all)[topics.journal]
+    _commit(kafka, topics, Mark(0, 0, known, commands.format(cluster=admin.cluster_id()), "t"))
+    if not stops:
+        assert (await _tail(journal, HANGING)).position == 0
+        return
+    with pytest.raises(Stop, match=rf"--group {topics.prefix} --topic {topics.commands} --to-earliest --execute"):
+        await _tail(journal, HANGING)
+
+
+def _write(kafka: str, topics: Topics, records: int) -> None:
+    producer = Producer({"bootstrap.servers": kafka})
+    for number in range(records):
+        producer.produce(topics.journal, b"%d" % number, partition=HANGING)
+    assert producer.flush(20) == 0
+
+
+def _commit(kafka: str, topics: Topics, mark: Mark) -> None:
+    group = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix, "enable.auto.commit": False})
+    group.commit(offsets=[TopicPartition(topics.commands, HANGING, 0, mark.text())], asynchronous=False)
+    group.close()
 
 
 async def _tail(journal: KafkaJournal, partition: int) -> JournalTail:

@@ -60,6 +60,7 @@ class Desk:
             busy=lambda: self.busy,
             entries=journaled,
             journal=IDENTITY,
+            topic="cluster/commands",
             observe=lambda _seconds, count: self.observed.append(count),
         )
         self.done: list[str] = []

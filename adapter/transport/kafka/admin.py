@@ -20,6 +20,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.settings import Topics
+from adapter.transport.kafka.mock import is_mock
 from adapter.transport.kafka.refusal import properties_told
 
 _SETTING: Final = "ADAPTER_TOPICS__"
@@ -148,6 +149,8 @@ class Admin:
         """`client`: librdkafka's properties. Raises Stop if it refuses one of them."""
         self._timeout = timeout.total_seconds()
         self._heard = ""
+        self._cluster = ""
+        """Its id, once it was asked for: the answer is as long as there are topics."""
         with properties_told():
             # librdkafka's own lines say on standard error, and many times, what our exceptions say once.
             properties: dict[str, Any] = {**client, "error_cb": self._hear, "log_level": 0}
@@ -165,6 +168,23 @@ class Admin:
         """Partitions of those of the topics that exist. Raises Unavailable."""
         topics = self._metadata().topics
         return {name: len(topics[name].partitions) for name in names if name in topics}
+
+    def identities(self, names: Sequence[str]) -> dict[str, str]:
+        """Of those of the topics that exist: ids of the cluster and of the topic. A name says nothing, topics are
+        deleted and made anew. Raises Unavailable.
+        """
+        cluster = self._cluster = self._cluster or self.cluster_id()
+        if is_mock(cluster):  # serves no topic ids, but its topics live and die with the cluster
+            return {name: f"{cluster}/{name}" for name in names}
+        asked = self._client.describe_topics(TopicCollection(list(names)), request_timeout=self._timeout)
+        found: dict[str, str] = {}
+        for name, answer in asked.items():
+            try:
+                found[name] = f"{cluster}/{self._wait(answer).topic_id}"
+            except KafkaException as error:
+                if _code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise Unavailable(f"{name}: {_text(error)}") from None
+        return found
 
     def find(self, names: Sequence[str]) -> dict[str, Found]:
         """Those of the topics that exist. Raises Unavailable."""

@@ -1,23 +1,40 @@
-"""Whether a topic is still the one it was: a name says nothing, topics are deleted and made anew."""
+"""Whether topics are still those they were: a name says nothing, topics are deleted and made anew."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final
 
-from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
-
-from adapter.core.errors import Unavailable
-from adapter.transport.kafka.mock import is_mock
+from adapter.core.errors import Stop, Unavailable
+from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.span import STEP
+
+REMADE: Final = "A topic is made anew"
+"""Chapter of docs/disaster.md."""
 
 
 def identity(client: Mapping[str, str], *topics: str) -> str:
     """Of the cluster and these topics. Blocks. Raises Unavailable."""
-    admin = AdminClient({**client, "log_level": 0})  # what goes wrong is raised
-    try:
-        cluster = admin.list_topics(timeout=STEP).cluster_id or ""
-        if is_mock(cluster):  # serves no topic ids, but its topics live and die with the cluster
-            return "/".join((cluster, *topics))
-        asked = admin.describe_topics(TopicCollection(list(topics)), request_timeout=STEP)
-        return "/".join((cluster, *(str(asked[name].result().topic_id) for name in topics)))
-    except KafkaException as error:
-        raise Unavailable(f"{', '.join(topics)}: {error.args[0].str()}") from error
+    found = identities(Admin(client, timeout=timedelta(seconds=STEP)), topics)
+    cluster = found[topics[0]].partition("/")[0]
+    return "/".join((cluster, *(found[name].partition("/")[2] for name in topics)))
+
+
+def identities(admin: Admin, topics: Sequence[str]) -> Mapping[str, str]:
+    """Of each of them. Blocks. Raises Unavailable, also if one does not exist."""
+    found = admin.identities(topics)
+    if missing := [name for name in topics if name not in found]:
+        raise Unavailable(f"{', '.join(missing)}: there is no such topic")
+    return found
+
+
+def still(topic: str, partition: int, before: str, now: str, *, group: str) -> None:
+    """Raises Stop if the offset that `group` has committed was committed beside topics (`before`) of which this cluster
+    has others by now (`now`). One that was mirrored from another cluster is taken as it is, and so is one that a tool
+    has written, which does not say (`before` is empty).
+    """
+    if before != now and before.partition("/")[0] == now.partition("/")[0]:
+        raise Stop(
+            f"{topic} partition {partition}: its offset was committed before a topic was deleted and made anew, and "
+            f'may lie behind records that nobody has read: see "{REMADE}" in docs/disaster.md, then: '
+            f"kafka-consumer-groups --reset-offsets --group {group} --topic {topic} --to-earliest --execute"
+        )

@@ -12,14 +12,24 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from adapter.core.errors import Unavailable
-from adapter.core.journal import read_mark
+from adapter.core.journal import commands_of, read_mark
 from adapter.ports import JournalTail
-from adapter.transport.kafka.identity import identity
-from adapter.transport.kafka.span import Patience, bounds, committed, read, reader_properties, undecided_properties
+from adapter.transport.kafka.admin import Admin
+from adapter.transport.kafka.identity import identities, still
+from adapter.transport.kafka.span import (
+    STEP,
+    Patience,
+    bounds,
+    committed,
+    read,
+    reader_properties,
+    undecided_properties,
+)
 
 
 class KafkaJournal:
@@ -47,33 +57,24 @@ class KafkaJournal:
         self._patience = patience
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="journal")
         self._closing = threading.Event()
-        self._identity: str | None = None
+        self._admin = Admin(client, timeout=timedelta(seconds=STEP))
 
     async def tail(self, partition: int) -> JournalTail:
-        identity, given_up = await self.identity(), threading.Event()
+        given_up = threading.Event()
 
         def going() -> bool:
             return not (given_up.is_set() or self._closing.is_set())
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._tail, partition, identity, going
-            )
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._tail, partition, going)
         finally:  # cancelled, since the partition is gone: a transaction that hangs would keep the thread
             given_up.set()
-
-    async def identity(self) -> str:
-        if self._identity is None:
-            self._identity = await asyncio.get_running_loop().run_in_executor(
-                self._threads, identity, self._client, self._journal
-            )
-        return self._identity
 
     async def close(self) -> None:
         self._closing.set()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
-    def _tail(self, partition: int, identity: str, going: Callable[[], bool]) -> JournalTail:
+    def _tail(self, partition: int, going: Callable[[], bool]) -> JournalTail:
         reader = Consumer(reader_properties(self._client, self._group))
         newest = Consumer(undecided_properties(self._client, self._group))
         try:
@@ -81,10 +82,17 @@ class KafkaJournal:
             stands = committed(reader, newest, commands, self._patience, going)
             if self._memory and stands.offset < 0:  # every partition has one: its coordinator has just started
                 raise Unavailable(f"journal partition {partition}: no committed offset")
-            journal = TopicPartition(self._journal, partition)
-            low, high = bounds(newest, journal)
-            mark = read_mark(stands.metadata, identity)
-            start = low if mark is None else max(low, mark.memory if self._memory else mark.offset)
+            # Asked each time: a topic that is deleted and made anew meanwhile is another one, with offsets of its own.
+            now = identities(self._admin, (self._commands, self._journal))
+            if self._memory:
+                before = commands_of(stands.metadata)
+                still(self._commands, partition, before, now[self._commands], group=self._group)
+            low, high = bounds(newest, TopicPartition(self._journal, partition))
+            mark = read_mark(stands.metadata, now[self._journal])
+            if mark is None or mark.offset > high:  # no such entry was ever in this journal
+                start = low
+            else:
+                start = max(low, mark.memory if self._memory else mark.offset)
             entries = self._read(reader, partition, start, high, going) if start < high else []
             first, end = bounds(newest, commands)
             # A group that never committed starts at the beginning of what the topic still has.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from adapter.core.avro.codec import NOT_OURS
 from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Abandoned, Unavailable, Undecodable
 from adapter.core.journal import Source
@@ -55,7 +56,7 @@ class Batch:
     began: float = field(default_factory=time.monotonic)
 
     def __bool__(self) -> bool:
-        return self.position > self.partition.position or bool(self.records)
+        return self.position > self.partition.position or bool(self.records or self.kept)
 
     def count(self, metric: m.Metric, *labels: str) -> None:
         """To be counted when this is committed."""
@@ -149,9 +150,12 @@ class Folding:
             return
         batch.more = len(due) == _AT_ONCE
         now = datetime.now(UTC)
-        for key in (each.key for each in due):
+        for key, value in ((each.key, each.value) for each in due):
             known = batch.tickets[key]
-            match None if known is None else fire(known, self._policy, now):
+            if known is None:  # no ticket of ours, so nothing to fire; what lies in the topic is not ours to take away
+                batch.kept.append(Kept(key, value))
+                continue
+            match fire(known, self._policy, now):
                 case Warn() as warn:
                     batch.records.append(self._records.warned(warn, partition.number))
                     batch.settle(key, warn.ticket)
@@ -165,14 +169,18 @@ class Folding:
             await batch.breathe()
 
     async def _know(self, batch: Batch, found: Mapping[bytes, bytes]) -> None:
-        """Read what the store has of tickets that this batch has not looked at."""
+        """Read what the store has of tickets that this batch has not looked at. Only what can't be ours counts as no
+        ticket: to take one of ours for none is to lose it. Raises Unavailable for what may be.
+        """
         for key, value in found.items():
             if key in batch.tickets:
                 continue
             batch.size += len(value)
             try:
                 batch.tickets[key] = ticket((await self._tickets.decode(value)).record)
-            except Undecodable as why:  # what was kept is lost; the next notification brings the whole report again
+            except Undecodable as why:
+                if why.reason not in NOT_OURS:
+                    raise Unavailable(f"the ticket {key.decode(errors='replace')}, {why}") from None
                 self._log.error("ticket not readable", partition=batch.partition.number, reason=why.reason)
                 batch.tickets[key] = None
             await batch.breathe()

@@ -1,4 +1,4 @@
-"""What becomes of a batch while the registry is away; without a broker."""
+"""What becomes of a batch while tickets can't be read; without a broker."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Unavailable
 from adapter.core.journal import Source
 from adapter.core.ticket import fold
-from adapter.ports import Checkpoint
+from adapter.ports import Checkpoint, Kept
 from adapter.projector.folding import Folding
 from adapter.projector.partition import Partition
 from adapter.projector.reader import Reader
@@ -101,3 +101,44 @@ async def test_events_of_a_ticket_that_cannot_be_read_stay_in_the_queue() -> Non
     assert batch.position == 2
     folded = {key: known.events for key, known in batch.tickets.items() if known is not None}
     assert folded == {b"SP-1": 2, b"SP-2": 1}
+
+
+async def test_tickets_wait_for_their_schema_that_the_registry_does_not_have() -> None:
+    desk = Desk()
+    await desk.keep_one_that_is_due()
+    schema_id, text = desk.tickets.forget("Ticket")
+    desk.partition.reached_end(0)
+    batch = await desk.folding.fold(desk.partition, timers=True)
+    assert not batch, "nothing is to be written"
+    reason = f"the ticket SP-1, unknown-schema: the registry has no schema {schema_id}"
+    assert desk.lines.named("tickets not readable") == [{"partition": 0, "reason": reason}]
+
+    desk.deliver("SP-2", "SP-1")
+    with pytest.raises(Unavailable, match=reason):
+        await desk.folding.fold(desk.partition, timers=False)
+    assert [source.offset for source in desk.partition.queue] == [0, 1]
+
+    desk.tickets.texts[schema_id] = text
+    desk.partition.timers_after = 0.0  # its time has come
+    batch = await desk.folding.fold(desk.partition, timers=True)
+    folded = {key: known.events for key, known in batch.tickets.items() if known is not None}
+    assert folded == {b"SP-1": 2, b"SP-2": 1}
+
+
+async def test_foreign_bytes_that_are_due_stay_in_the_topic_and_are_looked_at_once() -> None:
+    desk = Desk()
+    store = Shelf()
+    desk.partition.store = store
+    store.load([Kept(b"SP-1", b"something else", due=1)])
+    desk.partition.reached_end(0)
+    batch = await desk.folding.fold(desk.partition, timers=True)
+    assert batch, "it is to be committed, so that the store hears of it"
+    assert not batch.records
+    await store.save(batch.kept, Checkpoint("", 1))
+    assert store.rows[b"SP-1"].value == b"something else"
+
+    assert not await desk.folding.fold(desk.partition, timers=True)
+    assert desk.lines.named("ticket not readable") == [{"partition": 0, "reason": "unframed"}]
+    desk.deliver("SP-1")
+    batch = await desk.folding.fold(desk.partition, timers=False)
+    assert [record.key for record in batch.records] == [b"SP-1"], "an event begins the ticket anew"

@@ -66,6 +66,9 @@ _WHY: Final = 4 * TEXT_LIMIT
 _STALE: Final = 10.0
 """Seconds after which a request that was written is written anew: it says when it was sent."""
 
+_LONG: Final = 1024
+"""Bytes of a record of which a list may take a hundred times as many once it is read."""
+
 _ASK_AGAIN: Final = Backoff(first=0.2, longest=5.0)
 """While the registry does not answer."""
 
@@ -279,9 +282,11 @@ class _Turn:
         a.unfinished[command_id] = task.digest
         held = a.waiting.get(self._lane)
         a.waiting[self._lane] = held or "ticket"
+        self._put_away()
         ended = True
         try:
             ended = await self._c.tickets.commanded(key, command_id)
+            await self._take_out()
         finally:
             if held is None:
                 a.waiting.pop(self._lane, None)
@@ -318,6 +323,15 @@ class _Turn:
             except Exception:  # a record must never stop the worker, whatever we have overlooked
                 self._c.log.exception("record not readable", **self._place())
                 raise Undecodable("internal-error", "reading it failed; the worker's log says how") from None
+
+    def _put_away(self) -> None:
+        """Keep a long record as bytes alone while its command waits for a ticket: every lane may wait so at once."""
+        if len(self._item.source.value or b"") > _LONG:
+            self._task.record.clear()
+
+    async def _take_out(self) -> None:
+        if not self._task.record:
+            self._task.record.update((await self._read()).record)
 
     async def _conduct(self, past: Past) -> None:
         """Carry out one action after the other until the command has ended."""
@@ -420,6 +434,7 @@ class _Turn:
         why = Problem(field, "left out, and nothing is known of its ticket")
         self._a.check(safe=True)
         self._a.waiting[self._lane] = "ticket"
+        self._put_away()
         try:
             with suppress(TimeoutError):
                 async with self._by(self._task.not_after if needed else until):
@@ -432,6 +447,7 @@ class _Turn:
                                 self._reference = ticket.maintainer_reference
                                 status = "has no status" if ticket.status is None else f"is {ticket.status}"
                                 why = Problem(field, f"left out, and not told by the supplier; the ticket {status}")
+            await self._take_out()
         finally:
             self._a.waiting.pop(self._lane, None)
         if needed and self._reference is None:

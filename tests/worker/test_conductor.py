@@ -950,6 +950,27 @@ async def test_what_has_ended_keeps_no_long_record_until_its_commit(plant: Plant
     assert {event.record["code"] for event in plant.events} == {"invalid"}
 
 
+@pytest.mark.parametrize("remembered", [1000, 1], ids=["for its reference", "for its end, and its reference"])
+async def test_what_waits_for_its_ticket_keeps_no_long_record_meanwhile(plant: Plant, remembered: int) -> None:
+    plant.bus.tickets_away = True
+    hand = plant.hire(0, limits=Bounded(remembered=remembered))
+    commands = [add(f"T-{number}", attachments=[{"name": "x"}] * 789) for number in range(3)]
+    for command in (query("K-1"), query("K-2")):  # of the first one's end on only one is remembered
+        plant.send(command)
+        await plant.final(command)
+    plant.send(*commands)
+    waiting = hand.flow.assignments[0].waiting
+    await plant.until(lambda: [waiting.get(command.key.encode()) for command in commands] == ["ticket"] * 3)
+    gc.collect()
+    lists = [each for each in gc.get_objects() if type(each) is list and len(each) == 789]
+    assert [each for each in lists if each[0] != {"name": "x"}] == [], "besides those of the commands sent here"
+    await plant.come_back()
+    for command in commands:
+        await plant.final(command)
+        (call,) = plant.desk.of(command)
+        assert call.body.count(b"<name>x</name>") == 789
+
+
 async def test_a_query_whose_slots_cannot_be_read_is_asked_again(plant: Plant) -> None:
     def listed(call: Call) -> Reply:
         day = "appointmentDate" if len(plant.desk.of(command)) > 1 else "day"

@@ -208,10 +208,6 @@ class Publisher(Protocol):
         """
         ...
 
-    async def answers(self) -> None:
-        """Raises Unavailable if the cluster does not answer a question, which takes nothing to be written."""
-        ...
-
 
 @immutable
 class Peer:

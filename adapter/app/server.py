@@ -60,7 +60,7 @@ async def receive(settings: Receiving, log: Log, metrics: Metrics, stop: asyncio
     """A server that listens until `stop`."""
     async with AsyncExitStack() as stack:
         if running := await before(stop, stack.enter_async_context(server(settings, log, metrics, page))):
-            await before(stop, asyncio.shield(running.publishing))  # which goes on
+            await before(stop, asyncio.shield(running.publishing))  # which goes on while the spool is emptied
             await stop.wait()
 
 
@@ -123,10 +123,13 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
 
         async def publish() -> None:
             flow.publish(_records(settings, known, await finding))
-            await asyncio.gather(flow.keeper.look(), *([] if spool is None else [flow.keeper.drain()]))
+            if spool is not None:
+                await flow.keeper.drain()
+
+        clock = asyncio.get_running_loop().time
 
         def down() -> bool:
-            return flow.keeper.down or not finding.done()
+            return flow.keeper.down(clock()) or not finding.done()
 
         publishing = asyncio.ensure_future(publish())
         stack.push_async_callback(_cancelled, publishing)

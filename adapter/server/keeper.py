@@ -24,8 +24,8 @@ _UNORDERED: Final = b""
 """Key in the spool of what has none; no reference is empty."""
 _ALL: Final = "all topics"
 """In the place of one while there are no records yet."""
-_LOOK: Final = 30.0
-"""Seconds between two looks whether Kafka is back."""
+_FORGOTTEN: Final = 600.0
+"""Seconds after the last write that failed: with a spool, or a supplier that repeats, another is tried long before."""
 _AGAIN: Final = Backoff(first=0.2, longest=5.0)
 
 
@@ -62,13 +62,15 @@ class Keeper:
         """Whether the spool was found to hold nothing since something was put there."""
         self._down: dict[str, bool] = {}
         """Topics whose last write failed, and whether it is the tickets'."""
-        self._failures = 0
-        """Of writes for tickets."""
+        self._failed_at = 0.0
+        """When a write for a ticket failed last, by the loop's clock."""
 
-    @property
-    def down(self) -> bool:
-        """Whether Kafka takes no notification of a ticket."""
-        return any(self._down.values())
+    def down(self, now: float) -> bool:
+        """Whether Kafka is known to take no notification of a ticket. That is forgotten ten minutes after the last
+        write that failed: one of today would else count until the next notification, which may be tomorrow's. Only a
+        write can tell: a cluster without enough replicas, or without our right to write, answers every question.
+        """
+        return any(self._down.values()) and now - self._failed_at < _FORGOTTEN
 
     async def keep(
         self, key: bytes | None, record: Outgoing | None, arrival: Arrival, *, late: Callable[[], None] = lambda: None
@@ -111,20 +113,6 @@ class Keeper:
             failures = 0 if whole else failures + 1
             if failures:
                 await asyncio.sleep(_AGAIN.delay(failures, random.random()))  # noqa: S311 -- jitter
-
-    async def look(self, *, every: float = _LOOK) -> None:
-        """Ask Kafka, while it is down and nothing is written, whether it answers, until cancelled.
-
-        One write that failed would else count until the next notification, which may be tomorrow's.
-        """
-        while True:
-            failures = self._failures
-            await asyncio.sleep(every)
-            if self.down and failures == self._failures:
-                with contextlib.suppress(Unavailable):
-                    await self._publisher.answers()
-                    if failures == self._failures:
-                        self._rose([topic for topic, of_tickets in self._down.items() if of_tickets])
 
     async def finish(self, limit: float) -> int:
         """Wait until `drain`, if it goes on, has nothing left, for at most so many seconds. What is left."""
@@ -209,7 +197,8 @@ class Keeper:
         return _ALL in self._down or (record is not None and record.topic in self._down)
 
     def _fell(self, topic: str, why: str, *, of_tickets: bool) -> None:
-        self._failures += of_tickets
+        if of_tickets:
+            self._failed_at = self._loop.time()
         if topic not in self._down:
             self._down[topic] = of_tickets
             self._log.warning("Kafka does not acknowledge", topic=topic, reason=why, spool=self._spool is not None)
@@ -217,4 +206,4 @@ class Keeper:
     def _rose(self, topics: Iterable[str]) -> None:
         for topic in {_ALL, *topics} & self._down.keys():
             del self._down[topic]
-            self._log.info("Kafka is back", topic=topic)
+            self._log.info("Kafka acknowledges again", topic=topic)

@@ -314,8 +314,8 @@ BYTES_IN_FLIGHT: Final = Metric(
 KAFKA_DOWN: Final = Metric(
     "kafka_down",
     Kind.GAUGE,
-    "1 while Kafka does not acknowledge notifications of tickets, until it does or answers for half a minute while "
-    "none is written; and while it or the registry was not there yet since the start.",
+    "1 while Kafka does not acknowledge notifications of tickets, until it does or none has failed for ten minutes; "
+    "and while it or the registry was not there yet since the start.",
     "1: notifications are spooled, or refused with 503 where there is no spool.",
 )
 SPOOL_DEPTH: Final = Metric(

@@ -18,9 +18,6 @@ from adapter.transport.spool import SqliteSpool
 from tests.support.wait import eventually
 
 
-async def _nothing() -> None: ...
-
-
 class Bus:
     """`ports.Publisher`; `broken` fails writes at once, else they wait for `acknowledge`."""
 
@@ -30,8 +27,6 @@ class Bus:
         """Topics that fail writes at once."""
         self.writes: list[tuple[bytes, asyncio.Future[None]]] = []
         self.late: list[Callable[[], None]] = []
-        self.asked = 0
-        self.meanwhile: Callable[[], Awaitable[None]] = _nothing
 
     def publish(self, record: Outgoing, *, limit: float, late: Callable[[], None]) -> "asyncio.Future[None]":  # noqa: ARG002
         self.late.append(late)
@@ -42,12 +37,6 @@ class Bus:
         else:
             self.writes.append((record.value, future))
         return future
-
-    async def answers(self) -> None:
-        self.asked += 1
-        await self.meanwhile()
-        if self.broken:
-            raise Unavailable("down")
 
     def acknowledge(self) -> None:
         for _, future in self.writes:
@@ -89,6 +78,11 @@ async def remade_by_body(spooled: Arrival) -> Outgoing:
     return junk(body) if body.startswith(b"junk") else record(body)
 
 
+def down(keeping: Keeper, *, later: float = 0.0) -> bool:
+    """What is known of Kafka so many seconds from now."""
+    return keeping.down(asyncio.get_running_loop().time() + later)
+
+
 def keeper(
     bus: Bus,
     spool: SqliteSpool | None,
@@ -106,12 +100,15 @@ async def test_while_one_of_a_ticket_is_spooled_the_next_goes_behind_it_even_if_
 ) -> None:
     bus = Bus()
     keeping = keeper(bus, spool)
+    other = asyncio.ensure_future(keeping.keep(b"U", record(b"u"), arrival(b"u")))
+    await eventually(lambda: bus.written == [b"u"])
     bus.broken = True
     assert await keeping.keep(b"T", record(b"1"), arrival(b"1")) is Kept.SPOOLED
     bus.broken = False
-    looking = asyncio.ensure_future(keeping.look(every=0.01))
-    await eventually(lambda: not keeping.down)
-    looking.cancel()
+    bus.acknowledge()
+    assert await other is Kept.PUBLISHED
+    assert not down(keeping)
+    bus.writes.clear()
     assert await keeping.keep(b"T", record(b"2"), arrival(b"2")) is Kept.SPOOLED
     assert bus.written == []
     drain = asyncio.ensure_future(keeping.drain())
@@ -134,7 +131,7 @@ async def test_a_topic_that_refuses_what_has_no_ticket_says_nothing_of_kafka(spo
     await eventually(lambda: bus.written == [b"1"])
     bus.acknowledge()
     assert await kept is Kept.PUBLISHED
-    assert not keeping.down
+    assert not down(keeping)
     drain.cancel()
     (line,) = [json.loads(line) for line in log.getvalue().splitlines()]
     assert (line["event"], line["topic"]) == ("Kafka does not acknowledge", "quarantine")
@@ -157,7 +154,7 @@ async def test_what_has_no_ticket_and_is_refused_does_not_delay_the_tickets_in_t
 
     await eventually(drained, within=5)  # waiting for longer after each round takes half a minute
     assert bus.written == bodies
-    assert not keeping.down
+    assert not down(keeping)
     drain.cancel()
 
 
@@ -174,36 +171,24 @@ async def test_the_second_of_a_ticket_waits_for_the_first_other_tickets_do_not()
     assert {*await asyncio.gather(first, second, other)} == {Kept.PUBLISHED}
 
 
-async def test_kafka_counts_as_down_until_it_answers_though_no_notification_comes() -> None:
-    bus = Bus()
-    keeping = keeper(bus, None)
-    looking = asyncio.ensure_future(keeping.look(every=0.01))
+async def test_kafka_counts_as_down_for_ten_minutes_after_the_last_write_that_failed() -> None:
+    bus, log = Bus(), io.StringIO()
+    keeping = keeper(bus, None, log=log)
+    assert not down(keeping)
     bus.broken = True
-    with pytest.raises(Unavailable):
-        await keeping.keep(b"A", record(b"a"), arrival(b"a"))
-    await eventually(lambda: bus.asked > 2)
-    assert keeping.down
-    bus.broken = False
-    await eventually(lambda: not keeping.down)
-    looking.cancel()
-
-
-async def test_that_kafka_answers_does_not_count_while_writes_fail() -> None:
-    bus = Bus()
-    keeping = keeper(bus, None)
-
-    async def failing() -> None:
-        bus.broken = True
+    for number in range(2):
         with pytest.raises(Unavailable):
-            await keeping.keep(b"A", record(b"a"), arrival(b"a"))
-        bus.broken = False
-
-    await failing()
-    bus.meanwhile = failing
-    looking = asyncio.ensure_future(keeping.look(every=0.01))
-    await eventually(lambda: bus.asked > 2)
-    assert keeping.down
-    looking.cancel()
+            await keeping.keep(b"A", record(b"%d" % number), arrival(b"%d" % number))
+        assert [down(keeping, later=later) for later in (0, 599, 601)] == [True, True, False]
+    bus.broken = False
+    again = asyncio.ensure_future(keeping.keep(b"A", record(b"2"), arrival(b"2")))
+    await eventually(lambda: bus.written == [b"2"])
+    assert down(keeping), "nothing is acknowledged yet"
+    bus.acknowledge()
+    assert await again is Kept.PUBLISHED
+    assert not down(keeping)
+    lines = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
+    assert lines == ["Kafka does not acknowledge", "Kafka acknowledges again"]
 
 
 async def test_down_without_a_spool_one_tries_and_the_others_are_refused_at_once() -> None:
@@ -219,7 +204,7 @@ async def test_down_without_a_spool_one_tries_and_the_others_are_refused_at_once
         await keeping.keep(b"C", record(b"c"), arrival(b"c"))
     bus.acknowledge()
     assert await trying is Kept.PUBLISHED
-    assert not keeping.down
+    assert not down(keeping)
 
 
 async def test_a_write_that_succeeds_after_its_time_is_told() -> None:

@@ -23,8 +23,6 @@ _QUEUE_KIB: Final = 64 * 1024
 """What may wait for the cluster; beyond it records fail at once."""
 _LOOK: Final = 0.001
 """Seconds between two looks for delivery reports while some are due."""
-_ANSWER: Final = 2.0
-"""Seconds for the answer to a question."""
 _IDLE: Final = 0.5
 """Seconds between two looks when none is: librdkafka's log lines wait that long."""
 
@@ -69,12 +67,6 @@ class KafkaPublisher:
                 self._replace(self._line)
             _fail(future, _reason(error))
         return future
-
-    async def answers(self) -> None:
-        try:
-            await asyncio.to_thread(self._line.ask)
-        except KafkaException as failure:
-            raise Unavailable(failure.args[0].str()) from None
 
     async def close(self) -> None:
         """Wait for what is under way, as long as it may take."""
@@ -152,10 +144,6 @@ class _Line:
             self._busy = True
             self._looks.cancel()
             self._looks = self._loop.call_later(_LOOK, self._looking)
-
-    def ask(self) -> None:
-        """Raises KafkaException without an answer."""
-        self._producer.list_topics(timeout=_ANSWER)
 
     def abandon(self) -> None:
         """Fail what is queued, and end."""

@@ -347,27 +347,39 @@ def _journal(found: Mapping[str, Found], commands: str, journal: str, doubt: tim
     """The journal must outlive every command that can still come, and what workers write anew in it: by what the topics
     have, not by the settings. It should outlive a `doubt` that nobody writes anew, since no worker runs.
     """
-
-    def kept(topic: str) -> float | None:
-        config = found[topic].config if topic in found else None
-        value = None if config is None else config.get("retention.ms")
-        return None if value is None else float("inf") if value == "-1" else float(value)
-
-    of_commands, of_journal = kept(commands), kept(journal)
+    if commands not in found or journal not in found:
+        return
+    of_commands, of_journal = found[commands].config, found[journal].config
     if of_commands is None or of_journal is None:
+        fix = f"grant DESCRIBE_CONFIGS on {commands} and {journal} (kafka-acls.sh --add)"
+        yield Line("journal", Verdict.WARNING, "for how long it is kept can't be read", fix)
+        return
+    commands_kept, journal_kept = _kept(of_commands), _kept(of_journal)
+    if commands_kept is None or journal_kept is None:
         return
     fix = f"raise retention.ms of {journal}"
-    if of_journal < 2 * of_commands:
+    most = of_journal.get("retention.bytes", "-1")
+    if most != "-1":
+        fix = f"kafka-configs.sh --alter --add-config retention.bytes=-1 for {journal}"
+        said = f"keeps only the newest {most} bytes of a partition, however short a time they last"
+        yield Line("journal", Verdict.FAILED, said, fix)
+    elif journal_kept < 2 * commands_kept:
         fix += f", or lower that of {commands}"
         yield Line("journal", Verdict.FAILED, "is kept for less than twice as long as the commands", fix)
-    elif of_journal < _TIMES_REWRITTEN * REWRITE_AFTER * 1000:
+    elif journal_kept < _TIMES_REWRITTEN * REWRITE_AFTER * 1000:
         anew = f"{_TIMES_REWRITTEN} times the {REWRITE_AFTER / 3600:g} h"
         yield Line("journal", Verdict.FAILED, f"is kept for less than {anew} after which it is written anew", fix)
-    elif of_journal < doubt / timedelta(milliseconds=1):
+    elif journal_kept < doubt / timedelta(milliseconds=1):
         said = f"is kept for less than a doubt may last, {wording.span(doubt)}: with no worker for so long it is lost"
         yield Line("journal", Verdict.WARNING, said, fix)
     else:
         yield Line("journal", Verdict.OK, "is kept for at least twice as long as the commands")
+
+
+def _kept(config: Mapping[str, str]) -> float | None:
+    """For how many milliseconds."""
+    value = config.get("retention.ms")
+    return None if value is None else float("inf") if value == "-1" else float(value)
 
 
 async def _keys(client: Mapping[str, str], topic: str, partitions: int) -> Line:

@@ -315,6 +315,22 @@ def test_the_journal_outlives_the_commands_there_are_and_what_waits_in_it(
     assert line.verdict is verdict
 
 
+def test_a_journal_that_is_cut_to_a_size_is_not_kept() -> None:
+    commands = Found("id", 1, 1, {"retention.ms": str(DAY), "retention.bytes": "1048576"})
+    journal = Found("id", 1, 1, {"retention.ms": "-1", "retention.bytes": "1048576"})
+    (line,) = _journal({"c": commands, "j": journal}, "c", "j", timedelta(days=2))
+    assert line.verdict is Verdict.FAILED
+    assert "1048576 bytes" in line.said
+    assert "retention.bytes=-1 for j" in line.fix
+
+
+def test_a_journal_whose_retention_may_not_be_read_is_told() -> None:
+    commands, journal = Found("id", 1, 1, {"retention.ms": str(DAY)}), Found("id", 1, 1, None)
+    (line,) = _journal({"c": commands, "j": journal}, "c", "j", timedelta(days=2))
+    assert line.verdict is Verdict.WARNING
+    assert "DESCRIBE_CONFIGS" in line.fix
+
+
 @pytest.mark.parametrize(("ahead", "verdict"), [(0, Verdict.OK), (-4, Verdict.OK), (60, Verdict.WARNING)])
 def test_a_clock_that_differs(ahead: int, verdict: Verdict) -> None:
     now = datetime.now(UTC)

@@ -108,7 +108,10 @@ def test_topics_rights_and_partitions_are_told(
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
     _deny(admin, ResourceType.TOPIC, "fault.quarantine", AclOperation.WRITE)
     _deny(admin, ResourceType.TRANSACTIONAL_ID, "fault-adapter", AclOperation.WRITE)
-    assert _verdicts(capsys, "server")["fault.quarantine"] == ["failed: no right to write"]
+    assert _verdicts(capsys, "server")["fault.quarantine"] == [
+        "warning: its configuration can't be read",
+        "failed: no right to write",
+    ]
     (said,) = _verdicts(capsys, "worker")["transactions"]
     assert said.startswith("failed: ")
     assert "authoriz" in said.lower()

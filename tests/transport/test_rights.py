@@ -9,6 +9,7 @@ from confluent_kafka.admin._acl import AclOperation
 from confluent_kafka.admin._resource import ResourceType
 
 from adapter.ports import Outgoing, Position
+from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.producer import TransactionalProducer
 from tests.support import topics as topic_sets
 from tests.support.groups import introduced
@@ -65,3 +66,11 @@ async def test_a_transaction_that_is_refused_can_be_tried_again_until_the_right_
     finally:
         await ours.close()
         await asyncio.to_thread(group.close)
+
+
+def test_a_topic_whose_configuration_may_not_be_read_is_told(kafka_with_rules: str, ruled: Topics) -> None:
+    admin = Admin({"bootstrap.servers": kafka_with_rules})
+    names = [ruled.journal, ruled.events]
+    with denied(kafka_with_rules, ResourceType.TOPIC, ruled.journal, AclOperation.DESCRIBE_CONFIGS):
+        found = admin.find(names)
+    assert [name for name in names if found[name].config is None] == [ruled.journal]

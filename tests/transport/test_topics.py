@@ -69,6 +69,7 @@ def test_more_than_wanted_is_as_good() -> None:
         ("fault.tickets", "cleanup.policy", "delete"),
         ("fault.tickets", "cleanup.policy", "compact,delete"),
         ("fault.journal", "cleanup.policy", "compact"),
+        ("fault.journal", "retention.bytes", "1048576"),
         ("fault.commands", "max.message.bytes", "4194304"),
     ],
 )
@@ -101,9 +102,28 @@ def test_what_to_do_about_it_is_told_by_the_tool_that_can_do_it() -> None:
     assert missing.fix == "adapter topics create"
 
 
+def test_the_promises_rest_on_a_journal_that_is_not_cut_to_a_size() -> None:
+    wants = by_name(Topics())
+
+    def vital(name: str) -> bool:
+        cut = replace(as_wanted(wants[name]), config={"retention.bytes": "1048576"})
+        (difference,) = differences([wants[name]], {name: cut})
+        return difference.vital
+
+    assert (vital("fault.journal"), vital("fault.events")) == (True, False)
+
+
 def test_configuration_the_cluster_does_not_tell_is_not_guessed_at() -> None:
     want = by_name(Topics())["fault.events"]
-    assert texts(want, replace(as_wanted(want), config=None)) == []
+    assert texts(want, replace(as_wanted(want), config={})) == []
+
+
+def test_configuration_that_may_not_be_read_is_told() -> None:
+    want = by_name(Topics())["fault.events"]
+    (difference,) = differences([want], {want.name: replace(as_wanted(want), config=None)})
+    assert difference.text == "its configuration can't be read"
+    assert "DESCRIBE_CONFIGS" in difference.fix
+    assert not difference.vital
 
 
 def test_topics_are_created_once_and_then_as_wanted(kafka: str) -> None:

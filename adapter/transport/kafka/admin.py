@@ -60,7 +60,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A topic as it is. `config` is None where the cluster does not tell."""
+    """A topic as it is. `config` is None where we may not read it, and lacks what the cluster does not tell."""
 
     topic_id: str
     partitions: int
@@ -109,7 +109,7 @@ def wanted(topics: Topics) -> tuple[Wanted, ...]:
         topic(names.commands, *_kept(keep.commands), longest=large // 2),
         topic(names.events, *_kept(keep.events)),
         topic(names.tickets, Config("cleanup.policy", "compact", Wish.EXACTLY, vital=True)),
-        topic(names.journal, *_kept(keep.journal)),
+        topic(names.journal, *_kept(keep.journal, vital=True)),
         topic(names.dead_letters, *_kept(keep.dead_letters), keyed=False),
         topic(names.quarantine, *_kept(keep.quarantine), keyed=False),
     )
@@ -132,8 +132,12 @@ def differences(wants: Iterable[Wanted], found: Mapping[str, Found]) -> Iterator
             text = f"has {have.replication_factor} copies of each partition, wanted are {want.replication_factor}"
             fix = f"kafka-reassign-partitions.sh, or {_SETTING}REPLICATION_FACTOR={have.replication_factor}"
             yield Difference(want.name, text, fix, vital=False)
+        if have.config is None:
+            text, fix = "its configuration can't be read", "grant DESCRIBE_CONFIGS on it (kafka-acls.sh --add)"
+            yield Difference(want.name, text, fix, vital=False)
+            continue
         for config in want.config:
-            value = None if have.config is None else have.config.get(config.name)
+            value = have.config.get(config.name)
             if value is not None and not _granted(config, value):
                 text = f"{config.name} is {value}, wanted is {config.wish} {config.value}".replace("exactly ", "")
                 fix = f"kafka-configs.sh --alter --add-config {config.name}={config.value}"
@@ -281,7 +285,10 @@ class Admin:
             try:
                 entries = self._wait(answer)
             except KafkaException as error:
-                if _code(error) in {KafkaError.TOPIC_AUTHORIZATION_FAILED, _UNSUPPORTED}:
+                if _code(error) == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    continue
+                if _code(error) == _UNSUPPORTED:
+                    config[resource.name] = {}
                     continue
                 raise Stop(f"{resource.name}: {_text(error)}") from None
             config[resource.name] = {name: entry.value for name, entry in entries.items() if entry.value is not None}
@@ -318,11 +325,13 @@ _UNREACHABLE: Final = frozenset(
 _UNSUPPORTED: Final[int] = getattr(KafkaError, "_UNSUPPORTED_FEATURE")  # noqa: B009 -- as above
 
 
-def _kept(retention: timedelta) -> tuple[Config, Config]:
+def _kept(retention: timedelta, *, vital: bool = False) -> tuple[Config, ...]:
+    """For so long, however much it is: `vital` if a promise rests on that."""
     milliseconds = retention // timedelta(milliseconds=1)
     return (
         Config("cleanup.policy", "delete", Wish.EXACTLY, vital=True),
         Config("retention.ms", str(milliseconds), Wish.AT_LEAST),
+        Config("retention.bytes", "-1", Wish.EXACTLY, vital),
     )
 
 

@@ -74,7 +74,7 @@ def _section(description: str) -> dict[str, Any]:
 
 def _type(row: Row) -> dict[str, Any]:
     if row.type in _TYPES:
-        return _TYPES[row.type]
+        return _TYPES[row.type] if row.most is None else {**_TYPES[row.type], "maximum": row.most}
     return {"enum": re.split(r", | or ", row.type)}
 
 

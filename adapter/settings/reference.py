@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from pydantic.fields import FieldInfo
 
@@ -20,6 +21,8 @@ class Row:
     """None: it has to be set."""
 
     meaning: str
+    most: int | None = None
+    """Of a whole number that has one: the largest it may be."""
 
 
 def describe() -> tuple[Row, ...]:
@@ -30,6 +33,7 @@ def describe() -> tuple[Row, ...]:
             type=kind(field).name,
             default=None if field.is_required() else _shown(field, field.get_default(call_default_factory=True)),
             meaning=f"{field.description or ''}{f' Between {limits}.' if (limits := bounds(field)) else ''}",
+            most=_limit(field, "le") if kind(field).name == "whole number" else None,
         )
         for path, field in leaves(Settings)
     )
@@ -39,13 +43,12 @@ def bounds(field: FieldInfo) -> str | None:
     """Between which durations, sizes or numbers it has to be ("1s and 15m"), where not all are possible."""
     if kind(field).name not in {"duration", "size", "whole number"}:
         return None
-    limits = [
-        _shown(field, limit)
-        for name in ("ge", "le")
-        for each in field.metadata
-        if (limit := getattr(each, name, None)) is not None
-    ]
+    limits = [_shown(field, limit) for name in ("ge", "le") if (limit := _limit(field, name)) is not None]
     return " and ".join(limits) or None
+
+
+def _limit(field: FieldInfo, name: str) -> Any:
+    return next((limit for each in field.metadata if (limit := getattr(each, name, None)) is not None), None)
 
 
 def markdown() -> str:

@@ -359,11 +359,13 @@ class TicketLog(Protocol):
     """The tickets topic, as a new owner of a partition reads it."""
 
     async def identity(self) -> str:
-        """Identity of both topics and the group: tickets kept under another one mean nothing. Raises Unavailable."""
+        """Identity of both topics and the group, as they were at the start: tickets kept under another one mean
+        nothing. The name of each transaction begins with it and a slash. Raises Unavailable.
+        """
         ...
 
     async def standing(self, partition: int) -> Standing:
-        """Raises Unavailable."""
+        """Raises Unavailable; Stop where what is committed is of topics that were made anew."""
         ...
 
     async def read(

@@ -77,6 +77,8 @@ class Projector(IntakeListener):
         """Held by a round: nothing it works with is closed meanwhile."""
         self._some = asyncio.Event()
         self._tick_at = 0.0
+        self._identity = ""
+        """Of the topics and the group; known once a partition has started."""
         self._life = uuid4().hex[:12]
         self._count = 0
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -189,8 +191,8 @@ class Projector(IntakeListener):
         Raises Unavailable.
         """
         number = partition.number
-        identity = await self._w.tickets.identity()
-        store = partition.store = partition.store or await self._w.stores.open(number, identity)
+        self._identity = await self._w.tickets.identity()
+        store = partition.store = partition.store or await self._w.stores.open(number, self._identity)
         standing = await self._w.tickets.standing(number)
         start = await _start(store, standing)
         await self._w.tickets.read(number, start, standing.last, store.load, lambda: not partition.closing)
@@ -289,7 +291,7 @@ class Projector(IntakeListener):
         refused = 0
         while batches := [batch for batch in batches if batch.partition.alive]:
             self._count += 1
-            name = f"{self._life}-{self._count}"
+            name = f"{self._identity}/{self._life}-{self._count}"
             records = [record for batch in batches for record in batch.records]
             positions = [Position(batch.partition.number, batch.position, name) for batch in batches]
             claim = partial(self.intake.membership, [(b.partition.number, b.partition.epoch) for b in batches])

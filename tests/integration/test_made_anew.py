@@ -4,12 +4,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from confluent_kafka import Consumer, TopicPartition
 
 from adapter.core.errors import Stop
 from tests.support import estate as say
 from tests.support import topics as topic_sets
 from tests.support.estate import unique
+from tests.support.groups import reset_to_earliest
 from tests.support.processes import Processes
 from tests.support.rig import Rig, open_rig
 from tests.support.wait import eventually
@@ -48,15 +48,8 @@ async def test_commands_and_journal_made_anew_while_producers_write_stop_the_wor
         await eventually(again.running.done, what="the end of the worker")
         with pytest.raises(Stop, match=rf"--topic {rig.topics.commands} --to-earliest --execute"):
             again.running.result()
-    reset_to_earliest(rig)
+    await reset_to_earliest(rig.bootstrap, rig.group, rig.topics.commands, rig.topics.partitions)
     async with rig.worker():
         await rig.estate.all_final(new)
     assert [len(rig.estate.finals(command)) for command in (*old, *new)] == [1] * 6
     assert len(rig.twin.heard) == 6
-
-
-def reset_to_earliest(rig: Rig) -> None:
-    """As `kafka-consumer-groups` does it."""
-    group = Consumer({"bootstrap.servers": rig.bootstrap, "group.id": rig.group, "enable.auto.commit": False})
-    group.commit(offsets=[TopicPartition(rig.topics.commands, 0, 0)], asynchronous=False)
-    group.close()

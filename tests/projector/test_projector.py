@@ -14,6 +14,9 @@ from adapter.core.errors import Stop
 from adapter.core.partition import partition_of
 from tests.projector.conftest import Running, Stage
 from tests.projector.scribe import T0, answered, notified
+from tests.support import topics as topic_sets
+from tests.support.groups import reset_to_earliest
+from tests.support.processes import Processes
 from tests.support.wait import eventually
 
 
@@ -263,6 +266,29 @@ async def test_topics_that_do_not_match_stop_the_start(stage: Stage) -> None:
     with pytest.raises(Stop, match=r"nowhere: the topic is missing; adapter topics create makes it"):
         async with stage.projector(TOPICS__TICKETS="nowhere"):
             pass
+
+
+async def test_events_made_anew_while_workers_write_stop_the_projector_until_somebody_has_looked(
+    stage: Stage, processes: Processes
+) -> None:
+    topics = stage.rig.topics
+    projector = processes.adapter("projector", env=stage.environment())
+    await stage.write(*(notified("SP-1", sent=minutes(number)) for number in range(2)))
+    await stage.folded()
+    projector.freeze()
+    topic_sets.remake(stage.rig.bootstrap, topics, topics.events)
+    await stage.write(*(notified("SP-1", sent=minutes(number)) for number in range(2, 6)))
+    projector.thaw()
+    assert await projector.ended() == 2
+    assert f'{topics.events} was deleted and made anew while we ran: see "' in projector.output
+
+    async with stage.projector() as again:  # as an orchestrator does it, unasked
+        await eventually(again.running.done, what="the end of the projector")
+        with pytest.raises(Stop, match=rf"--topic {topics.events} --to-earliest --execute"):
+            again.running.result()
+    await reset_to_earliest(stage.rig.bootstrap, stage.group, topics.events, topics.partitions)
+    async with stage.projector():
+        assert (await stage.folded())["SP-1"]["events"] == 6
 
 
 async def _warnings(stage: Stage, reference: str) -> list[dict[str, Any]]:

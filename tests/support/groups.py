@@ -3,6 +3,8 @@
 import asyncio
 from contextlib import suppress
 
+from confluent_kafka import Consumer, TopicPartition
+
 from adapter.core.errors import Unavailable
 from adapter.transport.kafka.consumer import introduce
 from tests.support.wait import eventually
@@ -19,3 +21,14 @@ async def introduced(bootstrap: str, topic: str, group: str) -> None:
         return False
 
     await eventually(stands, within=20, what="a group with offsets")
+
+
+async def reset_to_earliest(bootstrap: str, group: str, topic: str, partitions: int) -> None:
+    """As `kafka-consumer-groups` does it: offsets without metadata."""
+
+    def commit() -> None:
+        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
+        consumer.commit(offsets=[TopicPartition(topic, number, 0) for number in range(partitions)], asynchronous=False)
+        consumer.close()
+
+    await asyncio.to_thread(commit)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from adapter.core.errors import Unavailable
+from adapter.core.errors import Stop, Unavailable
 from adapter.ports import Kept, Standing
 from adapter.transport.kafka.span import Patience
 from adapter.transport.kafka.tickets import KafkaTickets
+from tests.support import topics as topic_sets
 from tests.support.groups import introduced
 from tests.support.ports import free_port
 from tests.support.topics import Topics
@@ -96,10 +97,29 @@ async def test_a_coordinator_that_knows_of_no_offset_is_asked_again_later(kafka:
 
 
 async def test_what_was_committed_says_which_transaction_it_was(kafka: str, topics: Topics, log: KafkaTickets) -> None:
-    consumer = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix})
-    consumer.commit(offsets=[TopicPartition(topics.events, 0, 0, "life-7")], asynchronous=False)
-    consumer.close()
+    commit(kafka, topics, "life-7")
     assert (await stand(log)).transaction == "life-7"
+
+
+@pytest.mark.parametrize("made_anew", ["events", "tickets"])
+async def test_an_offset_of_topics_that_were_made_anew_stops_whoever_takes_over(
+    kafka: str, topics: Topics, log: KafkaTickets, made_anew: str
+) -> None:
+    text = f"{await log.identity()}/life-7"
+    commit(kafka, topics, f"elsewhere{text}")
+    assert (await stand(log)).transaction == f"elsewhere{text}"
+    commit(kafka, topics, text)
+    assert (await stand(log)).transaction == text
+    topic_sets.remake(kafka, topics, getattr(topics, made_anew))
+    commit(kafka, topics, text)
+    with pytest.raises(Stop, match=rf"--group {topics.prefix} --topic {topics.events} --to-earliest --execute"):
+        await stand(log)
+
+
+def commit(kafka: str, topics: Topics, text: str) -> None:
+    consumer = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix})
+    consumer.commit(offsets=[TopicPartition(topics.events, 0, 0, text)], asynchronous=False)
+    consumer.close()
 
 
 async def test_the_committed_tickets_are_read_with_when_they_are_due_and_who_is_forgotten(

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from adapter.core.errors import Unavailable
 from adapter.ports import DUE, Kept, Standing
 from adapter.transport.kafka.headers import headers
-from adapter.transport.kafka.identity import identity
+from adapter.transport.kafka.identity import identity, still
 from adapter.transport.kafka.span import Patience, bounds, committed, read, reader_properties, undecided_properties
 
 
@@ -42,10 +42,7 @@ class KafkaTickets:
 
     async def identity(self) -> str:
         if self._identity is None:
-            topics = await asyncio.get_running_loop().run_in_executor(
-                self._threads, identity, self._client, self._events, self._tickets
-            )
-            self._identity = f"{topics}/{self._group}"
+            self._identity = await asyncio.get_running_loop().run_in_executor(self._threads, self._identify)
         return self._identity
 
     async def standing(self, partition: int) -> Standing:
@@ -60,6 +57,9 @@ class KafkaTickets:
         self._closing.set()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
+    def _identify(self) -> str:
+        return f"{identity(self._client, self._events, self._tickets)}/{self._group}"
+
     def _stand(self, partition: int) -> Standing:
         reader = Consumer(reader_properties(self._client, self._group))
         newest = Consumer(undecided_properties(self._client, self._group))
@@ -68,8 +68,10 @@ class KafkaTickets:
             stands = committed(reader, newest, events, self._patience, lambda: not self._closing.is_set())
             if stands.offset < 0:  # every partition has one (`introduce`): its coordinator has just started
                 raise Unavailable(f"tickets of partition {partition}: no committed offset")
+            transaction = stands.metadata or ""
+            still(self._events, partition, transaction.rpartition("/")[0], self._identify(), group=self._group)
             first, last = bounds(newest, TopicPartition(self._tickets, partition))
-            return Standing(stands.offset, stands.metadata or "", first, last)
+            return Standing(stands.offset, transaction, first, last)
         except KafkaException as error:
             raise Unavailable(f"tickets of partition {partition}: {error.args[0].str()}") from error
         finally:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Final
 
 import fastavro
@@ -172,14 +173,26 @@ class Decoder:
 
     def _beyond(self, payload: bytes) -> str:
         """The path of the time that no calendar has, which fastavro does not tell: found by reading bare numbers."""
-        bare = Schema.parse(json.dumps(json.loads(self._written.text, object_hook=_without_logical_types)))
-        try:
-            _fitter(self._written.record, bare.record)(fastavro.schemaless_reader(io.BytesIO(payload), bare.parsed))
-        except _Misfit as misfit:
-            return misfit.where(self.name)[:_DETAIL_LIMIT]
-        except Exception:  # noqa: BLE001, S110 -- a type that is none of our schemas', or broken bytes behind that time
-            pass
+        if self._bare is not None:
+            bare, fit = self._bare
+            try:
+                fit(fastavro.schemaless_reader(io.BytesIO(payload), bare))
+            except _Misfit as misfit:
+                return misfit.where(self.name)[:_DETAIL_LIMIT]
+            except Exception:  # noqa: BLE001, S110 -- broken bytes behind that time
+                pass
         return "a time or date beyond the years 1 to 9999"
+
+    @cached_property
+    def _bare(self) -> "tuple[Any, _Fit] | None":
+        """The writer's schema without logical types, and what puts them on again; None if it has types that none of
+        our schemas has.
+        """
+        try:
+            bare = Schema.parse(json.dumps(json.loads(self._written.text, object_hook=_without_logical_types)))
+            return bare.parsed, _fitter(self._written.record, bare.record)
+        except ValueError:
+            return None
 
 
 def _without_logical_types(schema: dict[str, Any]) -> dict[str, Any]:

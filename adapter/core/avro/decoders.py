@@ -1,11 +1,12 @@
 """Decoders by schema id, made when an id is met first."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from adapter.core.avro.codec import VALUE_LIMIT, Decoded, Decoder, UnknownFields, unframe
 from adapter.core.avro.schema import Schema
 from adapter.core.errors import Undecodable
+from adapter.core.immutable import immutable
 
 
 class Lookup(Protocol):
@@ -17,7 +18,7 @@ class Lookup(Protocol):
 
 
 class Decoders:
-    """Schemas never change under their id, so decoders are kept for ever."""
+    """Schemas never change under their id, so decoders are kept for ever, and so is why a schema has none."""
 
     def __init__(
         self,
@@ -31,7 +32,7 @@ class Decoders:
         self._schemas = schemas
         self._unknown_fields = unknown_fields
         self._most = most
-        self._decoders: dict[int, Decoder] = {}
+        self._decoders: dict[int, Decoder | _Refusal] = {}
 
     async def decode(self, value: bytes | None) -> Decoded:
         """Raises Undecodable, or Unavailable while the registry does not answer."""
@@ -41,6 +42,22 @@ class Decoders:
             text = await self._registry.schema(schema_id)
             if text is None:
                 raise Undecodable("unknown-schema", f"the registry has no schema {schema_id}")
-            decoder = Decoder(text, self._schemas, unknown_fields=self._unknown_fields, most=self._most)
-            self._decoders[schema_id] = decoder
+            decoder = self._decoders[schema_id] = self._decoder(text)
         return decoder.decode(payload)
+
+    def _decoder(self, text: str) -> "Decoder | _Refusal":
+        try:
+            return Decoder(text, self._schemas, unknown_fields=self._unknown_fields, most=self._most)
+        except Undecodable as why:
+            return _Refusal(why.reason, why.detail)
+
+
+@immutable
+class _Refusal:
+    """In place of a decoder, of a schema that is not read with: to find that out may take a tenth of a second."""
+
+    reason: str
+    detail: str
+
+    def decode(self, _: bytes) -> NoReturn:
+        raise Undecodable(self.reason, self.detail)

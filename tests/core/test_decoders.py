@@ -1,0 +1,76 @@
+"""Decoders by id: what a schema is found to be is found once, whatever is written with it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from adapter.core.avro import Decoder, Schema, UnknownFields, frame
+from adapter.core.avro.decoders import Decoders
+from adapter.core.errors import Undecodable
+from tests.core.test_avro import FIELDS, THING, schema, text_of
+from tests.core.test_reader import number
+
+
+class Texts:
+    """A registry that says how often it is asked."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts: list[str | None] = [*texts]
+        self.asked: list[int] = []
+
+    async def schema(self, identifier: int) -> str | None:
+        self.asked.append(identifier)
+        return self.texts[identifier]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("nonsense", "bad-schema"), (text_of(*FIELDS, name="y.Other"), "unknown-record")]
+)
+def test_a_schema_that_is_not_read_with_is_judged_once(text: str, reason: str) -> None:
+    registry = Texts(text)
+    decoders = Decoders(registry, [THING], UnknownFields.REJECT)
+    told = set()
+    for _ in range(3):
+        with pytest.raises(Undecodable) as why:
+            asyncio.run(decoders.decode(frame(0, b"")))
+        told.add((why.value.reason, why.value.detail))
+    assert [each for each, _ in told] == [reason]
+    assert registry.asked == [0]
+
+
+def test_a_schema_that_is_not_there_yet_is_asked_for_again() -> None:
+    registry = Texts(THING.text)
+    registry.texts[0] = None
+    decoders = Decoders(registry, [THING], UnknownFields.REJECT)
+    with pytest.raises(Undecodable, match="unknown-schema"):
+        asyncio.run(decoders.decode(frame(0, b"")))
+    registry.texts[0] = THING.text
+    with pytest.raises(Undecodable, match="malformed"):
+        asyncio.run(decoders.decode(frame(0, b"")))
+
+
+@pytest.mark.parametrize("other", ["null", {"type": "fixed", "name": "none_of_ours", "size": 0}], ids=["ours", "other"])
+def test_to_find_a_time_beyond_the_calendar_a_large_schema_is_read_once(other: Any) -> None:
+    many = [{"name": f"n{place}", "type": "null"} for place in range(4000)]
+    writer = schema(*FIELDS[:2], {"name": "other", "type": other}, *many).text
+    decoder = Decoder(writer, [THING])
+
+    def refuse() -> None:
+        with pytest.raises(Undecodable, match="beyond the years"):
+            decoder.decode(b"\x021" + number(2**62))
+
+    refuse()
+    assert quickest(refuse) < quickest(lambda: Schema.parse(writer)) / 4
+
+
+def quickest(act: Callable[[], object]) -> float:
+    """Seconds of the quickest of three."""
+    spent = []
+    for _ in range(3):
+        began = time.process_time()
+        act()
+        spent.append(time.process_time() - began)
+    return min(spent)

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from adapter.core.command import Held, Intended, Past, Untouched
 from adapter.core.immutable import immutable
@@ -104,12 +104,6 @@ class Entry:
                 return Held(self.attempt, self.at if until is None else until, self.at if sent_at is None else sent_at)
             case _:
                 return Untouched(self.attempt, self.unclear_since, self.doubted)
-
-    def within(self, end: int) -> "Entry":
-        """As it holds the mark where the commands end at `end`. They were mirrored or made anew if it has an offset
-        beyond: its record is any of those that are there by now, or none.
-        """
-        return self if self.offset < end else replace(self, offset=end - 1)
 
     def record(self) -> dict[str, Any]:
         """As one of the entries of a record of the Avro schema `fault.journal.JournalEntries`."""
@@ -218,6 +212,10 @@ def recover(entries: Iterable[Entry], position: int) -> Recovered:
     )
 
 
+_Noted: TypeAlias = tuple[int, Entry, int]
+"""Journal offset, entry, and the offset of the commands that the frontier has to pass before the mark passes it."""
+
+
 class Extent:
     """Where in the journal the entries lie that a successor must read: the mark of one assignment.
 
@@ -235,34 +233,49 @@ class Extent:
         self._counts: deque[list[int]] = deque()
         """[journal offset, entries from there to the next one's], some tens of them, and how many these are in all."""
         self._total = 0
-        self._entries: deque[tuple[int, Entry]] = deque()
-        self._last: dict[str | int, Entry] = {}
+        self._entries: deque[_Noted] = deque()
+        self._last: dict[str | int, _Noted] = {}
         """The last of each command, by its id, and the dead letters, by their offsets."""
         self._residents: dict[str, int] = {}
         self._written: dict[str, float] = {}
         """When the residents' entries were written, or a time before it."""
 
-    def known(self, at: int, entry: Entry, written: float | None = None) -> Entry:
-        """`entry` lies at journal offset `at` or later: recovered, or about to be committed, at `written` (seconds
-        since the epoch). None: nobody knows when, but not before the time in the entry.
+    def recovered(self, at: int, entry: Entry, end: int, *, unfinished: bool) -> None:
+        """`entry` was found at journal offset `at`, while the commands end at `end`.
+
+        They may have been mirrored or made anew since: then they have other offsets. The record of an `unfinished` one
+        is any of those that are there by now, or none, and an offset beyond the end is nobody's.
+        """
+        holds = end - 1 if unfinished else min(entry.offset, end - 1)
+        before = self._last.get(entry.command_id or entry.offset)
+        if before is not None and entry.kind is Kind.SETTLED:
+            holds = max(holds, min(before[1].offset, end - 1))
+        self._note(at, entry, entry.at, holds)
+
+    def known(self, at: int, entry: Entry, written: float) -> Entry:
+        """`entry` is about to be committed, at `written` (seconds since the epoch), at journal offset `at` or later.
 
         Returns it as it is to be written: of several records of an id the last one holds the end of the command,
         whichever had its turn last.
         """
+        if entry.kind is Kind.SETTLED:
+            before = self._last.get(entry.command_id or entry.offset)
+            if before is not None and entry.offset < before[1].offset == before[2]:
+                entry = replace(entry, offset=before[1].offset)
+        self._note(at, entry, written, entry.offset)
+        return entry
+
+    def _note(self, at: int, entry: Entry, written: float, holds: int) -> None:
         self._count(at)
         if entry.resident:
             self._residents[entry.command_id] = at
-            self._written[entry.command_id] = entry.at if written is None else written
+            self._written[entry.command_id] = written
         else:
             self._residents.pop(entry.command_id, None)
             self._written.pop(entry.command_id, None)
-            key = entry.command_id or entry.offset
-            before = self._last.get(key)
-            if before is not None and before.offset > entry.offset and entry.kind is Kind.SETTLED:
-                entry = replace(entry, offset=before.offset)
-            self._entries.append((at, entry))
-            self._last[key] = entry
-        return entry
+            noted = (at, entry, holds)
+            self._entries.append(noted)
+            self._last[entry.command_id or entry.offset] = noted
 
     def committed(self, records: int) -> None:
         """A transaction with that many records for the journal was committed."""
@@ -273,10 +286,11 @@ class Extent:
         """From where on a successor must read, when `position` is committed with it."""
         entries, last = self._entries, self._last
         while entries:
-            entry = entries[0][1]
+            noted = entries[0]
+            _, entry, holds = noted
             key = entry.command_id or entry.offset
-            newest = last.get(key) is entry
-            if newest and entry.offset >= position:
+            newest = last.get(key) is noted
+            if newest and holds >= position:
                 break
             entries.popleft()  # passed by the frontier, or a later entry of its command says all that matters
             if newest:

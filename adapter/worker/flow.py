@@ -199,7 +199,8 @@ class Worker(IntakeListener):
         assignment.frontier = Frontier(tail.position)
         assignment.extent = Extent(tail.end, self._w.memory.capacity // self._w.partitions)
         for at, entry in entries:
-            assignment.extent.known(at, entry.within(tail.commands_end))
+            unfinished = recovered.open.get(entry.command_id) is entry
+            assignment.extent.recovered(at, entry, tail.commands_end, unfinished=unfinished)
         for entry in recovered.residents:
             if entry.source is not None:
                 assignment.unfinished[entry.command_id] = entry.digest

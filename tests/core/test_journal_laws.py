@@ -61,9 +61,10 @@ class Owner:
         self.last: dict[str, Entry | None] = {}
         """Last entries of the commands whose turn has come."""
         found = list(broker.read(broker.mark))
-        for at, e in found:
-            self.extent.known(at, e)
         known = self.known = recover((e for _, e in found), broker.position)
+        for at, e in found:
+            unfinished = known.open.get(e.command_id) is e
+            self.extent.recovered(at, e, max(broker.records, default=-1) + 1, unfinished=unfinished)
         self.open = dict(known.open)
         self.settled = set(recover((e for _, e in broker.read(0)), 0).settled)
         """It remembers all ends, also those that lie before the mark."""
@@ -129,7 +130,7 @@ class Owner:
             if not work.counted:  # an aborted transaction is sent again, the same and more
                 work.counted = True
                 if work.entry is not None:
-                    work.entry = self.extent.known(self.extent.end, work.entry)
+                    work.entry = self.extent.known(self.extent.end, work.entry, 1.0)
                 if work.finish is not None:
                     self.frontier.finish(work.finish)
         position = self.frontier.position

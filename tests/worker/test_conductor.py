@@ -529,6 +529,32 @@ async def test_a_call_whose_record_has_a_greater_offset_now_stays_known(plant: P
     assert len(plant.desk.of(command)) == 1
 
 
+async def test_a_call_stays_known_though_the_frontier_has_passed_the_offset_it_had_in_another_cluster(
+    plant: Plant,
+) -> None:
+    limits = Bounded(remembered=1)
+    first = plant.hire(0, limits=limits)
+    plant.desk.answers = later
+    command, before, others = add("T-1"), resolve("T-1"), [add(f"O-{number}") for number in range(5)]
+    plant.send(command)
+    await plant.called(command)
+    await plant.until(lambda: plant.kinds(command) == [Kind.INTENT])
+    await first.kill()
+    plant.bus.commands[0] = []
+    plant.bus.committed.clear()
+    plant.send(*others, before, command)
+    plant.desk.answers = lambda call: later(call) if b"resolveResponse" in call.body else accepted(call)
+    second = plant.hire(0, limits=limits)
+    await plant.called(before)
+    await plant.until(lambda: plant.position() == 5)
+    await second.kill(committed=True)
+    plant.desk.answers = accepted
+    plant.hire(0, limits=limits)
+    await plant.until(lambda: plant.types(command))
+    assert plant.types(command) == ["CommandOutcomeUnknown"]
+    assert len(plant.desk.of(command)) == 1
+
+
 async def test_ends_with_offsets_of_another_cluster_do_not_hold_the_mark_for_ever(plant: Plant) -> None:
     first = plant.hire(0)
     commands = [add(f"T-{number}") for number in range(3)]

@@ -126,10 +126,13 @@ def offset_patience(kafka: Kafka, log: Log) -> Patience:
 
 
 def missing_topics(found: Mapping[str, object], needed: Iterable[str]) -> None:
-    """Raises Stop for those of the topics that `found`, something of each that exists, does not have."""
-    missing = [f"{name}: the topic is missing; adapter topics create makes it" for name in needed if name not in found]
+    """Raises Stop for those of the topics that `found`, something of each that exists, does not have. Kafka does not
+    list what we may not see.
+    """
+    missing = [name for name in needed if name not in found]
     if missing:
-        raise Stop(*missing)
+        cure = "adapter topics create makes it, or says which right is missing"
+        raise Stop(*(f"{name}: the topic is missing, or we may not see it; {cure}" for name in missing))
 
 
 @dataclass(frozen=True, slots=True)

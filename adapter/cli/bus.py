@@ -82,7 +82,7 @@ def compiled(settings: Offline) -> Catalogue:
 def look_for(settings: Cluster, topic: str) -> None:
     """Raises Stop if it is missing: the cluster might make it, with a number of partitions of its own. Unavailable."""
     if topic not in Admin(settings.kafka.client()).partition_counts((topic,)):
-        raise Stop(f"{topic}: there is no such topic; see `adapter topics plan`")
+        raise Stop(f"{topic}: there is no such topic, or we may not see it; see `adapter topics plan`")
 
 
 @contextmanager

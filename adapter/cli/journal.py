@@ -58,7 +58,11 @@ def partitions(bus: Client) -> list[Partition]:
     """Raises Stop if a topic is missing, Unavailable."""
     topics, client = bus.topics, bus.settings.kafka.client()
     counts = Admin(client).partition_counts((topics.commands, topics.journal))
-    missing = [f"{name}: there is no such topic" for name in (topics.commands, topics.journal) if name not in counts]
+    missing = [
+        f"{name}: there is no such topic, or we may not see it"
+        for name in (topics.commands, topics.journal)
+        if name not in counts
+    ]
     if missing:
         raise Stop(*missing)
     found = []

@@ -8,6 +8,7 @@ from confluent_kafka import Consumer
 from confluent_kafka.admin._acl import AclOperation
 from confluent_kafka.admin._resource import ResourceType
 
+from adapter.core.errors import Stop
 from adapter.ports import Outgoing, Position
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.producer import TransactionalProducer
@@ -74,3 +75,17 @@ def test_a_topic_whose_configuration_may_not_be_read_is_told(kafka_with_rules: s
     with denied(kafka_with_rules, ResourceType.TOPIC, ruled.journal, AclOperation.DESCRIBE_CONFIGS):
         found = admin.find(names)
     assert [name for name in names if found[name].config is None] == [ruled.journal]
+
+
+def test_every_topic_that_may_not_be_seen_is_told_by_the_right_that_is_missing(
+    kafka_with_rules: str, ruled: Topics
+) -> None:
+    admin, hidden = Admin({"bootstrap.servers": kafka_with_rules}), (ruled.journal, ruled.events)
+    with (
+        denied(kafka_with_rules, ResourceType.TOPIC, hidden[0], AclOperation.DESCRIBE),
+        denied(kafka_with_rules, ResourceType.TOPIC, hidden[1], AclOperation.DESCRIBE),
+        pytest.raises(Stop) as stop,
+    ):
+        admin.find([*hidden, ruled.commands])
+    told = [f"{name}: no right to see whether it exists; grant DESCRIBE on it (kafka-acls.sh)" for name in hidden]
+    assert sorted(stop.value.problems) == sorted(told)

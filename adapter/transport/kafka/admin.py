@@ -191,7 +191,7 @@ class Admin:
         return found
 
     def find(self, names: Sequence[str]) -> dict[str, Found]:
-        """Those of the topics that exist. Raises Unavailable."""
+        """Those of the topics that exist. Raises Stop with every refusal, Unavailable."""
         existing = self._existing(names)
         config = self._config(list(existing)) if existing else {}
         return {
@@ -267,13 +267,18 @@ class Admin:
 
     def _existing(self, names: Sequence[str]) -> dict[str, Any]:
         existing: dict[str, Any] = {}
+        faults: list[str] = []
         asked = self._client.describe_topics(TopicCollection(list(names)), request_timeout=self._timeout)
         for name, answer in asked.items():
             try:
                 existing[name] = self._wait(answer)
             except KafkaException as error:
-                if _code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise Stop(f"{name}: {_text(error)}") from None
+                if _code(error) == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    faults.append(f"{name}: no right to see whether it exists; grant DESCRIBE on it (kafka-acls.sh)")
+                elif _code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    faults.append(f"{name}: {_text(error)}")
+        if faults:
+            raise Stop(*faults)
         return existing
 
     def _config(self, names: Sequence[str]) -> dict[str, Mapping[str, str]]:

@@ -46,7 +46,7 @@ _TIMES_REWRITTEN: Final = 4
 _NEWEST: Final = 100
 """Offsets of each partition whose keys are looked at."""
 _AGAIN: Final = 0.2
-"""Seconds between two tries to read them."""
+"""Seconds between two tries."""
 
 
 class Role(StrEnum):
@@ -324,6 +324,7 @@ async def _kafka(settings: Bus, role: Role, known: Catalogue) -> AsyncIterator[L
         if names.commands in found and "READ" in rights.get(names.commands, {"READ"}):
             yield await _keys(client, names.commands, found[names.commands].partitions)
     if role is not Role.SERVER:
+        yield await _membership(settings, role, admin)
         yield await _transaction(settings, client)
 
 
@@ -414,6 +415,31 @@ def _placed(client: Mapping[str, str], topic: str, partitions: int) -> tuple[int
             if command.key and partition_of(command.key, partitions) != command.partition:
                 astray.append(command.key)
     return looked, astray
+
+
+async def _membership(settings: Bus, role: Role, admin: Admin) -> Line:
+    """Whether the role may join its consumer group."""
+    group = settings.kafka.group_id
+    if role is Role.PROJECTOR:
+        assert isinstance(settings, Projecting), "its settings"
+        group = settings.projector.group_id
+    loop = asyncio.get_running_loop()
+    end = loop.time() + LIMIT
+    while True:
+        try:
+            rights = await asyncio.to_thread(admin.group_rights, group)
+        except Unavailable as error:
+            if loop.time() < end:  # the first group of a cluster has no coordinator yet
+                await asyncio.sleep(_AGAIN)
+                continue
+            return Line("group", Verdict.FAILED, str(error), "look at the brokers: one of them coordinates the group")
+        break
+    if rights is None:
+        return Line("group", Verdict.OK, f"{group}: the cluster does not tell our rights")
+    if "READ" not in rights:
+        fix = "kafka-acls.sh --add: read the group, for the user we log in as"
+        return Line("group", Verdict.FAILED, f"no right to read {group}", fix)
+    return Line("group", Verdict.OK, f"granted to {group}")
 
 
 async def _transaction(settings: Bus, client: Mapping[str, str]) -> Line:

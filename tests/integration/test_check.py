@@ -105,7 +105,10 @@ def test_topics_rights_and_partitions_are_told(
     assert found["fault.events"][0] == "failed: has 8 partitions, wanted are 12"
     assert found["fault.events"][1].startswith("warning: retention.ms")
 
+    assert found["group"] == ["ok: granted to fault-adapter-projector"]
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap})
+    _deny(admin, ResourceType.GROUP, "fault-adapter-worker", AclOperation.READ)
+    assert _verdicts(capsys, "worker")["group"] == ["failed: no right to read fault-adapter-worker"]
     _deny(admin, ResourceType.TOPIC, "fault.quarantine", AclOperation.WRITE)
     _deny(admin, ResourceType.TRANSACTIONAL_ID, "fault-adapter", AclOperation.WRITE)
     assert _verdicts(capsys, "server")["fault.quarantine"] == [

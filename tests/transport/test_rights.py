@@ -89,3 +89,22 @@ def test_every_topic_that_may_not_be_seen_is_told_by_the_right_that_is_missing(
         admin.find([*hidden, ruled.commands])
     told = [f"{name}: no right to see whether it exists; grant DESCRIBE on it (kafka-acls.sh)" for name in hidden]
     assert sorted(stop.value.problems) == sorted(told)
+
+
+@pytest.mark.parametrize("operation", [AclOperation.ALL, AclOperation.READ])
+async def test_a_group_that_we_may_not_join_stops_the_start(
+    kafka_with_rules: str, ruled: Topics, operation: AclOperation
+) -> None:
+    with (
+        denied(kafka_with_rules, ResourceType.GROUP, ruled.prefix, operation),
+        pytest.raises(Stop, match=f"{ruled.prefix}: no right to read this consumer group"),
+    ):
+        await introduced(kafka_with_rules, ruled.commands, ruled.prefix)
+
+
+async def test_a_topic_that_the_group_may_not_read_stops_the_start(kafka_with_rules: str, ruled: Topics) -> None:
+    with (
+        denied(kafka_with_rules, ResourceType.TOPIC, ruled.commands, AclOperation.READ),
+        pytest.raises(Stop, match=f"{ruled.commands}: no right to read it"),
+    ):
+        await introduced(kafka_with_rules, ruled.commands, ruled.prefix)

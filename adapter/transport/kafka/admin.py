@@ -223,6 +223,21 @@ class Admin:
                 found[name] = frozenset(operation.name for operation in operations)
         return found
 
+    def group_rights(self, group: str) -> frozenset[str] | None:
+        """What we may do with a consumer group, which need not exist; None where the cluster does not tell. Raises
+        Unavailable.
+        """
+        asked = self._client.describe_consumer_groups(
+            [group], request_timeout=self._timeout, include_authorized_operations=True
+        )
+        try:
+            operations = self._wait(asked[group]).authorized_operations
+        except KafkaException as error:
+            if _code(error) in _NO_COORDINATOR:
+                raise Unavailable(f"{group}: {_text(error)}") from None
+            return frozenset() if _code(error) == KafkaError.GROUP_AUTHORIZATION_FAILED else None
+        return None if operations is None else frozenset(operation.name for operation in operations)
+
     def create(self, topics: Iterable[Wanted]) -> None:
         """Make these topics; one that exists by now is left alone. Raises Stop with every refusal, Unavailable."""
         orders = [
@@ -323,6 +338,14 @@ _CURES: Final = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "; grant the right to create it (kafka-acls.sh)",
 }
 """What to do about a refusal, where it is known."""
+_NO_COORDINATOR: Final = frozenset(
+    {
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+    }
+)
+"""Of a group whose coordinator has just started, or is about to."""
 # Errors of librdkafka itself, named with an underscore although they are public.
 _UNREACHABLE: Final = frozenset(
     getattr(KafkaError, name) for name in ("_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE")

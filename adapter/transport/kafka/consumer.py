@@ -25,6 +25,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
 from adapter.ports import IntakeListener
+from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.refusal import properties_told, refused_setting
 from adapter.transport.kafka.span import STEP, WAKE, undecided_properties
@@ -327,7 +328,7 @@ def introduce(client: Mapping[str, str], topic: str, group: str) -> None:
     """Let a new group start at the beginning of every partition, by committing that; a group that has committed is left
     alone. With this `auto.offset.reset` is never asked, and an offset that is out of range is an error.
 
-    Blocks. Raises Stop if librdkafka refuses a property, Unavailable.
+    Blocks. Raises Stop if librdkafka refuses a property or Kafka refuses us, Unavailable.
     """
     # A partition whose offset is kept back by a transaction has one: nobody else need wait for that.
     with properties_told():
@@ -345,8 +346,15 @@ def introduce(client: Mapping[str, str], topic: str, group: str) -> None:
         if new:
             consumer.commit(offsets=new, asynchronous=False)
     except KafkaException as error:
+        code = error.args[0].code()
+        # librdkafka asks again and again for the coordinator of a group that it may not see, and says nothing.
+        unseen = code == KafkaError._TIMED_OUT and Admin(client).group_rights(group) == frozenset()  # noqa: SLF001 -- its public name
+        if unseen or code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            raise Stop(f"{group}: no right to read this consumer group; grant READ on it") from error
+        if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise Stop(f"{topic}: no right to read it for {group}; grant READ on it") from error
         # Another worker has joined in between: then it has done this.
-        if error.args[0].code() not in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION):
+        if code not in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION):
             raise Unavailable(f"{topic}: {error.args[0].str()}") from error
     finally:
         consumer.close()

@@ -270,6 +270,9 @@ class Extent:
         if entry.resident:
             self._residents[entry.command_id] = at
             self._written[entry.command_id] = written
+            before = self._last.get(entry.command_id)
+            if before is not None and before[1].offset <= entry.offset:
+                del self._last[entry.command_id]  # the resident is its record
         else:
             self._residents.pop(entry.command_id, None)
             self._written.pop(entry.command_id, None)

@@ -275,6 +275,20 @@ def test_a_resident_holds_the_mark_until_it_has_ended_or_was_written_forward() -
     assert extent.mark(500) == extent.end == 8
 
 
+def test_a_call_that_is_found_and_held_holds_the_mark_as_a_resident_alone() -> None:
+    """However much lies behind it in the topic, what was finished since is behind the mark."""
+    extent = Extent(1)
+    extent.recovered(0, made(Kind.INTENT, "a", 0), 1000, unfinished=True)
+    extent.known(extent.end, made(Kind.HELD, "a", 0, resident=True), 1.0)
+    extent.committed(1)
+    assert extent.mark(1) == 1
+    for offset in range(1, 10):
+        extent.known(extent.end, made(Kind.SETTLED, str(offset), offset), 1.0)
+        extent.committed(1)
+    extent.known(extent.end, made(Kind.HELD, "a", 0, resident=True), 1.0)
+    assert extent.mark(10) == 21
+
+
 def test_residents_far_behind_the_end_are_stale() -> None:
     extent = Extent(0)
     extent.known(0, made(Kind.PARKED, "a", 1, resident=True), 1.0)

@@ -2,7 +2,8 @@
 buffers out differently."""
 
 import asyncio
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 
 import pytest
 import uvloop
@@ -13,3 +14,11 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
     if item.path.name in {"test_https.py", "test_listener.py"}:
         loops["uvloop"] = uvloop.new_event_loop
     return loops
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What ends now ends because nobody knows of it any more. Workers and projectors seldom collect."""
+    gc.disable()
+    yield
+    gc.enable()

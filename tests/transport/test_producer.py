@@ -1,6 +1,7 @@
 """The transactional producer before a real broker, where something is in its way."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -57,6 +58,14 @@ def values(kafka: str, topic: str, count: int) -> list[bytes | None]:
     found = reader.consume(count, 30)
     reader.close()
     return [message.value() for message in found]
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_a_producer_that_is_closed_ends_at_once(kafka: str, topics: Topics) -> None:
+    async with producer(kafka, topics) as ours:
+        lines = [weakref.ref(line) for line in ours._lines]
+    del ours
+    assert [line() for line in lines] == [None] * len(lines)
 
 
 async def test_a_time_limit_that_kafka_refuses_is_told_by_its_setting(kafka: str, topics: Topics) -> None:

@@ -1,6 +1,7 @@
 """Topics as they are wanted and as they are; the second half against a real broker."""
 
 import secrets
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -153,6 +154,14 @@ def test_every_refusal_of_the_cluster_is_told(kafka: str) -> None:
         Admin({"bootstrap.servers": kafka}).create(wants)
     assert len(stop.value.problems) == 6
     assert all("; set ADAPTER_TOPICS__REPLICATION_FACTOR" in problem for problem in stop.value.problems)
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_an_admin_that_nobody_uses_any_more_ends_with_its_client_at_once() -> None:
+    admin = Admin({"bootstrap.servers": "127.0.0.1:1"}, timeout=timedelta(seconds=1))
+    seen = weakref.ref(admin)
+    del admin
+    assert seen() is None
 
 
 @pytest.mark.parametrize(

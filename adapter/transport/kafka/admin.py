@@ -4,6 +4,7 @@ Nothing here reconfigures a topic that exists: a partition count that changes mo
 deletes.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -152,12 +153,13 @@ class Admin:
     def __init__(self, client: Mapping[str, str], *, timeout: timedelta = timedelta(seconds=10)) -> None:
         """`client`: librdkafka's properties. Raises Stop if it refuses one of them."""
         self._timeout = timeout.total_seconds()
-        self._heard = ""
+        self._heard: deque[KafkaError] = deque(maxlen=1)
+        """The client must not know of us: an admin that nobody uses any more ends with its client, at once."""
         self._cluster = ""
         """Its id, once it was asked for: the answer is as long as there are topics."""
         with properties_told():
             # librdkafka's own lines say on standard error, and many times, what our exceptions say once.
-            properties: dict[str, Any] = {**client, "error_cb": self._hear, "log_level": 0}
+            properties: dict[str, Any] = {**client, "error_cb": self._heard.append, "log_level": 0}
             self._client = AdminClient(properties)
 
     def cluster_id(self) -> str:
@@ -325,11 +327,9 @@ class Admin:
             raise
 
     def _unavailable(self, error: KafkaException) -> Unavailable:
-        self._client.poll(0)  # delivers to `_hear` what librdkafka knows of the connections
-        return Unavailable(f"the cluster does not answer: {self._heard or _text(error)}")
-
-    def _hear(self, error: KafkaError) -> None:
-        self._heard = error.str()
+        self._client.poll(0)  # delivers to `_heard` what librdkafka knows of the connections
+        heard = self._heard[0].str() if self._heard else _text(error)
+        return Unavailable(f"the cluster does not answer: {heard}")
 
 
 _CURES: Final = {

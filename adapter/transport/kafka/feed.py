@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -19,6 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.ports import COMMANDS, REFERENCE, Passing, Take
+from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.identity import identity
 from adapter.transport.kafka.span import LOOK, STEP, WAKE, reader_properties
@@ -58,7 +60,9 @@ class KafkaTicketFeed:
         self._fetcher: Consumer | None = None
 
     async def identity(self) -> str:
-        return await asyncio.to_thread(identity, self._client, self._topic)
+        return await asyncio.to_thread(
+            lambda: identity(Admin(self._client, timeout=timedelta(seconds=STEP)), self._topic)
+        )
 
     def follow(self, partition: int, start: int, take: Take) -> None:
         if self._thread is None:

@@ -1,20 +1,18 @@
 """Whether topics are still those they were: a name says nothing, topics are deleted and made anew."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Final
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.transport.kafka.admin import Admin
-from adapter.transport.kafka.span import STEP
 
 REMADE: Final = "A topic is made anew"
 """Chapter of docs/disaster.md."""
 
 
-def identity(client: Mapping[str, str], *topics: str) -> str:
+def identity(admin: Admin, *topics: str) -> str:
     """Of the cluster and these topics. Blocks. Raises Unavailable."""
-    found = identities(Admin(client, timeout=timedelta(seconds=STEP)), topics)
+    found = identities(admin, topics)
     cluster = found[topics[0]].partition("/")[0]
     return "/".join((cluster, *(found[name].partition("/")[2] for name in topics)))
 

@@ -179,6 +179,9 @@ class _Line:
                 result, failure = False, error
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(_settle, answer, result, failure)
+        # They know each other: left to the collector, the library's end would hold up the loop.
+        self._producer = None
+        self._conf.clear()
 
     def open(self) -> bool:
         try:

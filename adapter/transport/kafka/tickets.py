@@ -9,14 +9,24 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from adapter.core.errors import Unavailable
 from adapter.ports import DUE, Kept, Standing
+from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.identity import identity, still
-from adapter.transport.kafka.span import Patience, bounds, committed, read, reader_properties, undecided_properties
+from adapter.transport.kafka.span import (
+    STEP,
+    Patience,
+    bounds,
+    committed,
+    read,
+    reader_properties,
+    undecided_properties,
+)
 
 
 class KafkaTickets:
@@ -38,6 +48,7 @@ class KafkaTickets:
         self._patience = patience
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="ticket-log")
         self._closing = threading.Event()
+        self._admin = Admin(client, timeout=timedelta(seconds=STEP))
         self._identity: str | None = None
 
     async def identity(self) -> str:
@@ -58,7 +69,7 @@ class KafkaTickets:
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
     def _identify(self) -> str:
-        return f"{identity(self._client, self._events, self._tickets)}/{self._group}"
+        return f"{identity(self._admin, self._events, self._tickets)}/{self._group}"
 
     def _stand(self, partition: int) -> Standing:
         reader = Consumer(reader_properties(self._client, self._group))

@@ -12,11 +12,14 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from io import TextIOWrapper
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from adapter import __version__
 from adapter.cli.exits import Exit
 from adapter.core.errors import Stop, Unavailable
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 # Name, module and one line of help. A module is imported only when its command is run or explained: the flows bring
 # libraries along that a look at the settings has no use for.
@@ -117,7 +120,7 @@ def _run(given: Sequence[str], *, alone: bool) -> int:
 
 
 def _parser(chosen: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="adapter",
         description="Gateway between Kafka (Avro commands and events) and a supplier's SOAP ticketing API.",
         epilog=_EPILOG,
@@ -168,6 +171,15 @@ def _wait_for_interrupt(heard: socket.socket, _told: socket.socket) -> None:
         pass
     time.sleep(_MOMENT)
     os._exit(Exit.INTERRUPTED)
+
+
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
+        """Some releases of argparse pass over it if the output takes no more."""
+        if file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 from adapter.core.avro.codec import NOT_OURS
 from adapter.core.avro.decoders import Decoders
@@ -171,9 +171,8 @@ class Tickets:
         for shelf in self._shelves.values():
             await shelf.close()
 
-    @contextmanager
-    def _shelf(self, key: bytes) -> Iterator["_Shelf"]:
-        """The shelf of that ticket, in use. A ticket lies where its key belongs, wherever its commands are."""
+    def _shelf(self, key: bytes) -> "_Shelf":
+        """The shelf of that ticket. A ticket lies where its key belongs, wherever its commands are."""
         partition = partition_of(key, self._partitions)
         shelf = self._shelves.get(partition)
         if shelf is None:
@@ -185,12 +184,11 @@ class Tickets:
                 failed=self._failed,
                 log=self._log,
             )
-        with shelf.used():
-            yield shelf
+        return shelf
 
 
 class _Shelf:
-    """One partition of the tickets topic."""
+    """One partition of the tickets topic. As long as it is in use, and for a while after it, it is followed."""
 
     def __init__(
         self,
@@ -210,8 +208,10 @@ class _Shelf:
         self._log = log
         self.following = False
         self._current = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._users = 0
-        self._leaving: asyncio.TimerHandle | None = None
+        self._used_at = 0.0
+        self._leaving: asyncio.Handle | None = None
         self._store: TicketStore | None = None
         self._opening = asyncio.Lock()
         self._blank = True
@@ -225,22 +225,18 @@ class _Shelf:
         """Whether the partition was read to its end since it is followed."""
         return self._current.is_set()
 
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """Followed meanwhile, and for a while after it."""
-        if self._leaving is not None:
-            self._leaving.cancel()
-            self._leaving = None
+    def __enter__(self) -> Self:
         self._users += 1
         if not self.following:
             self.following = True
             self._start(self._follow())
-        try:
-            yield
-        finally:
-            self._users -= 1
-            if not self._users and self._leaving is None:
-                self._leaving = asyncio.get_running_loop().call_later(self._linger, self._leave)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._users -= 1
+        self._used_at = self._loop.time()
+        if self._leaving is None:
+            self._leaving = self._loop.call_later(self._linger, self._leave)
 
     async def has(self, key: bytes) -> bool:
         await self._current.wait()
@@ -291,7 +287,14 @@ class _Shelf:
         await self._look_up(list(self._watches))
 
     def _leave(self) -> None:
+        """One timer, however often it is used: thousands of commands may ask in a second."""
         self._leaving = None
+        if self._users:
+            return
+        leave_at = self._used_at + self._linger
+        if self._loop.time() < leave_at:
+            self._leaving = self._loop.call_at(leave_at, self._leave)
+            return
         self.following = False
         self._current.clear()
         self._feed.leave(self._partition)
@@ -336,7 +339,7 @@ class _Shelf:
         if question is None:
             if not self._questions:
                 self._start(self._answer())
-            question = self._questions[key] = asyncio.get_running_loop().create_future()
+            question = self._questions[key] = self._loop.create_future()
         return await asyncio.shield(question)
 
     async def _answer(self) -> None:
@@ -359,7 +362,7 @@ class _Shelf:
                 await asyncio.sleep(_ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 

@@ -163,7 +163,7 @@ def test_why_a_record_is_not_stored_is_its_own_reason_and_of_one_that_nobody_too
     cluster = MockCluster()
     cluster.create(["x"])
     sender = Sender({"bootstrap.servers": cluster.bootstrap}, max_message_bytes=1000, timeout=SHORT)
-    assert sender.send([Sent("x", b"k", b"v")]) == [None]
+    wait_until(lambda: sender.send([Sent("x", b"k", b"v")]) == [None], what="that it is stored")
     cluster.close()
     wait_until(lambda: sender._producer.poll(0.1) or sender._heard.text, what="that no broker answers")
     refused, waited = sender.send([Sent("x", b"k", b"v" * 2000), Sent("x", b"k", b"v")])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from adapter import __version__
 from adapter.cli.exits import Exit
 from adapter.core.errors import Stop, Unavailable
+from adapter.core.wording import is_text
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -114,7 +115,7 @@ def _run(given: Sequence[str], *, alone: bool) -> int:
         arguments = _parser(chosen).parse_args(given)
     except SystemExit as stop:  # argparse has said what is wrong, or has shown the help that was asked for
         return int(stop.code or 0)
-    if garbled := [word for word in _words(arguments) if not _is_text(word)]:
+    if garbled := [word for word in _words(arguments) if not is_text(word)]:
         raise Stop(*(f"{os.fsencode(word).decode(errors='backslashreplace')}: is not UTF-8 text" for word in garbled))
     return int(arguments.run(arguments))
 
@@ -140,15 +141,6 @@ def _words(arguments: argparse.Namespace) -> Iterator[str]:
     for name, given in vars(arguments).items():
         if name != "files":
             yield from (word for word in (given if isinstance(given, list) else [given]) if isinstance(word, str))
-
-
-def _is_text(word: str) -> bool:
-    """Whether it can become a key or a value: Python keeps bytes that are no UTF-8 as what can't be encoded."""
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

@@ -81,6 +81,15 @@ def span(length: timedelta) -> str:
     return " ".join(parts[:2])
 
 
+def is_text(word: str) -> bool:
+    """Whether it can become a key or a value: Python keeps bytes that are no UTF-8 as what can't be encoded."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def harmless(line: str) -> str:
     """The line with what could take a terminal over, or begin another line, escaped as in JSON, where it means the
     same.

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
 from adapter.core.errors import Stop
+from adapter.core.wording import is_text
 from adapter.settings.conflicts import conflicts
 from adapter.settings.paths import find, is_mapping, kind, section, variable
 from adapter.settings.reference import bounds, describe
@@ -68,7 +69,7 @@ class _Variables(EnvSettingsSource):
             path, key, field = found
             if value == "":
                 continue
-            if not _is_text(value) and kind(field).name not in _OF_ANY_BYTES:
+            if not is_text(value) and kind(field).name not in _OF_ANY_BYTES:
                 self.faults.append((name, "is not UTF-8 text"))
                 continue
             branch = tree
@@ -110,15 +111,6 @@ class _Variables(EnvSettingsSource):
 
 _OF_ANY_BYTES = frozenset({"file", "folder", "path"})
 """Kinds that name what the file system has."""
-
-
-def _is_text(value: str) -> bool:
-    """Python keeps bytes that are no UTF-8 as what can't be encoded."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # Kubernetes puts these into every container for each Service of the namespace; one may be called "adapter".

@@ -705,7 +705,7 @@ async def test_a_doubt_holds_its_lane_alone_and_is_settled_at_the_limit(plant: P
     held, behind, other = add("T-1"), amend("T-1"), query("T-2")
     plant.send(held, behind, other)
     await plant.final(other)
-    assert plant.types(held) == ["CommandOutcomeUnknown"]
+    await plant.until(lambda: plant.types(held) == ["CommandOutcomeUnknown"])
     assert plant.desk.of(behind) == []
     assert plant.position() == 1
     settled = await plant.final(held)

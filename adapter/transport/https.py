@@ -97,8 +97,8 @@ class HttpsCalls:
         self._none_left: asyncio.Future[None] | None = None
         self._resolving = asyncio.Lock()
         self._addresses: tuple[float, list[Any]] = (0.0, [])
-        self._distrusted: tuple[float, Any] = (0.0, None)
-        """Until when, and which of them."""
+        self._distrusted: dict[Any, float] = {}
+        """Those of them that are, and since when."""
         self.tls = ClientTls(settings.tls or TlsFiles()) if url.scheme == "https" else None
         self._watch: asyncio.Task[None] | None = None
         if self.tls is not None:
@@ -185,7 +185,7 @@ class HttpsCalls:
                 server_hostname=None if context is None else self._host,
             )
         except BaseException:
-            self._distrusted = (self._loop.time() + _DISTRUSTED, address)
+            self._distrusted[address] = self._loop.time()
             link.close()
             raise
         if connection.alive:
@@ -204,10 +204,10 @@ class HttpsCalls:
             if believed < self._loop.time():
                 addresses = await resolve(host, port)
                 self._addresses = (self._loop.time() + _RESOLVED, addresses)
-        until, distrusted = self._distrusted
-        if until > self._loop.time():
-            addresses = sorted(addresses, key=lambda each: each[4] == distrusted)
-        return await reach(addresses)
+        over = self._loop.time() - _DISTRUSTED
+        self._distrusted = {address: since for address, since in self._distrusted.items() if since > over}
+        # Of several that come to nothing the one is tried first that has not been tried for longest.
+        return await reach(sorted(addresses, key=lambda each: self._distrusted.get(each[4], over)))
 
     async def _tunnel(self, through: Proxy) -> socket.socket:
         """A connection to the supplier through the proxy. Raises NotSent."""

@@ -257,23 +257,27 @@ async def test_a_certificate_that_is_refused_before_anything_was_written_is_call
         transport.abort()
 
 
-async def test_after_an_address_that_shakes_no_hands_the_next_one_is_tried_first(
-    calls: Make, trials: Trials, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("bad", [1, 2, 3])
+async def test_after_addresses_that_shake_no_hands_another_one_is_tried_first(
+    calls: Make, trials: Trials, monkeypatch: pytest.MonkeyPatch, bad: int
 ) -> None:
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    async def both(host: str, port: int, **_: object) -> list[object]:
-        addresses = ("127.0.0.2", "127.0.0.1") if host == "localhost" else (host,)
+    dead = [f"127.0.0.{2 + number}" for number in range(bad)]
+
+    async def all_of_them(host: str, port: int, **_: object) -> list[object]:
+        addresses = (*dead, "127.0.0.1") if host == "localhost" else (host,)
         return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (each, port)) for each in addresses]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", both)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", all_of_them)
     async with (
         supplier(answering, tls=server_context(trials.good, ask=False)) as server,
-        await asyncio.start_server(hang_up, "127.0.0.2", server.port),
+        await asyncio.start_server(hang_up, dead, server.port),
     ):
         made = calls(server.url, tls=TlsFiles(ca=trials.good.ca))
-        assert (await outcome(post(made)))[0] is NotSent
+        for _ in dead:
+            assert (await outcome(post(made)))[0] is NotSent
         assert await outcome(post(made)) == (Reply, "200")
 
 

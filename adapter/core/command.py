@@ -99,6 +99,8 @@ class Unclear:
     """Bytes may have left, and nobody knows what became of them."""
 
     reason: str
+    text: str | None = None
+    """What the answer says, if there is one."""
 
 
 @immutable
@@ -138,6 +140,8 @@ class InDoubt:
     reason: str
     sent_at: float | None
     until: float
+    text: str | None = None
+    """As of Unclear."""
 
 
 @immutable
@@ -278,10 +282,10 @@ class Command:
         "_doubted",
         "_forbidden",
         "_intent_at",
+        "_last_unclear",
         "_policy",
         "_state",
         "_successes",
-        "_unclear_reason",
         "_unclear_since",
         "attempts",
         "not_after",
@@ -297,8 +301,8 @@ class Command:
         self._state = _State.NEW
         self._intent_at: float | None = None
         self._unclear_since: float | None = None
-        self._unclear_reason: str | None = None
-        """Of the last such call, if this process has made it."""
+        self._last_unclear: Unclear | None = None
+        """The last such call, if this process has made it."""
         self._doubted: str | None = None
         self._forbidden = 0
         self._successes = 0
@@ -399,8 +403,8 @@ class Command:
                 return self._wait(now, reason, cleared=True)
             case Forbidden():
                 return self._forbidden_wait(now, verdict, successes)
-            case Unclear(reason):
-                return self._unclear(now, reason)
+            case Unclear():
+                return self._unclear(now, verdict)
 
     def resumed(self, now: float) -> Action:
         """The time of a Wait or Hold has come."""
@@ -462,15 +466,15 @@ class Command:
         self._state = _State.WAITING
         return Wait(until, reason, cleared and self.operation.repeat is not Repeat.SAFE)
 
-    def _unclear(self, now: float, reason: str) -> Action:
+    def _unclear(self, now: float, verdict: Unclear) -> Action:
         if self.operation.repeat is Repeat.NEVER:
-            return self._doubt(reason)
+            return self._doubt(verdict.reason, verdict.text)
         if self._unclear_since is None:
             self._unclear_since = now if self._intent_at is None else self._intent_at
-        self._unclear_reason = reason
+        self._last_unclear = verdict
         if now >= self._unclear_since + self._doubt_limit():
             return self._give_up()
-        return self._wait(now, reason)
+        return self._wait(now, verdict.reason)
 
     def _forbidden_wait(self, now: float, verdict: Forbidden, successes: int) -> Action:
         if self._forbidden == 0:
@@ -501,16 +505,20 @@ class Command:
         return self._end(Rejected(By.ADAPTER, "expired", f"the deadline (notAfter) was {deadline}"))
 
     def _give_up(self) -> Action:
-        last = None if self._unclear_reason is None else f"the last unclear call: {self._unclear_reason}"
+        last = None
+        if self._last_unclear is not None:
+            last = ": ".join(
+                filter(None, ("the last unclear call", self._last_unclear.reason, self._last_unclear.text))
+            )
         if self.operation.repeat is Repeat.SAFE:
             text = "; ".join(filter(None, ("no readable answer within the time limit", last)))
             return self._end(Rejected(By.ADAPTER, "no-clear-answer", text))
         return self._end(Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT, last))
 
-    def _doubt(self, reason: str) -> Action:
+    def _doubt(self, reason: str, text: str | None = None) -> Action:
         self._unclear_since = self._intent_at
         self._state = _State.DOUBTING
-        return Publish(InDoubt(reason, self._intent_at, self._doubt_until()))
+        return Publish(InDoubt(reason, self._intent_at, self._doubt_until(), text))
 
     def _end(self, event: Accepted | Rejected | Settled) -> Action:
         self._state = _State.ENDING

@@ -10,7 +10,7 @@ documented, another ticket's answer) is unclear. A wrong no makes somebody send 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -20,7 +20,7 @@ from lxml import etree
 
 from adapter.core import document, soap
 from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
-from adapter.core.document import Limits, local_name, trimmed
+from adapter.core.document import Limits, folded_text, local_name, trimmed
 from adapter.core.errors import Unreadable
 from adapter.core.mapping import Read, ReplyReader
 
@@ -81,7 +81,9 @@ def _answer(
     except Unreadable as error:
         if silenced and error.reason == "empty":
             return Accepted(None)
-        return by_way or Unclear(f"unreadable-{error.reason}" if 200 <= status < 300 else f"http-{status}")
+        return by_way or (
+            _unclear(f"unreadable-{error.reason}", error.detail) if 200 <= status < 300 else Unclear(f"http-{status}")
+        )
     if isinstance(by_way, Forbidden):
         return replace(by_way, said=_explained(message, reader))
     element = None if message.extra else message.element
@@ -94,7 +96,7 @@ def _answer(
         return Accepted(None)
     # The root of a documented 400 was never seen: any element that carries its fields will do.
     if element is None or not (own or (status == 400 and _speaks(element))):
-        return Unclear("unexpected-body" if 200 <= status < 300 else f"http-{status}")
+        return _unclear("unexpected-body" if 200 <= status < 300 else f"http-{status}", *_instead(message))
     read = reader.read(element)
     if own and read.straight:
         reader.forms.learn(body, content_type, limits, element, read.record)
@@ -159,7 +161,8 @@ def _fault(status: int, fault: soap.Fault) -> Verdict:
         if _CODE.fullmatch(fault.code):
             return Rejected(By.SUPPLIER, fault.code, _said(fault.text, fault.detail))
         return Rejected(By.SUPPLIER, "fault", _said(fault.code, fault.text, fault.detail))
-    return Unclear("fault-server" if fault.blame is soap.Blame.SERVER else "fault")
+    reason = "fault-server" if fault.blame is soap.Blame.SERVER else "fault"
+    return _unclear(reason, fault.code, fault.text, fault.detail)
 
 
 def _content(
@@ -167,7 +170,7 @@ def _content(
 ) -> Verdict:
     reply: Mapping[str, Any] = read.record
     if _of_another(reply, reference):
-        return Unclear("other-reference")
+        return _unclear("other-reference", *_told(read))
     code, text = reply.get("responseCode"), reply.get("errorMessage")
     bad_code: int | None = None if code in accepted_codes else code
     words = _words(read)
@@ -178,13 +181,13 @@ def _content(
     rejected = Rejected(By.SUPPLIER, said if bad_code is None else str(bad_code), text, aside=read.aside)
     if 400 <= status < 500:
         # A yes in the body under a no in the status is neither.
-        return Unclear(f"http-{status}") if taken else rejected
+        return _unclear(f"http-{status}", *_told(read)) if taken else rejected
     fine = 200 <= status < 300
     garbled = any(path == "responseCode" for path, _ in read.aside)  # no number, or there twice
     if refused or (bad_code is not None and not garbled and not pending and _refuses(bad_code, fine=fine)):
         return rejected
     if not fine:
-        return Unclear(f"http-{status}")
+        return _unclear(f"http-{status}", *_told(read))
     if (
         garbled
         or bad_code is not None
@@ -192,7 +195,7 @@ def _content(
         or (not taken and (words or text or _may_say_no(read, silent=silent)))
         or (finds is not None and read.aside and _unfound(read, finds))
     ):
-        return Unclear("unclear-answer")
+        return _unclear("unclear-answer", *_told(read))
     return Accepted(reply, deviations=len(read.unknown) + len(read.deviations), aside=read.aside)
 
 
@@ -256,6 +259,34 @@ def _speaks(element: etree._Element) -> bool:
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 """A word, as it may stand in logs. Any other text where a code should be is text, whoever it speaks of."""
+
+
+_TOLD: Final = 1000
+"""Characters of an unclear answer that are told: it may have millions, and thousands of commands may wait with one."""
+
+
+def _unclear(reason: str, *parts: str) -> Unclear:
+    said = _said(*parts)
+    return Unclear(reason, said and said[:_TOLD])
+
+
+def _instead(message: soap.Message) -> Iterator[str]:
+    """What there is where the operation's answer should be."""
+    if message.fault is not None:
+        yield from (message.fault.code, message.fault.text, message.fault.detail)
+    elif message.element is not None:
+        yield f"{local_name(message.element)}: {folded_text(message.element)}"
+    if message.extra:
+        yield f"and more elements: {message.extra}"
+
+
+def _told(read: Read) -> Iterator[str]:
+    """What an answer says of its outcome."""
+    for name in ("buyerFaultReference", "status", "responseCode", "errorMessage"):
+        if read.record.get(name):
+            yield f"{name}: {read.record[name]}"
+    for path, text in read.aside:
+        yield f"{path}: {text}"
 
 
 def _said(*parts: str) -> str | None:

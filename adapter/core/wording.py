@@ -1,7 +1,7 @@
 """Events, appointments and times in words, for a person's eyes.
 
-Nothing here names a person or repeats a report's free text: of the supplier's words only the reason of a refusal, of an
-operator's that of a decision.
+Nothing here names a person or repeats a report's free text: of the supplier's words only the reason of a refusal
+or of a doubt, of an operator's that of a decision.
 """
 
 import json
@@ -35,7 +35,8 @@ def particulars(name: str, record: Mapping[str, Any]) -> str:
             found = [f"{problem['path']} {problem['text']}".strip() for problem in record["problems"]]
             found = [record["operation"], *found, record["text"] or "", _unknown(record)]
         case "CommandOutcomeUnknown":
-            found = [record["operation"], f"held until {moment(record['doubtUntil'])}"]
+            # Older events do not say what the answer was.
+            found = [record["operation"], f"held until {moment(record['doubtUntil'])}", record.get("text") or ""]
         case "CommandSettled":
             found = [record["operation"], f"by {word(record['settledBy'])}", record["text"] or ""]
         case "DoubtDecided":

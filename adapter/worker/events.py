@@ -153,9 +153,10 @@ def _particulars(operation: Operation, event: Event) -> tuple[str, dict[str, Any
                 "text": None if text is None else text[:TEXT_LIMIT],
                 "answer": _aside(event),
             }
-        case InDoubt(reason, sent_at, until):
+        case InDoubt(reason, sent_at, until, text):
             return "CommandOutcomeUnknown", {
                 "reason": reason,
+                "text": text,
                 "sentAt": None if sent_at is None else datetime.fromtimestamp(sent_at, UTC),
                 "doubtUntil": datetime.fromtimestamp(until, UTC),
             }

@@ -362,6 +362,15 @@ def test_a_call_that_stays_unclear_beyond_the_time_limit_is_the_last(repeat: Rep
     assert command.answered(NOW + DOUBT_LIMIT, Unclear("read-timeout")) == Publish(event)
 
 
+@pytest.mark.parametrize(("repeat", "event"), [(SAFE, NO_ANSWER), (KEYED, AFTER_TIMEOUT)])
+def test_what_the_last_unclear_answer_said_is_told_at_the_end(repeat: Repeat, event: Event) -> None:
+    command = calling(repeat)
+    again(command, Unclear("reset"))
+    assert isinstance(event, Rejected | Settled)
+    action = command.answered(NOW + DOUBT_LIMIT, Unclear("read-timeout", "503; busy"))
+    assert action == Publish(replace(event, text=f"{event.text}: 503; busy"))
+
+
 @pytest.mark.parametrize("repeat", [SAFE, KEYED])
 def test_unclear_since_tells_the_first_unclear_call(repeat: Repeat) -> None:
     command = calling(repeat)
@@ -385,6 +394,11 @@ def test_the_time_limit_of_an_operation_is_a_setting() -> None:
 def test_a_doubt_counts_from_the_intent_and_not_from_the_failure() -> None:
     action = calling(NEVER).answered(NOW + 25, Unclear("total-timeout"))
     assert action == Publish(InDoubt("total-timeout", sent_at=NOW, until=NOW + DOUBT_LIMIT))
+
+
+def test_a_doubt_tells_what_the_answer_said() -> None:
+    action = calling(NEVER).answered(NOW, Unclear("fault", "F-9; down"))
+    assert action == Publish(InDoubt("fault", NOW, NOW + DOUBT_LIMIT, "F-9; down"))
 
 
 def test_a_published_doubt_holds_the_lane_until_its_time_limit() -> None:

@@ -35,6 +35,12 @@ QUERY, RESERVE = "QueryAppointmentAvailability", "ReserveAppointment"
 
 
 def verdict(body: str | bytes, *, status: int = 200, operation: str = ADD, **more: Any) -> Verdict:
+    """Without the text of an unclear one, which `told` gives."""
+    found = judged(body, status=status, operation=operation, **more)
+    return Unclear(found.reason) if isinstance(found, Unclear) else found
+
+
+def judged(body: str | bytes, *, status: int = 200, operation: str = ADD, **more: Any) -> Verdict:
     return judge(
         status=status,
         headers={"content-type": "text/xml; charset=utf-8"} | more.pop("headers", {}),
@@ -269,6 +275,47 @@ OTHER = "<fault><faultcode>F-9</faultcode><faultmessage>no</faultmessage><detail
 )
 def test_faults(status: int, inner: str, expected: Verdict) -> None:
     assert verdict(enveloped(inner), status=status) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason", "text"),
+    [
+        (500, enveloped(OTHER), "fault", "F-9; no; of it"),
+        (500, enveloped(SERVER), "fault-server", "Server.Busy; down"),
+        (500, enveloped("<e:Fault/>"), "fault", None),
+        (200, enveloped(CLIENT + TAKEN), "unexpected-body", "Client; no; and more elements: 1"),
+        (200, "<done><status>Pending</status></done>", "unexpected-body", "done: Pending"),
+        (502, "<html><h1>502 Bad\nGateway</h1></html>", "http-502", "html: 502 Bad Gateway"),
+        (200, enveloped(""), "unexpected-body", None),
+        (200, "<html>", "unreadable-malformed", "not well-formed, line 1 column 7"),
+        (502, "Bad Gateway", "http-502", None),
+        (200, answer("<status>Failed</status>"), "unclear-answer", "status: Failed"),
+        (200, answer("<errorCode>7</errorCode>"), "unclear-answer", "errorCode: 7"),
+        (
+            200,
+            answer("<responseCode>500</responseCode><errorMessage><c>7</c><d>down</d></errorMessage>"),
+            "unclear-answer",
+            "responseCode: 500; errorMessage: 7 down",
+        ),
+        (400, TAKEN, "http-400", "status: Pending; responseCode: 200"),
+        (500, TAKEN, "http-500", "status: Pending; responseCode: 200"),
+        (
+            200,
+            answer("<buyerFaultReference>SP-2</buyerFaultReference><status>Pending</status>"),
+            "other-reference",
+            "buyerFaultReference: SP-2; status: Pending",
+        ),
+        (408, REFUSED, "http-408", None),
+    ],
+)
+def test_of_an_unclear_answer_it_is_told_what_it_says(status: int, body: str, reason: str, text: str | None) -> None:
+    assert judged(body, status=status, reference="SP-1") == Unclear(reason, text)
+
+
+def test_of_a_long_one_the_beginning() -> None:
+    found = judged(f"<html>{'x' * 2000}</html>")
+    assert isinstance(found, Unclear)
+    assert found.text == f"html: {'x' * 994}"
 
 
 def test_an_operation_whose_page_has_no_code_says_yes_with_its_answer_alone() -> None:

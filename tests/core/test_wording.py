@@ -72,6 +72,11 @@ def test_a_headline_has_what_matters_most(name: str, record: dict[str, Any], tol
         ),
         ("CommandRejected", outcome(problems=[], text="in use"), "AddFaultReport; in use"),
         ("CommandOutcomeUnknown", outcome(doubtUntil=NOON), "AddFaultReport; held until 2026-01-31 12:00:00Z"),
+        (
+            "CommandOutcomeUnknown",
+            outcome(doubtUntil=NOON, text="F-9; down"),
+            "AddFaultReport; held until 2026-01-31 12:00:00Z; F-9; down",
+        ),
         ("CommandSettled", outcome(settledBy="TIME_LIMIT", text=None), "AddFaultReport; by time limit"),
         (
             "DoubtDecided",

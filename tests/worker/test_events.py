@@ -94,6 +94,11 @@ def test_what_was_never_tried_has_no_message_id_and_tells_its_problems(events: E
     assert content["problems"] == [{"path": "faultDetails.type", "text": "not a known value"}]
 
 
+def test_a_doubt_tells_what_the_answer_said(events: Events) -> None:
+    record = events.outcome(SUBJECT, InDoubt("fault", 1.0, 2.0, "F-9; down"), attempts=1, at=NOW)
+    assert read(record, "CommandOutcomeUnknown")["text"] == "F-9; down"
+
+
 def test_a_supplier_s_long_text_is_cut(events: Events) -> None:
     rejected = Rejected(By.SUPPLIER, "400", "x" * 10 * TEXT_LIMIT)
     content = read(events.outcome(SUBJECT, rejected, attempts=1, at=NOW), "CommandRejected")

@@ -200,10 +200,13 @@ def _content(
 
 
 def _refuses(code: int, *, fine: bool) -> bool:
-    """Whether a code that is no yes is a no: one like a server's fault leaves open what was done by then, and under
-    a bad status only one like a client's is believed.
+    """Whether a code that is no yes is a no: one like a server's fault or a time limit leaves open what was done by
+    then, 0 or one like a success may be a yes that nobody has told us of, and under a bad status only one like a
+    client's is believed.
     """
-    return not 500 <= code < 600 if fine else 400 <= code < 500
+    if code == 0 or 200 <= code < 300 or code == 408 or 500 <= code < 600:
+        return False
+    return fine or 400 <= code < 500
 
 
 def _words(read: Read) -> set[str]:

@@ -120,6 +120,9 @@ def test_a_no_under_a_good_status_is_a_no(inner: str, expected: Rejected) -> Non
         "<status>Pending</status><responseCode>E-400</responseCode>",
         "<responseCode><code>400</code><text>no such</text></responseCode>",
         "<responseCode>500</responseCode>",  # like a fault of the server: what it had done by then is open
+        "<responseCode>408</responseCode>",  # likewise
+        "<responseCode>0</responseCode>",  # what many say for: no error
+        "<responseCode>204</responseCode>",  # a yes, of which nobody has told us
         "<status>Failed</status>",
         "<errorMessage>no such service</errorMessage>",
         "<errorCode>7</errorCode>",
@@ -190,6 +193,8 @@ def test_an_answer_that_names_another_ticket_is_none_to_this_request(
         (500, REFUSED, rejected("404", "no such")),
         (500, TAKEN, Unclear("http-500")),
         (500, answer("<responseCode>1001</responseCode>"), Unclear("http-500")),
+        (500, answer("<responseCode>408</responseCode>"), Unclear("http-500")),
+        (400, answer("<responseCode>0</responseCode>"), rejected("0")),
         (502, b"Bad Gateway", Unclear("http-502")),
     ],
 )

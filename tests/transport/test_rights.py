@@ -1,16 +1,19 @@
 """Where Kafka refuses us: rights that are missing, at the start and later on."""
 
 import asyncio
+import time
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin._acl import AclOperation
 from confluent_kafka.admin._resource import ResourceType
 
 from adapter.core.errors import Stop
 from adapter.ports import Outgoing, Position
 from adapter.transport.kafka.admin import Admin
+from adapter.transport.kafka.client import Edge, Follower
 from adapter.transport.kafka.producer import TransactionalProducer
 from tests.support import topics as topic_sets
 from tests.support.groups import introduced
@@ -108,3 +111,18 @@ async def test_a_topic_that_the_group_may_not_read_stops_the_start(kafka_with_ru
         pytest.raises(Stop, match=f"{ruled.commands}: no right to read it"),
     ):
         await introduced(kafka_with_rules, ruled.commands, ruled.prefix)
+
+
+def test_a_topic_is_followed_without_a_right_to_any_group(kafka_with_rules: str, ruled: Topics) -> None:
+    client = {"bootstrap.servers": kafka_with_rules}
+    producer = Producer({**client, "log_level": 0})
+    producer.produce(ruled.events, b"first")
+    assert producer.flush(20) == 0
+    with (
+        denied(kafka_with_rules, ResourceType.GROUP, "*", AclOperation.ALL),
+        closing(Follower(client, ruled.events, start=Edge.FIRST)) as follower,
+    ):
+        assert [seen.value for seen in follower.rest()] == [b"first"]
+        producer.produce(ruled.events, b"later")
+        assert producer.flush(20) == 0
+        assert next(follower.read(time.monotonic() + 30)).value == b"later"

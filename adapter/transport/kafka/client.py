@@ -26,6 +26,8 @@ _MOVING: Final = frozenset(
 _UNANSWERED: Final = frozenset(
     {KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 -- their public names
 )
+_PASSING: Final = frozenset({KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORIZATION_FAILED})  # noqa: SLF001 -- its public name
+"""What says nothing of the records that a reader is after: the group it has to name is of no use to it."""
 _ASK_AGAIN: Final = 0.1
 _LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
@@ -251,7 +253,7 @@ class Follower:
         if error is None:
             self._heard.told = False
             return True
-        if error.code() == KafkaError._PARTITION_EOF or error.retriable():  # noqa: SLF001 -- its public name
+        if error.code() in _PASSING or error.retriable():
             return False
         raise Unavailable(f"{self._topic}: can't be read: {error.str()}")
 

@@ -1,6 +1,7 @@
 """What the workers have written down of the commands they have not ended, read as a new owner would read it."""
 
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -87,6 +88,8 @@ def _entries(bus: Client, value: bytes, place: str) -> list[Entry]:
 
 async def _tails(bus: Client, count: int) -> list[JournalTail]:
     topics, settings = bus.topics, bus.settings.kafka
+    # A broker that does not answer while others do is of no interest here; if none does, that is what is raised.
+    logging.getLogger("librdkafka").addHandler(logging.NullHandler())
     reader = KafkaJournal(
         client=settings.client(),
         commands=topics.commands,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import struct
 import time
@@ -21,6 +22,7 @@ from adapter.core.partition import partition_of
 from tests.cli.conftest import Bus
 from tests.support.estate import Command, add, amend, query, reserve
 from tests.support.ports import free_port
+from tests.support.processes import Processes
 from tests.worker.test_conductor import SLOT
 
 PARTITIONS: Final = 4
@@ -280,6 +282,16 @@ async def test_a_record_that_is_no_command_may_be_the_one_that_is_stuck(workers:
 
 async def test_where_nothing_is_stuck_it_says_so(workers: Workers, runs: Runs) -> None:
     assert (await runs("stuck", "--text"))[:2] == (0, ["nothing is unfinished for longer than 1m"])
+
+
+async def test_brokers_that_do_not_answer_are_passed_over_in_silence(bus: Bus, processes: Processes) -> None:
+    settings = {name: value for name, value in os.environ.items() if name.startswith("ADAPTER_")}
+    away = ",".join(f"127.0.0.1:{free_port()}" for _ in range(5))
+    stuck = processes.adapter(
+        "stuck", "--text", env=settings | {"ADAPTER_KAFKA__BOOTSTRAP_SERVERS": f"{away},{bus.kafka}"}
+    )
+    assert await stuck.ended() == 0
+    assert stuck.output.splitlines() == ["nothing is unfinished for longer than 1m"]
 
 
 async def test_a_worker_that_is_not_there_is_said(runs: Runs) -> None:

@@ -11,6 +11,7 @@ from confluent_kafka.cimpl import NewPartitions
 from adapter.core.errors import Stop
 from tests.support import estate as say
 from tests.support.estate import unique
+from tests.support.ports import free_port
 from tests.support.processes import Processes
 from tests.support.rig import Rig, open_rig
 from tests.support.wait import eventually, wait_until
@@ -130,3 +131,14 @@ def keep_back(rig: Rig) -> None:
     offsets = [TopicPartition(rig.topics.commands, number, 0) for number in range(rig.topics.partitions)]
     never_ended.send_offsets_to_transaction(offsets, group.consumer_group_metadata(), 20)
     group.close()
+
+
+@pytest.mark.parametrize("role", ["worker", "projector"])
+async def test_all_lines_are_json_while_some_brokers_do_not_answer(rig: Rig, processes: Processes, role: str) -> None:
+    away = ",".join(f"127.0.0.1:{free_port()}" for _ in range(5))
+    settings = rig.environment(KAFKA__BOOTSTRAP_SERVERS=f"{away},{rig.bootstrap}", PROJECTOR__GROUP_ID=unique())
+    process = processes.adapter(role, env=settings)
+    await process.ready(lambda process: process.output.count('"partition started"') == 2)
+    assert "Connection refused" in process.output
+    assert await process.stop() == 0
+    assert [line for line in process.output.splitlines() if not line.startswith("{")] == []

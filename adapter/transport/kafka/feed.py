@@ -5,7 +5,6 @@ fetches single records by their offsets.
 """
 
 import asyncio
-import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +87,7 @@ class KafkaTicketFeed:
     # -- the thread that follows ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        reader = Consumer({**self._properties, **_FOLLOWING}, logger=logging.getLogger("librdkafka"))
+        reader = Consumer({**self._properties, **_FOLLOWING})
         try:
             wake_at = 0.0
             while not self._closing.is_set():
@@ -140,7 +139,7 @@ class KafkaTicketFeed:
         place = f"{self._topic} partition {partition}"
         try:
             if self._fetcher is None:
-                self._fetcher = Consumer({**self._properties, **_FETCHING}, logger=logging.getLogger("librdkafka"))
+                self._fetcher = Consumer({**self._properties, **_FETCHING})
             self._fetcher.assign([TopicPartition(self._topic, partition, offset)])
             until = monotonic() + STEP
             while monotonic() < until and not self._closing.is_set():

@@ -1,5 +1,6 @@
 """Where a partition stands for a group, and reading a stretch of it to a known end, past open transactions."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -70,10 +71,11 @@ def committed(
         return found
 
 
-def reader_properties(client: Mapping[str, str], group: str) -> dict[str, str | bool | int]:
+def reader_properties(client: Mapping[str, str], group: str) -> dict[str, str | bool | int | logging.Logger]:
     """Of a consumer that `read` can work with; the group is only asked for its offsets."""
     return {
         **client,
+        "logger": logging.getLogger("librdkafka"),  # without one the library writes to standard error by itself
         "group.id": group,
         "enable.auto.commit": False,
         "isolation.level": "read_committed",
@@ -85,9 +87,15 @@ def reader_properties(client: Mapping[str, str], group: str) -> dict[str, str | 
     }
 
 
-def undecided_properties(client: Mapping[str, str], group: str) -> dict[str, str | bool | int]:
+def undecided_properties(client: Mapping[str, str], group: str) -> dict[str, str | bool | int | logging.Logger]:
     """Of a consumer that is told the newest there is, though a transaction may still undo it. It reads nothing."""
-    return {**client, "group.id": group, "enable.auto.commit": False, "isolation.level": "read_uncommitted"}
+    return {
+        **client,
+        "logger": logging.getLogger("librdkafka"),
+        "group.id": group,
+        "enable.auto.commit": False,
+        "isolation.level": "read_uncommitted",
+    }
 
 
 def read(reader: Consumer, start: TopicPartition, end: int, going: Callable[[], bool]) -> Iterator[list[Message]]:

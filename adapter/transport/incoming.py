@@ -159,8 +159,8 @@ class Incoming(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether it is our turn, or that of the clock of bodies."""
-        return self._reading is not None or (self._serving is not None and self._writable.is_set())
+        """Whether it is our turn, or that of the clock of bodies, which stands still behind answers nobody reads."""
+        return self._writable.is_set() and (self._reading is not None or self._serving is not None)
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -341,6 +341,16 @@ async def test_closing_waits_for_who_is_answered_and_hardly_for_who_does_not_rea
             each.close()
 
 
+async def test_who_does_not_read_the_answers_is_cut_off_also_in_the_middle_of_another_request(opened: Opened) -> None:
+    async with opened(idle=1.0, body=1.0) as it:
+        it.receiver.more = b"x" * 1_000_000  # more than the kernel keeps for who does not read
+        _, mute = await asyncio.open_connection("127.0.0.1", it.listener.port, limit=1000)
+        mute.write(post(b"mute") * 30 + post(b"more")[:-1])
+        await eventually(lambda: it.receiver.bodies)
+        await eventually(lambda: it.listener.connections == 0, within=30)
+        mute.close()
+
+
 @pytest.mark.parametrize(
     "request_",
     [

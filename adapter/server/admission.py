@@ -25,7 +25,8 @@ SUBJECT_LIMIT: Final = 200
 
 _HEADER_LIMIT: Final = 8192
 _NO_CERTIFICATE: Final = (ValueError, x509.InvalidVersion)
-_SPACED: Final = re.compile(r",\s+")
+_SPACED: Final = re.compile(r"(\\.)|,\s+")
+"""What is escaped, as the comma of "Supplier\\, Ltd", and white space between the parts of a distinguished name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +108,14 @@ def _listed(subjects: frozenset[str]) -> frozenset[str]:
     listed: set[str] = set()
     for subject in subjects:
         try:
-            listed.add(_distinguished(x509.Name.from_rfc4514_string(_SPACED.sub(",", subject))))
+            listed.add(_distinguished(x509.Name.from_rfc4514_string(_SPACED.sub(_unspaced, subject))))
         except ValueError:
             listed |= {subject, subject.lower()} if ":" not in subject and "@" not in subject else {subject}
     return frozenset(listed)
+
+
+def _unspaced(found: re.Match[str]) -> str:
+    return found[1] or ","
 
 
 def _distinguished(name: x509.Name) -> str:

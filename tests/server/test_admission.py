@@ -119,6 +119,24 @@ def test_a_certificate_is_let_in_by_any_of_its_names(listed: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("subject", "spaced"),
+    [
+        (r"CN=gateway,O=Supplier\, Ltd,C=GB", r"CN=gateway, O=Supplier\, Ltd, C=GB"),
+        (r"CN=gateway\\,O=Supplier,C=GB", r"CN=gateway\\, O=Supplier, C=GB"),
+        (r"CN=\ gateway\ ,C=GB", r"CN=\ gateway\ , C=GB"),
+        ("1.2.840.113549.1.9.1=noc@supplier.example,C=GB", "1.2.840.113549.1.9.1=noc@supplier.example, C=GB"),
+    ],
+)
+def test_a_subject_is_let_in_as_the_log_shows_it_also_with_spaces_between_its_parts(subject: str, spaced: str) -> None:
+    certificate = made(subject).public_bytes(Encoding.DER)
+    refused = judged(subjects="CN=other", certificate=certificate)
+    assert isinstance(refused, Refused)
+    assert refused.caller.subject == subject
+    for listed in (subject, spaced):
+        assert reason(judged(subjects=listed, certificate=certificate)) == "admitted"
+
+
+@pytest.mark.parametrize(
     "listed", ["CN=gateway", "gateway", "supplier.example", "*.supplier.example", "O=Supplier Ltd", URI.upper()]
 )
 def test_part_of_a_name_is_not_the_name(listed: str) -> None:

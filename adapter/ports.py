@@ -267,20 +267,20 @@ class Receiver(Protocol):
         """TLS has refused a caller; `reason` is OpenSSL's word for it."""
         ...
 
-    def too_large(self) -> Answer:
+    def too_large(self, caller: Caller) -> Answer:
         """The body went beyond the limit while it was read."""
         ...
 
-    def too_slow(self) -> Answer:
+    def too_slow(self, caller: Caller) -> Answer:
         """The body did not come in time."""
         ...
 
-    def too_busy(self) -> Answer:
+    def too_busy(self, caller: Caller) -> Answer:
         """There is no room for the body among those under way."""
         ...
 
-    def garbled(self) -> Answer:
-        """What came is not HTTP."""
+    def garbled(self, caller: Caller) -> Answer:
+        """What came is not HTTP; perhaps before it was known whose certificate that is."""
         ...
 
     async def receive(self, arrival: Arrival) -> Answer: ...

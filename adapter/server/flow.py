@@ -113,41 +113,44 @@ class Server:
             self._metrics.count(m.CALLERS_REFUSED, judged.reason)
             self._log.warning("caller refused", reason=judged.reason, subject=caller.subject, address=caller.address)
             return Answer(403, b"You are not on the list of callers.\n", close=True)
-        return self._judge_head(head) or judged
+        return self._judge_head(head, judged) or judged
 
     def stranger(self, address: str, reason: str) -> None:
         self._metrics.count(m.CALLERS_REFUSED, "tls")
         self._log.warning("caller refused", reason="tls", detail=reason, address=address)
 
-    def too_large(self) -> Answer:
-        return self._turned_away(413, f"At most {self._deployment.max_body_bytes} bytes are taken.")
+    def too_large(self, caller: Caller) -> Answer:
+        return self._turned_away(413, f"At most {self._deployment.max_body_bytes} bytes are taken.", caller)
 
-    def too_slow(self) -> Answer:
-        return self._turned_away(408, "The body did not come in time.")
+    def too_slow(self, caller: Caller) -> Answer:
+        return self._turned_away(408, "The body did not come in time.", caller)
 
-    def too_busy(self) -> Answer:
-        return self._turned_away(503, "Too much at once; send it again.")
+    def too_busy(self, caller: Caller) -> Answer:
+        return self._turned_away(503, "Too much at once; send it again.", caller)
 
-    def garbled(self) -> Answer:
-        return self._turned_away(400, "This is not HTTP as we read it.")
+    def garbled(self, caller: Caller) -> Answer:
+        return self._turned_away(400, "This is not HTTP as we read it.", caller)
 
-    def _judge_head(self, head: Head) -> Answer | None:
+    def _judge_head(self, head: Head, caller: Caller) -> Answer | None:
         if head.method in {"GET", "HEAD"} and _HEALTH.search(head.path):
             return Answer(200, b"The listener is up. POST notifications to any path.\n")
         if head.method != "POST":
-            return self._turned_away(405, "POST a notification, to any path; GET /health to try the connection.")
+            told = "POST a notification, to any path; GET /health to try the connection."
+            return self._turned_away(405, told, caller)
         coding = head.headers.get("transfer-encoding", "").strip().lower()
         if coding not in {"", "chunked"}:
-            return self._turned_away(501, "Send the body without Transfer-Encoding, or in chunks alone.")
+            return self._turned_away(501, "Send the body without Transfer-Encoding, or in chunks alone.", caller)
         if not coding and "content-length" not in head.headers:
-            return self._turned_away(411, "Send Content-Length, or the body in chunks.")
+            return self._turned_away(411, "Send Content-Length, or the body in chunks.", caller)
         announced = head.headers.get("content-length", "0")
         if not announced.isdecimal() or len(announced) > 18:
-            return self.garbled()
-        return self.too_large() if int(announced) > self._deployment.max_body_bytes else None
+            return self.garbled(caller)
+        return self.too_large(caller) if int(announced) > self._deployment.max_body_bytes else None
 
-    def _turned_away(self, status: int, text: str) -> Answer:
+    def _turned_away(self, status: int, text: str, caller: Caller) -> Answer:
         self._metrics.count(m.REQUESTS_REFUSED, str(status))
+        if status != 503:  # those come in crowds, and come again; what is refused otherwise may be lost
+            self._log.warning("request refused", status=status, subject=caller.subject, address=caller.address)
         headers = {405: {"Allow": "POST"}, 503: _RETRY_AFTER}.get(status, {})
         return Answer(status, f"{text}\n".encode(), headers=headers, close=True)
 

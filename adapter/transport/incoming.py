@@ -112,7 +112,7 @@ class Room:
             incoming, since = next(iter(self.bodies.items()))
             if since > now - self.limits.body:
                 break
-            incoming.refuse(self.receiver.too_slow())
+            incoming.refuse(self.receiver.too_slow(incoming.caller))
 
 
 @dataclass(slots=True)
@@ -162,6 +162,12 @@ class Incoming(asyncio.Protocol):
         """Whether it is our turn, or that of the clock of bodies, which stands still behind answers nobody reads."""
         return self._writable.is_set() and (self._reading is not None or self._serving is not None)
 
+    @property
+    def caller(self) -> Caller:
+        """Who sends what is being read, as far as that is known."""
+        judged = None if self._reading is None else self._reading.judged
+        return judged if isinstance(judged, Caller) else Caller(self._peer.address, None)
+
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
@@ -209,7 +215,7 @@ class Incoming(asyncio.Protocol):
                     self._room.log.exception("notification answer failed")
                     self.refuse(_OURS)
             except HttpParserError:
-                self.refuse(self._room.receiver.garbled())
+                self.refuse(self._room.receiver.garbled(self.caller))
             # The parser tells of no line before its end, of nothing around chunks and before requests: if nothing has
             # begun or ended, all these bytes belong to the same header or body.
             if not self._moved and not self._ending and (answer := self._too_long(len(data))):
@@ -257,7 +263,8 @@ class Incoming(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         parser, room = cast("HttpRequestParser", self._parser), self._room
         if "transfer-encoding" in self._headers and parser.get_http_version() == "1.0":
-            self._stop_if(room.receiver.garbled())  # whoever passed it on may not know of chunks (RFC 9112 section 6.1)
+            # Whoever passed it on may not know of chunks (RFC 9112 section 6.1).
+            self._stop_if(room.receiver.garbled(self.caller))
         if "upgrade" in self._headers and parser.should_upgrade():
             # We do not take up the offer (RFC 9110 section 7.8), but the parser would take the body for another
             # protocol: the request is read again without it.
@@ -285,9 +292,9 @@ class Incoming(asyncio.Protocol):
         request.received += len(body)
         room.bytes_in_flight += len(body)
         if request.received > room.limits.body_bytes:
-            self._stop_if(room.receiver.too_large())
+            self._stop_if(room.receiver.too_large(self.caller))
         if room.bytes_in_flight > room.limits.bytes_in_flight:
-            self._stop_if(room.receiver.too_busy())
+            self._stop_if(room.receiver.too_busy(self.caller))
         request.pieces.append(body)
 
     def on_message_complete(self) -> None:
@@ -311,9 +318,9 @@ class Incoming(asyncio.Protocol):
         if self._reading is not None:
             received = self._reading.received
             if self._size - received > _FRAMING_BYTES + received // 4:
-                return self._room.receiver.too_large()
+                return self._room.receiver.too_large(self.caller)
         elif self._size > _HEADER_BYTES or self._lines > _HEADER_LINES:
-            return self._room.receiver.garbled()
+            return self._room.receiver.garbled(self.caller)
         return None
 
     def _stop_if(self, answer: Answer | None) -> None:

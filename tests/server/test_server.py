@@ -124,6 +124,23 @@ async def test_a_long_body_is_refused_unread_whether_announced_or_in_chunks(serv
         await eventually(lambda: server.running.listener.bytes_in_flight == 0)
 
 
+async def test_a_request_that_is_refused_is_in_the_log_with_its_status_and_caller_and_no_content(serve: Serve) -> None:
+    proxied = HEAD + b"X-Forwarded-For: 192.0.2.7\r\n"
+    async with serve(SERVER__TRUSTED_PROXIES="127.0.0.1/32", SERVER__BODY_TIMEOUT="500ms") as server:
+        await raw(server.port, proxied.replace(b"POST", b"PUT") + b"\r\n")
+        await raw(server.port, proxied + b"Content-Length: 9999999999\r\n\r\nsecret")
+        await raw(server.port, proxied + b"Content-Length: 9\r\n\r\nsecret")
+        await raw(server.port, b"secret\r\n\r\n")
+        lines = list(map(json.loads, server.lines.getvalue().splitlines()))
+        assert [(line["status"], line["address"]) for line in lines if line["event"] == "request refused"] == [
+            (405, "192.0.2.7"),
+            (413, "192.0.2.7"),
+            (408, "192.0.2.7"),
+            (400, "127.0.0.1"),
+        ]
+        assert "secret" not in server.lines.getvalue()
+
+
 async def test_slow_heads_and_bodies_end_in_time_and_harm_nobody_else(serve: Serve) -> None:
     async with serve(SERVER__IDLE_TIMEOUT="500ms", SERVER__BODY_TIMEOUT="500ms") as server:
         slow = [

@@ -53,16 +53,16 @@ class Receiver:
     def stranger(self, address: str, reason: str) -> None:  # noqa: ARG002 -- the port's signature
         self.strangers.append(reason)
 
-    def too_large(self) -> Answer:
+    def too_large(self, caller: Caller) -> Answer:  # noqa: ARG002 -- the port's signature
         return Answer(413, b"", close=True)
 
-    def too_slow(self) -> Answer:
+    def too_slow(self, caller: Caller) -> Answer:  # noqa: ARG002 -- the port's signature
         return Answer(408, b"", close=True)
 
-    def too_busy(self) -> Answer:
+    def too_busy(self, caller: Caller) -> Answer:  # noqa: ARG002 -- the port's signature
         return Answer(503, b"", close=True)
 
-    def garbled(self) -> Answer:
+    def garbled(self, caller: Caller) -> Answer:  # noqa: ARG002 -- the port's signature
         return Answer(400, b"", close=True)
 
     async def receive(self, arrival: Arrival) -> Answer:

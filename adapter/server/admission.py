@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from adapter.ports import Caller, Head, Peer
 
@@ -25,8 +26,10 @@ SUBJECT_LIMIT: Final = 200
 
 _HEADER_LIMIT: Final = 8192
 _NO_CERTIFICATE: Final = (ValueError, x509.InvalidVersion)
-_SPACED: Final = re.compile(r"(\\.)|,\s+")
-"""What is escaped, as the comma of "Supplier\\, Ltd", and white space between the parts of a distinguished name."""
+_SPACED: Final = re.compile(r"(\\.)|(^|,)\s*([\w.]+)\s*=\s*")
+"""What is escaped, as the comma of "Supplier\\, Ltd", or the type of a distinguished name's part and all around it."""
+_TYPES: Final = {"emailAddress": NameOID.EMAIL_ADDRESS, "serialNumber": NameOID.SERIAL_NUMBER}
+"""Those that OpenSSL has words for, besides the words of RFC 4514."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +111,15 @@ def _listed(subjects: frozenset[str]) -> frozenset[str]:
     listed: set[str] = set()
     for subject in subjects:
         try:
-            listed.add(_distinguished(x509.Name.from_rfc4514_string(_SPACED.sub(_unspaced, subject))))
+            name = x509.Name.from_rfc4514_string(_SPACED.sub(_unspaced, subject), _TYPES)
+            listed.add(_distinguished(name))
         except ValueError:
             listed |= {subject, subject.lower()} if ":" not in subject and "@" not in subject else {subject}
     return frozenset(listed)
 
 
 def _unspaced(found: re.Match[str]) -> str:
-    return found[1] or ","
+    return found[1] or f"{found[2]}{found[3]}="
 
 
 def _distinguished(name: x509.Name) -> str:

@@ -402,7 +402,8 @@ class Server(Section):
     allowed_subjects: Subjects = Field(
         default=frozenset(),
         description="Client certificates that are let in, by a subject alternative name or the whole distinguished "
-        "name, separated by semicolons; without it every one the authorities have signed.",
+        "name, as the log line of a refused caller has it, separated by semicolons; without it every one the "
+        "authorities have signed.",
     )
     allowed_networks: Networks = Field(
         default=frozenset(), description="Networks callers may come from (IPv4, IPv6); without it any."

@@ -105,6 +105,7 @@ def test_a_certificate_of_a_version_that_does_not_exist_is_none() -> None:
     [
         NAME,
         "C=GB,O=Supplier Ltd,OU=Network Operations,CN=gateway",  # as openssl prints it
+        "C = GB, O = Supplier Ltd, OU = Network Operations, CN = gateway",  # as it printed it before 3.2
         "CN=GATEWAY, OU=network operations, O=Supplier Ltd, C=gb",
         "gw.supplier.example",
         "GW.Supplier.Example",
@@ -144,6 +145,15 @@ def test_part_of_a_name_is_not_the_name(listed: str) -> None:
     assert reason(verdict) == "subject"
     assert isinstance(verdict, Refused)
     assert verdict.caller.subject == NAME  # for the log
+
+
+def test_what_only_openssl_has_a_word_for_may_be_called_by_it() -> None:
+    certificate = made("1.2.840.113549.1.9.1=noc@supplier.example,CN=gateway,2.5.4.5=7").public_bytes(Encoding.DER)
+    for listed in (
+        "emailAddress=noc@supplier.example,CN=gateway,serialNumber=7",
+        "serialNumber = 7, CN = gateway, emailAddress = noc@supplier.example",
+    ):
+        assert reason(judged(subjects=listed, certificate=certificate)) == "admitted"
 
 
 def test_with_a_list_of_subjects_there_must_be_a_certificate() -> None:

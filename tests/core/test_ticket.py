@@ -1,7 +1,7 @@
 """The fold of a ticket's events, example by example, and what time alone does to a ticket."""
 
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -187,6 +187,21 @@ def test_a_time_in_the_future_is_not_believed() -> None:
     )
     assert (steps[0].ticket.sent_at, steps[0].ticket.status_since) == (None, minutes(1))
     assert steps[1].ticket.status is Status.IN_PROGRESS
+
+
+@pytest.mark.parametrize(
+    "unset", [datetime(1, 1, 1, tzinfo=UTC), datetime(1, 1, 1, 0, 1, 15, tzinfo=UTC), datetime(1970, 1, 1, tzinfo=UTC)]
+)
+def test_a_time_that_nobody_has_set_is_not_believed(unset: datetime) -> None:
+    """Else what comes with it were late for ever, or Resolved with a deadline in the year 1."""
+    now = state(
+        notified("ACCEPTED", minutes(1)),
+        notified("RESOLVED", unset, received=minutes(5)),
+        notified("RESOLVED", unset, received=minutes(7)),
+    )
+    assert (now.status, now.status_since) == (Status.RESOLVED, minutes(5))
+    assert now.deadline == minutes(5) + POLICY.resolve_deadline
+    assert (now.late, now.sent_at, now.newest_sent_at) == (0, None, minutes(1))
 
 
 def test_an_event_of_an_id_that_was_seen_changes_nothing() -> None:

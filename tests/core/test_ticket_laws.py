@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adapter.catalogue import schema_root
 from adapter.core.avro import Decoder, Encoder, Schema
 from adapter.core.ticket import Drop, Event, Status, Ticket, Warn, due, fire, fold, ticket
-from adapter.core.ticket.fold import AHEAD, APPOINTMENTS, COMMANDS
+from adapter.core.ticket.fold import AHEAD, APPOINTMENTS, COMMANDS, EARLIEST
 from tests.support.happenings import POLICY, T0, answered, appointment, doubted, minutes, notified, settled
 
 STATUSES = [status.value for status in Status]
@@ -176,4 +176,4 @@ def _sent(event: Event) -> datetime:
 
 def _believed(record: Any) -> bool:
     sent = record.get("supplierSentAt")
-    return sent is not None and sent - record["receivedAt"] <= AHEAD
+    return sent is not None and sent >= EARLIEST and sent - record["receivedAt"] <= AHEAD

@@ -6,7 +6,7 @@ The fold here is written from the documentation, not from the adapter's.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from tests.faults.evidence import Event, Evidence
@@ -20,6 +20,8 @@ STATUSES: Final = frozenset(
 )
 AHEAD: Final = timedelta(minutes=10)
 """A supplier's time that is further ahead of ours is not believed."""
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""Nor is one before it."""
 
 Name = tuple[str, str]
 """Reference and message id of a notification."""
@@ -135,7 +137,7 @@ class _Ticket:
 
     def _notified(self, record: Mapping[str, Any]) -> None:
         sent_at = record["supplierSentAt"]
-        if sent_at is not None and sent_at - record["receivedAt"] > AHEAD:
+        if sent_at is not None and (sent_at < EARLIEST or sent_at - record["receivedAt"] > AHEAD):
             sent_at = None
         theirs, clock = record["maintainerFaultReference"], self.clock
         self.clock = max((at for at in (sent_at, clock) if at is not None), default=None)

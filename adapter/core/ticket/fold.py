@@ -8,7 +8,7 @@ the contract does not have is carried out all the same, counted and kept visible
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final
@@ -42,6 +42,10 @@ APPOINTMENTS: Final = 50
 AHEAD: Final = timedelta(minutes=10)
 """How far the supplier's clock may be ahead of ours. A time of sending beyond it is not believed: one message from the
 future would make all that follow it late."""
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""A time of sending before it is not believed either: programs write the year 1 (.NET) or 1970 where they have none,
+and what comes with it would be late for ever.
+"""
 
 TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = {
     Status.PENDING: frozenset({Status.ACCEPTED, Status.REJECTED, Status.ON_HOLD, Status.RESOLVED}),
@@ -144,7 +148,7 @@ def _notified(ticket: Ticket, record: Mapping[str, Any], policy: Policy) -> Fold
     kind: str = record["kind"]
     received: datetime = record["receivedAt"]
     sent: datetime | None = record["supplierSentAt"]
-    if sent is not None and sent - received > AHEAD:
+    if sent is not None and (sent < EARLIEST or sent - received > AHEAD):
         sent = None
     theirs: str | None = record["maintainerFaultReference"]
     late = _is_late(ticket, sent, received)

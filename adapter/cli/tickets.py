@@ -147,20 +147,29 @@ def _one(bus: Client, reference: str, *, text: bool) -> Exit:
             f"{reference}: not in {bus.topics.tickets}: unknown, forgotten, or no projector has run; its events:"
         )
     events, newer = 0, 0
-    start = found.opened_at - _CLOCKS_APART if found else Edge.FIRST
-    with bus.following(bus.topics.events, start=start, key=key) as follower:
-        for seen in follower.rest():
-            if seen.key != key:
-                continue
-            show.write(show.event(bus, seen, text=text))
-            events += 1
-            newer += found is not None and seen.at > found.updated_at
+    for seen in _events(bus, key, found.opened_at - _CLOCKS_APART if found else Edge.FIRST):
+        show.write(show.event(bus, seen, text=text))
+        events += 1
+        newer += found is not None and seen.at > found.updated_at
     if newer:
         sys.stderr.write(f"adapter: {reference}: {newer} events are newer than this state; is a projector running?\n")
     if found is None and not events:
         sys.stderr.write(f"adapter: {reference}: no such ticket\n")
         return Exit.FAILED
     return Exit.DONE
+
+
+def _events(bus: Client, key: bytes, start: Edge | datetime) -> Iterator[Seen]:
+    """Those of the key, each once, as the ticket counts them: a notification may have been written again."""
+    told: set[str] = set()
+    with bus.following(bus.topics.events, start=start, key=key) as follower:
+        for seen in follower.rest():
+            identifier = seen.header("ce_id")
+            if seen.key != key or identifier in told:
+                continue
+            if identifier:
+                told.add(identifier)
+            yield seen
 
 
 def _portrait(found: Ticket, now: datetime) -> Iterator[str]:

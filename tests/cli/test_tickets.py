@@ -139,6 +139,21 @@ async def test_of_more_tickets_than_anyone_reads_a_thousand_are_shown(
     assert last == "10 more: a pipe has all of them"
 
 
+@pytest.mark.parametrize("form", [(), ("--text",)])
+async def test_an_event_that_was_written_again_is_shown_once_and_is_not_newer_than_the_state(
+    bus: Bus, compiled: Catalogue, capsys: pytest.CaptureFixture[str], form: tuple[str, ...]
+) -> None:
+    bus.event(compiled.events["FaultReportUpdated"], "SP-1", notification(compiled, "SP-1"))
+    folded = ticket("SP-1", Status.RESOLVED, updated_at=datetime.now(UTC))
+    bus.ticket(compiled.tickets["Ticket"], "SP-1", folded.record())
+    for _ in range(2):
+        bus.event(compiled.events["FaultReportUpdated"], "SP-1", notification(compiled, "SP-1"))
+    assert await asyncio.to_thread(main, ["tickets", "SP-1", *form]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("FaultReportUpdated") == 1
+    assert shown.err == ""
+
+
 async def test_a_ticket_without_a_state_still_has_its_events(
     bus: Bus, compiled: Catalogue, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,7 @@
 The body is read before the status, since SOAP 1.1 sends every fault with HTTP 500 (section 6.2) and this supplier
 documents refusals with 400. Only where a status speaks of the way and not of the request (401, 403, 429, 503,
 redirects, 404 without the operation's own answer) does it decide whatever the body says: all of these but the last
-also where the body broke off.
+also where the body broke off. And one body speaks of the way: nginx's 400 about our certificate.
 
 A yes and a no have to be said: what may be either (a code that is no number, both at once, a word nobody has
 documented, another ticket's answer) is unclear. A wrong no makes somebody send it again, a wrong yes nobody.
@@ -47,7 +47,7 @@ def judge(
     request was about; to a `silent` operation nothing under a good status is a yes; `finds` is the list that the
     request asked for. `broken` says why the body did not come whole, where it did not: then none of it counts.
     """
-    by_way = _way(status, headers, now)
+    by_way = _way(status, headers, now) or (_no_entry(body) if status == 400 else None)
     alone = None if status in _NOT_THERE else by_way
     if broken is not None:
         return alone or Unclear(broken)
@@ -145,6 +145,15 @@ def _way(status: int, headers: Mapping[str, str], now: datetime) -> Verdict | No
             return Misdirected(f"http-{status}")
         case _:
             return None
+
+
+_NO_ENTRY: Final = re.compile(rb"<title>400 (The SSL certificate error|No required SSL certificate was sent)</title>")
+
+
+def _no_entry(body: bytes) -> Verdict | None:
+    """How nginx says 403 to a client certificate: it lets the handshake pass, and then hands the request to nobody."""
+    found = _NO_ENTRY.search(body, 0, 1000)
+    return Forbidden("client-certificate", found[1].decode()) if found else None
 
 
 def _explained(message: soap.Message, reader: ReplyReader) -> str | None:

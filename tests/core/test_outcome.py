@@ -445,6 +445,17 @@ PIECES = ("", "<status>Pending</status>", "<status>Rejected</status>", "<status>
 CODES = ("", "<responseCode>200</responseCode>", "<responseCode>404</responseCode>", "<responseCode>x</responseCode>")
 
 
+@pytest.mark.parametrize("said", ["The SSL certificate error", "No required SSL certificate was sent"])
+def test_the_page_by_which_nginx_refuses_our_certificate_is_no_answer_to_the_request(said: str) -> None:
+    page = (
+        f"<html>\r\n<head><title>400 {said}</title></head>\r\n<body>\r\n<center><h1>400 Bad Request</h1></center>\r\n"
+        f"<center>{said}</center>\r\n<hr><center>nginx/1.27.0</center>\r\n</body>\r\n</html>\r\n"
+    )
+    assert verdict(page, status=400) == Forbidden("client-certificate", said)
+    assert verdict(page, status=500) == Unclear("http-500")
+    assert verdict(page.replace(said, "Bad Request"), status=400) == Unclear("http-400")
+
+
 def test_never_a_yes_under_a_bad_status_or_with_a_no_in_the_body() -> None:
     for status, word, code in itertools.product(STATUSES, PIECES, CODES):
         found = verdict(answer(word + code), status=status)

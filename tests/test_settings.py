@@ -223,6 +223,11 @@ def test_durations(text: str, expected: timedelta) -> None:
     assert parse_duration(text) == expected
 
 
+def test_the_time_that_connections_are_kept_may_be_zero_as_others_may_not() -> None:
+    assert loaded(SUPPLIER__KEEP_ALIVE="0s").supplier.keep_alive == timedelta(0)
+    assert faults(Settings, SUPPLIER__CONNECT_TIMEOUT="0s").keys() == {"ADAPTER_SUPPLIER__CONNECT_TIMEOUT"}
+
+
 @pytest.mark.parametrize(
     "text", ["", "s", "0", "0ms", "-1s", "1 week", "1e3", "\u0661s", "9" * 30 + "d", "365001d", "9" * 400, "nan"]
 )

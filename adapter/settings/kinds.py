@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -166,6 +167,9 @@ def _web_addresses(value: str) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Kind("duration", "500ms, 10s or 2m")]
+DurationOrZero = Annotated[
+    timedelta, BeforeValidator(partial(parse_duration, zero=True)), Kind("duration", "0s, 10s or 2m")
+]
 Size = Annotated[int, BeforeValidator(parse_size), Kind("size", "65536 or 4MiB")]
 Count = Annotated[int, Field(gt=0), Kind("whole number", "100")]
 Port = Annotated[int, Field(ge=0, le=65535), Kind("port", "9464")]

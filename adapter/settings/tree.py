@@ -18,6 +18,7 @@ from adapter.settings.kinds import (
     Codes,
     Count,
     Duration,
+    DurationOrZero,
     Durations,
     File,
     Files,
@@ -307,10 +308,11 @@ class Supplier(Section):
         le=timedelta(hours=1),
         description="Time limit of a whole call.",
     )
-    keep_alive: Duration = Field(
+    keep_alive: DurationOrZero = Field(
         default=timedelta(seconds=25),
         description="Idle connections are closed after this; choose less than the supplier's own limit. A shorter one "
-        "that its answers name (Keep-Alive) counts by itself.",
+        "that its answers name (Keep-Alive) counts by itself. 0s: none is used again, for a supplier that ends them "
+        "after each answer without saying so.",
     )
     max_reply_bytes: Size = Field(default=2 * 1024**2, description="A longer reply is not read to its end.")
     doubt_limits: Durations = Field(

@@ -251,7 +251,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         self._socket.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-        self._enter("idle", self._limits.idle)
+        self._enter("idle", self._limits.write)  # its first request follows; how long it may be kept is another matter
 
     def pause_writing(self) -> None:
         self._room = self._loop.create_future()
@@ -305,7 +305,7 @@ class Connection(asyncio.Protocol):
         reply.set_result(found)
         if named := _NAMED.search(found.headers.get("keep-alive", "")):
             self._idle = min(self._limits.idle, float(named[1]) - _MARGIN)
-            self._spoiled = self._spoiled or self._idle <= 0
+        self._spoiled = self._spoiled or self._idle <= 0
         self._let_go()
 
     def _fail(self, failure: NotSent | Unclear) -> None:

@@ -52,7 +52,7 @@ class CallSettings:
 
     keep_alive: timedelta
     """A connection idle for longer is not used again. Less than the supplier's own limit; where it names one
-    (Keep-Alive), that counts if it is shorter.
+    (Keep-Alive), that counts if it is shorter. Zero: none is used again.
     """
 
     max_reply_bytes: int

@@ -631,6 +631,19 @@ async def test_a_connection_is_used_again(calls: Make) -> None:
     assert len(server.exchanges) == 1
 
 
+async def test_without_keep_alive_no_connection_is_used_again(calls: Make) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.request()
+        await exchange.reply()
+        await exchange.wait_for_client()
+
+    async with supplier(script) as server:
+        made = calls(server.url, keep_alive=0 * SECOND)
+        for _ in range(3):  # at once after each other: none may find a connection that is about to be closed
+            assert await outcome(post(made)) == (Reply, "200")
+    assert len(server.exchanges) == 3
+
+
 async def test_an_idle_connection_is_dropped_before_the_supplier_would(calls: Make) -> None:
     async with supplier(answering) as server:
         await post(calls(server.url, keep_alive=SHORT))

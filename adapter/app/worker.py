@@ -302,9 +302,9 @@ def _gate(settings: Settings, log: Log) -> Gate:
     probe = limits.breaker_probe.total_seconds()
     breaker = Breaker(threshold=limits.breaker_failures, backoff=Backoff(first=probe, longest=6 * probe))
 
-    def changed(state: BreakerState, why: str) -> None:
+    def changed(state: BreakerState, why: str, detail: str | None) -> None:
         tell = log.warning if state is BreakerState.OPEN else log.info
-        tell("circuit breaker", state=state.value, reason=why)
+        tell("circuit breaker", state=state.value, reason=why, **({} if detail is None else {"detail": detail}))
 
     return Gate(places=settings.supplier.max_in_flight, breaker=breaker, changed=changed)
 

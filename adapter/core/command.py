@@ -92,6 +92,8 @@ class Unavailable:
 
     reason: str
     retry_after: float | None = None
+    detail: str | None = None
+    """What was wrong where it was not sent, in our words."""
 
 
 @immutable
@@ -100,7 +102,7 @@ class Unclear:
 
     reason: str
     text: str | None = None
-    """What the answer says, if there is one."""
+    """What the answer says, or how the call failed."""
 
 
 @immutable

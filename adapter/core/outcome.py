@@ -41,16 +41,16 @@ def judge(
     reference: str | None = None,
     silent: bool = False,
     finds: str | None = None,
-    broken: str | None = None,
+    broken: Unclear | None = None,
 ) -> Verdict:
     """The verdict on a reply. Header names are lower case; `reference` is the buyer's, of the ticket that the
     request was about; to a `silent` operation nothing under a good status is a yes; `finds` is the list that the
-    request asked for. `broken` says why the body did not come whole, where it did not: then none of it counts.
+    request asked for. `broken` is what the call came to where the body did not come whole: then none of it counts.
     """
     by_way = _way(status, headers, now) or (_no_entry(body) if status == 400 else None)
     alone = None if status in _NOT_THERE else by_way
     if broken is not None:
-        return alone or Unclear(broken)
+        return alone or broken
     if alone is not None and not isinstance(alone, Forbidden):
         return alone
     content_type = headers.get("content-type")

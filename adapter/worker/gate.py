@@ -47,9 +47,13 @@ class _Waiter:
 
 
 class Gate:
-    """Permits and places for calls to the supplier. `changed` hears of every change of the breaker's state."""
+    """Permits and places for calls to the supplier. `changed` hears of every change of the breaker's state: why, and
+    what was wrong with a call that could not be sent.
+    """
 
-    def __init__(self, *, places: int, breaker: Breaker, changed: Callable[[BreakerState, str], None]) -> None:
+    def __init__(
+        self, *, places: int, breaker: Breaker, changed: Callable[[BreakerState, str, str | None], None]
+    ) -> None:
         self.breaker = breaker
         self.in_flight = 0
         """Places that are taken."""
@@ -130,7 +134,7 @@ class Gate:
                 self.breaker.failed(permit.key, now, share=share)
             case Forbidden() | Misdirected():
                 self.breaker.failed(permit.key, now, share=share, at_once=True)
-        self._tell(getattr(verdict, "reason", "answered"))
+        self._tell(getattr(verdict, "reason", "answered"), getattr(verdict, "detail", None))
         self._give_places()
         self._pump()
 
@@ -203,7 +207,7 @@ class Gate:
         del waiting[place]
         return waiter
 
-    def _tell(self, why: str) -> None:
+    def _tell(self, why: str, detail: str | None = None) -> None:
         if self.breaker.state is not self._told:
             self._told = self.breaker.state
-            self._changed(self._told, why)
+            self._changed(self._told, why, detail)

@@ -94,15 +94,21 @@ class Requests:
         broken = None
         try:
             reply = await self.calls.post(operation.path, body, headers)
-        except (NotSent, UnclearCall) as failure:
+        except NotSent as failure:
             self.metrics.count(m.CALL_FAILURES, failure.reason)
-            if isinstance(failure, NotSent) or failure.head is None:
+            if span is not None:
+                span.end(failure.reason)
+            return Unavailable(failure.reason, detail=failure.detail)
+        except UnclearCall as failure:
+            self.metrics.count(m.CALL_FAILURES, failure.reason)
+            broken = Unclear(failure.reason, failure.detail)
+            if failure.head is None:
                 if span is not None:
                     span.end(failure.reason)
-                return Unavailable(failure.reason) if isinstance(failure, NotSent) else Unclear(failure.reason)
-            reply, broken = failure.head, failure.reason
+                return broken
+            reply = failure.head
         if span is not None:
-            error = broken or (str(reply.status) if reply.status >= 400 else None)
+            error = broken.reason if broken else (str(reply.status) if reply.status >= 400 else None)
             span.end(error, http__response__status_code=reply.status)
         try:
             return judge(

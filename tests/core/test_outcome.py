@@ -221,8 +221,9 @@ def test_body_and_status_together(status: int, body: str | bytes, expected: Verd
     ],
 )
 def test_under_a_reply_that_broke_off_only_a_status_that_needs_no_body_decides(status: int, expected: Verdict) -> None:
-    assert verdict(b"", status=status, headers={"retry-after": "7"}, broken="reset") == expected
-    silent = verdict(b"", status=status, headers={"retry-after": "7"}, operation=NEWS, silent=True, broken="reset")
+    broken = Unclear("reset")
+    assert verdict(b"", status=status, headers={"retry-after": "7"}, broken=broken) == expected
+    silent = verdict(b"", status=status, headers={"retry-after": "7"}, operation=NEWS, silent=True, broken=broken)
     assert silent == expected
 
 

@@ -57,6 +57,9 @@ async def test_a_certificate_of_the_supplier_that_has_run_out_is_back_pressure_u
         async with Twin(TwinSettings(host="localhost", port=port, tls=expired)) as twin:
             commands = send(rig, [say.add(unique()) for _ in range(10)])
             await eventually(lambda: worker.metric("supplier_call_failures_total", reason="tls") >= 5, within=20)
+            await eventually(
+                lambda: "the server's certificate is refused: certificate has expired" in worker.lines.getvalue()
+            )
             assert not twin.calls
         rig.estate.look()
         assert not rig.estate.events

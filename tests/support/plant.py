@@ -297,7 +297,7 @@ class Plant:
         gate = Gate(
             places=at.permits,
             breaker=Breaker(threshold=at.threshold, backoff=Backoff(at.probe, at.probe)),
-            changed=lambda _state, _why: None,
+            changed=lambda *_: None,
         )
 
         def conductor(flow: Worker) -> Conductor:

@@ -48,7 +48,17 @@ async def test_a_200_whose_answer_is_cut_off_is_in_doubt(plant: Plant) -> None:
     plant.send(command)
     await plant.until(lambda: plant.types(command))
     assert plant.types(command) == ["CommandOutcomeUnknown"]
+    assert plant.of(command)[0].record["text"] == "closed by the server"
     assert len(plant.desk.calls) == 1
+
+
+async def test_a_call_that_fails_without_any_answer_is_in_doubt_and_says_how(plant: Plant) -> None:
+    plant.desk.answers = lambda _: Unclear("protocol", "the head of the reply does not end")
+    plant.hire(0)
+    command = add("T-1")
+    plant.send(command)
+    await plant.until(lambda: plant.types(command))
+    assert plant.of(command)[0].record["text"] == "the head of the reply does not end"
 
 
 # -- revoke ------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def gate(*, places: int = 2, threshold: int = 3, told: list[BreakerState] | None
     return Gate(
         places=places,
         breaker=Breaker(threshold=threshold, backoff=Backoff(PROBE, PROBE)),
-        changed=lambda state, _why: heard.append(state),
+        changed=lambda state, *_: heard.append(state),
     )
 
 
@@ -139,6 +139,14 @@ async def test_the_breaker_opens_after_failures_in_a_row_and_holds_calls() -> No
     assert at.waiting == 2
     for task in waiting:
         task.cancel()
+
+
+async def test_it_is_told_what_was_wrong_with_the_call_that_opened_the_breaker() -> None:
+    told: list[tuple[BreakerState, str, str | None]] = []
+    breaker = Breaker(threshold=1, backoff=Backoff(PROBE, PROBE))
+    at = Gate(places=1, breaker=breaker, changed=lambda *change: told.append(change))
+    at.leave(await at.enter(b"a"), Unavailable("tls", detail="certificate has expired"))
+    assert told == [(BreakerState.OPEN, "tls", "certificate has expired")]
 
 
 async def test_one_probe_at_a_time_and_a_good_one_lets_everybody_through() -> None:

@@ -295,8 +295,9 @@ def _instead(message: soap.Message) -> Iterator[str]:
 def _told(read: Read) -> Iterator[str]:
     """What an answer says of its outcome."""
     for name in ("buyerFaultReference", "status", "responseCode", "errorMessage"):
-        if read.record.get(name):
-            yield f"{name}: {read.record[name]}"
+        value = read.record.get(name)
+        if value not in (None, ""):
+            yield f"{name}: {value}"
     for path, text in read.aside:
         yield f"{path}: {text}"
 

@@ -297,6 +297,7 @@ def test_faults(status: int, inner: str, expected: Verdict) -> None:
         (502, "Bad Gateway", "http-502", None),
         (200, answer("<status>Failed</status>"), "unclear-answer", "status: Failed"),
         (200, answer("<errorCode>7</errorCode>"), "unclear-answer", "errorCode: 7"),
+        (200, answer("<status/><responseCode>0</responseCode>"), "unclear-answer", "responseCode: 0"),
         (
             200,
             answer("<responseCode>500</responseCode><errorMessage><c>7</c><d>down</d></errorMessage>"),

@@ -29,7 +29,7 @@ _FRAMING: Final = 8
 _NAMED: Final = re.compile(r"\btimeout\s*=\s*([0-9]{1,9})\b", re.IGNORECASE)
 """What a Keep-Alive header says: seconds after which the server closes an idle connection."""
 
-_MARGIN: Final = 1.0
+MARGIN: Final = 1.0
 """Seconds before that, so that its end and our next request do not cross: such a request would be in doubt."""
 
 
@@ -159,6 +159,8 @@ class Connection(asyncio.Protocol):
         self.context = context
         self.refusal: NotSent | None = None
         """Why it was lost before anything was written, where the server has said so."""
+        self.left_after: float | None = None
+        """Seconds of idleness after which the server has ended it."""
         self._limits = limits
         self._ended = ended
         self._loop = asyncio.get_running_loop()
@@ -171,7 +173,7 @@ class Connection(asyncio.Protocol):
         self._reply: asyncio.Future[Reply] | None = None
         self._room: asyncio.Future[None] | None = None
         """Exists while the transport takes no more."""
-        self._end = self._deadline = self._rings_at = 0.0
+        self._end = self._deadline = self._rings_at = self._idle_since = 0.0
         self._phase = ""
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -221,6 +223,7 @@ class Connection(asyncio.Protocol):
             reading.forget()
             self._reading = self._reply = None
             self._fresh = False
+            self._idle_since = self._loop.time()
             self._enter("idle", self._idle)
 
     async def _write_pieces(
@@ -284,7 +287,7 @@ class Connection(asyncio.Protocol):
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        self._spoiled = True
+        given_up, self._spoiled = self._spoiled, True
         reading = self._reading
         if reading is not None and self._reply is not None and not self._reply.done():
             if error is None and reading.status and not reading.framed:  # such a reply ends with the connection
@@ -294,6 +297,8 @@ class Connection(asyncio.Protocol):
                 self._fail(proof or failures.lost(error))
         elif self._fresh:
             self.refusal = failures.refused_certificate(error)
+        elif not given_up:
+            self.left_after = self._loop.time() - self._idle_since
         self.resume_writing()
         self._transport = None
         self._ended(self)
@@ -304,7 +309,7 @@ class Connection(asyncio.Protocol):
         found = reading.reply()
         reply.set_result(found)
         if named := _NAMED.search(found.headers.get("keep-alive", "")):
-            self._idle = min(self._limits.idle, float(named[1]) - _MARGIN)
+            self._idle = min(self._limits.idle, float(named[1]) - MARGIN)
         self._spoiled = self._spoiled or self._idle <= 0
         self._let_go()
 

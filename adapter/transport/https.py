@@ -9,7 +9,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,7 @@ import httpx
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply
 from adapter.transport import failures
-from adapter.transport.connection import Connection, Limits
+from adapter.transport.connection import MARGIN, Connection, Limits
 from adapter.transport.tls import ClientTls, Reload, TlsFiles
 from adapter.transport.way import Proxy, reach, resolve
 
@@ -52,7 +52,7 @@ class CallSettings:
 
     keep_alive: timedelta
     """A connection idle for longer is not used again. Less than the supplier's own limit; where it names one
-    (Keep-Alive), that counts if it is shorter. Zero: none is used again.
+    (Keep-Alive), or was seen to have one, that counts if it is shorter. Zero: none is used again.
     """
 
     max_reply_bytes: int
@@ -195,6 +195,9 @@ class HttpsCalls:
     def _ended(self, connection: Connection) -> None:
         self._idle.pop(connection, None)
         self._open.discard(connection)
+        # One that ends sooner tells nothing of a limit: a gateway that starts anew ends all, the busiest too.
+        if connection.left_after is not None and connection.left_after > 2 * MARGIN:
+            self._limits = replace(self._limits, idle=min(self._limits.idle, connection.left_after - MARGIN))
         if not self._open and self._none_left is not None and not self._none_left.done():
             self._none_left.set_result(None)
 

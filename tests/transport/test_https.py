@@ -662,6 +662,25 @@ async def test_an_idle_connection_is_dropped_before_the_time_that_the_supplier_n
         await eventually(lambda: server.active == 0, what="the client closing its idle connection")
 
 
+async def test_an_idle_connection_is_dropped_before_the_time_after_which_the_supplier_has_ended_another(
+    calls: Make,
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.request()
+        await exchange.reply()
+        if len(server.exchanges) == 1:
+            await asyncio.sleep(2.5)  # its limit, of which it says nothing
+        else:
+            await exchange.wait_for_client()
+
+    async with supplier(script) as server:
+        made = calls(server.url, keep_alive=60 * SECOND)
+        for _ in range(2):
+            assert await outcome(post(made)) == (Reply, "200")
+            await eventually(lambda: server.active == 0, what="an end of the idle connection")
+    assert len(server.exchanges) == 2
+
+
 async def test_a_reused_connection_lost_after_the_request_is_unclear_and_not_called_again(calls: Make) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.request()

@@ -90,8 +90,8 @@ licences: install ship-tools ## the licences of what is in the image, in build/l
 	$(SHIP)/bin/pip-licenses --python $(BIN)/python --format markdown --with-urls --output-file build/licences.md \
 	  --packages $$(sed -n 's/^\([a-z0-9-]*\)==.*/\1/p' requirements.lock)
 
-audit: ship-tools ## known vulnerabilities of what is in the image
-	$(SHIP)/bin/pip-audit --require-hashes --disable-pip -r requirements.lock
+audit: ship-tools ## known vulnerabilities of what is in the image; fails too if PyPI can't be asked about one of its packages
+	$(SHIP)/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 bench-report: install ## the figures of docs/performance.md from bench/results/, with plots
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock

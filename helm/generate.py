@@ -24,6 +24,7 @@ _TYPES: Final[dict[str, dict[str, Any]]] = {
     "true or false": {"type": "boolean"},
     "JSON object": {"type": "object"},
     "topic name": {"type": "string", "pattern": "^[A-Za-z0-9._-]+$", "maxLength": 249},
+    "start of a topic name": {"type": "string", "pattern": "^[A-Za-z0-9._-]*$", "maxLength": 100},
     "web address": {"type": "string", "pattern": "^https?://[^/@]+(/.*)?$"},  # without user and password
     "web addresses": {"type": "string", "pattern": "^https?://[^@]+$"},
     "text of at most 36 characters": {"type": "string", "maxLength": 36},

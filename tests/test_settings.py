@@ -114,6 +114,11 @@ def test_the_content_of_a_file_in_place_of_its_name(content: str) -> None:
         )
 
 
+def test_a_prefix_that_no_topic_can_have_is_told_as_such() -> None:
+    found = faults(Settings, TOPICS__PREFIX="staging/")["ADAPTER_TOPICS__PREFIX"]
+    assert found == "is not a start of a topic name; write for example staging."
+
+
 def test_what_is_no_file_and_what_is_no_folder(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()

@@ -179,7 +179,9 @@ Addresses = Annotated[str, AfterValidator(_web_addresses), Kind("web addresses",
 File = Annotated[Path, AfterValidator(_file), Kind("file", "/run/secrets/name")]
 Folder = Annotated[Path, AfterValidator(_folder), Kind("folder", "/opt/schemas")]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249), Kind("topic name", "fault.commands")]
-TopicPrefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100), Kind("text", "staging.")]
+TopicPrefix = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100), Kind("start of a topic name", "staging.")
+]
 Text = Annotated[str, Field(pattern=r"\S"), Kind("text", "fault-adapter")]
 Identifier = Annotated[str, Field(pattern=r"\S", max_length=36), Kind("text of at most 36 characters", "SPDEV1")]
 Codes = Annotated[frozenset[int], BeforeValidator(_several), Kind("list of whole numbers", "200,201,202")]

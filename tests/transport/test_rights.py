@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import timedelta
 
 import pytest
@@ -10,11 +11,12 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin._acl import AclOperation
 from confluent_kafka.admin._resource import ResourceType
 
-from adapter.core.errors import Stop
+from adapter.core.errors import Stop, Unavailable
 from adapter.ports import Outgoing, Position
 from adapter.transport.kafka.admin import Admin
-from adapter.transport.kafka.client import Edge, Follower
+from adapter.transport.kafka.client import Edge, Follower, Sender, Sent
 from adapter.transport.kafka.producer import TransactionalProducer
+from adapter.transport.kafka.publisher import KafkaPublisher
 from tests.support import topics as topic_sets
 from tests.support.groups import introduced
 from tests.support.rights import denied
@@ -126,3 +128,47 @@ def test_a_topic_is_followed_without_a_right_to_any_group(kafka_with_rules: str,
         producer.produce(ruled.events, b"later")
         assert producer.flush(20) == 0
         assert next(follower.read(time.monotonic() + 30)).value == b"later"
+
+
+@contextmanager
+def writing_nothing(kafka: str) -> Iterator[None]:
+    """Meanwhile nobody may write to any topic, so that Kafka gives no producer an id."""
+    with (
+        denied(kafka, ResourceType.TOPIC, "*", AclOperation.WRITE),
+        denied(kafka, ResourceType.BROKER, "kafka-cluster", AclOperation.IDEMPOTENT_WRITE),
+    ):
+        yield
+
+
+async def test_a_publisher_that_might_write_nowhere_publishes_once_it_may(kafka_with_rules: str, ruled: Topics) -> None:
+    told = list[str]()
+    publisher = KafkaPublisher(
+        client={"bootstrap.servers": kafka_with_rules},
+        timeout=timedelta(seconds=20),
+        max_message_bytes=1_000_000,
+        report=told.append,
+    )
+
+    async def published() -> bool:
+        record = Outgoing(ruled.events, b"key", b"value", (), None)
+        try:
+            await publisher.publish(record, limit=5, late=lambda: None)
+        except Unavailable as unavailable:
+            told.append(str(unavailable))
+            return False
+        return True
+
+    with writing_nothing(kafka_with_rules):
+        while not any("Cluster authorization failed" in why for why in told):
+            assert not await published()
+    async with asyncio.timeout(60):
+        while not await published():
+            pass
+    await publisher.close()
+
+
+def test_a_sender_that_may_write_nowhere_says_so(kafka_with_rules: str, ruled: Topics) -> None:
+    with writing_nothing(kafka_with_rules):
+        sender = Sender({"bootstrap.servers": kafka_with_rules}, max_message_bytes=1_000_000)
+        (fault,) = sender.send([Sent(ruled.events, b"key", b"value")])
+    assert "authorization failed" in (fault or "")

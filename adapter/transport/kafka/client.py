@@ -101,9 +101,16 @@ class Sender:
         def report(place: int, error: KafkaError | None) -> None:
             faults[place] = None if error is None else self._heard.why(error)
 
-        for place, record in enumerate(records):
-            self._produce(record, lambda error, _message, place=place: report(place, error))
-        self._producer.flush(self._timeout + 1)
+        try:
+            for place, record in enumerate(records):
+                self._produce(record, lambda error, _message, place=place: report(place, error))
+            self._producer.flush(self._timeout + 1)
+        except (KafkaException, SystemError) as failure:
+            # A fatal error, such as no right to write to any topic. It comes through whatever callback is under way.
+            fatal = failure.__cause__ or failure
+            if not isinstance(fatal, KafkaException):
+                raise
+            return [fault and fatal.args[0].str() for fault in faults]
         return faults
 
     def _produce(self, record: Sent, report: Any) -> None:

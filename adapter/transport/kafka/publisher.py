@@ -57,15 +57,14 @@ class KafkaPublisher:
 
     def publish(self, record: Outgoing, *, limit: float, late: Callable[[], None]) -> "asyncio.Future[None]":
         future: asyncio.Future[None] = self._loop.create_future()
+        if self._line.ended is not None:
+            self._replace()
         try:
             self._line.produce(record, _Under(self._loop.time() + limit, next(self._numbers), future, late))
         except BufferError:
             _fail(future, Unavailable("the producer's queue is full"))
         except KafkaException as failure:
-            error: KafkaError = failure.args[0]
-            if error.fatal():
-                self._replace(self._line)
-            _fail(future, _reason(error))
+            _fail(future, _reason(failure.args[0]))
         return future
 
     async def close(self) -> None:
@@ -76,19 +75,16 @@ class KafkaPublisher:
         with properties_told():
             return _Line(Producer(self._conf, logger=logging.getLogger("librdkafka")), self._loop, self._settle)
 
-    def _replace(self, line: "_Line") -> None:
-        # After a fatal error (the broker has lost what it knew of the sequence) a producer refuses everything.
-        if line is self._line:
-            self._line = self._open()
-            line.abandon()
+    def _replace(self) -> None:
+        line, self._line = self._line, self._open()
+        line.abandon()
 
     def _settle(self, line: "_Line", reports: "list[_Report]") -> None:
         failed: set[str] = set()
-        for under, error in reports:
+        for under, told in reports:
+            error = told and (line.ended or told)
             if error is not None:
                 failed.add(error.str())
-                if error.fatal():
-                    self._replace(line)
             if under.future.done():
                 if error is None:
                     under.late()
@@ -124,6 +120,9 @@ class _Line:
         self._producer = producer
         self._loop = loop
         self._settle = settle
+        self.ended: KafkaError | None = None
+        """The fatal error (the broker has lost what it knew of the sequence, or gives us no id) after which it refuses
+        everything."""
         self._reports: list[_Report] = []
         self._under_way: list[_Under] = []
         """A heap; who was answered stays until it is on top."""
@@ -165,7 +164,11 @@ class _Line:
 
     def _look(self) -> bool:
         """Settle what is decided; whether anything is still under way."""
-        self._producer.poll(0)
+        try:
+            self._producer.poll(0)
+        except KafkaException as failure:  # so a fatal error is told, and by no callback
+            self.ended = failure.args[0]
+            self._producer.purge()
         if self._reports:
             reports, self._reports = self._reports, []
             self._settle(self, reports)

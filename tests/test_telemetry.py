@@ -143,6 +143,37 @@ def test_warnings_of_libraries_come_out_the_same_way_and_their_chatter_does_not(
     ]
 
 
+def test_what_a_library_says_again_and_again_is_counted_until_half_a_minute_has_passed() -> None:
+    stream, now = io.StringIO(), [0.0]
+    start_logging(stream=stream, clock=lambda: now[0])
+    library = logging.getLogger("some.library")
+    for milliseconds in range(5):
+        library.error("no way in (after %sms in state AUTH)", milliseconds)
+        library.error("another")
+    now[0] = 30.0
+    library.error("no way in (after 7ms in state AUTH)")
+    library.error("a third")
+    assert [(line["text"], line.get("repeated")) for line in lines(stream)] == [
+        ("no way in (after 0ms in state AUTH)", None),
+        ("another", None),
+        ("no way in (after 7ms in state AUTH)", 4),
+        ("a third", None),
+    ]
+
+
+def test_what_libraries_say_is_remembered_within_bounds_and_all_written_while_debugging() -> None:
+    stream = io.StringIO()
+    start_logging(stream=stream, clock=lambda: 0.0)
+    library = logging.getLogger("some.library")
+    for number in range(3000):
+        library.error("%s", number)
+    assert len(lines(stream)) == 3000
+    switch_debug()
+    for _ in range(5):
+        library.error("0")
+    assert len(lines(stream)) == 3005
+
+
 def test_logging_started_again_replaces_the_former() -> None:
     first, second = io.StringIO(), io.StringIO()
     start_logging(stream=first)

@@ -38,7 +38,14 @@ class Log(Protocol):
         ...
 
 
-def start_logging(*, level: str = "info", form: str = "auto", stream: TextIO | None = None, **fields: Any) -> Log:
+def start_logging(
+    *,
+    level: str = "info",
+    form: str = "auto",
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    **fields: Any,
+) -> Log:
     """The log, with `fields` on every line; libraries' warnings (at level debug: all their lines) go the same way.
 
     `level` is debug, info, warning or error; `form` is json, console, or auto: console on a terminal, else json.
@@ -47,7 +54,7 @@ def start_logging(*, level: str = "info", form: str = "auto", stream: TextIO | N
     stream = sys.stderr if stream is None else stream
     terminal = stream.isatty()
     lines = _Lines(stream)
-    bridge = _Bridge(getattr(logging, level.upper()), lines)
+    bridge = _Bridge(getattr(logging, level.upper()), lines, clock)
     out: _Lines | structlog.WriteLogger = lines
     render: list[Processor] = [_rendered]
     if form == "console" or (form == "auto" and terminal):
@@ -213,14 +220,23 @@ _PIECE: Final = 4096
 """Characters written at once: so much a pipe takes whole, whoever else writes to it (PIPE_BUF)."""
 
 
+_QUIET: Final = 30.0
+"""Seconds in which what a library says again is counted instead."""
+_REMEMBERED: Final = 1000
+"""Lines of libraries that are known as said, at most."""
+
+
 class _Bridge(logging.Handler):
     """Lines of the standard library's logging, on our log; and the threshold of both, which may change."""
 
-    def __init__(self, threshold: int, lines: _Lines) -> None:
+    def __init__(self, threshold: int, lines: _Lines, clock: Callable[[], float]) -> None:
         super().__init__()
         self._usual = self._threshold = threshold
         self._lines = lines
+        self._clock = clock
         self._log: Log | None = None
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        """When a line was written last, and how often it came since."""
 
     def install(self, log: Log) -> None:
         """In the place of a former one."""
@@ -262,9 +278,23 @@ class _Bridge(logging.Handler):
             write = self._log.warning
         elif record.levelno >= logging.INFO:
             write = self._log.info
-        fields = {"exc_info": record.exc_info} if record.exc_info else {}
+        fields: dict[str, Any] = {"exc_info": record.exc_info} if record.exc_info else {}
+        text = record.getMessage()
+        if self._threshold > logging.DEBUG:
+            # librdkafka tries again some times a second, and says each time after how many milliseconds it failed.
+            line = record.name, text.partition(" (after ")[0]
+            now = self._clock()
+            written, since = self._said.get(line, (now - _QUIET, 0))
+            if now - written < _QUIET:
+                self._said[line] = written, since + 1
+                return
+            if len(self._said) >= _REMEMBERED:
+                self._said.clear()
+            self._said[line] = now, 0
+            if since:
+                fields["repeated"] = since
         try:
-            write("library", logger=record.name, text=record.getMessage(), **fields)
+            write("library", logger=record.name, text=text, **fields)
         except (OSError, ValueError):  # a library that has something to tell must not fail by it
             self.handleError(record)
 

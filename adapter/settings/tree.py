@@ -103,7 +103,7 @@ class Kafka(Section):
     properties_files: Files = Field(
         default={},
         description="Those with secret values, each with the file that holds the value: "
-        "ADAPTER_KAFKA__PROPERTIES_FILES__SASL_PASSWORD=/run/secrets/kafka-password.",
+        "ADAPTER_KAFKA__PROPERTIES_FILES__SASL_PASSWORD=/run/secrets/kafka-password. Read at the start.",
     )
     group_id: Text = Field(default="fault-adapter-worker", description="Consumer group of the workers.")
     group_protocol: GroupProtocol = Field(

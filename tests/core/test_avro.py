@@ -190,7 +190,7 @@ def test_a_record_comes_back_with_its_defaults(record: dict[str, Any], back: dic
         ({"at": 7}, "Thing.at: is not a time"),
         ({"day": MOMENT}, "Thing.day: is not int (date)"),
         ({"id": None}, "Thing.id: is not a string"),
-        ({"id": "\ud800"}, "Thing.id: has a lone surrogate"),
+        ({"id": "\ud800"}, "Thing.id: is not UTF-8"),
         ({"count": True}, "Thing.count: is not int"),
         ({"count": 2**31}, "Thing.count: is beyond int"),
         ({"size": 1.0}, "Thing.size: is not long"),
@@ -216,7 +216,7 @@ def test_every_record_is_written_and_read_back_or_refused(record: dict[str, Any]
     try:
         data = payload(THING, record)
     except ValueError as refused:
-        assert "surrogate" in str(refused)  # noqa: PT017 -- either outcome is right
+        assert "UTF-8" in str(refused)  # noqa: PT017 -- either outcome is right
     else:
         assert Decoder(THING.text, [THING]).decode(data).record == record
 
@@ -393,6 +393,8 @@ def test_what_means_something_else_to_our_schema_is_unresolvable_and_named(
     [
         ({}, {"at": 1_769_860_800_005_000}, "Thing.at: is a time beyond the years 1 to 9999"),
         ({}, {"at": 0, "day": 2**31 - 1}, "Thing.day: is a date beyond the years 1 to 9999"),
+        ({}, {"at": 0, "day": 20_261_203}, "Thing.day: is a date beyond the years 1 to 9999"),
+        ({}, {"at": 0, "day": -800_000}, "Thing.day: is a date beyond the years 1 to 9999"),
         (
             {
                 "notes": {
@@ -408,7 +410,7 @@ def test_what_means_something_else_to_our_schema_is_unresolvable_and_named(
 def test_a_time_beyond_the_calendar_is_malformed_and_its_field_named(
     changes: dict[str, Any], written: dict[str, Any], detail: str
 ) -> None:
-    """As of a producer that takes microseconds, or nanoseconds, for milliseconds."""
+    """As of a producer that takes microseconds for milliseconds, or 20261203 for a day."""
     writer = THING
     for name, kind in changes.items():
         writer = changed(name, type=kind)
@@ -425,6 +427,30 @@ def test_a_time_beyond_the_calendar_may_be_followed_by_anything(rest: bytes) -> 
     with pytest.raises(Undecodable) as refused:
         Decoder(THING.text, [THING]).decode(b"\x021" + beyond + rest)
     assert (refused.value.reason, refused.value.detail) == ("malformed", "a time or date beyond the years 1 to 9999")
+
+
+@pytest.mark.parametrize(
+    ("changes", "written", "detail"),
+    [
+        ({}, {"id": b"caf\xe9"}, "Thing.id: is not UTF-8"),
+        ({}, {"first": {"text": b"\xff", "by": None}}, "Thing.first.text: is not UTF-8"),
+        ({}, {"notes": [{"text": b"a", "by": b"b"}, {"text": b"c", "by": b"\xff"}]}, "Thing.notes[1].by: is not UTF-8"),
+        ({"id": {"type": "string", "logicalType": "uuid"}}, {"id": b"caf\xe9"}, "Thing.id: is not UTF-8"),
+    ],
+)
+def test_a_text_that_is_not_utf_8_is_malformed_and_its_field_named(
+    changes: dict[str, Any], written: dict[str, Any], detail: str
+) -> None:
+    """As of a producer whose language calls any bytes a text."""
+    writer = THING
+    for name, kind in changes.items():
+        writer = changed(name, type=kind)
+    sink = io.BytesIO()
+    as_bytes = Schema.parse(writer.text.replace('"string"', '"bytes"')).parsed
+    fastavro.schemaless_writer(sink, as_bytes, {"id": b"1", "at": MOMENT} | written)
+    with pytest.raises(Undecodable) as refused:
+        Decoder(writer.text, [THING]).decode(sink.getvalue())
+    assert (refused.value.reason, refused.value.detail) == ("malformed", detail)
 
 
 # -- compatibility

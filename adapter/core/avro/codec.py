@@ -162,26 +162,28 @@ class Decoder:
             record = fastavro.schemaless_reader(source, self._writer, reader)
         except _RESOLUTION:
             raise
-        except OverflowError:
-            raise Undecodable("malformed", self._beyond(payload)) from None
         except Exception as error:  # noqa: BLE001 -- fastavro documents none: IndexError, OverflowError, Unicode…
-            raise Undecodable("malformed", f"not what its schema says ({type(error).__name__})") from None
+            raise Undecodable("malformed", self._fault(payload, error)) from None
         if source.tell() != len(payload):
             raise Undecodable("malformed", f"{len(payload) - source.tell()} bytes too many")
         assert isinstance(record, dict)
         return record
 
-    def _beyond(self, payload: bytes) -> str:
-        """The path of the time that no calendar has, which fastavro does not tell: found by reading bare numbers."""
-        if self._bare is not None:
+    def _fault(self, payload: bytes, error: Exception) -> str:
+        """What is wrong, with the path of a time that no calendar has or a text that is not UTF-8, which fastavro does
+        not tell: found by reading bare numbers and any bytes.
+        """
+        if isinstance(error, OverflowError | ValueError) and self._bare is not None:
             bare, fit = self._bare
             try:
-                fit(fastavro.schemaless_reader(io.BytesIO(payload), bare))
+                fit(fastavro.schemaless_reader(io.BytesIO(payload), bare, handle_unicode_errors="surrogateescape"))
             except _Misfit as misfit:
                 return misfit.where(self.name)[:_DETAIL_LIMIT]
-            except Exception:  # noqa: BLE001, S110 -- broken bytes behind that time
+            except Exception:  # noqa: BLE001, S110 -- broken bytes behind it
                 pass
-        return "a time or date beyond the years 1 to 9999"
+        if isinstance(error, OverflowError):
+            return "a time or date beyond the years 1 to 9999"
+        return f"not what its schema says ({type(error).__name__})"
 
     @cached_property
     def _bare(self) -> "tuple[Any, _Fit] | None":
@@ -452,7 +454,7 @@ def _check_text(value: Any) -> None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise _Misfit("has a lone surrogate") from None
+            raise _Misfit("is not UTF-8") from None
 
 
 def _typed(python: type, kind: Type) -> _Check:

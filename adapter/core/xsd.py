@@ -184,7 +184,7 @@ class _Texts(etree.Resolver):
 
     def resolve(self, system_url: str | None, public_id: str | None, context: Any) -> Any:  # noqa: ARG002 -- lxml's signature
         text = self._texts.get((system_url or "").rpartition("/")[2])
-        return self.resolve_empty(context) if text is None else self.resolve_string(text, context)
+        return self.resolve_empty(context) if text is None else self.resolve_string(text, context, base_url=system_url)
 
 
 def _loader(texts: Mapping[str, bytes]) -> type[SchemaLoader]:

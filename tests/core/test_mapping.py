@@ -650,6 +650,17 @@ def test_xsds_that_cannot_be_read_stop_the_start(texts: dict[str, bytes]) -> Non
         load_schema(texts, ["main.xsd"])
 
 
+def test_an_xsd_includes_another_that_is_given_too() -> None:
+    begin = '<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">'
+    head = f'{begin}<xs:group name="head"><xs:sequence>{element("a")}</xs:sequence></xs:group></xs:schema>'
+    message = '<xs:complexType><xs:sequence><xs:group ref="head"/></xs:sequence></xs:complexType>'
+    new = f'{begin}<xs:include schemaLocation="head.xsd"/><xs:element name="new">{message}</xs:element></xs:schema>'
+    texts = {"head.xsd": head.encode(), "new.xsd": new.encode()}
+    loaded = load_schema(texts, list(texts))
+    assert loaded.element("new").content
+    assert loaded.judge.validate(etree.fromstring("<new><a>1</a></new>"))
+
+
 def test_an_element_of_text_alone_cannot_be_a_message() -> None:
     text = b'<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"><xs:element name="a" type="xs:string"/></xs:schema>'
     schema = Schema.parse(json.dumps(record()))

@@ -13,7 +13,7 @@ from typing import Final
 
 from adapter.core.answer import AnswerWriter, compile_answer
 from adapter.core.avro import Schema
-from adapter.core.avro.schema import NONE, Array, Map, Primitive, Record, Type, Union, optional
+from adapter.core.avro.schema import NONE, Array, Enum, Map, Primitive, Record, Type, Union, optional
 from adapter.core.errors import Stop
 from adapter.core.mapping import ReplyReader, RequestWriter, compile_reply, compile_request, record_of
 from adapter.core.notification import NotificationReader, compile_notification
@@ -143,6 +143,8 @@ def _notification(
 ) -> Notices | None:
     declared = supplier.notification
     event = _of(events, declared.event, "events", faults)
+    if event is not None:
+        faults += _unheard_of(supplier, event)
     if xsd is None or event is None:
         return None
     reader, answers = None, None
@@ -194,8 +196,19 @@ def _of(schemas: Mapping[str, Schema], name: str, group: str, faults: list[str])
     return schemas.get(name)
 
 
-_ACCEPTED: Final = ("reply", "alreadyDone", "unknownElements")
-"""What an accepted record has of its own, whatever the operation."""
+_ACCEPTED: Final = (
+    "commandId",
+    "correlationId",
+    "operation",
+    "buyerFaultReference",
+    "messageId",
+    "attempts",
+    "occurredAt",
+    "reply",
+    "alreadyDone",
+    "unknownElements",
+)
+"""What is written into every accepted record, whatever the operation."""
 
 
 def _contract_faults(operation: Operation, command: Schema, accepted: Schema, supplier: Supplier) -> Iterable[str]:
@@ -210,6 +223,15 @@ def _contract_faults(operation: Operation, command: Schema, accepted: Schema, su
             yield f"{operation.accepted}.{name}: every accepted record has it, this one has not"
     if operation.finds and "reply" in told and not _is_list(optional(told["reply"].type)[0], operation.finds):
         yield f"{operation.accepted}.reply.{operation.finds}: no list of records, but what {operation.name} finds"
+
+
+def _unheard_of(supplier: Supplier, event: Schema) -> Iterable[str]:
+    """Kinds of notification that would end a doubt, and that no notification has: it would wait for nothing."""
+    kind = event.fields().get("kind")
+    known = kind.type.symbols if kind and isinstance(kind.type, Enum) else ()
+    for operation in supplier.operations:
+        for name in sorted((operation.confirmed_by | operation.refused_by).difference(known)):
+            yield f"{operation.name}: ends a doubt by {name}, but {event.name}.kind has no such symbol"
 
 
 def _is_list(record: Type, name: str) -> bool:

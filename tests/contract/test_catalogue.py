@@ -111,14 +111,15 @@ def test_a_command_without_the_fields_of_every_command(folder: Path, loaded: Cat
     assert f"{operation.name}.{operation.key}: the key field is missing" in found
 
 
-def test_an_accepted_record_without_what_every_one_has(folder: Path, loaded: Catalogue) -> None:
+@pytest.mark.parametrize("missing", ["attempts", "unknownElements"])
+def test_an_accepted_record_without_what_every_one_has(folder: Path, loaded: Catalogue, missing: str) -> None:
     name = loaded.supplier.operations[0].accepted
 
     def drop(schema: dict[str, Any]) -> None:
-        schema["fields"] = [field for field in schema["fields"] if field["name"] != "unknownElements"]
+        schema["fields"] = [field for field in schema["fields"] if field["name"] != missing]
 
     edit(folder / f"avro/events/{name}.avsc", drop)
-    assert stops(folder) == [f"{name}.unknownElements: every accepted record has it, this one has not"]
+    assert stops(folder) == [f"{name}.{missing}: every accepted record has it, this one has not"]
 
 
 def test_what_an_operation_finds_is_a_list_of_its_reply(folder: Path, loaded: Catalogue) -> None:
@@ -126,6 +127,15 @@ def test_what_an_operation_finds_is_a_list_of_its_reply(folder: Path, loaded: Ca
     lost = replace(loaded.supplier, operations=(replace(first, finds="status"), *others))
     with pytest.raises(Stop, match=f"{first.accepted}.reply.status: no list of records, but what {first.name} finds"):
         catalogue.load(lost, folder)
+
+
+@pytest.mark.parametrize("by", ["confirmed_by", "refused_by"])
+def test_what_ends_a_doubt_is_a_kind_of_notification(folder: Path, loaded: Catalogue, by: str) -> None:
+    first, *others = loaded.supplier.operations
+    waiting: Any = {by: frozenset({"CLOSED", "ESCALATED"})}
+    changed = replace(loaded.supplier, operations=(replace(first, **waiting), *others))
+    with pytest.raises(Stop, match=f"{first.name}: ends a doubt by ESCALATED, but FaultReportUpdated.kind has no such"):
+        catalogue.load(changed, folder)
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:

@@ -49,11 +49,11 @@ def test_every_operation_of_the_supplier_is_ready(loaded: Catalogue) -> None:
         assert operation.reply.endswith(entry.reader.element)
 
 
-def test_a_command_of_no_operation_is_told(folder: Path) -> None:
+def test_a_command_of_no_operation_is_told(folder: Path, loaded: Catalogue) -> None:
     commands = folder / "avro" / "commands"
-    schema = json.loads((commands / "AmendFaultReport.avsc").read_text())
+    schema = json.loads((commands / f"{loaded.supplier.operations[0].name}.avsc").read_text())
     (commands / "NoSuchCommand.avsc").write_text(json.dumps({**schema, "name": "NoSuchCommand"}))
-    assert stops(folder) == ["commands/NoSuchCommand.avsc: cityfibre has no operation of that name"]
+    assert stops(folder) == [f"commands/NoSuchCommand.avsc: {loaded.supplier.name} has no operation of that name"]
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -132,9 +132,9 @@ def test_what_an_operation_finds_is_a_list_of_its_reply(folder: Path, loaded: Ca
 @pytest.mark.parametrize("by", ["confirmed_by", "refused_by"])
 def test_what_ends_a_doubt_is_a_kind_of_notification(folder: Path, loaded: Catalogue, by: str) -> None:
     first, *others = loaded.supplier.operations
-    waiting: Any = {by: frozenset({"CLOSED", "ESCALATED"})}
+    waiting: Any = {by: frozenset({"CLOSED", "NO_SUCH_KIND"})}
     changed = replace(loaded.supplier, operations=(replace(first, **waiting), *others))
-    with pytest.raises(Stop, match=f"{first.name}: ends a doubt by ESCALATED, but FaultReportUpdated.kind has no such"):
+    with pytest.raises(Stop, match=f"{first.name}: ends a doubt by NO_SUCH_KIND, but"):
         catalogue.load(changed, folder)
 
 

@@ -12,7 +12,7 @@ from lxml import etree
 
 from adapter.twin import Lean, TwinSettings
 from adapter.twin.calls import overlaps, read
-from adapter.twin.desk import APPOINTMENTS, TICKETS
+from adapter.twin.desk import APPOINTMENTS, TICKETS, load
 from tests.support.wait import eventually
 
 XSD = Path(__file__).parents[2] / "schemas" / "xsd"
@@ -71,8 +71,7 @@ async def test_every_reply_is_valid_and_echoes_the_message_id(operation: str, pe
     status, body = await peer.reply()
     root = etree.fromstring(body)
     element = etree.fromstring(etree.tostring(root[0][0]))
-    name = "appointments.xsd" if operation in APPOINTMENTS else "faultReport.xsd"
-    etree.XMLSchema(etree.parse(XSD / "cityfibre" / name)).assertValid(element)
+    load(XSD / "cityfibre")[operation].assertValid(element)
     etree.XMLSchema(etree.parse(XSD / "soap" / "envelope.xsd")).assertValid(root)
     assert (status, [e.text for e in element.iter("messageId")]) == (200, ["m-42"])
 

@@ -18,7 +18,7 @@ from adapter.core.journal import Source
 from adapter.core.ticket import Drop, Policy, Ticket, Verdict, Warn, fire, fold, ticket
 from adapter.ports import Kept, Outgoing
 from adapter.projector.partition import Partition
-from adapter.projector.reader import UNREADABLE, Heard, Reader
+from adapter.projector.reader import Heard, Reader
 from adapter.projector.records import Records
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
@@ -119,7 +119,7 @@ class Folding:
                 heard.append(read)
             else:
                 batch.count(m.TICKET_EVENTS, read.result)
-                if read.result == UNREADABLE:
+                if read.reason:
                     self._log.warning(
                         "event not readable", partition=source.partition, offset=source.offset, reason=read.reason
                     )

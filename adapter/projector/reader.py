@@ -31,7 +31,7 @@ class Passed:
 
     result: str
     reason: str = ""
-    """Of an unreadable one: a slug."""
+    """Of one that is unreadable or misplaced: a slug."""
 
 
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
@@ -56,8 +56,11 @@ class Reader:
             return Passed(UNRELATED)
         # A ticket has one owner: what lies where another owner reads is not folded here.
         key = reference.encode()
-        if source.key != key or partition_of(key, self._partitions) != source.partition:
-            return Passed(MISPLACED)
+        if source.key != key:
+            # A command is refused under the key it came with, which may be another's.
+            return Passed(UNRELATED) if decoded.name == "CommandRejected" else Passed(MISPLACED, "other-key")
+        if partition_of(key, self._partitions) != source.partition:
+            return Passed(MISPLACED, "other-partition")
         if not _tellable(record, source):
             return Passed(UNREADABLE, "bad-time")
         identifier = next((value for name, value in source.headers if name == "ce_id"), None)

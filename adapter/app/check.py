@@ -394,7 +394,8 @@ async def _keys(client: Mapping[str, str], topic: str, partitions: int) -> Line:
             if isinstance(error, Unavailable) and loop.time() < end:  # a topic made a moment ago has no leader yet
                 await asyncio.sleep(_AGAIN)
                 continue
-            return Line("keys", Verdict.WARNING, f"the commands can't be read: {error}", "look at our rights")
+            fix = "look at the brokers" if isinstance(error, Unavailable) else "look at our rights"
+            return Line("keys", Verdict.WARNING, f"the commands can't be read: {error}", fix)
         break
     if astray:
         some = ", ".join(key.decode(errors="replace") for key in list(dict.fromkeys(astray))[:3])
@@ -457,8 +458,13 @@ async def _transaction(settings: Bus, client: Mapping[str, str]) -> Line:
     try:
         async with asyncio.timeout(LIMIT):
             await producer.open()
-    except (TimeoutError, Stop, Unavailable) as error:
-        said = "; ".join(error.problems) if isinstance(error, Stop) else str(error) or f"no answer within {LIMIT:g} s"
+    except (TimeoutError, Unavailable) as error:
+        fix = (
+            "look at the brokers: one of them coordinates it, and enough copies of __transaction_state must be in sync"
+        )
+        return Line("transactions", Verdict.FAILED, str(error) or f"no answer within {LIMIT:g} s", fix)
+    except Stop as stop:
+        said = "; ".join(stop.problems)
         fix = f"kafka-acls.sh: write and describe transactional ids that begin with {prefix}"
         if said.startswith("ADAPTER_"):
             fix = "see adapter settings"

@@ -33,9 +33,21 @@ def _verdicts(capsys: pytest.CaptureFixture[str], role: str) -> dict[str, list[s
     return found
 
 
+Start = Callable[[dict[str, str]], Cluster]
+
+
 @pytest.fixture
-def cluster(kafka_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    started = kafka_cluster(properties=RULES)
+def start(kafka_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Starts a cluster with those properties, which the settings then name."""
+    return lambda properties: _named(kafka_cluster(properties=properties), monkeypatch)
+
+
+@pytest.fixture
+def cluster(start: Start) -> Cluster:
+    return start(RULES)
+
+
+def _named(started: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     for name in [name for name in os.environ if name.startswith("ADAPTER_")]:
         monkeypatch.delenv(name)
     for name, value in {
@@ -118,3 +130,15 @@ def test_topics_rights_and_partitions_are_told(
     (said,) = _verdicts(capsys, "worker")["transactions"]
     assert said.startswith("failed: ")
     assert "authoriz" in said.lower()
+
+
+def test_transactions_that_no_broker_coordinates_are_no_matter_of_rights(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start({"transaction.state.log.replication.factor": "3"})  # as many as there are not
+    assert main(["topics", "create"]) == 0
+    capsys.readouterr()
+    main(["check", "worker", "--json"])
+    (line,) = [line for line in json.loads(capsys.readouterr().out) if line["subject"] == "transactions"]
+    assert line["verdict"] == "failed"
+    assert "look at the brokers" in line["fix"]

@@ -21,8 +21,8 @@ from adapter.ports import Caller, Head, Peer
 
 Network = IPv4Network | IPv6Network
 
-SUBJECT_LIMIT: Final = 200
-"""Characters of a subject that a log line or a header carries."""
+SUBJECT_LIMIT: Final = 1000
+"""Characters of a subject that a log line or a header carries: all of it, unless nobody would write it down."""
 
 _HEADER_LIMIT: Final = 8192
 _NO_CERTIFICATE: Final = (ValueError, x509.InvalidVersion)

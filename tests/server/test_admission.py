@@ -125,6 +125,10 @@ def test_a_certificate_is_let_in_by_any_of_its_names(listed: str) -> None:
         (r"CN=gateway,O=Supplier\, Ltd,C=GB", r"CN=gateway, O=Supplier\, Ltd, C=GB"),
         (r"CN=gateway\\,O=Supplier,C=GB", r"CN=gateway\\, O=Supplier, C=GB"),
         (r"CN=\ gateway\ ,C=GB", r"CN=\ gateway\ , C=GB"),
+        (
+            f"CN=gateway,OU={'a' * 64},OU={'b' * 64},O={'c' * 64}",
+            f"CN=gateway, OU={'a' * 64}, OU={'b' * 64}, O={'c' * 64}",
+        ),
         ("1.2.840.113549.1.9.1=noc@supplier.example,C=GB", "1.2.840.113549.1.9.1=noc@supplier.example, C=GB"),
     ],
 )

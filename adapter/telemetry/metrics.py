@@ -346,8 +346,8 @@ TICKET_EVENTS: Final = Metric(
     "ticket_events_total",
     Kind.COUNTER,
     "Events read by the projector, by what became of them: folded, late (an older notification after a newer one), "
-    "repeated (seen before), unrelated (about no ticket), misplaced (key, content and partition do not agree), "
-    "unreadable.",
+    "repeated (seen before), unrelated (about no ticket, or a command refused since its key was another), "
+    "misplaced (key, content and partition do not agree), unreadable.",
     "misplaced or unreadable: something else writes to the events topic. Many late: the supplier sends out of order.",
     labels=("result",),
 )

@@ -4,6 +4,7 @@ may be used: it makes the namespaces `estate` and `faults` and deletes them."""
 import base64
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -313,6 +314,10 @@ def test_installs_passes_its_test_is_upgraded_under_load_without_loss_and_leaves
             "-f=-",
             given=json.dumps(values),
         )
+    (why,) = re.findall(r"kubectl (logs job\S+[^`]*)`", (CHART / "README.md").read_text(encoding="utf-8"))
+    command = why.replace("<release>", "adapter").split()
+    said = "the cluster does not answer: nowhere.estate:9092"
+    wait_until(lambda: said in kubectl(*command), within=60, what="the command that the README names to tell why")
     ready = kubectl("get", "deploy", "-o=jsonpath={.items[*].status.readyReplicas}")
     assert ready.split() == ["2", "2", "2"], "a failed upgrade changes nothing that runs"
 

@@ -842,7 +842,7 @@ async def test_a_deadline_that_passes_at_the_gate_is_a_rejection_and_leaks_no_pe
 async def test_a_deadline_that_passes_while_the_supplier_is_busy_is_a_rejection(plant: Plant) -> None:
     plant.hire(0)
     plant.desk.answers = busy
-    command = with_deadline(add("T-1"), 0.1)
+    command = with_deadline(add("T-1"), 1.5)
     plant.send(command)
     event = await plant.final(command)
     assert event.record["code"] == "expired"

@@ -15,11 +15,11 @@ PROBE = 0.03
 YES = Accepted(None)
 
 
-def gate(*, places: int = 2, threshold: int = 3, told: list[BreakerState] | None = None) -> Gate:
+def gate(*, places: int = 2, threshold: int = 3, probe: float = PROBE, told: list[BreakerState] | None = None) -> Gate:
     heard = [] if told is None else told
     return Gate(
         places=places,
-        breaker=Breaker(threshold=threshold, backoff=Backoff(PROBE, PROBE)),
+        breaker=Breaker(threshold=threshold, backoff=Backoff(probe, probe)),
         changed=lambda state, *_: heard.append(state),
     )
 
@@ -127,7 +127,7 @@ async def test_a_probe_is_not_given_to_a_waiter_that_was_just_cancelled() -> Non
 
 async def test_the_breaker_opens_after_failures_in_a_row_and_holds_calls() -> None:
     told: list[BreakerState] = []
-    at, passed = gate(places=9, told=told), list[Permit]()
+    at, passed = gate(places=9, probe=60, told=told), list[Permit]()
     for verdict in (Unavailable("http-503"), Rejected(By.SUPPLIER, "400"), Unclear("reset"), Unclear("reset")):
         at.leave(await at.enter(b"a"), verdict)
     assert told == []  # a refusal is an answer: the count began anew

@@ -3,7 +3,8 @@
 The body is read before the status, since SOAP 1.1 sends every fault with HTTP 500 (section 6.2) and this supplier
 documents refusals with 400. Only where a status speaks of the way and not of the request (401, 403, 429, 503,
 redirects, 404 without the operation's own answer) does it decide whatever the body says: all of these but the last
-also where the body broke off. And one body speaks of the way: nginx's 400 about our certificate.
+also where the body broke off. And two bodies speak of the way: nginx's 400 about our certificate, and Envoy's 503
+where somebody had the request.
 
 A yes and a no have to be said: what may be either (a code that is no number, both at once, a word nobody has
 documented, another ticket's answer) is unclear. A wrong no makes somebody send it again, a wrong yes nobody.
@@ -47,7 +48,7 @@ def judge(
     request was about; to a `silent` operation nothing under a good status is a yes; `finds` is the list that the
     request asked for. `broken` is what the call came to where the body did not come whole: then none of it counts.
     """
-    by_way = _way(status, headers, now) or (_no_entry(body) if status == 400 else None)
+    by_way = _way(status, headers, body, now)
     alone = None if status in _NOT_THERE else by_way
     if broken is not None:
         return alone or broken
@@ -132,11 +133,21 @@ _NOT_THERE: Final = frozenset({404, 405, 410, 415, 421, 501})
 """No such endpoint, or one that takes nothing of the kind we send; unless the operation's own answer comes with it."""
 
 
-def _way(status: int, headers: Mapping[str, str], now: datetime) -> Verdict | None:
-    """What the status alone decides."""
+_NO_ENTRY: Final = re.compile(rb"<title>400 (The SSL certificate error|No required SSL certificate was sent)</title>")
+"""How nginx says 403 to a client certificate: it lets the handshake pass, and then hands the request to nobody."""
+_LOST: Final = re.compile(rb"reset reason: (connection termination|remote reset|local reset|protocol error)\b")
+"""How Envoy says that it lost whoever had the request already; other reasons of its 503 are that nobody had."""
+
+
+def _way(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Verdict | None:
+    """What is decided whatever the supplier's software says."""
     match status:
+        case 503 if lost := _LOST.search(body, 0, 1000):
+            return Unclear("http-503", lost[1].decode())
         case 429 | 503:
             return Unavailable(f"http-{status}", retry_after(headers.get("retry-after"), now))
+        case 400 if refused := _NO_ENTRY.search(body, 0, 1000):
+            return Forbidden("client-certificate", refused[1].decode())
         case 401 | 403:
             return Forbidden(f"http-{status}")
         case 408:
@@ -145,15 +156,6 @@ def _way(status: int, headers: Mapping[str, str], now: datetime) -> Verdict | No
             return Misdirected(f"http-{status}")
         case _:
             return None
-
-
-_NO_ENTRY: Final = re.compile(rb"<title>400 (The SSL certificate error|No required SSL certificate was sent)</title>")
-
-
-def _no_entry(body: bytes) -> Verdict | None:
-    """How nginx says 403 to a client certificate: it lets the handshake pass, and then hands the request to nobody."""
-    found = _NO_ENTRY.search(body, 0, 1000)
-    return Forbidden("client-certificate", found[1].decode()) if found else None
 
 
 def _explained(message: soap.Message, reader: ReplyReader) -> str | None:

@@ -458,6 +458,23 @@ def test_the_page_by_which_nginx_refuses_our_certificate_is_no_answer_to_the_req
     assert verdict(page.replace(said, "Bad Request"), status=400) == Unclear("http-400")
 
 
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("connection termination", Unclear("http-503", "connection termination")),
+        ("remote reset", Unclear("http-503", "remote reset")),
+        ("connection failure", Unavailable("http-503")),
+        ("remote connection failure, transport failure reason: delayed connect error: 111", Unavailable("http-503")),
+        ("overflow", Unavailable("http-503")),
+    ],
+)
+def test_a_gateway_that_lost_who_had_the_request_leaves_its_outcome_open(reason: str, expected: Verdict) -> None:
+    for words in ("reset reason", "retried and the latest reset reason"):
+        page = f"upstream connect error or disconnect/reset before headers. {words}: {reason}"
+        assert judged(page, status=503) == expected
+    assert verdict("upstream connect error or disconnect/reset before headers", status=503) == Unavailable("http-503")
+
+
 def test_never_a_yes_under_a_bad_status_or_with_a_no_in_the_body() -> None:
     for status, word, code in itertools.product(STATUSES, PIECES, CODES):
         found = verdict(answer(word + code), status=status)

@@ -32,6 +32,7 @@ _HEALTH: Final = re.compile(r"/health/?(?:\?|$)")
 _PATH_LIMIT: Final = 200
 """Characters of a path that a span carries."""
 _NO_WORD: Final = re.compile(r"[^/]*[^/A-Za-z][^/]*")
+_TOO_LARGE: Final = 413
 _RETRY_AFTER: Final = {"Retry-After": "5"}
 RESULTS: Final = (*Kept, "repeated", "quarantined", "unavailable")
 """What may become of a notification that was read to its end: a label of metrics."""
@@ -41,6 +42,8 @@ def begin(metrics: Metrics) -> None:
     """Show at zero what alerts look for, before the first of it."""
     metrics.begin(m.NOTIFICATIONS, RESULTS)
     metrics.begin(m.QUARANTINED, REASONS)
+    metrics.begin(m.REQUESTS_REFUSED, [str(_TOO_LARGE)])
+    metrics.begin(m.CALLERS_REFUSED, ["tls", "network", "certificate", "subject"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ class Server:
         self._log.warning("caller refused", reason="tls", detail=reason, address=address)
 
     def too_large(self, caller: Caller) -> Answer:
-        return self._turned_away(413, f"At most {self._deployment.max_body_bytes} bytes are taken.", caller)
+        return self._turned_away(_TOO_LARGE, f"At most {self._deployment.max_body_bytes} bytes are taken.", caller)
 
     def too_slow(self, caller: Caller) -> Answer:
         return self._turned_away(408, "The body did not come in time.", caller)

@@ -187,6 +187,13 @@ CASES: Final[dict[str, tuple[Case, ...]]] = {
     "FaultAdapterResolveDeadlineNear": _counts("ticket_deadline_warnings_total", "", 430),
     "FaultAdapterDeadLetters": _counts("dead_letters_total", 'reason="malformed",'),
     "FaultAdapterQuarantine": _counts("quarantined_total", 'reason="doctype",'),
+    "FaultAdapterNotificationsTooLarge": (
+        *_counts("requests_refused_total", 'status="413",'),
+        Case(
+            _grows("requests_refused_total", '{status="413"}'),
+            _grows("requests_refused_total", '{status="405"}'),
+        ),
+    ),
     "FaultAdapterKeysMisplaced": (Case(_grows("keys_misplaced_total"), _stays("keys_misplaced_total")),),
     "FaultAdapterEventsUnreadable": (
         *_counts("ticket_events_total", 'result="unreadable",'),

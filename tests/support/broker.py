@@ -87,7 +87,7 @@ def container() -> Iterator[str]:
             broker = broker.with_env(name, str(value))
         stack.enter_context(broker)
         bootstrap = f"{broker.get_container_host_ip()}:{port}"
-        await_nodes(bootstrap, nodes=1, within=60)
+        await_nodes(bootstrap, nodes=1, within=100)
         yield bootstrap
 
 
@@ -144,12 +144,12 @@ class Cluster:
             command = [*self._jvm(), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(file)]
             formats.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         for process in formats:
-            said, _ = process.communicate(timeout=60)
+            said, _ = process.communicate(timeout=100)
             if process.returncode != 0:
                 raise AssertionError(f"the data folder could not be formatted:\n{said}")
         for node in self.nodes:
             self._start(node)
-        await_nodes(self.bootstrap, nodes=len(self.nodes), within=60, watch=self._running.values())
+        await_nodes(self.bootstrap, nodes=len(self.nodes), within=100, watch=self._running.values())
 
     def stop(self, node: int = 1, *, within: float = 30.0) -> None:
         """SIGTERM: the node hands over what it leads and leaves."""
@@ -176,7 +176,7 @@ class Cluster:
         if not wait:
             return
         own = f"127.0.0.1:{self._ports[node]}"
-        await_nodes(own, nodes=len(self._running), within=60, watch=self._running.values())
+        await_nodes(own, nodes=len(self._running), within=100, watch=self._running.values())
 
     def mend(self) -> None:
         """All nodes run and answer again, whatever was done to them."""
@@ -186,7 +186,7 @@ class Cluster:
                 process.thaw()
             else:
                 self._start(node)
-        await_nodes(self.bootstrap, nodes=len(self.nodes), within=60, watch=self._running.values())
+        await_nodes(self.bootstrap, nodes=len(self.nodes), within=100, watch=self._running.values())
 
     def output(self, node: int = 1) -> str:
         return self._log(node).read_text(encoding="utf-8", errors="replace")

@@ -37,7 +37,7 @@ def registry(folder: Path) -> Iterator[str]:
         cwd=folder,
     )
     try:
-        process.wait_ready(lambda _: _answers(port), within=60)
+        process.wait_ready(lambda _: _answers(port), within=180)
         yield f"http://127.0.0.1:{port}{BASE_PATH}"
     finally:
         process.close()

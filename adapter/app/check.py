@@ -23,6 +23,7 @@ from adapter.catalogue import Catalogue, SubjectStrategy
 from adapter.core import wording
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
+from adapter.server.admission import allowed
 from adapter.settings import Bus, Projecting, Receiving, Settings, load
 from adapter.suppliers import served
 from adapter.transport import probe
@@ -213,13 +214,7 @@ def _listener(settings: Receiving) -> Iterator[Line]:
             yield Line(subject, Verdict.WARNING, "none: it listens without TLS", fix)
         else:
             yield from _file(subject, server.tls.certificate, "server")
-    if server.allowed_subjects or server.allowed_networks:
-        said = f"{len(server.allowed_subjects)} subjects, {len(server.allowed_networks)} networks"
-        yield Line("callers", Verdict.OK, said)
-    else:
-        fix = "set ADAPTER_SERVER__ALLOWED_SUBJECTS or ADAPTER_SERVER__ALLOWED_NETWORKS"
-        said = "anyone at all" if server.allow_plaintext else "anyone with a certificate of the authorities"
-        yield Line("callers", Verdict.WARNING, said, fix)
+    yield from _callers(settings)
     if server.spool.path is None:
         yield Line("spool", Verdict.OK, "none: the supplier gets 503 while Kafka is away")
         return
@@ -232,6 +227,22 @@ def _listener(settings: Receiving) -> Iterator[Line]:
         yield Line("spool", Verdict.FAILED, f"{server.spool.path} is a folder", "name a file in it")
     else:
         yield _writable("spool", server.spool.path.parent)
+
+
+def _callers(settings: Receiving) -> Iterator[Line]:
+    server = settings.server
+    try:
+        allowed(server.allowed_subjects)
+    except Stop as stop:
+        yield from _problems("callers", stop)
+        return
+    if server.allowed_subjects or server.allowed_networks:
+        said = f"{len(server.allowed_subjects)} subjects, {len(server.allowed_networks)} networks"
+        yield Line("callers", Verdict.OK, said)
+    else:
+        fix = "set ADAPTER_SERVER__ALLOWED_SUBJECTS or ADAPTER_SERVER__ALLOWED_NETWORKS"
+        said = "anyone at all" if server.allow_plaintext else "anyone with a certificate of the authorities"
+        yield Line("callers", Verdict.WARNING, said, fix)
 
 
 def _store(settings: Projecting) -> Iterator[Line]:

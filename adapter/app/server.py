@@ -26,7 +26,7 @@ from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop
 from adapter.core.notification import LIMITS, Refusal
 from adapter.ports import Arrival, Outgoing
-from adapter.server.admission import Admission
+from adapter.server.admission import Admission, allowed
 from adapter.server.flow import Deployment, Server, begin
 from adapter.server.records import Records
 from adapter.settings import Receiving
@@ -72,9 +72,10 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
     itself on `page`, or on one of its own.
     """
     tls = server_tls(settings)
+    limits = settings.server
+    subjects = allowed(limits.allowed_subjects)
     known = load_catalogue(settings)
     client = settings.kafka.client()
-    limits = settings.server
     begin(metrics)
     async with AsyncExitStack() as stack:
         spool = _spool(settings, log, metrics)
@@ -95,7 +96,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
         buyer = settings.supplier.buyer_identifier
         flow = Server(
             admission=Admission(
-                subjects=limits.allowed_subjects,
+                subjects=subjects,
                 networks=limits.allowed_networks,
                 proxies=limits.trusted_proxies,
                 certificate_header=limits.certificate_header.lower(),

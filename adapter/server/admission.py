@@ -7,6 +7,7 @@ headers then stand for the connection's own facts. From anywhere else those head
 import base64
 import binascii
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -17,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from adapter.core.errors import Stop
 from adapter.ports import Caller, Head, Peer
 
 Network = IPv4Network | IPv6Network
@@ -30,6 +32,8 @@ _SPACED: Final = re.compile(r"(\\.)|(^|,)\s*([\w.]+)\s*=\s*")
 """What is escaped, as the comma of "Supplier\\, Ltd", or the type of a distinguished name's part and all around it."""
 _TYPES: Final = {"emailAddress": NameOID.EMAIL_ADDRESS, "serialNumber": NameOID.SERIAL_NUMBER}
 """Those that OpenSSL has words for, besides the words of RFC 4514."""
+_MEANT: Final = re.compile(r"""["'/\s]*[\w.]+\s*=""")
+"""The beginning of what is meant as a distinguished name, in whichever form; other names have no = there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Admission:
     """The rules of one deployment. An empty list of subjects or networks lets everybody pass that check."""
 
     subjects: frozenset[str]
+    """As `allowed` has them."""
     networks: frozenset[Network]
     proxies: frozenset[Network]
     certificate_header: str
@@ -77,7 +82,7 @@ class Admission:
         if self.subjects:
             if identity is None:
                 return Refused("certificate", caller)
-            if identity.names.isdisjoint(_listed(self.subjects)):
+            if identity.names.isdisjoint(self.subjects):
                 return Refused("subject", caller)
         return caller
 
@@ -105,17 +110,30 @@ def identity_of(certificate: bytes) -> Identity:
     return Identity(found.subject.rfc4514_string() or min(names, default=""), frozenset(names))
 
 
-@lru_cache(maxsize=8)
-def _listed(subjects: frozenset[str]) -> frozenset[str]:
-    """The list as names of certificates are compared: distinguished names in one order, host names in lower case."""
-    listed: set[str] = set()
+def allowed(subjects: Iterable[str]) -> frozenset[str]:
+    """The list as names of certificates are compared: distinguished names in one order, host names in lower case.
+
+    Raises Stop for a distinguished name that can't be read: no certificate would ever have it.
+    """
+    found: set[str] = set()
+    problems: list[str] = []
     for subject in subjects:
         try:
             name = x509.Name.from_rfc4514_string(_SPACED.sub(_unspaced, subject), _TYPES)
-            listed.add(_distinguished(name))
+            found.add(_distinguished(name))
         except ValueError:
-            listed |= {subject, subject.lower()} if ":" not in subject and "@" not in subject else {subject}
-    return frozenset(listed)
+            if _MEANT.match(subject):
+                problems.append(
+                    f"ADAPTER_SERVER__ALLOWED_SUBJECTS: {subject} is no distinguished name that we can read; "
+                    r"write it as the log line of a refused caller has it, such as CN=gateway,O=Supplier\, Ltd"
+                )
+            elif ":" in subject or "@" in subject:
+                found.add(subject)
+            else:
+                found |= {subject, subject.lower()}
+    if problems:
+        raise Stop(*sorted(problems))
+    return frozenset(found)
 
 
 def _unspaced(found: re.Match[str]) -> str:

@@ -215,6 +215,14 @@ async def test_a_listener_that_could_not_start(environment: Environment, trials:
     assert "file" in line.fix
 
 
+async def test_a_listed_subject_that_nobody_has(environment: Environment) -> None:
+    environment(SERVER__ALLOW_PLAINTEXT="true", SERVER__ALLOWED_SUBJECTS='O="Supplier, Ltd";gateway.example')
+    line = await _line(Role.SERVER, "callers")
+    assert line.verdict is Verdict.FAILED
+    assert 'ADAPTER_SERVER__ALLOWED_SUBJECTS: O="Supplier, Ltd" is no distinguished name' in line.said
+    assert r"O=Supplier\, Ltd" in line.fix
+
+
 async def test_anybody_may_call(environment: Environment, trials: Trials) -> None:
     good = trials.good
     files = {"CERTIFICATE": good.server_certificate, "KEY": good.server_key, "CA": good.ca}

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adapter.core.errors import Stop
 from adapter.ports import Caller, Head, Peer
-from adapter.server.admission import Admission, Refused
+from adapter.server.admission import Admission, Refused, allowed
 
 NAME = "CN=gateway,OU=Network Operations,O=Supplier Ltd,C=GB"
 URI = "spiffe://supplier.example/gateway"
@@ -64,7 +65,7 @@ def judged(
     **headers: str,
 ) -> Caller | Refused:
     admission = Admission(
-        subjects=frozenset(filter(None, (part.strip() for part in subjects.split(";")))),
+        subjects=allowed(filter(None, subjects.split(";"))),
         networks=frozenset(map(ip_network, networks.split())),
         proxies=frozenset(map(ip_network, proxies.split())),
         certificate_header="client-cert",
@@ -158,6 +159,29 @@ def test_what_only_openssl_has_a_word_for_may_be_called_by_it() -> None:
         "serialNumber = 7, CN = gateway, emailAddress = noc@supplier.example",
     ):
         assert reason(judged(subjects=listed, certificate=certificate)) == "admitted"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        'C = GB, O = "Supplier, Ltd", CN = gateway',  # as openssl prints it
+        "/C=GB/O=Supplier Ltd/CN=gateway",  # as it did long ago
+        "subject=C=GB, CN=gateway",
+        '"CN=gateway,C=GB"',  # in a file of variables whose quotes count
+        "cn=gateway",
+        "E=noc@supplier.example, CN=gateway",  # as Windows prints it
+        "CN=gateway,",
+    ],
+)
+def test_a_distinguished_name_that_no_certificate_would_match_is_told(written: str) -> None:
+    with pytest.raises(Stop) as stop:
+        allowed([written, NAME, URI, "gw.supplier.example"])
+    (problem,) = stop.value.problems
+    assert problem.startswith(f"ADAPTER_SERVER__ALLOWED_SUBJECTS: {written} is no distinguished name")
+
+
+def test_a_name_of_another_kind_may_have_an_equals_sign() -> None:
+    assert allowed(["https://supplier.example/?gateway=1"]) == {"https://supplier.example/?gateway=1"}
 
 
 def test_with_a_list_of_subjects_there_must_be_a_certificate() -> None:

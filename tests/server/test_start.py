@@ -43,6 +43,12 @@ async def test_plaintext_and_a_certificate_contradict_each_other(serve: Serve, t
             pass
 
 
+async def test_a_listed_subject_that_nobody_has_is_told(serve: Serve) -> None:
+    with pytest.raises(Stop, match="ADAPTER_SERVER__ALLOWED_SUBJECTS: /C=GB/O=Supplier is no distinguished name"):
+        async with serve(SERVER__ALLOWED_SUBJECTS="/C=GB/O=Supplier"):
+            pass
+
+
 async def test_a_port_that_is_taken_is_told_with_what_to_do(serve: Serve) -> None:
     async with serve() as server:
         with pytest.raises(Stop, match=rf"ADAPTER_SERVER__PORT: can't listen on 127.0.0.1:{server.port}"):

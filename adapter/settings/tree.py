@@ -311,8 +311,8 @@ class Supplier(Section):
     keep_alive: DurationOrZero = Field(
         default=timedelta(seconds=25),
         description="Idle connections are closed after this; choose less than the supplier's own limit. A shorter one "
-        "that its answers name (Keep-Alive), or after which it has ended one, counts by itself. 0s: none is used "
-        "again, for a supplier that ends them after each answer without saying so.",
+        "that its answers name (Keep-Alive), or after which it has ended one in the last hour, counts by itself. 0s: "
+        "none is used again, for a supplier that ends them after each answer without saying so.",
     )
     max_reply_bytes: Size = Field(default=2 * 1024**2, description="A longer reply is not read to its end.")
     doubt_limits: Durations = Field(

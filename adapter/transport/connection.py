@@ -161,6 +161,7 @@ class Connection(asyncio.Protocol):
         """Why it was lost before anything was written, where the server has said so."""
         self.left_after: float | None = None
         """Seconds of idleness after which the server has ended it."""
+        self.idle_since = 0.0
         self._limits = limits
         self._ended = ended
         self._loop = asyncio.get_running_loop()
@@ -173,7 +174,7 @@ class Connection(asyncio.Protocol):
         self._reply: asyncio.Future[Reply] | None = None
         self._room: asyncio.Future[None] | None = None
         """Exists while the transport takes no more."""
-        self._end = self._deadline = self._rings_at = self._idle_since = 0.0
+        self._end = self._deadline = self._rings_at = 0.0
         self._phase = ""
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -223,7 +224,7 @@ class Connection(asyncio.Protocol):
             reading.forget()
             self._reading = self._reply = None
             self._fresh = False
-            self._idle_since = self._loop.time()
+            self.idle_since = self._loop.time()
             self._enter("idle", self._idle)
 
     async def _write_pieces(
@@ -298,7 +299,7 @@ class Connection(asyncio.Protocol):
         elif self._fresh:
             self.refusal = failures.refused_certificate(error)
         elif not given_up:
-            self.left_after = self._loop.time() - self._idle_since
+            self.left_after = self._loop.time() - self.idle_since
         self.resume_writing()
         self._transport = None
         self._ended(self)

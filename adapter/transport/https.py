@@ -9,7 +9,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,11 @@ _RESOLVED: Final = 10.0
 _DISTRUSTED: Final = 60.0
 """Seconds for which an address is tried last, after what was connected to it came to nothing."""
 
+_BELIEVED: Final = 3600.0
+"""Seconds for which an end of an idle connection is taken for the supplier's limit: it may have been a gateway that
+started anew.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class CallSettings:
@@ -52,7 +57,7 @@ class CallSettings:
 
     keep_alive: timedelta
     """A connection idle for longer is not used again. Less than the supplier's own limit; where it names one
-    (Keep-Alive), or was seen to have one, that counts if it is shorter. Zero: none is used again.
+    (Keep-Alive), or was seen to have one in the last hour, that counts if it is shorter. Zero: none is used again.
     """
 
     max_reply_bytes: int
@@ -93,6 +98,8 @@ class HttpsCalls:
         )
         self._idle: dict[Connection, None] = {}
         """Kept connections, the one used last at the end: it is taken first, so that the others may go."""
+        self._left_after = self._left_until = 0.0
+        """Seconds of idleness after which the supplier has ended one, and until when that counts."""
         self._open: set[Connection] = set()
         self._none_left: asyncio.Future[None] | None = None
         self._resolving = asyncio.Lock()
@@ -147,9 +154,11 @@ class HttpsCalls:
         Nothing was written to them, so taking another one is no repeat.
         """
         context = self.tls.context if self.tls is not None else None
+        now = self._loop.time()
+        since = now - self._left_after + MARGIN if now < self._left_until else 0.0
         while self._idle:
             connection, _ = self._idle.popitem()
-            if connection.context is context and connection.fit():
+            if connection.context is context and connection.idle_since > since and connection.fit():
                 return connection
             connection.close()
         return None
@@ -195,9 +204,10 @@ class HttpsCalls:
     def _ended(self, connection: Connection) -> None:
         self._idle.pop(connection, None)
         self._open.discard(connection)
+        after, now = connection.left_after, self._loop.time()
         # One that ends sooner tells nothing of a limit: a gateway that starts anew ends all, the busiest too.
-        if connection.left_after is not None and connection.left_after > 2 * MARGIN:
-            self._limits = replace(self._limits, idle=min(self._limits.idle, connection.left_after - MARGIN))
+        if after is not None and after > 2 * MARGIN and (after <= self._left_after or now >= self._left_until):
+            self._left_after, self._left_until = after, now + _BELIEVED
         if not self._open and self._none_left is not None and not self._none_left.done():
             self._none_left.set_result(None)
 

@@ -662,23 +662,50 @@ async def test_an_idle_connection_is_dropped_before_the_time_that_the_supplier_n
         await eventually(lambda: server.active == 0, what="the client closing its idle connection")
 
 
-async def test_an_idle_connection_is_dropped_before_the_time_after_which_the_supplier_has_ended_another(
-    calls: Make,
-) -> None:
-    async def script(exchange: Exchange) -> None:
-        await exchange.request()
-        await exchange.reply()
-        if len(server.exchanges) == 1:
-            await asyncio.sleep(2.5)  # its limit, of which it says nothing
-        else:
-            await exchange.wait_for_client()
+class Ahead(asyncio.SelectorEventLoop):
+    """Its clock can be put ahead."""
 
-    async with supplier(script) as server:
-        made = calls(server.url, keep_alive=60 * SECOND)
-        for _ in range(2):
-            assert await outcome(post(made)) == (Reply, "200")
-            await eventually(lambda: server.active == 0, what="an end of the idle connection")
-    assert len(server.exchanges) == 2
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+def test_after_the_time_at_which_the_supplier_has_ended_one_no_idle_connection_is_used_for_an_hour() -> None:
+    async def count() -> None:
+        async with supplier(answering) as server:
+            made = HttpsCalls(replace(configured(server.url), keep_alive=60 * SECOND), on_reload=lambda _: None)
+
+            async def connections(*, idle: float) -> int:
+                """How many were ever used when those there are were idle for so long and another call is made."""
+                loop.ahead += idle
+                await asyncio.sleep(0.001)  # first comes what was due meanwhile
+                assert await outcome(post(made)) == (Reply, "200")
+                return len(server.exchanges)
+
+            async def end(*, idle: float) -> None:
+                loop.ahead += idle
+                before = server.active
+                server.exchanges[-1].close()
+                await eventually(lambda: server.active < before, what="an end of the idle connection")
+
+            await asyncio.gather(post(made), post(made))
+            assert await connections(idle=40) == 2
+            await asyncio.gather(post(made), post(made))
+            await end(idle=20)
+            assert await connections(idle=0) == 3  # perhaps the other is being ended
+            assert await connections(idle=10) == 3
+            assert await connections(idle=19.5) == 4
+            await end(idle=40)  # another gateway's limit
+            assert await connections(idle=0) == 5
+            assert await connections(idle=19.5) == 6
+            assert await connections(idle=3600) == 7
+            assert await connections(idle=40) == 7  # it may have been a gateway that started anew
+            await made.close()
+
+    loop = Ahead()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(count())
 
 
 async def test_a_reused_connection_lost_after_the_request_is_unclear_and_not_called_again(calls: Make) -> None:

@@ -24,7 +24,7 @@ from tests.support.estate import add, unique
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, Process, Processes
 from tests.support.rig import Rig, open_rig
-from tests.support.wait import eventually
+from tests.support.wait import eventually, wait_until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -76,26 +76,16 @@ class Guarded:
         )
 
     def grant(self, rules: Iterable[Rule]) -> None:
-        client = AdminClient({"bootstrap.servers": self.rig.bootstrap})
-        for done in client.create_acls(self._bindings(rules)).values():
+        client, bindings = AdminClient({"bootstrap.servers": self.rig.bootstrap}), self._bindings(rules)
+        for done in client.create_acls(bindings).values():
             done.result(20)
+        wait_until(lambda: all(_holds(client, binding) for binding in bindings), what="the rules")
 
     def withdraw(self, rules: Iterable[Rule]) -> None:
-        exactly = [
-            AclBindingFilter(
-                rule.restype,
-                rule.name,
-                rule.resource_pattern_type,
-                rule.principal,
-                rule.host,
-                rule.operation,
-                rule.permission_type,
-            )
-            for rule in self._bindings(rules)
-        ]
-        client = AdminClient({"bootstrap.servers": self.rig.bootstrap})
-        for gone in client.delete_acls(exactly).values():
+        client, bindings = AdminClient({"bootstrap.servers": self.rig.bootstrap}), self._bindings(rules)
+        for gone in client.delete_acls(list(map(_exactly, bindings))).values():
             assert len(gone.result(20)) == 1
+        wait_until(lambda: not any(_holds(client, binding) for binding in bindings), what="the end of the rules")
 
     def named(self, name: str) -> str:
         """What the page's name is here."""
@@ -126,6 +116,23 @@ class Guarded:
             )
             for rule in rules
         ]
+
+
+def _exactly(rule: AclBinding) -> AclBindingFilter:
+    return AclBindingFilter(
+        rule.restype,
+        rule.name,
+        rule.resource_pattern_type,
+        rule.principal,
+        rule.host,
+        rule.operation,
+        rule.permission_type,
+    )
+
+
+def _holds(client: AdminClient, rule: AclBinding) -> bool:
+    """Whether the broker goes by it: that may be a moment after who made it, or took it away, has been answered."""
+    return bool(client.describe_acls(_exactly(rule)).result(20))
 
 
 @pytest_asyncio.fixture

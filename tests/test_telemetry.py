@@ -161,6 +161,14 @@ def test_what_a_library_says_again_and_again_is_counted_until_half_a_minute_has_
     ]
 
 
+def test_an_exception_that_a_library_tells_is_always_written() -> None:
+    stream = io.StringIO()
+    start_logging(stream=stream, clock=lambda: 0.0)
+    for what in ("one", "another"):
+        logging.getLogger("some.library").error("a callback failed", exc_info=ValueError(what))
+    assert [str(line["exception"]).rpartition(" ")[2] for line in lines(stream)] == ["one", "another"]
+
+
 def test_what_libraries_say_is_remembered_within_bounds_and_all_written_while_debugging() -> None:
     stream = io.StringIO()
     start_logging(stream=stream, clock=lambda: 0.0)

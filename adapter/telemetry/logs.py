@@ -280,7 +280,7 @@ class _Bridge(logging.Handler):
             write = self._log.info
         fields: dict[str, Any] = {"exc_info": record.exc_info} if record.exc_info else {}
         text = record.getMessage()
-        if self._threshold > logging.DEBUG:
+        if self._threshold > logging.DEBUG and not fields:  # the same words may come with other exceptions
             # librdkafka tries again some times a second, and says each time after how many milliseconds it failed.
             line = record.name, text.partition(" (after ")[0]
             now = self._clock()

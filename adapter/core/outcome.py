@@ -135,7 +135,10 @@ _NOT_THERE: Final = frozenset({404, 405, 410, 415, 421, 501})
 
 _NO_ENTRY: Final = re.compile(rb"<title>400 (The SSL certificate error|No required SSL certificate was sent)</title>")
 """How nginx says 403 to a client certificate: it lets the handshake pass, and then hands the request to nobody."""
-_LOST: Final = re.compile(rb"reset reason: (connection termination|remote reset|local reset|protocol error)\b")
+_LOST: Final = re.compile(
+    rb"reset reason: "
+    rb"(connection termination|remote reset|local reset|protocol error|HTTP/1 premature upstream half close)\b"
+)
 """How Envoy says that it lost whoever had the request already; other reasons of its 503 are that nobody had."""
 
 

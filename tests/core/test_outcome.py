@@ -463,6 +463,8 @@ def test_the_page_by_which_nginx_refuses_our_certificate_is_no_answer_to_the_req
     [
         ("connection termination", Unclear("http-503", "connection termination")),
         ("remote reset", Unclear("http-503", "remote reset")),
+        ("HTTP/1 premature upstream half close", Unclear("http-503", "HTTP/1 premature upstream half close")),
+        ("remote refused stream reset", Unavailable("http-503")),
         ("connection failure", Unavailable("http-503")),
         ("remote connection failure, transport failure reason: delayed connect error: 111", Unavailable("http-503")),
         ("overflow", Unavailable("http-503")),

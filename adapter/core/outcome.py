@@ -190,7 +190,7 @@ def _content(
     words = _words(read)
     noes = [word.startswith("reject") for word in words]
     refused, pending = bool(noes) and all(noes), not words.isdisjoint(_TAKEN)
-    taken = not refused and bad_code is None and (code is not None or pending)
+    taken = not refused and _may_be_yes(bad_code) and (pending or (code is not None and bad_code != 0))
     said = "rejected" if refused else str(status)
     rejected = Rejected(By.SUPPLIER, said if bad_code is None else str(bad_code), text, aside=read.aside)
     if 400 <= status < 500:
@@ -213,12 +213,16 @@ def _content(
     return Accepted(reply, deviations=len(read.unknown) + len(read.deviations), aside=read.aside)
 
 
+def _may_be_yes(bad_code: int | None) -> bool:
+    """Whether no code says no: 0 or one like a success may be a yes that nobody has told us of."""
+    return not bad_code or 200 <= bad_code < 300
+
+
 def _refuses(code: int, *, fine: bool) -> bool:
     """Whether a code that is no yes is a no: one like a server's fault or a time limit leaves open what was done by
-    then, 0 or one like a success may be a yes that nobody has told us of, and under a bad status only one like a
-    client's is believed.
+    then, and under a bad status only one like a client's is believed.
     """
-    if code == 0 or 200 <= code < 300 or code == 408 or 500 <= code < 600:
+    if _may_be_yes(code) or code == 408 or 500 <= code < 600:
         return False
     return fine or 400 <= code < 500
 

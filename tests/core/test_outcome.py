@@ -195,6 +195,8 @@ def test_an_answer_that_names_another_ticket_is_none_to_this_request(
         (500, answer("<responseCode>1001</responseCode>"), Unclear("http-500")),
         (500, answer("<responseCode>408</responseCode>"), Unclear("http-500")),
         (400, answer("<responseCode>0</responseCode>"), rejected("0")),
+        (400, answer("<status>Pending</status><responseCode>0</responseCode>"), Unclear("http-400")),
+        (400, answer("<responseCode>204</responseCode>"), Unclear("http-400")),
         (502, b"Bad Gateway", Unclear("http-502")),
     ],
 )

@@ -301,6 +301,11 @@ class Extent:
         mark = entries[0][0] if entries else self.end
         return min(mark, min(self._residents.values(), default=mark))
 
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything that a successor must read from the last `mark` on."""
+        return bool(self._entries or self._residents)
+
     def memory(self, mark: int) -> int:
         """From where on a successor reads that starts at `mark` and is to recognise repeats."""
         return min(mark, self._counts[0][0]) if self._counts else mark
@@ -337,6 +342,8 @@ class Mark:
     """The same of the commands topic whose offset is committed: in another topic that offset means nothing."""
     transaction: str
     """Unique to the transaction: by it a producer that was cut off finds out whether the transaction was committed."""
+    needed: bool = False
+    """Whether a successor must find what lies at `offset` or behind it."""
 
     def text(self) -> str:
         told = {
@@ -345,6 +352,7 @@ class Mark:
             "journal": self.journal,
             "commands": self.commands,
             "transaction": self.transaction,
+            "needed": self.needed,
         }
         return json.dumps(told, separators=(",", ":"))
 
@@ -355,7 +363,8 @@ def read_mark(metadata: str | None, journal: str) -> Mark | None:
     offset, memory = told.get("mark"), told.get("memory")
     if told.get("journal") != journal or not _is_offset(offset) or not _is_offset(memory):
         return None
-    return Mark(offset, min(memory, offset), journal, commands_of(metadata), str(told.get("transaction")))
+    needed = told.get("needed") is True  # earlier releases did not say
+    return Mark(offset, min(memory, offset), journal, commands_of(metadata), str(told.get("transaction")), needed)
 
 
 def commands_of(metadata: str | None) -> str:

@@ -175,6 +175,6 @@ class Ledger:
         for partition, assignment in touched.items():
             position, extent = assignment.frontier.position, assignment.extent
             mark = extent.mark(position)
-            told = Mark(mark, extent.memory(mark), self._journal, self._topic, number)
+            told = Mark(mark, extent.memory(mark), self._journal, self._topic, number, extent.needed)
             positions.append(Position(partition, position, told.text()))
         return positions

@@ -195,9 +195,9 @@ def test_the_mark_stays_at_the_entries_of_unfinished_work_and_moves_on_when_it_i
     assert extent.end == 9
     extent.known(extent.end, made(Kind.SETTLED, "b", 101), 1.0)
     extent.committed(1)
-    assert extent.mark(100) == 7
-    assert extent.mark(101) == 9
-    assert extent.mark(102) == 11
+    assert (extent.mark(100), extent.needed) == (7, True)
+    assert (extent.mark(101), extent.needed) == (9, True)
+    assert (extent.mark(102), extent.needed) == (11, False)
 
 
 def test_the_end_of_a_command_holds_the_mark_until_the_frontier_has_passed_the_last_record_of_its_id() -> None:
@@ -269,10 +269,11 @@ def test_a_resident_holds_the_mark_until_it_has_ended_or_was_written_forward() -
     extent.committed(1)
     assert extent.mark(500) == 1
     extent.known(extent.end, made(Kind.SETTLED, "b", 100), 1.0)
-    assert extent.mark(500) == 3
+    assert (extent.mark(500), extent.needed) == (3, True)
     extent.known(extent.end, made(Kind.SETTLED, "a", 100), 1.0)
     extent.committed(2)
     assert extent.mark(500) == extent.end == 8
+    assert not extent.needed
 
 
 def test_a_call_that_is_found_and_held_holds_the_mark_as_a_resident_alone() -> None:
@@ -350,10 +351,18 @@ def test_without_a_readable_mark_of_this_journal_all_of_it_is_read(metadata: str
     assert commands_of(metadata) == ""
 
 
-@given(metadata=st.text(), offset=st.integers(0, 2**63 - 1), name=st.text(min_size=1), transaction=st.text())
+@given(
+    metadata=st.text(),
+    offset=st.integers(0, 2**63 - 1),
+    name=st.text(min_size=1),
+    transaction=st.text(),
+    needed=st.booleans(),
+)
 @settings(deadline=None)
-def test_marks_come_back_and_anything_else_does_not(metadata: str, offset: int, name: str, transaction: str) -> None:
-    mark = Mark(offset, offset // 2, name, transaction[::-1], transaction)
+def test_marks_come_back_and_anything_else_does_not(
+    metadata: str, offset: int, name: str, transaction: str, *, needed: bool
+) -> None:
+    mark = Mark(offset, offset // 2, name, transaction[::-1], transaction, needed)
     assert read_mark(mark.text(), name) == mark
     assert read_mark(metadata, name) is None
 

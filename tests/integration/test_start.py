@@ -4,13 +4,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
 from adapter.core.errors import Stop
+from adapter.twin import Fault, Kind
 from tests.support import estate as say
 from tests.support.estate import unique
+from tests.support.groups import reset_to_current
 from tests.support.ports import free_port
 from tests.support.processes import Processes
 from tests.support.rig import Rig, open_rig
@@ -34,6 +36,12 @@ def widen(rig: Rig, topic: str, partitions: int) -> None:
     client = admin(rig)
     client.create_partitions([NewPartitions(topic, partitions)])[topic].result(timeout=30)
     wait_until(lambda: len(client.list_topics(topic).topics[topic].partitions) == partitions)
+
+
+def empty(rig: Rig, topic: str) -> None:
+    """As retention does it in time."""
+    client, at = admin(rig), TopicPartition(topic, 0, OFFSET_END)
+    client.delete_records([at])[at].result(timeout=30)
 
 
 async def complaints(rig: Rig, **settings: str) -> list[str]:
@@ -96,6 +104,45 @@ async def test_commands_that_are_gone_before_they_were_read_stop_the_worker_with
             with pytest.raises(Stop, match=rf"--topic {rig.topics.commands}:0 --to-earliest --execute"):
                 worker.running.result()
         assert rig.estate.progress(rig.group)[0] == {0: 1}  # nothing was passed over
+
+
+async def test_a_journal_that_has_lost_what_a_command_under_way_rests_on_stops_the_worker_until_somebody_has_looked(
+    kafka: str,
+) -> None:
+    async with open_rig(kafka, partitions=1) as rig:
+        doubtful, ended = say.add(unique()), say.add(unique())
+        rig.twin.inject(Fault(Kind.CLOSE, key=doubtful.key, taken=True))
+        async with rig.worker():
+            rig.estate.send(doubtful)
+            await rig.estate.doubt(doubtful)
+            rig.estate.send(ended)
+            await rig.estate.final(ended)
+            await rig.estate.caught_up(rig.group)
+        empty(rig, rig.topics.journal)
+        async with rig.worker() as worker:
+            await eventually(worker.running.done, what="the end of the worker")
+            with pytest.raises(Stop, match=rf"--topic {rig.topics.commands}:0 --to-current --execute"):
+                worker.running.result()
+        await reset_to_current(rig.bootstrap, rig.group, rig.topics.commands, rig.topics.partitions)
+        later = say.add(unique())
+        rig.estate.send(later)
+        async with rig.worker():
+            await rig.estate.final(later)
+        assert len(rig.twin.heard) == 3
+
+
+async def test_a_journal_of_which_nothing_is_needed_may_be_empty(kafka: str) -> None:
+    async with open_rig(kafka, partitions=1) as rig:
+        first, second = say.add(unique()), say.add(unique())
+        async with rig.worker():
+            rig.estate.send(first)
+            await rig.estate.final(first)
+            await rig.estate.caught_up(rig.group)
+        empty(rig, rig.topics.journal)
+        rig.estate.send(second)
+        async with rig.worker():
+            await rig.estate.final(second)
+        assert len(rig.twin.heard) == 2
 
 
 @pytest.mark.timeout(180)

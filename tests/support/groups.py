@@ -24,11 +24,17 @@ async def introduced(bootstrap: str, topic: str, group: str) -> None:
 
 
 async def reset_to_earliest(bootstrap: str, group: str, topic: str, partitions: int) -> None:
-    """As `kafka-consumer-groups` does it: offsets without metadata."""
+    """As `kafka-consumer-groups --to-earliest` does it: offsets without metadata."""
+    await asyncio.to_thread(_reset, bootstrap, group, [TopicPartition(topic, n, 0) for n in range(partitions)])
 
-    def commit() -> None:
-        consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
-        consumer.commit(offsets=[TopicPartition(topic, number, 0) for number in range(partitions)], asynchronous=False)
-        consumer.close()
 
-    await asyncio.to_thread(commit)
+async def reset_to_current(bootstrap: str, group: str, topic: str, partitions: int) -> None:
+    """The same for `--to-current`: only the metadata goes."""
+    await asyncio.to_thread(_reset, bootstrap, group, [TopicPartition(topic, n) for n in range(partitions)])
+
+
+def _reset(bootstrap: str, group: str, places: list[TopicPartition]) -> None:
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
+    stand = [place if place.offset >= 0 else consumer.committed([place], timeout=20)[0] for place in places]
+    consumer.commit(offsets=[TopicPartition(at.topic, at.partition, at.offset) for at in stand], asynchronous=False)
+    consumer.close()

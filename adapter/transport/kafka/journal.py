@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from adapter.core.errors import Unavailable
+from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import commands_of, read_mark
 from adapter.ports import JournalTail
 from adapter.transport.kafka.admin import Admin
@@ -92,6 +92,8 @@ class KafkaJournal:
             if mark is None or mark.offset > high:  # no such entry was ever in this journal
                 start = low
             else:
+                if self._memory and mark.needed and mark.offset < low:
+                    raise self._lost(partition, low)
                 start = max(low, mark.memory if self._memory else mark.offset)
             entries = self._read(reader, partition, start, high, going) if start < high else []
             first, end = bounds(newest, commands)
@@ -103,6 +105,14 @@ class KafkaJournal:
         finally:
             reader.close()
             newest.close()
+
+    def _lost(self, partition: int, low: int) -> Stop:
+        return Stop(
+            f"{self._journal} partition {partition}: it begins at offset {low} and has lost entries of commands that "
+            'were under way or held in doubt, and commands that waited behind these: see "The journal is lost, or a '
+            f'part of it" in docs/disaster.md, then: kafka-consumer-groups --reset-offsets --group {self._group} '
+            f"--topic {self._commands}:{partition} --to-current --execute"
+        )
 
     def _read(
         self, reader: Consumer, partition: int, start: int, end: int, going: Callable[[], bool]

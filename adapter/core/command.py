@@ -119,6 +119,8 @@ class Misdirected:
     """404, a redirect, an endpoint that does not know us: ours to mend, finishes nothing."""
 
     reason: str
+    detail: str | None = None
+    """What the refusal says, where it is about us."""
 
 
 Verdict = Accepted | Rejected | Unavailable | Unclear | Forbidden | Misdirected

@@ -134,7 +134,7 @@ _NOT_THERE: Final = frozenset({404, 405, 410, 415, 421, 501})
 
 
 _NO_ENTRY: Final = re.compile(rb"<title>400 (The SSL certificate error|No required SSL certificate was sent)</title>")
-"""How nginx says 403 to a client certificate: it lets the handshake pass, and then hands the request to nobody."""
+"""How nginx refuses a client certificate: it lets the handshake pass, and then hands the request to nobody."""
 _LOST: Final = re.compile(
     rb"reset reason: "
     rb"(connection termination|remote reset|local reset|protocol error|HTTP/1 premature upstream half close)\b"
@@ -150,7 +150,7 @@ def _way(status: int, headers: Mapping[str, str], body: bytes, now: datetime) ->
         case 429 | 503:
             return Unavailable(f"http-{status}", retry_after(headers.get("retry-after"), now))
         case 400 if refused := _NO_ENTRY.search(body, 0, 1000):
-            return Forbidden("client-certificate", refused[1].decode())
+            return Misdirected("client-certificate", refused[1].decode())
         case 401 | 403:
             return Forbidden(f"http-{status}")
         case 408:

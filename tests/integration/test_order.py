@@ -83,7 +83,9 @@ async def test_commands_of_different_keys_run_side_by_side_far_beyond_the_partit
 
 
 async def test_a_full_window_pauses_the_intake_and_loses_nothing(kafka: str) -> None:
-    async with open_rig(kafka, partitions=1) as rig, rig.worker(WORKER__WINDOW_RECORDS="64") as worker:
+    # A call that a busy machine makes late is not to be in doubt.
+    patient = {f"SUPPLIER__{step}_TIMEOUT": "30s" for step in ("WRITE", "READ", "TOTAL")}
+    async with open_rig(kafka, partitions=1) as rig, rig.worker(WORKER__WINDOW_RECORDS="64", **patient) as worker:
         rig.twin.inject(Fault(Kind.STATUS, status=503, times=None))
         commands = [say.add(unique()) for _ in range(64 + BATCH + 100)]
         rig.estate.put_all([(rig.estate.encode(command), command.key.encode()) for command in commands])

@@ -674,7 +674,7 @@ class Ahead(asyncio.SelectorEventLoop):
 def test_after_the_time_at_which_the_supplier_has_ended_one_no_idle_connection_is_used_for_an_hour() -> None:
     async def count() -> None:
         async with supplier(answering) as server:
-            made = HttpsCalls(replace(configured(server.url), keep_alive=60 * SECOND), on_reload=lambda _: None)
+            made = HttpsCalls(replace(configured(server.url), keep_alive=600 * SECOND), on_reload=lambda _: None)
 
             async def connections(*, idle: float) -> int:
                 """How many were ever used when those there are were idle for so long and another call is made."""
@@ -690,17 +690,17 @@ def test_after_the_time_at_which_the_supplier_has_ended_one_no_idle_connection_i
                 await eventually(lambda: server.active < before, what="an end of the idle connection")
 
             await asyncio.gather(post(made), post(made))
-            assert await connections(idle=40) == 2
+            assert await connections(idle=100) == 2
             await asyncio.gather(post(made), post(made))
-            await end(idle=20)
+            await end(idle=50)
             assert await connections(idle=0) == 3  # perhaps the other is being ended
-            assert await connections(idle=10) == 3
-            assert await connections(idle=19.5) == 4
-            await end(idle=40)  # another gateway's limit
+            assert await connections(idle=25) == 3
+            assert await connections(idle=100) == 4
+            await end(idle=200)  # another gateway's limit
             assert await connections(idle=0) == 5
-            assert await connections(idle=19.5) == 6
+            assert await connections(idle=100) == 6
             assert await connections(idle=3600) == 7
-            assert await connections(idle=40) == 7  # it may have been a gateway that started anew
+            assert await connections(idle=100) == 7  # it may have been a gateway that started anew
             await made.close()
 
     loop = Ahead()

@@ -11,6 +11,8 @@ import pytest
 from adapter.core.errors import Stop, Unavailable
 from adapter.settings import Retention, Topics
 from adapter.transport.kafka.admin import Admin, Found, Wanted, differences, wanted
+from tests.support import topics as topic_sets
+from tests.support.broker import Cluster
 from tests.support.wait import wait_until
 
 
@@ -181,3 +183,22 @@ def test_a_cluster_that_is_not_there_is_unavailable(ask: Callable[[Admin], objec
 def test_a_property_librdkafka_does_not_know_stops_the_start() -> None:
     with pytest.raises(Stop, match="ADAPTER_KAFKA__PROPERTIES"):
         Admin({"bootstrap.servers": "127.0.0.1:1", "no.such.thing": "1"})
+
+
+def test_another_broker_is_asked_once_the_one_that_was_asked_is_gone(kafka_cluster: Callable[..., Cluster]) -> None:
+    cluster = kafka_cluster(nodes=3)
+    topics = topic_sets.create(cluster.bootstrap, partitions=1)
+    client = {"bootstrap.servers": cluster.bootstrap}
+    admins = [Admin(client, timeout=timedelta(seconds=2)) for _ in range(9)]  # each asks any of them, at random
+
+    def asked(admin: Admin) -> bool:
+        try:
+            return topics.events in admin.identities([topics.events])
+        except Unavailable:
+            return False
+
+    for admin in admins:
+        wait_until(lambda admin=admin: asked(admin), within=60, what="an answer")  # type: ignore[misc]  # called at once
+    cluster.kill(1)
+    for admin in admins:
+        wait_until(lambda admin=admin: asked(admin), within=30, what="another's answer")  # type: ignore[misc]  # likewise

@@ -159,8 +159,8 @@ class Admin:
         """Its id, once it was asked for: the answer is as long as there are topics."""
         with properties_told():
             # librdkafka's own lines say on standard error, and many times, what our exceptions say once.
-            properties: dict[str, Any] = {**client, "error_cb": self._heard.append, "log_level": 0}
-            self._client = AdminClient(properties)
+            self._properties: dict[str, Any] = {**client, "error_cb": self._heard.append, "log_level": 0}
+            self._client = AdminClient(self._properties)
 
     def cluster_id(self) -> str:
         """Raises Unavailable."""
@@ -182,7 +182,8 @@ class Admin:
         cluster = self._cluster = self._cluster or self.cluster_id()
         if is_mock(cluster):  # serves no topic ids, but its topics live and die with the cluster
             return {name: f"{cluster}/{name}" for name in names}
-        asked = self._client.describe_topics(TopicCollection(list(names)), request_timeout=self._timeout)
+        client = self._client  # which ends its answers if nobody knows of it any more
+        asked = client.describe_topics(TopicCollection(list(names)), request_timeout=self._timeout)
         found: dict[str, str] = {}
         for name, answer in asked.items():
             try:
@@ -285,7 +286,8 @@ class Admin:
     def _existing(self, names: Sequence[str]) -> dict[str, Any]:
         existing: dict[str, Any] = {}
         faults: list[str] = []
-        asked = self._client.describe_topics(TopicCollection(list(names)), request_timeout=self._timeout)
+        client = self._client  # which ends its answers if nobody knows of it any more
+        asked = client.describe_topics(TopicCollection(list(names)), request_timeout=self._timeout)
         for name, answer in asked.items():
             try:
                 existing[name] = self._wait(answer)
@@ -329,6 +331,8 @@ class Admin:
     def _unavailable(self, error: KafkaException) -> Unavailable:
         self._client.poll(0)  # delivers to `_heard` what librdkafka knows of the connections
         heard = self._heard[0].str() if self._heard else _text(error)
+        # Whose broker is gone knocks there in a busy loop until the time is up, and asks nobody else the next time.
+        self._client = AdminClient(self._properties)
         return Unavailable(f"the cluster does not answer: {heard}")
 
 

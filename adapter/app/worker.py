@@ -172,6 +172,7 @@ async def worker(
                 gate=gate,
                 room=flow.room,
                 replies=flow.replies,
+                cohort=flow.cohort,
                 ledger=flow.ledger,
                 events=events,
                 policy=policy,

@@ -47,7 +47,7 @@ from adapter.worker.assignment import Assignment, Item, Memory
 from adapter.worker.events import Events, kind
 from adapter.worker.gate import Gate, Permit
 from adapter.worker.ledger import Ledger, Work
-from adapter.worker.pace import Pace
+from adapter.worker.pace import Cohort, Pace
 from adapter.worker.reader import Reader, Task
 from adapter.worker.request import Requests
 from adapter.worker.room import Room
@@ -95,6 +95,7 @@ class Conductor:
     gate: Gate
     room: Room
     replies: Pace
+    cohort: Cohort
     ledger: Ledger
     events: Events
     policy: Policy
@@ -209,8 +210,10 @@ class _Turn:
 
     async def take(self) -> None:
         a, item = self._a, self._item
+        await self._c.cohort.step()
         try:
             task = self._task = await self._read()
+            await self._c.cohort.step()
             past = self._past()
             if past is not None and self._c.tracer is not None:
                 task = self._task = self._traced(self._c.tracer, task)
@@ -355,6 +358,7 @@ class _Turn:
                     await self._sleep(until - self._now(), reason)
                     action = command.resumed(self._now())
                 case Publish(event):
+                    await self._c.cohort.step()
                     await self._publish(event)
                     action = command.published()
                 case Hold(until):

@@ -28,7 +28,7 @@ from adapter.worker.conductor import Conductor
 from adapter.worker.events import Events
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger, Work
-from adapter.worker.pace import Pace
+from adapter.worker.pace import Cohort, Pace
 from adapter.worker.reader import Decoders
 from adapter.worker.room import AHEAD, LONG, Room
 from adapter.worker.window import Bounds, Window
@@ -82,11 +82,12 @@ class Worker(IntakeListener):
         self._log = wiring.log
         self.assignments: dict[int, Assignment] = {}
         self.intake = wiring.intake(self)
-        self.commits, self.replies = Pace(), Pace()
+        self.commits, self.replies, self.cohort = Pace(), Pace(), Cohort()
         self.ledger = wiring.ledger(self.intake, self.commits, self._busy)
         self.window = Window(wiring.bounds, self.intake)
         self.room = Room(
             gate=wiring.gate,
+            cohort=self.cohort,
             ahead=wiring.ahead,
             long_asleep=wiring.long_asleep,
             start=self._start,
@@ -98,7 +99,7 @@ class Worker(IntakeListener):
 
     def _busy(self) -> bool:
         """Whether lanes have something to do before they wait again."""
-        return bool(self.commits.waiting or self.replies.waiting)
+        return bool(self.commits.waiting or self.replies.waiting or self.cohort.waiting)
 
     def open(self) -> None:
         """Join the group; `run` has to follow."""

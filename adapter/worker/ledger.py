@@ -29,6 +29,8 @@ comes along. Each transaction asks for the interpreter a dozen times; as long as
 him up, in vain, with every system call it makes.
 """
 _LOOK: Final = 0.002
+_TURNS: Final = 4
+"""Of the loop, that is how long a lane needs from an outcome to its next intent: they go into one transaction."""
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +112,10 @@ class Ledger:
         began = 0.0
         while True:
             await self._some.wait()
+            for _ in range(_TURNS):
+                if not self._busy():
+                    break
+                await asyncio.sleep(0)
             while self._busy() and monotonic() < began + _COMPANY:  # noqa: ASYNC110 -- it changes with every lane
                 await asyncio.sleep(_LOOK)
             if batch := self._take():

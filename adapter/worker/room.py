@@ -15,6 +15,7 @@ from typing import Final
 from adapter.core.errors import Unavailable
 from adapter.worker.assignment import Assignment
 from adapter.worker.gate import Gate
+from adapter.worker.pace import Cohort
 
 AHEAD: Final = 500
 """Lanes that wait before the gate, awake: more than can get a permit in one turn of the loop."""
@@ -36,12 +37,14 @@ class Room:
         self,
         *,
         gate: Gate,
+        cohort: Cohort,
         ahead: int,
         long_asleep: float,
         start: Callable[[Assignment, bytes], None],
         wakes_in: Callable[[Assignment, bytes], Awaitable[float | None]],
     ) -> None:
         self._gate = gate
+        self._cohort = cohort
         self._ahead = ahead
         self._start = start
         self._wakes_in = wakes_in
@@ -54,7 +57,7 @@ class Room:
         """A heap: when to wake them, since when they sleep."""
         self._count = 0
         self._rising = 0
-        """Woken in this turn of the loop, and not yet before the gate."""
+        """Woken in this turn of the loop, and not yet on their way to the gate."""
         gate.eased = self._fill
 
     @property
@@ -91,7 +94,7 @@ class Room:
 
     @property
     def _wanted(self) -> int:
-        return self._ahead - self._gate.waiting - self._rising
+        return self._ahead - self._gate.waiting - self._cohort.waiting - self._rising
 
     def _fill(self) -> None:
         if not self._asleep:
@@ -107,7 +110,7 @@ class Room:
 
     def _wake(self, assignment: Assignment, lane: bytes) -> None:
         assignment.waiting.pop(lane, None)
-        if not self._rising:  # called when all that are woken in this turn have come as far as they can
+        if not self._rising:  # called when all that are woken in this turn have set out
             self._loop.call_soon(self._loop.call_soon, self._risen)
         self._rising += 1
         self._start(assignment, lane)

@@ -313,6 +313,7 @@ class Plant:
                 gate=gate,
                 room=flow.room,
                 replies=flow.replies,
+                cohort=flow.cohort,
                 ledger=flow.ledger,
                 events=events,
                 policy=Policy(

@@ -7,7 +7,7 @@ import json
 import re
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -17,11 +17,13 @@ import pytest
 from lxml import etree
 
 from adapter.core.journal import Kind
-from adapter.core.mapping import ReplyReader
+from adapter.core.mapping import ReplyReader, RequestWriter
 from adapter.core.mapping.forms import Forms
+from adapter.core.operation import Problem
 from adapter.core.retry import BreakerState
 from adapter.ports import NotSent, Reply
 from adapter.worker.conductor import INTENT_LIFE
+from tests.support import bus
 from tests.support.estate import Command, add, amend, ask_update, query, reserve, resolve
 from tests.support.known import known
 from tests.support.plant import Bounded, Call, Hand, Plant, accepted, answer, busy, later, refused, silent
@@ -39,6 +41,11 @@ def content(command: Command, **fields: Any) -> Command:
     return replace(command, record={**command.record, **fields})
 
 
+def just_issued(command: Command) -> Command:
+    """No ticket has to be asked whether it ended before this worker began."""
+    return content(command, issuedAt=datetime.now(UTC) + timedelta(minutes=1))
+
+
 async def test_the_time_a_command_takes_is_counted_from_its_record_on(plant: Plant) -> None:
     """It may have lain unread for long: else all would look well while the commands of an hour are caught up with."""
     hand = plant.hire(0)
@@ -48,6 +55,49 @@ async def test_the_time_a_command_takes_is_counted_from_its_record_on(plant: Pla
     assert 300 <= hand.counted("command_seconds_sum", operation="AddFaultReport") < 360
     (line,) = hand.lines.named("outcome")
     assert 300 <= line["seconds"] < 360
+
+
+async def test_lanes_that_start_together_all_read_before_the_first_writes(plant: Plant) -> None:
+    """What many do one after another stays in the processor's cache."""
+    story: list[str] = []
+
+    def reads(_record: Mapping[str, Any]) -> tuple[Problem, ...]:
+        story.append("read")
+        return ()
+
+    class Told(RequestWriter):
+        def write(self, record: Mapping[str, Any], protocol_values: Mapping[str, Any]) -> bytes:
+            story.append("write")
+            return super().write(record, protocol_values)
+
+    entry = known().operations["AddFaultReport"]
+    told = Told.__new__(Told)
+    told.__dict__.update(entry.writer.__dict__)
+    changed = replace(entry, writer=told, operation=replace(entry.operation, rules=(reads,)))
+    plant.catalogue = replace(known(), operations={**known().operations, "AddFaultReport": changed})
+    plant.hire(0)
+    commands = [just_issued(add(f"T-{number}")) for number in range(20)]
+    plant.send(*commands)
+    await plant.final(*commands)
+    assert story == ["read"] * 20 + ["write"] * 20
+
+
+async def test_an_outcome_and_the_intent_that_follows_it_in_its_lane_are_one_transaction(plant: Plant) -> None:
+    plant.hire(0)
+    first, second = just_issued(add("T-1")), just_issued(add("T-1"))
+    plant.desk.answers = later
+    plant.send(first, second)
+    call = await plant.called(first)
+    await asyncio.sleep(0.06)  # longer ago than a transaction waits for company while lanes are busy
+    answer(call)
+    answer(await plant.called(second))
+    await plant.final(first, second)
+    with_outcome = next(each for each in plant.bus.transactions if each.to(bus.EVENTS))
+    entries = [entry for record in with_outcome.to(bus.JOURNAL) for entry in plant.journaled(record.value or b"")]
+    assert [(entry.kind, entry.command_id) for entry in entries] == [
+        (Kind.SETTLED, first.command_id),
+        (Kind.INTENT, second.command_id),
+    ]
 
 
 # -- repeats -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Letting lanes go on a few at a time."""
+"""Letting lanes go on a few at a time, and step by step."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from adapter.worker.pace import Pace
+from adapter.worker.pace import Cohort, Pace
 
 
 @asynccontextmanager
@@ -101,3 +101,28 @@ async def test_an_act_that_fails_is_heard_of() -> None:
     pace.soon(fail)
     with pytest.raises(LookupError):
         await pace.run()
+
+
+async def test_lanes_that_go_on_together_take_each_step_together() -> None:
+    story: list[str] = []
+    cohort = Cohort()
+
+    async def lane(name: str) -> None:
+        story.append(f"{name} reads")
+        await cohort.step()
+        story.append(f"{name} writes")
+        await cohort.step()
+        story.append(f"{name} calls")
+
+    await asyncio.gather(lane("A"), lane("B"), lane("C"))
+    assert story == [f"{name} {does}" for does in ("reads", "writes", "calls") for name in "ABC"]
+
+
+async def test_who_is_between_two_steps_is_counted_until_he_goes_on_or_is_stopped() -> None:
+    cohort = Cohort()
+    lanes = [asyncio.ensure_future(cohort.step()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert cohort.waiting == 3
+    lanes[0].cancel()
+    await asyncio.wait(lanes)
+    assert cohort.waiting == 0

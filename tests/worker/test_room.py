@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from adapter.worker.assignment import Assignment
+from adapter.worker.pace import Cohort
 from adapter.worker.report import status
 from adapter.worker.room import Room
 from tests.support.estate import add, query
@@ -137,6 +138,7 @@ async def test_who_was_woken_is_forgotten_however_many_they_were() -> None:
     gate: Any = SimpleNamespace(waiting=1000)
     room = Room(
         gate=gate,
+        cohort=Cohort(),
         ahead=1000,
         long_asleep=0.05,
         start=lambda _, lane: woken.append(lane),

@@ -14,6 +14,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from adapter.cli import main
 from tests.support.broker import Cluster
 from tests.support.ports import free_port
+from tests.support.wait import wait_until
 
 RULES = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -142,3 +143,15 @@ def test_transactions_that_no_broker_coordinates_are_no_matter_of_rights(
     (line,) = [line for line in json.loads(capsys.readouterr().out) if line["subject"] == "transactions"]
     assert line["verdict"] == "failed"
     assert "look at the brokers" in line["fix"]
+
+
+def test_partitions_that_nobody_can_read_are_told_while_a_broker_is_away(
+    kafka_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = _named(kafka_cluster(nodes=3), monkeypatch)
+    monkeypatch.setenv("ADAPTER_TOPICS__PARTITIONS", "3")
+    assert main(["topics", "create"]) == 0
+    cluster.kill(3)
+    capsys.readouterr()
+    said = "failed: 1 of 3 partitions have no leader: nobody can read or write them"
+    wait_until(lambda: said in _verdicts(capsys, "server").get("fault.events", ()), within=60, what="the verdict")

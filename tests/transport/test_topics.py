@@ -10,7 +10,7 @@ import pytest
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.settings import Retention, Topics
-from adapter.transport.kafka.admin import Admin, Found, Wanted, differences, wanted
+from adapter.transport.kafka.admin import Admin, Config, Found, Wanted, Wish, differences, wanted
 from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
 from tests.support.wait import wait_until
@@ -202,3 +202,27 @@ def test_another_broker_is_asked_once_the_one_that_was_asked_is_gone(kafka_clust
     cluster.kill(1)
     for admin in admins:
         wait_until(lambda admin=admin: asked(admin), within=30, what="another's answer")  # type: ignore[misc]  # likewise
+
+
+def test_partitions_that_nobody_can_read_or_write_are_counted(kafka_cluster: Callable[..., Cluster]) -> None:
+    cluster = kafka_cluster(nodes=3)
+    client = {"bootstrap.servers": cluster.bootstrap}
+    strict = (Config("min.insync.replicas", "3", Wish.EXACTLY),)
+    Admin(client).create(
+        (
+            Wanted("single", partitions=3, replication_factor=1, keyed=False, config=()),
+            Wanted("triple", partitions=3, replication_factor=3, keyed=False, config=strict),
+        )
+    )
+
+    def seen() -> tuple[tuple[int, int], tuple[int, int]] | None:
+        try:
+            found = Admin(client, timeout=timedelta(seconds=5)).find(["single", "triple"])
+        except Unavailable:
+            return None
+        single, triple = found["single"], found["triple"]
+        return (single.leaderless, single.short), (triple.leaderless, triple.short)
+
+    wait_until(lambda: seen() == ((0, 0), (0, 0)), within=60, what="whole topics")
+    cluster.kill(1)
+    wait_until(lambda: seen() == ((1, 0), (0, 3)), within=60, what="what is missing of them")

@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.admin._topic import TopicDescription
 from confluent_kafka.cimpl import NewTopic
 
 from adapter.core.errors import Stop, Unavailable
@@ -67,6 +68,10 @@ class Found:
     partitions: int
     replication_factor: int
     config: Mapping[str, str] | None
+    leaderless: int = 0
+    """Partitions that nobody can read or write: the brokers that have them are away."""
+    short: int = 0
+    """Partitions that nobody can write: fewer copies are in sync than `min.insync.replicas`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,15 +202,7 @@ class Admin:
         """Those of the topics that exist. Raises Stop with every refusal, Unavailable."""
         existing = self._existing(names)
         config = self._config(list(existing)) if existing else {}
-        return {
-            name: Found(
-                topic_id=str(topic.topic_id),
-                partitions=len(topic.partitions),
-                replication_factor=min((len(p.replicas) for p in topic.partitions), default=0),
-                config=config.get(name),
-            )
-            for name, topic in existing.items()
-        }
+        return {name: _found(topic, config.get(name)) for name, topic in existing.items()}
 
     def rights(self, names: Sequence[str]) -> dict[str, frozenset[str]]:
         """What we may do with those of the topics that exist and tell: "READ", "WRITE" and so on; everything where the
@@ -283,8 +280,8 @@ class Admin:
         except KafkaException as error:
             raise self._unavailable(error) from None
 
-    def _existing(self, names: Sequence[str]) -> dict[str, Any]:
-        existing: dict[str, Any] = {}
+    def _existing(self, names: Sequence[str]) -> dict[str, TopicDescription]:
+        existing: dict[str, TopicDescription] = {}
         faults: list[str] = []
         client = self._client  # which ends its answers if nobody knows of it any more
         asked = client.describe_topics(TopicCollection(list(names)), request_timeout=self._timeout)
@@ -355,6 +352,19 @@ _UNREACHABLE: Final = frozenset(
     getattr(KafkaError, name) for name in ("_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE")
 )
 _UNSUPPORTED: Final[int] = getattr(KafkaError, "_UNSUPPORTED_FEATURE")  # noqa: B009 -- as above
+
+
+def _found(topic: TopicDescription, config: Mapping[str, str] | None) -> Found:
+    led = [partition for partition in topic.partitions if partition.leader is not None]
+    needed = int((config or {}).get("min.insync.replicas", 1))
+    return Found(
+        topic_id=str(topic.topic_id),
+        partitions=len(topic.partitions),
+        replication_factor=min((len(partition.replicas) for partition in topic.partitions), default=0),
+        config=config,
+        leaderless=len(topic.partitions) - len(led),
+        short=sum(len(partition.isr) < min(needed, len(partition.replicas)) for partition in led),
+    )
 
 
 def _kept(retention: timedelta, *, vital: bool = False) -> tuple[Config, ...]:

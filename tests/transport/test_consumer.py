@@ -8,8 +8,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
-from adapter.core.errors import Stop
+from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
 from adapter.transport.kafka.consumer import CommandConsumer, introduce
 from tests.support.groups import introduced
@@ -123,6 +124,33 @@ async def test_a_property_that_a_consumer_can_not_have_is_told(kafka: str, topic
         CommandConsumer(client=client, topic=topics.commands, listener=Clinging(), loop=asyncio.get_running_loop())
     with pytest.raises(Stop, match=r"ADAPTER_KAFKA__PROPERTIES.*heartbeat"):
         introduce(client, topics.commands, topics.prefix)
+
+
+def test_a_group_whose_members_read_something_else_is_introduced_once_they_are_gone(kafka: str, topics: Topics) -> None:
+    """As after partitions were added, and where a worker of another topic was killed a moment ago: whoever joined
+    would have partitions without an offset and could never start them.
+    """
+    client = {"bootstrap.servers": kafka, "group.id": topics.prefix}
+    other = Consumer(client)
+    other.subscribe([topics.events])
+    wait_until(lambda: other.poll(0.1) is None and other.assignment(), within=60, what="a member")
+    with pytest.raises(Unavailable, match=r"partition 0, 1, 2, 3, and none .* while it has members"):
+        introduce({"bootstrap.servers": kafka}, topics.commands, topics.prefix)
+    other.close()
+    asyncio.run(introduced(kafka, topics.commands, topics.prefix))
+    reader = Consumer(client)
+    (found,) = reader.committed([TopicPartition(topics.commands, 0)], 10)
+    reader.close()
+    assert found.offset == 0
+
+
+def test_a_group_whose_members_have_done_it_is_left_alone(kafka: str, topics: Topics) -> None:
+    asyncio.run(introduced(kafka, topics.commands, topics.prefix))
+    member = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix})
+    member.subscribe([topics.commands])
+    wait_until(lambda: member.poll(0.1) is None and member.assignment(), within=60, what="a member")
+    introduce({"bootstrap.servers": kafka}, topics.commands, topics.prefix)
+    member.close()
 
 
 def _member(kafka: str, topics: Topics) -> dict[str, str]:

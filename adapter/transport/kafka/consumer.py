@@ -337,14 +337,14 @@ def introduce(client: Mapping[str, str], topic: str, group: str) -> None:
         partitions = [
             TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=STEP).topics[topic].partitions
         ]
-        new = [at for at in consumer.committed(partitions, STEP) if at.offset < 0]
+        new = _new(consumer, partitions)
         for at in new:
             bounds = consumer.get_watermark_offsets(at, STEP)
             if bounds is None:
                 raise Unavailable(f"{topic}: no answer")
             at.offset = bounds[0]
         if new:
-            consumer.commit(offsets=new, asynchronous=False)
+            _commit(consumer, new, group)
     except KafkaException as error:
         code = error.args[0].code()
         # librdkafka asks again and again for the coordinator of a group that it may not see, and says nothing.
@@ -353,8 +353,32 @@ def introduce(client: Mapping[str, str], topic: str, group: str) -> None:
             raise Stop(f"{group}: no right to read this consumer group; grant READ on it") from error
         if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             raise Stop(f"{topic}: no right to read it for {group}; grant READ on it") from error
-        # Another worker has joined in between: then it has done this.
-        if code not in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION):
-            raise Unavailable(f"{topic}: {error.args[0].str()}") from error
+        raise Unavailable(f"{topic}: {error.args[0].str()}") from error
     finally:
         consumer.close()
+
+
+def _new(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    """Those for which the group has committed nothing. Raises KafkaException."""
+    found = consumer.committed([TopicPartition(at.topic, at.partition) for at in partitions], STEP)
+    for at in found:
+        if at.error is not None:  # then its offset tells nothing
+            raise KafkaException(at.error)
+    return [at for at in found if at.offset < 0]
+
+
+def _commit(consumer: Consumer, new: list[TopicPartition], group: str) -> None:
+    """Raises KafkaException, Unavailable while the group has members that have not done this for these partitions: of
+    another topic, of partitions that were added since, or killed a moment ago. It lets only members commit.
+    """
+    try:
+        consumer.commit(offsets=new, asynchronous=False)
+    except KafkaException as error:
+        if error.args[0].code() not in (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.ILLEGAL_GENERATION):
+            raise
+    if left := _new(consumer, new):
+        numbers = ", ".join(str(at.partition) for at in left)
+        raise Unavailable(
+            f"{group} has no committed offset for {new[0].topic} partition {numbers}, and none can be given to it "
+            "while it has members: stop all that use this group, or wait until the cluster drops those that died"
+        )

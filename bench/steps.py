@@ -323,7 +323,7 @@ class _Caller:
             text=True,
         )
         assert self._twin.stdout is not None
-        said = "".join(iter(self._twin.stdout.readline, "")) if False else self._twin.stdout.readline()
+        said = self._twin.stdout.readline()
         found = re.search(r"twin: (\S+)", said)
         assert found is not None, said
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)

@@ -9,6 +9,7 @@ import binascii
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum, auto
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
@@ -36,11 +37,19 @@ _MEANT: Final = re.compile(r"""["'/\s]*[\w.]+\s*=""")
 """The beginning of what is meant as a distinguished name, in whichever form; other names have no = there."""
 
 
+class Reason(StrEnum):
+    """Why a caller is refused: a label of metrics."""
+
+    TLS = auto()
+    """The handshake came to nothing."""
+    NETWORK = auto()
+    CERTIFICATE = auto()
+    SUBJECT = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """`reason` is one of network, certificate, subject (a metric label)."""
-
-    reason: str
+    reason: Reason
     caller: Caller
 
 
@@ -71,19 +80,19 @@ class Admission:
             try:
                 certificate = _forwarded_certificate(head.headers.get(self.certificate_header))
             except _NO_CERTIFICATE:
-                return Refused("certificate", Caller(_shown(address, peer), None))
+                return Refused(Reason.CERTIFICATE, Caller(_shown(address, peer), None))
         try:
             identity = None if certificate is None else identity_of(certificate)
         except _NO_CERTIFICATE:
-            return Refused("certificate", Caller(_shown(address, peer), None))
+            return Refused(Reason.CERTIFICATE, Caller(_shown(address, peer), None))
         caller = Caller(_shown(address, peer), None if identity is None else identity.subject[:SUBJECT_LIMIT])
         if self.networks and (address is None or not _within(address, self.networks)):
-            return Refused("network", caller)
+            return Refused(Reason.NETWORK, caller)
         if self.subjects:
             if identity is None:
-                return Refused("certificate", caller)
+                return Refused(Reason.CERTIFICATE, caller)
             if identity.names.isdisjoint(self.subjects):
-                return Refused("subject", caller)
+                return Refused(Reason.SUBJECT, caller)
         return caller
 
 

@@ -15,7 +15,7 @@ from adapter.core.answer import AnswerWriter, refused
 from adapter.core.errors import Unavailable
 from adapter.core.notification import LIMITS, NotificationReader, Readable, Refusal
 from adapter.ports import Answer, Arrival, Caller, Head, Outgoing, Peer, Publisher, Spool
-from adapter.server.admission import Admission, Refused
+from adapter.server.admission import Admission, Reason, Refused
 from adapter.server.keeper import Keeper, Kept
 from adapter.server.records import REASONS, Records
 from adapter.telemetry import Log, Metrics, Role, Trace, Tracer, parse_traceparent
@@ -43,7 +43,7 @@ def begin(metrics: Metrics) -> None:
     metrics.begin(m.NOTIFICATIONS, RESULTS)
     metrics.begin(m.QUARANTINED, REASONS)
     metrics.begin(m.REQUESTS_REFUSED, [str(_TOO_LARGE)])
-    metrics.begin(m.CALLERS_REFUSED, ["tls", "network", "certificate", "subject"])
+    metrics.begin(m.CALLERS_REFUSED, tuple(Reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ class Server:
         return self._judge_head(head, judged) or judged
 
     def stranger(self, address: str, reason: str) -> None:
-        self._metrics.count(m.CALLERS_REFUSED, "tls")
-        self._log.warning("caller refused", reason="tls", detail=reason, address=address)
+        self._metrics.count(m.CALLERS_REFUSED, Reason.TLS)
+        self._log.warning("caller refused", reason=Reason.TLS, detail=reason, address=address)
 
     def too_large(self, caller: Caller) -> Answer:
         return self._turned_away(_TOO_LARGE, f"At most {self._deployment.max_body_bytes} bytes are taken.", caller)

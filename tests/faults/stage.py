@@ -26,9 +26,6 @@ async def main():
 asyncio.run(main())
 """
 
-WORKERS = "fault-workers"
-"""Their group."""
-
 GROUPS = os.environ.get("FAULT_GROUPS", "classic")
 """Its protocol; consumer: KIP-848."""
 
@@ -97,7 +94,7 @@ class Stage:
 
 def all_ended(bootstrap: str, topics: Topics, events: evidence.Events) -> bool:
     """Whether the workers have committed all commands, and nobody holds a doubt."""
-    offsets, ends = evidence.committed(bootstrap, topics.commands, WORKERS)
+    offsets, ends = evidence.committed(bootstrap, topics.commands, workers(topics))
     # The last record of a partition may be followed by nothing: commands are written without transactions.
     if any(offsets[partition] < end for partition, end in ends.items() if end):
         return False
@@ -136,11 +133,16 @@ def late(seconds: float) -> str:
     return json.dumps({"kind": "delay", "seconds": seconds * 0.75, "times": None, "jitter": seconds / 2})
 
 
+def workers(topics: Topics) -> str:
+    """Their group, of which those that another test has killed a moment ago are no members."""
+    return f"{topics.prefix}-workers"
+
+
 def settings_of(bootstrap: str, topics: Topics, registry: str, supplier: str) -> dict[str, str]:
     """Those of every role, with limits that are short."""
     return {
         "ADAPTER_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
-        "ADAPTER_KAFKA__GROUP_ID": WORKERS,
+        "ADAPTER_KAFKA__GROUP_ID": workers(topics),
         "ADAPTER_KAFKA__GROUP_PROTOCOL": GROUPS,
         "ADAPTER_KAFKA__SESSION_TIMEOUT": "6s",
         "ADAPTER_KAFKA__TRANSACTION_TIMEOUT": "5s",

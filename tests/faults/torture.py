@@ -30,7 +30,7 @@ from tests.faults.notices import Notices
 from tests.faults.parts import Broker, Part, Supplier, Victim
 from tests.faults.plan import Act, Cast, Mood, Step, seeded
 from tests.faults.report import Report, Strike
-from tests.faults.stage import WORKERS, OpenCalls, all_ended, late, open_registry, register, settings_of
+from tests.faults.stage import OpenCalls, all_ended, late, open_registry, register, settings_of, workers
 from tests.faults.wire import Trouble, Wire, Wires
 from tests.faults.workload import Workload
 from tests.support import topics as topic_sets
@@ -264,7 +264,7 @@ class Run:
             found.tickets = await asyncio.to_thread(evidence.tickets, bootstrap, stage.registry, topics.tickets)
         found.dead = evidence.dead_letters(bootstrap, topics.dead_letters)
         found.quarantine = evidence.bodies(bootstrap, topics.quarantine)
-        found.offsets, found.ends = evidence.committed(bootstrap, topics.commands, WORKERS)
+        found.offsets, found.ends = evidence.committed(bootstrap, topics.commands, workers(topics))
         found.peaks = {name: part.peak for name, part in parts.items()}
         found.endings = [ending for part in parts.values() for ending in part.endings]
         return found

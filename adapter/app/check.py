@@ -346,15 +346,17 @@ def _topic(name: str, have: Found | None, unlike: Sequence[Difference], lacking:
     if lacking:
         said = f"no right to {' and '.join(sorted(lacking)).lower()}"
         yield Line(name, Verdict.FAILED, said, "kafka-acls.sh --add for the user we log in as")
-    if have is not None and have.leaderless:
+    if have is None:
+        return
+    if have.leaderless:
         said = f"{have.leaderless} of {have.partitions} partitions have no leader: nobody can read or write them"
         fix = "start the brokers that have them (kafka-topics.sh --describe --unavailable-partitions)"
         yield Line(name, Verdict.FAILED, said, fix)
-    elif have is not None and have.short:
+    elif have.short:
         said = f"{have.short} of {have.partitions} partitions have too few copies in sync: nobody can write them"
         fix = "start the brokers that have the others (kafka-topics.sh --describe --under-min-isr-partitions)"
         yield Line(name, Verdict.FAILED, said, fix)
-    elif have is not None and not unlike and not lacking:
+    elif not unlike and not lacking:
         yield Line(name, Verdict.OK, f"{have.partitions} partitions, {have.replication_factor} copies")
 
 

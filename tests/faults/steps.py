@@ -78,7 +78,10 @@ class Scene:
 
             async def started() -> bool:
                 assert self.worker.exit_code is None, self.worker.tail()
-                text = (await http.get("/metrics")).text
+                try:
+                    text = (await http.get("/metrics")).text
+                except httpx.ConnectError:  # it is about to end; its log says why
+                    return False
                 return f"calls_in_flight {len(self.commands)}.0" in text
 
             await eventually(started, within=PATIENCE, what="the calls being under way")

@@ -220,15 +220,17 @@ class Projector(IntakeListener):
                 await partition.store.close()
 
     def _throttle(self) -> None:
-        """Pause what has events waiting while there are too many in memory; polling goes on."""
-        waiting = [p for p in self.partitions.values() if p.queue]
+        """Pause what has events waiting while there are too many in memory, and what can't be folded for now, whose
+        events do not count: the others do not wait for it. Polling goes on.
+        """
+        waiting = [p for p in self.partitions.values() if p.queue and not p.attempts]
         events = sum(len(p.queue) for p in waiting)
         full = events > _QUEUED or sum(p.size for p in waiting) > _QUEUED_BYTES
         for partition in self.partitions.values():
-            if full and partition.queue and not partition.paused:
+            if partition.queue and (full or partition.attempts) and not partition.paused:
                 partition.paused = True
                 self.intake.pause(partition.number, partition.epoch)
-            elif not full and partition.paused:
+            elif not (full or partition.attempts) and partition.paused:
                 partition.paused = False
                 self.intake.resume(partition.number, partition.epoch)
         self.intake.held(events)

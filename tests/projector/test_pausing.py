@@ -1,0 +1,145 @@
+"""Which partitions go on while events of another wait; without a broker."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+from adapter.core.avro import Encoder, UnknownFields
+from adapter.core.avro.decoders import Decoders
+from adapter.core.journal import Source
+from adapter.core.partition import partition_of
+from adapter.core.ticket import fold
+from adapter.ports import Kept, Standing, TicketLog
+from adapter.projector.flow import Projector, Wiring
+from adapter.projector.folding import Folding
+from adapter.projector.reader import Reader
+from adapter.projector.records import Records
+from adapter.telemetry import Metrics
+from tests.support.bus import Bus, Member, Schemas, Shelves
+from tests.support.happenings import POLICY, T0, notified
+from tests.support.known import known
+from tests.support.plant import Lines
+from tests.support.wait import eventually
+
+EVENT: Final = known().events["FaultReportUpdated"]
+WARNING: Final = known().events["ResolveDeadlineApproaching"]
+TICKET: Final = known().tickets["Ticket"]
+MORE_THAN_WAIT: Final = 6000
+"""Events, against those that may wait in memory."""
+
+
+class Tickets(TicketLog):
+    """The tickets topic: in each partition there is this one."""
+
+    def __init__(self, *kept: Kept) -> None:
+        self._kept = kept
+
+    async def identity(self) -> str:
+        return "cluster/topics/group"
+
+    async def standing(self, partition: int) -> Standing:  # noqa: ARG002 -- the protocol's
+        return Standing(position=0, transaction="", first=0, last=len(self._kept))
+
+    async def read(
+        self,
+        partition: int,
+        start: int,
+        end: int,
+        take: Callable[[Sequence[Kept]], None],
+        going: Callable[[], bool],  # noqa: ARG002 -- the protocol's
+    ) -> None:
+        take([kept for kept in self._kept[start:end] if partition_of(kept.key, 2) == partition])
+
+
+class Stage:
+    """A bus with two partitions of events; no more than one projector works on it."""
+
+    def __init__(self) -> None:
+        self.bus, self.registry, self.lines = Bus(2), Schemas(), Lines()
+        self._event = Encoder(EVENT, self.registry.add(EVENT.text))
+        self._former, self._records = self._writer(), self._writer()
+        self._count = 0
+
+    def _writer(self) -> Records:
+        """That writes tickets with a schema of its own id."""
+        ticket = Encoder(TICKET, self.registry.add(TICKET.text))
+        return Records("events", "tickets", ticket, Encoder(WARNING, 99), POLICY, 1024 * 1024)
+
+    def kept(self, reference: str) -> Kept:
+        """A ticket as it was written before; its schema is the first that the registry forgets."""
+        return self._former.keep(fold(None, reference, notified("ACCEPTED", T0), POLICY).ticket)[0]
+
+    def write(self, reference: str, events: int = 1) -> None:
+        """So many of that ticket."""
+        key, told = reference.encode(), notified("IN_PROGRESS", T0)
+        value = self._event.encode({**told.record, "buyerFaultReference": reference})
+        partition = partition_of(key, 2)
+        log = self.bus.commands[partition]
+        for _ in range(events):
+            self._count += 1
+            headers = (("ce_id", b"%d" % self._count),)
+            log.append(Source(partition, len(log), time.time(), key, value, headers))
+
+    def has_folded(self, reference: str, events: int) -> bool:
+        """Whether so many of that ticket's partition are, and no more."""
+        found = self.bus.committed.get(partition_of(reference.encode(), 2))
+        return events == (0 if found is None else found.offset)
+
+    @asynccontextmanager
+    async def projector(self, tickets: Tickets) -> AsyncIterator[tuple[Projector, Member]]:
+        member = self.bus.member()
+        flow = Projector(
+            Wiring(
+                intake=member.listened,
+                transactor=member,
+                tickets=tickets,
+                stores=Shelves(),
+                folding=Folding(
+                    reader=Reader(Decoders(self.registry, [EVENT], UnknownFields.IGNORE), partitions=2),
+                    tickets=Decoders(self.registry, [TICKET], UnknownFields.IGNORE),
+                    records=self._records,
+                    policy=POLICY,
+                    log=self.lines,
+                ),
+                check=_unchanged,
+                revoke_limit=1.0,
+                observe=lambda _seconds, _records: None,
+                log=self.lines,
+                metrics=Metrics(),
+            )
+        )
+        running = asyncio.ensure_future(flow.run())
+        try:
+            yield flow, member
+        finally:
+            await flow.close()
+            running.cancel()
+            await asyncio.wait([running])
+
+
+async def _unchanged() -> None:
+    """The topics are what they were."""
+
+
+def ticket(partition: int) -> str:
+    """One that belongs there."""
+    return next(name for name in map("SP-{}".format, range(20)) if partition_of(name.encode(), 2) == partition)
+
+
+async def test_a_partition_whose_events_cannot_be_folded_does_not_keep_others_back() -> None:
+    stage, stuck, sound = Stage(), ticket(0), ticket(1)
+    identifier, text = stage.registry.forget("Ticket")
+    stage.write(stuck, MORE_THAN_WAIT)
+    async with stage.projector(Tickets(stage.kept(stuck))) as (flow, member):
+        member.assign(0, 1)
+        await eventually(lambda: flow.partitions[0].paused, what="events that wait")
+        for number in range(1, 4):
+            stage.write(sound)
+            member.wake()
+            await eventually(partial(stage.has_folded, sound, number), what=f"event {number} folded")
+        assert stage.has_folded(stuck, 0)
+        stage.registry.texts[identifier] = text
+        await eventually(partial(stage.has_folded, stuck, MORE_THAN_WAIT), within=60, what="all events folded")

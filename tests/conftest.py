@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support import broker, certificates, downloads, registry, rights
 from tests.support import topics as topic_sets
@@ -37,7 +37,7 @@ SHARED = pytest.StashKey[dict[str, tuple[bool, str]]]()
 """By service: whether it is there; its address, or why it is not."""
 
 
-settings.register_profile("patient", settings(), deadline=None)
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 """A law is not broken by a machine that has other work to do."""
 

@@ -39,6 +39,7 @@ from adapter.telemetry.metrics import (
     TRANSACTION_SECONDS,
 )
 from tests.strategies import any_text
+from tests.support.wait import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -300,7 +301,9 @@ async def main():
 
 {loops}.run(main())
 """
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, timeout=60, text=True)
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False, timeout=PATIENCE, text=True
+    )
     assert re.findall(r'"event":"(.+?)"', found.stderr) == ["one", "two"], found.stderr
     assert '"reference":"\\ud800"' in found.stderr
 

@@ -99,7 +99,7 @@ async def test_a_dead_letter_goes_back_to_the_commands_as_it_was(desk: Desk) -> 
     letter = Sent(topics.commands, LETTER.key, LETTER.value, LETTER.headers)
     assert await asyncio.to_thread(sender.send, [letter]) == [None]
     async with desk.rig.worker():
-        letters = await eventually(partial(desk.places, "dead-letters"), within=30)
+        letters = await eventually(partial(desk.places, "dead-letters"))
     _, said, _ = await desk.run("dead-letters", "list", "--text")
     assert said[1].endswith(f"{topics.commands} 2/0, key SP-9")
 

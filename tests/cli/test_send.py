@@ -21,6 +21,7 @@ from adapter.core.avro import Decoded, Decoder, Encoder, from_json, unframe
 from adapter.telemetry import parse_traceparent
 from adapter.transport.kafka.client import Sender, Sent
 from tests.cli.conftest import Bus
+from tests.support.wait import PATIENCE
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ class StandIn:
 
     def commands(self, number: int) -> Iterator[tuple[Decoded, bytes | None, dict[str, bytes]]]:
         names = {identifier: name for name, identifier in self._ids.items()}
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while number:
             assert time.monotonic() < deadline, "the commands did not come"
             message = self._consumer.poll(0.2)
@@ -260,7 +261,7 @@ async def test_waiting_follows_each_command_to_its_final_outcome(
         "late": late,
     }
     with answering(stand_in, answers):
-        assert await asyncio.to_thread(main, ["send", str(file), "--wait", "--timeout", "20s"]) == 4
+        assert await asyncio.to_thread(main, ["send", str(file), "--wait", "--timeout", "2m"]) == 4
     shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     told: dict[str, list[str]] = {}
     for line in shown[3:]:
@@ -280,7 +281,7 @@ async def test_all_accepted_is_exit_code_0(
     stand_in = StandIn(bus, compiled)
     accept = {"good": lambda decoded: stand_in.publish("FaultReportUpdateRequested", decoded, reply=None)}
     with answering(stand_in, accept):
-        assert await asyncio.to_thread(main, ["send", str(file), "--wait", "--timeout", "20s"]) == 0
+        assert await asyncio.to_thread(main, ["send", str(file), "--wait", "--timeout", "2m"]) == 0
 
 
 async def test_no_outcome_in_time_is_told(bus: Bus, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -179,7 +179,7 @@ class Schemas:
         magic, number = struct.unpack(">bI", value[:5])
         assert magic == 0
         if number not in self._known:
-            with urllib.request.urlopen(f"{self._registry}/schemas/ids/{number}", timeout=10) as answer:
+            with urllib.request.urlopen(f"{self._registry}/schemas/ids/{number}", timeout=30) as answer:
                 document = json.loads(json.load(answer)["schema"])
             self._known[number] = document["name"], fastavro.parse_schema(document)
         return self._known[number]
@@ -226,9 +226,9 @@ def committed(bootstrap: str, topic: str, group: str) -> tuple[dict[int, int], d
         }
     )
     try:
-        partitions = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        partitions = list(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
         offsets = consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=30)
-        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=30)[1] for p in partitions}
         return {at.partition: at.offset for at in offsets}, ends
     finally:
         consumer.close()
@@ -261,8 +261,8 @@ def _read(bootstrap: str, topic: str, positions: dict[int, int]) -> Iterator[Any
     newest = Consumer({**common, "isolation.level": "read_uncommitted"})
     reader = Consumer({**common, "isolation.level": "read_committed", "enable.partition.eof": True})
     try:
-        for partition in newest.list_topics(topic, timeout=10).topics[topic].partitions:
-            _, end = newest.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+        for partition in newest.list_topics(topic, timeout=30).topics[topic].partitions:
+            _, end = newest.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
             position = positions.get(partition, 0)
             if position >= end:
                 continue
@@ -270,7 +270,7 @@ def _read(bootstrap: str, topic: str, positions: dict[int, int]) -> Iterator[Any
             while position < end:
                 message = reader.poll(30)
                 if message is None:
-                    decided = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+                    decided = reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)[1]
                     raise AssertionError(
                         f"{topic} {partition}: nothing new at {position} of {end} for 30 s, decided up to {decided}"
                     )

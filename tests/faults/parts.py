@@ -8,9 +8,6 @@ from tests.faults.evidence import Ending, peak_memory
 from tests.support.broker import Cluster
 from tests.support.processes import Process
 
-STOP_LIMIT = 40.0
-"""Seconds after a SIGTERM."""
-
 
 class Victim(Protocol):
     turn: asyncio.Lock
@@ -62,7 +59,7 @@ class Part:
             return
         self._process = None
         try:
-            code = await process.stop(within=STOP_LIMIT)
+            code = await process.stop()
         except AssertionError:
             process.kill()
             code = -9

@@ -16,7 +16,7 @@ from tests.support.broker import Cluster
 from tests.support.estate import Command, unique
 from tests.support.processes import Process, Processes
 from tests.support.rig import Rig, open_rig
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 OUTAGE = float(os.environ.get("FAULT_OUTAGE", "0"))
 """Seconds without a quorum. None, and only one node dies: the short version."""
@@ -63,7 +63,7 @@ async def test_the_coordinator_of_the_group_dies_under_load_and_then_the_others(
         others = [node for node in cluster.nodes if node != first] if OUTAGE else []
         for node in (first, *others):
             under_way = load.send()
-            await eventually(lambda: len(rig.twin.log) >= len(load.commands) - 2 * KEYS, within=60, what="calls")
+            await eventually(lambda: len(rig.twin.log) >= len(load.commands) - 2 * KEYS, what="calls")
             await asyncio.to_thread(cluster.kill, node)
             await load.done(under_way, load.send(), within=100)
             if OUTAGE:
@@ -73,14 +73,14 @@ async def test_the_coordinator_of_the_group_dies_under_load_and_then_the_others(
             assert all(worker.exit_code is None for worker in workers)
         await rig.estate.caught_up(rig.group, within=100)
         for worker in workers:
-            assert await worker.stop(within=60) == 0
+            assert await worker.stop() == 0
         judge(rig, load.commands)
 
 
 def coordinator(bootstrap: str, group: str) -> int:
     """The node that coordinates the group."""
     client = AdminClient({"bootstrap.servers": bootstrap})
-    found = client.describe_consumer_groups([group])[group].result(timeout=20)
+    found = client.describe_consumer_groups([group])[group].result(PATIENCE)
     return int(found.coordinator.id)
 
 

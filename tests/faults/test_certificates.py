@@ -22,8 +22,6 @@ from tests.support.supplier import Exchange, server_context, supplier
 from tests.support.wait import eventually
 
 GOLDEN: Final = Path(__file__).parents[1] / "golden/cityfibre"
-SOON: Final = 10.0
-"""Seconds in which a new pair is in use."""
 
 
 class Mount:
@@ -101,15 +99,15 @@ async def test_the_listeners_pair_is_replaced_under_load(kafka: str, trials: Tri
         def told() -> str:
             return server.metrics.exposition("text/plain")[0].decode()
 
-        await eventually(everywhere(pairs[0]), within=SOON)
+        await eventually(everywhere(pairs[0]))
         mount.put(pairs[1].certificate, pairs[1].key)
-        await eventually(everywhere(pairs[1]), within=SOON, what="the new pair on every connection")
+        await eventually(everywhere(pairs[1]), what="the new pair on every connection")
         mount.put(pairs[2].certificate, pairs[1].key)  # which is no pair
-        await eventually(lambda: 'certificates_refused{direction="listener"} 1.0' in told(), within=SOON)
+        await eventually(lambda: 'certificates_refused{direction="listener"} 1.0' in told())
         assert "new certificates are not used" in server.lines.getvalue()
-        await eventually(everywhere(pairs[1]), within=SOON, what="the old pair going on")
+        await eventually(everywhere(pairs[1]), what="the old pair going on")
         mount.put(pairs[2].certificate, pairs[2].key)
-        await eventually(everywhere(pairs[2]), within=SOON, what="the mended pair in use")
+        await eventually(everywhere(pairs[2]), what="the mended pair in use")
         assert 'certificates_refused{direction="listener"} 0.0' in told()
         assert ends(told(), "listener-certificate") == expiry(pairs[2])
         load.stopping = True
@@ -153,13 +151,13 @@ async def test_the_suppliers_client_pair_is_replaced_under_load(kafka: str, tria
             feeding = asyncio.ensure_future(feed())
 
             async def shows(pair: Pair) -> None:
-                await eventually(lambda: set(shown[-50:]) == {serial(pair)}, within=SOON, what="another pair")
+                await eventually(lambda: set(shown[-50:]) == {serial(pair)}, what="another pair")
 
             await shows(pairs[0])
             mount.put(pairs[1].certificate, pairs[1].key)
             await shows(pairs[1])
             mount.put(pairs[2].certificate, pairs[1].key)  # which is no pair
-            await eventually(lambda: worker.metric("certificates_refused", direction="supplier"), within=SOON)
+            await eventually(lambda: worker.metric("certificates_refused", direction="supplier"))
             before = len(shown)
             await eventually(lambda: len(shown) > before + 50)
             assert set(shown[before:]) == {serial(pairs[1])}

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from tests.faults.wire import LATE, Trouble, Wire, Wires
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -72,7 +72,7 @@ async def connected(wire: Wire) -> AsyncIterator[Ends]:
         writer.transport.abort()
 
 
-async def say(ends: Ends, text: bytes = b"word", *, within: float = 5.0) -> bytes:
+async def say(ends: Ends, text: bytes = b"word", *, within: float = PATIENCE) -> bytes:
     reader, writer = ends
     writer.write(text)
     async with asyncio.timeout(within):
@@ -116,7 +116,7 @@ async def test_what_went_into_a_black_hole_comes_when_it_is_healed(wires: Wires)
             with pytest.raises(TimeoutError):
                 await say(ends, b"lost?", within=0.3)
             wire.heal()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 assert await ends[0].readexactly(5) == b"lost?"
 
 
@@ -168,7 +168,7 @@ async def test_cut_ends_a_reply_in_its_middle(wires: Wires) -> None:
         async with connected(wire) as ends:
             wire.begin(Trouble.CUT)
             ends[1].write(b"x" * 100)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 assert await ends[0].read() == b"x" * 50
 
 

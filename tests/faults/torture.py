@@ -189,9 +189,7 @@ class Run:
         """The steps under load, until there are no more or the time is over; healed when this returns."""
         for part in self._stage.parts.values():
             part.start()
-        await eventually(
-            lambda: all(part.ready for part in self._stage.parts.values()), within=90, what="everybody being up"
-        )
+        await eventually(lambda: all(part.ready for part in self._stage.parts.values()), what="everybody being up")
         self._began = time.monotonic()
         feeding = asyncio.ensure_future(self._feed())
         posting = asyncio.ensure_future(self._notices.run(16, pause=0.5))
@@ -244,7 +242,7 @@ class Run:
             return not any(ticket_laws.promise(found))
 
         with contextlib.suppress(AssertionError):
-            await _aside(published, within=60)
+            await _aside(published, within=120)
         folds = [part for name, part in parts.items() if name.startswith("projector")]
         others = [part for part in parts.values() if part not in folds]
         await asyncio.gather(*(part.stop() for part in others))
@@ -257,7 +255,7 @@ class Run:
 
         if folds:
             with contextlib.suppress(AssertionError):
-                await _aside(folded, within=60)
+                await _aside(folded, within=120)
         await asyncio.gather(*(part.stop() for part in folds))
         if folds:
             found.events = await asyncio.to_thread(events.read)

@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeVar
 
 from tests.support.listening import stop_listening
 from tests.support.ports import free_port
+from tests.support.wait import PATIENCE
 
 T = TypeVar("T")
 Address = tuple[str, int]
@@ -215,7 +216,7 @@ class Wires:
         return wire
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     def __enter__(self) -> Self:
         self._thread.start()

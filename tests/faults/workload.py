@@ -17,6 +17,8 @@ from typing import Any, Final
 import fastavro
 from confluent_kafka import KafkaError, Message, Producer
 
+from tests.support.wait import PATIENCE
+
 SCHEMAS: Final = Path(__file__).parents[2] / "schemas" / "avro" / "commands"
 
 SAFE: Final = frozenset({"RequestFaultReportUpdate", "QueryAppointmentAvailability"})
@@ -75,7 +77,7 @@ class Workload:
                 self._produce(operation, key, record)
         self._producer.poll(0)
 
-    def flush(self, within: float = 30.0) -> None:
+    def flush(self, within: float = PATIENCE) -> None:
         assert self._producer.flush(within) == 0, "the load generator could not write its commands"
 
     def _poisoned(self, error: KafkaError | None, message: Message) -> None:
@@ -118,7 +120,7 @@ class Workload:
             data=json.dumps({"schema": text}).encode(),
             headers={"Content-Type": "application/vnd.schemaregistry.v1+json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)["id"], fastavro.parse_schema(json.loads(text))
 
 

@@ -7,14 +7,14 @@ from confluent_kafka.admin import AdminClient
 
 from tests.support.broker import Cluster
 from tests.support.topics import Topics
-from tests.support.wait import wait_until
+from tests.support.wait import PATIENCE, wait_until
 
 
 def test_a_set_of_topics_is_there_with_the_partitions_asked_for(
     kafka: str, create_topics: Callable[..., Topics]
 ) -> None:
     topics = create_topics(partitions=8)
-    known = AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics
+    known = AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=PATIENCE).topics
     assert {len(known[topic].partitions) for topic in topics.all} == {8}
 
 
@@ -46,7 +46,7 @@ def _produce(bootstrap: str, value: bytes) -> None:
     acknowledged: list[object] = []
     producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "log_level": 0})
     producer.produce("records", value, on_delivery=lambda error, _: acknowledged.append(error))
-    assert producer.flush(60) == 0
+    assert producer.flush(PATIENCE) == 0
     assert acknowledged == [None]
 
 
@@ -66,6 +66,6 @@ def _consume(bootstrap: str, *, count: int) -> list[bytes | None]:
         values.extend(record.value() for record in consumer.consume(10, timeout=0.5) if not record.error())
         return len(values) >= count
 
-    wait_until(enough, within=60, what=f"{count} records")
+    wait_until(enough, what=f"{count} records")
     consumer.close()
     return values

@@ -14,7 +14,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from adapter.cli import main
 from tests.support.broker import Cluster
 from tests.support.ports import free_port
-from tests.support.wait import wait_until
+from tests.support.wait import PATIENCE, wait_until
 
 RULES = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -71,7 +71,7 @@ def _deny(admin: AdminClient, kind: ResourceType, name: str, operation: AclOpera
         kind, name, ResourcePatternType.PREFIXED, "User:ANONYMOUS", "*", AclOperation.DESCRIBE, AclPermissionType.ALLOW
     )
     for done in admin.create_acls([rule, known]).values():
-        done.result(10)
+        done.result(PATIENCE)
 
 
 def test_topics_rights_and_partitions_are_told(
@@ -90,11 +90,11 @@ def test_topics_rights_and_partitions_are_told(
     right, wrong = (Producer({"bootstrap.servers": cluster.bootstrap, "partitioner": p}) for p in _PARTITIONERS)
     for number in range(30):
         right.produce("fault.commands", b"x", f"R-{number}".encode())
-    assert right.flush(10) == 0
+    assert right.flush(PATIENCE) == 0
     assert _verdicts(capsys, "worker")["keys"] == ["ok: the newest 30 commands are where murmur2 puts their keys"]
     for number in range(30):
         wrong.produce("fault.commands", b"x", f"W-{number}".encode())
-    assert wrong.flush(10) == 0
+    assert wrong.flush(PATIENCE) == 0
     (said,) = _verdicts(capsys, "worker")["keys"]
     assert re.fullmatch(
         r"warning: 2\d of the newest 60 commands are not where murmur2 puts their keys, such as W-\d+, W-\d+, W-\d+",
@@ -154,4 +154,4 @@ def test_partitions_that_nobody_can_read_are_told_while_a_broker_is_away(
     cluster.kill(3)
     capsys.readouterr()
     said = "failed: 1 of 3 partitions have no leader: nobody can read or write them"
-    wait_until(lambda: said in _verdicts(capsys, "server").get("fault.events", ()), within=60, what="the verdict")
+    wait_until(lambda: said in _verdicts(capsys, "server").get("fault.events", ()), what="the verdict")

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from adapter.demo.registry import CONTENT_TYPE, serve
+from tests.support.wait import PATIENCE
 
 ONE = json.dumps({"type": "record", "name": "T", "fields": [{"name": "a", "type": "string"}]})
 MORE = json.dumps(
@@ -24,7 +25,7 @@ NEEDS_MORE = json.dumps(
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     registry = await serve()
-    async with httpx.AsyncClient(base_url=registry.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=registry.url, trust_env=False, timeout=PATIENCE) as client:
         yield client
     await registry.close()
 

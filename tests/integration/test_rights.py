@@ -24,9 +24,7 @@ from tests.support.estate import add, unique
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, Process, Processes
 from tests.support.rig import Rig, open_rig
-from tests.support.wait import eventually, wait_until
-
-pytestmark = pytest.mark.timeout(240)
+from tests.support.wait import PATIENCE, eventually, wait_until
 
 PAGE: Final = ROOT / "docs/rights.md"
 PREFIXED: Final = " and all that begins with it"
@@ -78,13 +76,13 @@ class Guarded:
     def grant(self, rules: Iterable[Rule]) -> None:
         client, bindings = AdminClient({"bootstrap.servers": self.rig.bootstrap}), self._bindings(rules)
         for done in client.create_acls(bindings).values():
-            done.result(20)
+            done.result(PATIENCE)
         wait_until(lambda: all(_holds(client, binding) for binding in bindings), what="the rules")
 
     def withdraw(self, rules: Iterable[Rule]) -> None:
         client, bindings = AdminClient({"bootstrap.servers": self.rig.bootstrap}), self._bindings(rules)
         for gone in client.delete_acls(list(map(_exactly, bindings))).values():
-            assert len(gone.result(20)) == 1
+            assert len(gone.result(PATIENCE)) == 1
         wait_until(lambda: not any(_holds(client, binding) for binding in bindings), what="the end of the rules")
 
     def named(self, name: str) -> str:
@@ -132,7 +130,7 @@ def _exactly(rule: AclBinding) -> AclBindingFilter:
 
 def _holds(client: AdminClient, rule: AclBinding) -> bool:
     """Whether the broker goes by it: that may be a moment after who made it, or took it away, has been answered."""
-    return bool(client.describe_acls(_exactly(rule)).result(20))
+    return bool(client.describe_acls(_exactly(rule)).result(PATIENCE))
 
 
 @pytest_asyncio.fixture
@@ -198,7 +196,7 @@ async def test_every_user_can_do_its_work_with_the_rights_of_the_page(guarded: G
         ticket: dict[str, Any] = json.loads(said.splitlines()[0])
         return bool(ticket["events"] == 2)
 
-    await eventually(folded, within=60)
+    await eventually(folded)
     watched = await _said(guarded, processes, "operator", "watch", "--since", "beginning", "--until-now")
     assert len(watched.splitlines()) == 2
     assert len((await _said(guarded, processes, "operator", "dead-letters", "list")).splitlines()) == 1

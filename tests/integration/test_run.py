@@ -28,7 +28,7 @@ async def test_all_flows_in_one_process(kafka: str, processes: Processes) -> Non
                 async with client.get(f"{url}/health/ready") as answer:
                     return answer.status == 200
 
-            await eventually(ready, within=30, what="readiness")
+            await eventually(ready, what="readiness")
             reference = unique()
             rig.estate.send(command := add(reference))
             await rig.estate.final(command)
@@ -41,13 +41,13 @@ async def test_all_flows_in_one_process(kafka: str, processes: Processes) -> Non
                 ticket = (await asyncio.to_thread(scribe.tickets)).get(reference)
                 return ticket if ticket is not None and ticket["events"] == 2 else None
 
-            ticket = await eventually(whole, within=20, what="the ticket")
+            ticket = await eventually(whole, what="the ticket")
             assert ticket is not None
             assert ticket["origin"] == "BUYER"
             assert ticket["report"] is not None
             async with client.get(f"{url}/status") as answer:
                 assert {"calls", "connections", "tickets"} <= set(await answer.json())
-        assert await process.stop(within=30) == 0
+        assert await process.stop() == 0
         assert process.output.count('"event":"stopped"') == 1
 
 
@@ -77,7 +77,7 @@ async def test_a_flow_that_waits_for_kafka_is_not_ready_and_stops_when_it_is_tol
                     return answer.status == 200
             return False
 
-        await eventually(alive, within=30, what="life")
+        await eventually(alive, what="life")
         async with client.get(f"http://127.0.0.1:{port}/health/ready") as answer:
             assert answer.status == 503
             assert (await answer.json())["reasons"] == [
@@ -85,11 +85,11 @@ async def test_a_flow_that_waits_for_kafka_is_not_ready_and_stops_when_it_is_tol
                 "the server is starting",
                 "the worker is starting",
             ]
-    assert await process.stop(within=30) == 0
+    assert await process.stop(within=40) == 0
 
 
 async def test_if_one_flow_can_not_go_on_all_stop_and_the_reason_is_told(kafka: str, processes: Processes) -> None:
     async with open_rig(kafka) as rig:
         process = processes.adapter("run", env=rig.environment(SERVER__PORT="0"))  # no certificate, no plain listener
-        assert await process.ended(within=30) == 2
+        assert await process.ended() == 2
         assert "adapter: ADAPTER_SERVER__TLS__CERTIFICATE: is missing" in process.output

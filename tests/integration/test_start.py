@@ -16,7 +16,7 @@ from tests.support.groups import reset_to_current
 from tests.support.ports import free_port
 from tests.support.processes import Processes
 from tests.support.rig import Rig, open_rig
-from tests.support.wait import eventually, wait_until
+from tests.support.wait import PATIENCE, eventually, wait_until
 
 WRONG = 2
 """Exit code: something has to be set right first."""
@@ -34,14 +34,14 @@ def admin(rig: Rig) -> AdminClient:
 
 def widen(rig: Rig, topic: str, partitions: int) -> None:
     client = admin(rig)
-    client.create_partitions([NewPartitions(topic, partitions)])[topic].result(timeout=30)
+    client.create_partitions([NewPartitions(topic, partitions)])[topic].result(PATIENCE)
     wait_until(lambda: len(client.list_topics(topic).topics[topic].partitions) == partitions)
 
 
 def empty(rig: Rig, topic: str) -> None:
     """As retention does it in time."""
     client, at = admin(rig), TopicPartition(topic, 0, OFFSET_END)
-    client.delete_records([at])[at].result(timeout=30)
+    client.delete_records([at])[at].result(PATIENCE)
 
 
 async def complaints(rig: Rig, **settings: str) -> list[str]:
@@ -98,7 +98,7 @@ async def test_commands_that_are_gone_before_they_were_read_stop_the_worker_with
         unread = [rig.estate.send(say.add(unique())) for _ in range(3)]
         at = TopicPartition(rig.topics.commands, 0, unread[-1].offset)
         client = admin(rig)
-        client.delete_records([at])[at].result(timeout=30)
+        client.delete_records([at])[at].result(PATIENCE)
         async with rig.worker() as worker:
             await eventually(worker.running.done, what="the end of the worker")
             with pytest.raises(Stop, match=rf"--topic {rig.topics.commands}:0 --to-earliest --execute"):
@@ -145,7 +145,6 @@ async def test_a_journal_of_which_nothing_is_needed_may_be_empty(kafka: str) -> 
         assert len(rig.twin.heard) == 2
 
 
-@pytest.mark.timeout(180)
 async def test_a_partition_starts_beside_a_transaction_that_nobody_ends(rig: Rig) -> None:
     """Apache Kafka 4.3.1 was seen to call an offset undecided for good, after its coordinator was killed."""
     first, second = say.add(unique()), say.add(unique())
@@ -155,7 +154,7 @@ async def test_a_partition_starts_beside_a_transaction_that_nobody_ends(rig: Rig
     keep_back(rig)
     rig.estate.send(second)
     async with rig.worker(KAFKA__TRANSACTION_TIMEOUT="1s") as worker:
-        await rig.estate.final(second, within=90)
+        await rig.estate.final(second)
         assert worker.lines.getvalue().count("committed offset kept back") >= rig.topics.partitions
     assert len(rig.estate.finals(first)) == len(rig.estate.finals(second)) == 1
 
@@ -173,10 +172,10 @@ def keep_back(rig: Rig) -> None:
             "log_level": 0,
         }
     )
-    never_ended.init_transactions(20)
+    never_ended.init_transactions(PATIENCE)
     never_ended.begin_transaction()
     offsets = [TopicPartition(rig.topics.commands, number, 0) for number in range(rig.topics.partitions)]
-    never_ended.send_offsets_to_transaction(offsets, group.consumer_group_metadata(), 20)
+    never_ended.send_offsets_to_transaction(offsets, group.consumer_group_metadata(), PATIENCE)
     group.close()
 
 

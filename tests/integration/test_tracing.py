@@ -43,10 +43,10 @@ async def test_a_trace_goes_from_command_to_call_to_event_and_from_notification_
         openmetrics = {"Accept": "application/openmetrics-text"}
         async with aiohttp.ClientSession() as client, client.get(f"{telemetry}/metrics", headers=openmetrics) as answer:
             exposed = await answer.text()
-        await eventually(lambda: len(spans) >= 4, within=10, what="the spans")
+        await eventually(lambda: len(spans) >= 4, what="the spans")
         events = records(rig.bootstrap, rig.topics.events)
         heard = rig.twin.heard
-        assert await process.stop(within=30) == 0
+        assert await process.stop() == 0
 
     found = {(span.name.split()[0], span.kind): span for span in spans}
     work, call, received, sent = found["process", 5], found["POST", 3], found["POST", 2], found["send", 4]

@@ -17,7 +17,7 @@ from adapter.settings import Projecting, load
 from adapter.telemetry import Metrics, start_logging
 from tests.projector.scribe import Event, Scribe
 from tests.support.rig import Rig, open_rig
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Stage:
     async def write(self, *events: Event) -> None:
         await asyncio.to_thread(self.scribe.write, events)
 
-    async def folded(self, *, within: float = 40.0) -> dict[str, dict[str, Any]]:
+    async def folded(self, *, within: float = PATIENCE) -> dict[str, dict[str, Any]]:
         """The tickets, once the projectors have committed all events there are."""
 
         async def done() -> bool:
@@ -55,7 +55,7 @@ class Stage:
             committed, _ = await asyncio.to_thread(self.scribe.progress, self.group)
             return committed >= before + events
 
-        await eventually(done, within=60, what="more events folded")
+        await eventually(done, what="more events folded")
 
     @asynccontextmanager
     async def projector(self, **more: str) -> AsyncIterator["Running"]:

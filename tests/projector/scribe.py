@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from adapter.core.ticket import Event as Told
 from tests.support.estate import JSON, SCHEMAS
 from tests.support.topics import Topics
+from tests.support.wait import PATIENCE
 
 T0: Final = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
@@ -104,13 +105,13 @@ class Scribe:
         failed: list[Any] = []
         for event in events:
             self.put(self.value(event), event.key.encode(), event.id.encode(), failed=failed)
-        assert self._producer.flush(30) == 0
+        assert self._producer.flush(PATIENCE) == 0
         assert not failed, failed
 
     def forget(self, reference: str) -> None:
         """A tombstone on the tickets topic, as an operator writes it; returns once it is stored."""
         self._producer.produce(self._topics.tickets, None, reference.encode())
-        assert self._producer.flush(30) == 0
+        assert self._producer.flush(PATIENCE) == 0
 
     def put(
         self,
@@ -185,8 +186,8 @@ class Scribe:
         consumer = self._consumer(group)
         try:
             at = [TopicPartition(self._topics.events, n) for n in range(self._topics.partitions)]
-            ends = [consumer.get_watermark_offsets(each, timeout=20)[1] for each in at]
-            return sum(max(0, each.offset) for each in consumer.committed(at, timeout=20)), sum(ends)
+            ends = [consumer.get_watermark_offsets(each, timeout=PATIENCE)[1] for each in at]
+            return sum(max(0, each.offset) for each in consumer.committed(at, timeout=PATIENCE)), sum(ends)
         finally:
             consumer.close()
 
@@ -195,11 +196,11 @@ class Scribe:
         try:
             for number in range(self._topics.partitions):
                 at = TopicPartition(topic, number, 0)
-                _, end = consumer.get_watermark_offsets(at, timeout=20)
+                _, end = consumer.get_watermark_offsets(at, timeout=PATIENCE)
                 consumer.assign([at])
                 reached = 0
                 while reached < end:
-                    message = consumer.poll(20)
+                    message = consumer.poll(PATIENCE)
                     assert message is not None, "the topic can't be read to its end"
                     error = message.error()
                     assert error is None or error.code() == KafkaError._PARTITION_EOF, error
@@ -228,7 +229,11 @@ class Scribe:
         if name not in self._schemas:
             text = (SCHEMAS / folder / f"{name.rpartition('.')[2]}.avsc").read_text(encoding="utf-8")
             answer = httpx.post(
-                f"{self._registry}/subjects/{topic}-{name}", json={"schema": text}, headers=JSON, trust_env=False
+                f"{self._registry}/subjects/{topic}-{name}",
+                json={"schema": text},
+                headers=JSON,
+                trust_env=False,
+                timeout=PATIENCE,
             )
             assert answer.status_code == 200, answer.text
             self._schemas[name] = answer.json()["id"], fastavro.parse_schema(json.loads(text))

@@ -5,6 +5,8 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, TopicPartition
 
+from tests.support.wait import PATIENCE
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -24,11 +26,11 @@ def records(bootstrap: str, topic: str) -> list[Record]:
     )
     found: list[Record] = []
     try:
-        for number in consumer.list_topics(topic, timeout=20).topics[topic].partitions:
-            first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=20)
+        for number in consumer.list_topics(topic, timeout=PATIENCE).topics[topic].partitions:
+            first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=PATIENCE)
             consumer.assign([TopicPartition(topic, number, first)])
             while first < end:
-                message = consumer.poll(20)
+                message = consumer.poll(PATIENCE)
                 assert message is not None, "the topic can't be read to its end"
                 assert message.error() is None, message.error()
                 headers = {name: (text or b"").decode() for name, text in message.headers() or []}  # type: ignore[str-unpack, union-attr]  # a list of pairs

@@ -13,7 +13,7 @@ from lxml import etree
 
 from tests.server.conftest import SAMPLE, SAMPLES, Serve, Serving
 from tests.support.certificates import Trials
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 WSDL = Path(__file__).with_name("notify.wsdl")
 SOAP_12 = ("http://schemas.xmlsoap.org/wsdl/soap/", "http://schemas.xmlsoap.org/wsdl/soap12/")
@@ -97,7 +97,7 @@ async def test_openssl_posts_over_tls_1_2_and_1_3_and_with_nothing_older(secure:
         call += ["-cert", str(trials.good.client_certificate), "-key", str(trials.good.client_key)]
         call += ["-CAfile", str(trials.good.ca), "-verify_return_error"]
         asked = head.encode() + SAMPLE
-        return subprocess.run(call, input=asked, capture_output=True, timeout=20, check=False).stdout
+        return subprocess.run(call, input=asked, capture_output=True, timeout=PATIENCE, check=False).stdout
 
     for version in ("-tls1_2", "-tls1_3"):
         answer = await asyncio.to_thread(post, version)
@@ -113,8 +113,8 @@ async def test_curl_asks_before_it_sends_a_long_body_and_is_told_at_once(secure:
     def curl() -> list[str]:
         call = ["curl", "-sv", "--cacert", str(trials.good.ca), "--cert", str(trials.good.client_certificate)]
         call += ["--key", str(trials.good.client_key), "-H", "Expect: 100-continue", "--data-binary", "@-"]
-        call += ["--expect100-timeout", "10", f"https://127.0.0.1:{secure.port}/"]
-        done = subprocess.run(call, input=long, capture_output=True, timeout=30, check=False)
+        call += ["--expect100-timeout", "30", f"https://127.0.0.1:{secure.port}/"]
+        done = subprocess.run(call, input=long, capture_output=True, timeout=PATIENCE, check=False)
         return [line for line in done.stderr.decode(errors="replace").splitlines() if line.startswith("< HTTP")]
 
     assert await asyncio.to_thread(curl) == ["< HTTP/1.1 413 Request Entity Too Large"]
@@ -136,7 +136,7 @@ async def test_new_certificate_files_are_used_for_the_next_connection(
     def served(port: int) -> str:
         call = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}"]
         call += ["-cert", str(trials.good.client_certificate), "-key", str(trials.good.client_key)]
-        done = subprocess.run(call, input=b"", capture_output=True, timeout=20, check=False)
+        done = subprocess.run(call, input=b"", capture_output=True, timeout=PATIENCE, check=False)
         return done.stdout.partition(b"-----BEGIN")[2].partition(b"-----END")[0].decode()
 
     async with serve(**tls) as server:
@@ -148,5 +148,5 @@ async def test_new_certificate_files_are_used_for_the_next_connection(
         async def other() -> bool:
             return await asyncio.to_thread(served, server.port) != before
 
-        await eventually(other, within=20)
+        await eventually(other)
         assert "new certificates in use" in server.lines.getvalue()

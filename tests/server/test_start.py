@@ -70,7 +70,7 @@ async def test_it_may_open_as_many_files_as_there_may_be_and_keeps_some_for_othe
         process = processes.start(
             "sh", "-c", limited, "sh", sys.executable, "-m", "adapter", "server", env=rig.environment(**PLAIN)
         )
-        await process.ready(port_of, within=30)
+        await process.ready(port_of)
         assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (400, 400)
         assert '"event":"fewer connections than set","flow":"server","limit":2000,"allowed":200' in process.output
         idle = [await asyncio.open_connection("127.0.0.1", port_of(process)) for _ in range(500)]

@@ -35,7 +35,7 @@ async def test_all_that_happens_to_tickets_is_acknowledged_and_published_once(se
                 closed = sum(entry.kind == "closed" and entry.repeat_of is None for entry in entries)
                 return entries if closed == TICKETS and all(entry.end for entry in entries) else []
 
-            entries = await eventually(ended, within=60, what="all tickets told to their end")
+            entries = await eventually(ended, what="all tickets told to their end")
         events = server.events()
     assert {entry.end for entry in entries} == {End.ACKNOWLEDGED}
     assert Counter(entry.problems for entry in entries) == {(): len(entries)}

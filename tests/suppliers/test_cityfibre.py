@@ -202,7 +202,7 @@ def test_which_refusals_of_a_repeated_report_mean_that_the_first_one_arrived(tex
     assert means_done(add, text) is done
 
 
-@pytest.mark.timeout(5)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("word", ["messageId ", "not ", "resolved ", "not resolved ", "already ", "no longer "])
 def test_a_long_refusal_is_read_in_time(word: str) -> None:
     supplier = cityfibre.supplier(unique_references=True)

@@ -18,7 +18,7 @@ import httpx
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
 from tests.support.topics import Topics
-from tests.support.wait import SELDOM, eventually
+from tests.support.wait import PATIENCE, SELDOM, eventually
 
 SCHEMAS: Final = Path(__file__).parents[2] / "schemas" / "avro"
 PROVISIONAL: Final = frozenset({"CommandOutcomeUnknown", "DoubtDecided"})
@@ -88,7 +88,7 @@ class Estate:
         self.events: list[Event] = []
         self.letters: list[Letter] = []
         self._bootstrap = bootstrap
-        self._http = httpx.AsyncClient(base_url=registry, trust_env=False)
+        self._http = httpx.AsyncClient(base_url=registry, trust_env=False, timeout=PATIENCE)
         self._registry = registry
         self._writers: dict[str, tuple[int, Any]] = {}
         self._readers: dict[int, Any] = {}
@@ -203,7 +203,7 @@ class Estate:
                 headers=list((headers or {}).items()),
                 on_delivery=partial(told, number),
             )
-        self._producer.flush(20)
+        self._producer.flush(PATIENCE)
         assert not errors, errors
         return [stored[number] for number in range(len(records))]
 
@@ -226,7 +226,7 @@ class Estate:
     def finals(self, command: Command) -> list[Event]:
         return [event for event in self.of(command) if event.final]
 
-    async def heard(self, condition: Callable[[], T], *, within: float = 30.0, what: str = "") -> T:
+    async def heard(self, condition: Callable[[], T], *, within: float = PATIENCE, what: str = "") -> T:
         """The first truthy answer of `condition`, asked after each look at the topics. AssertionError in the end."""
 
         def looked() -> T:
@@ -235,12 +235,12 @@ class Estate:
 
         return await eventually(looked, within=within, what=what)
 
-    async def final(self, command: Command, *, within: float = 30.0) -> Event:
+    async def final(self, command: Command, *, within: float = PATIENCE) -> Event:
         """Its final event; AssertionError if there is none in time."""
         what = f"the outcome of a {command.name}"
         return (await self.heard(lambda: self.finals(command), within=within, what=what))[0]
 
-    async def all_final(self, commands: Sequence[Command], *, within: float = 60.0) -> None:
+    async def all_final(self, commands: Sequence[Command], *, within: float = PATIENCE) -> None:
         wanted = {command.command_id for command in commands}
 
         def ended() -> bool:
@@ -248,13 +248,13 @@ class Estate:
 
         await self.heard(ended, within=within, what=f"the outcomes of {len(commands)} commands")
 
-    async def doubt(self, command: Command, *, within: float = 30.0) -> Event:
+    async def doubt(self, command: Command, *, within: float = PATIENCE) -> Event:
         def doubts() -> list[Event]:
             return [event for event in self.of(command) if not event.final]
 
         return (await self.heard(doubts, within=within, what=f"the doubt about a {command.name}"))[0]
 
-    async def letter(self, place: Place, *, within: float = 30.0) -> Letter:
+    async def letter(self, place: Place, *, within: float = PATIENCE) -> Letter:
         """The dead letter of the record at that place."""
 
         def letters() -> list[Letter]:
@@ -266,16 +266,16 @@ class Estate:
         """Committed offsets of that group and ends of the commands topic, by partition; 0 if nothing is committed."""
         reader = Consumer({"bootstrap.servers": self._bootstrap, "group.id": group, "enable.auto.commit": False})
         try:
-            at = reader.committed([TopicPartition(self.topics.commands, n) for n in self._numbers], timeout=10)
+            at = reader.committed([TopicPartition(self.topics.commands, n) for n in self._numbers], timeout=PATIENCE)
             ends = {
-                n: reader.get_watermark_offsets(TopicPartition(self.topics.commands, n), timeout=10)[1]
+                n: reader.get_watermark_offsets(TopicPartition(self.topics.commands, n), timeout=PATIENCE)[1]
                 for n in self._numbers
             }
         finally:
             reader.close()
         return {each.partition: max(0, each.offset) for each in at}, ends
 
-    async def caught_up(self, group: str, *, within: float = 30.0) -> None:
+    async def caught_up(self, group: str, *, within: float = PATIENCE) -> None:
         """Returns when the group has committed all there is."""
 
         def done() -> bool:

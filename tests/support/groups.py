@@ -7,7 +7,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from adapter.core.errors import Unavailable
 from adapter.transport.kafka.consumer import introduce
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 
 async def introduced(bootstrap: str, topic: str, group: str) -> None:
@@ -20,7 +20,7 @@ async def introduced(bootstrap: str, topic: str, group: str) -> None:
             return True
         return False
 
-    await eventually(stands, within=20, what="a group with offsets")
+    await eventually(stands, what="a group with offsets")
 
 
 async def reset_to_earliest(bootstrap: str, group: str, topic: str, partitions: int) -> None:
@@ -35,6 +35,6 @@ async def reset_to_current(bootstrap: str, group: str, topic: str, partitions: i
 
 def _reset(bootstrap: str, group: str, places: list[TopicPartition]) -> None:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
-    stand = [place if place.offset >= 0 else consumer.committed([place], timeout=20)[0] for place in places]
+    stand = [place if place.offset >= 0 else consumer.committed([place], timeout=PATIENCE)[0] for place in places]
     consumer.commit(offsets=[TopicPartition(at.topic, at.partition, at.offset) for at in stand], asynchronous=False)
     consumer.close()

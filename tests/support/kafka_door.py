@@ -14,6 +14,7 @@ from enum import IntEnum
 from confluent_kafka.admin import AdminClient
 
 from tests.support.listening import stop_listening
+from tests.support.wait import PATIENCE
 
 
 class Api(IntEnum):
@@ -123,7 +124,7 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
 @asynccontextmanager
 async def kafka_door(bootstrap: str) -> AsyncIterator[KafkaDoor]:
     """An open door to the one node of that cluster, closed at the end."""
-    (node,) = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).brokers.values()
+    (node,) = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=PATIENCE).brokers.values()
     door = KafkaDoor(str(node.host), int(node.port))
     await door.open()
     try:

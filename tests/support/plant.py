@@ -46,8 +46,6 @@ from tests.support.known import known
 from tests.support.wait import eventually
 
 PROVISIONAL: Final = "CommandOutcomeUnknown"
-LATE: Final = 5.0
-"""Seconds within which all that a test waits for has to come."""
 
 Answer = Reply | NotSent | Unclear | None
 
@@ -545,7 +543,7 @@ class Plant:
                     hand.running.result()
             return bool(condition())
 
-        await eventually(looked, within=LATE, what=what)
+        await eventually(looked, what=what)
 
     async def final(self, *commands: Command) -> Event:
         """Final event of the last one, once all have one."""

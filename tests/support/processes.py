@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.wait import eventually, wait_until
+from tests.support.wait import PATIENCE, eventually, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,21 +58,21 @@ class Process:
         """None while it runs; negative: the signal that ended it."""
         return self._child.poll()
 
-    async def ready(self, condition: Callable[["Process"], object], *, within: float = 40.0) -> Self:
+    async def ready(self, condition: Callable[["Process"], object], *, within: float = PATIENCE) -> Self:
         """Waits until `condition` holds. AssertionError, with the output's end, if it ends or takes longer."""
         await eventually(lambda: self._holds(condition), within=within, what=f"{self} being ready")
         return self
 
-    def wait_ready(self, condition: Callable[["Process"], object], *, within: float = 40.0) -> Self:
+    def wait_ready(self, condition: Callable[["Process"], object], *, within: float = PATIENCE) -> Self:
         wait_until(lambda: self._holds(condition), within=within, what=f"{self} being ready")
         return self
 
-    async def ended(self, *, within: float = 40.0) -> int:
+    async def ended(self, *, within: float = PATIENCE) -> int:
         """Its exit code, once it has ended by itself."""
         await eventually(lambda: self.exit_code is not None, within=within, what=f"the end of {self}")
         return self._child.wait()
 
-    async def stop(self, *, within: float = 40.0) -> int:
+    async def stop(self, *, within: float = PATIENCE) -> int:
         """SIGTERM, then its exit code."""
         self.send(signal.SIGTERM)
         return await self.ended(within=within)

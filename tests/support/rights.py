@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
-from tests.support.wait import wait_until
+from tests.support.wait import PATIENCE, wait_until
 
 AUTHORIZER: Final = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -30,16 +30,16 @@ def denied(bootstrap: str, resource: ResourceType, name: str, *operations: AclOp
         )
 
     def holds(rule: AclBinding) -> bool:
-        return bool(client.describe_acls(exactly(rule)).result(20))
+        return bool(client.describe_acls(exactly(rule)).result(PATIENCE))
 
     client = AdminClient({"bootstrap.servers": bootstrap})
     rules = [rule(AclOperation.ALL, AclPermissionType.ALLOW)]
     rules += [rule(operation, AclPermissionType.DENY) for operation in operations]
     for done in client.create_acls(rules).values():
-        done.result(20)
+        done.result(PATIENCE)
     try:
-        wait_until(lambda: all(holds(rule) for rule in rules), within=20, what="the rules")
+        wait_until(lambda: all(holds(rule) for rule in rules), what="the rules")
         yield
     finally:
         for gone in client.delete_acls(list(map(exactly, rules))).values():
-            gone.result(20)
+            gone.result(PATIENCE)

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from tests.support.wait import wait_until
+from tests.support.wait import PATIENCE, wait_until
 
 FOUR_MIB = 4 * 1024**2
 
@@ -52,8 +52,8 @@ def remake(bootstrap: str, topics: Topics, *names: str) -> None:
     """Delete these of the topics and make them anew."""
     client = AdminClient({"bootstrap.servers": bootstrap})
     for done in client.delete_topics(list(names)).values():
-        done.result(timeout=25)
-    wait_until(lambda: not client.list_topics(timeout=10).topics.keys() & {*names}, within=30, what="their end")
+        done.result(PATIENCE)
+    wait_until(lambda: not client.list_topics(timeout=PATIENCE).topics.keys() & {*names}, what="their end")
     _make(bootstrap, topics, names)
 
 
@@ -74,8 +74,8 @@ def _make(bootstrap: str, topics: Topics, names: Sequence[str], *, replicas: int
         ]
     )
     for done in asked.values():
-        done.result(timeout=30)
-    wait_until(lambda: _led(client, topics), within=30, what="a leader for every partition")
+        done.result(PATIENCE)
+    wait_until(lambda: _led(client, topics), what="a leader for every partition")
 
 
 def delete(bootstrap: str, topics: Topics) -> None:
@@ -99,7 +99,7 @@ def delete(bootstrap: str, topics: Topics) -> None:
 
 
 def _led(client: AdminClient, topics: Topics) -> bool:
-    known = client.list_topics(timeout=10).topics
+    known = client.list_topics(timeout=PATIENCE).topics
     return all(
         topic in known
         and len(known[topic].partitions) == topics.partitions

@@ -11,6 +11,8 @@ from typing import TypeVar, overload
 
 T = TypeVar("T")
 
+PATIENCE = 90.0
+"""Seconds for whatever is promised in no time at all. A machine may be several times as slow as another, and busy."""
 PAUSE = 0.02
 """Seconds between two looks: short against what tests wait for, long against what most looks cost."""
 SELDOM = 0.25
@@ -19,14 +21,14 @@ SELDOM = 0.25
 
 @overload
 async def eventually(
-    condition: Callable[[], Awaitable[T]], *, within: float = 20.0, what: str = "", every: float = PAUSE
+    condition: Callable[[], Awaitable[T]], *, within: float = PATIENCE, what: str = "", every: float = PAUSE
 ) -> T: ...
 @overload
 async def eventually(
-    condition: Callable[[], T], *, within: float = 20.0, what: str = "", every: float = PAUSE
+    condition: Callable[[], T], *, within: float = PATIENCE, what: str = "", every: float = PAUSE
 ) -> T: ...
 async def eventually(
-    condition: Callable[[], T | Awaitable[T]], *, within: float = 20.0, what: str = "", every: float = PAUSE
+    condition: Callable[[], T | Awaitable[T]], *, within: float = PATIENCE, what: str = "", every: float = PAUSE
 ) -> T:
     """The first truthy answer of `condition`, looked at again and again for `within` seconds. AssertionError
     after that. An exception of the condition passes through."""
@@ -41,7 +43,7 @@ async def eventually(
         await asyncio.sleep(every)
 
 
-def wait_until(condition: Callable[[], T], *, within: float = 20.0, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], *, within: float = PATIENCE, what: str = "") -> T:
     """As `eventually`, for tests and fixtures without a loop."""
     deadline = time.monotonic() + within
     while not (seen := condition()):

@@ -12,7 +12,7 @@ from adapter.ports import Passing
 from adapter.transport.kafka.feed import KafkaTicketFeed
 from tests.support.ports import free_port
 from tests.support.topics import Topics
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ def write(kafka: str, topics: Topics, *values: bytes | None, partition: int = 0,
     headers: dict[str, str | bytes | None] = {} if theirs is None else {"reference": theirs, "commands": b"12345678"}
     for value in values:
         client.produce(topics.tickets, value, b"SP-1", partition, headers=headers)
-    assert client.flush(10) == 0
+    assert client.flush(PATIENCE) == 0
 
 
 async def test_a_partition_is_followed_from_where_it_is_asked_for(
@@ -103,7 +103,7 @@ async def test_nothing_aborted_or_undecided_is_handed_over(kafka: str, topics: T
         await asyncio.to_thread(each.init_transactions, 20)
         each.begin_transaction()
         each.produce(topics.tickets, b"no", b"SP-1", 0)
-        each.flush(10)
+        each.flush(PATIENCE)
     await asyncio.to_thread(aborted.abort_transaction, 20)
     taker = Taker()
     feed.follow(0, 0, taker.take)
@@ -145,7 +145,7 @@ async def test_a_broker_that_is_away_is_unavailable_and_closing_does_not_wait_fo
     for question in (feed.identity(), feed.fetch(0, 0)):
         with pytest.raises(Unavailable):
             await question
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await feed.close()
 
 

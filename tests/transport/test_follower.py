@@ -12,7 +12,7 @@ from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Sent
 from adapter.transport.kafka.mock import MockCluster
 from tests.support import foreign
 from tests.support.topics import Topics
-from tests.support.wait import wait_until
+from tests.support.wait import PATIENCE, wait_until
 
 SHORT = timedelta(seconds=1)
 
@@ -58,7 +58,7 @@ def test_a_start_behind_the_end_is_the_end(client: dict[str, str], topics: Topic
     follower = Follower(client, topics.events, start={partition_of(b"SP-1", topics.partitions): 99})
     assert list(follower.rest()) == []
     put(client, topics.events, "SP-1")
-    seen = next(iter(follower.read(time.monotonic() + 30)))
+    seen = next(iter(follower.read(time.monotonic() + PATIENCE)))
     assert (seen.key, seen.offset) == (b"SP-1", 1)
     follower.close()
 
@@ -92,7 +92,7 @@ def test_from_a_time_on_nothing_older_is_read(client: dict[str, str], topics: To
     for minutes, key in enumerate(["a", "b", "c", "d"]):
         at = int((noon + timedelta(minutes=minutes)).timestamp() * 1000)
         producer.produce(topics.events, key.encode(), key.encode(), timestamp=at)
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE) == 0
     assert keys(read(client, topics.events, noon + timedelta(minutes=2))) == {"c", "d"}
     assert read(client, topics.events, noon + timedelta(days=1)) == []
     assert len(read(client, topics.events, datetime(1, 1, 2, tzinfo=UTC))) == 4
@@ -103,18 +103,18 @@ def test_an_aborted_record_is_not_seen_and_an_open_transaction_ends_the_topic(
 ) -> None:
     put(client, topics.events, "first")
     producer = Producer({**client, "transactional.id": topics.prefix, "partitioner": "murmur2_random"})
-    producer.init_transactions(20)
+    producer.init_transactions(PATIENCE)
     producer.begin_transaction()
     producer.produce(topics.events, b"x", b"first")
-    producer.flush(20)
-    producer.abort_transaction(20)
+    producer.flush(PATIENCE)
+    producer.abort_transaction(PATIENCE)
     producer.begin_transaction()
     producer.produce(topics.events, b"x", b"first")
-    producer.flush(20)
+    producer.flush(PATIENCE)
     try:
         assert [seen.value for seen in read(client, topics.events, Edge.FIRST)] == [b"first"]
     finally:
-        producer.commit_transaction(20)
+        producer.commit_transaction(PATIENCE)
     assert [seen.value for seen in read(client, topics.events, Edge.FIRST)] == [b"first", b"x"]
 
 
@@ -131,7 +131,7 @@ def test_what_is_written_after_the_opening_is_followed_and_not_part_of_the_rest(
     follower = Follower(client, topics.events)
     try:
         put(client, topics.events, "newest")
-        assert next(follower.read(time.monotonic() + 20)).key == b"newest"
+        assert next(follower.read(time.monotonic() + PATIENCE)).key == b"newest"
         assert list(follower.read(time.monotonic() + 0.2)) == []
     finally:
         follower.close()
@@ -154,7 +154,7 @@ def test_a_time_beyond_the_calendar_is_its_end() -> None:
     producer = Producer(client)
     for milliseconds in (1, 2**62):
         producer.produce("x", b"v", b"k", timestamp=milliseconds)
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE) == 0
     assert [seen.at.year for seen in read(client, "x", Edge.FIRST)] == [1970, 9999]
     cluster.close()
 

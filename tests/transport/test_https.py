@@ -37,7 +37,7 @@ from tests.support.supplier import (
     supplier,
     tunnel,
 )
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 SECOND = timedelta(seconds=1)
 SHORT = timedelta(milliseconds=200)
@@ -193,7 +193,7 @@ async def test_a_refusal_of_our_certificate_that_comes_after_the_request_is_proo
 
     def serve() -> None:
         accepted, _ = server.accept()
-        accepted.settimeout(10)
+        accepted.settimeout(PATIENCE)
         connection = context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False)
         try:
             connection.do_handshake()
@@ -205,7 +205,7 @@ async def test_a_refusal_of_our_certificate_that_comes_after_the_request_is_proo
                 pass
 
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        server.settimeout(10)
+        server.settimeout(PATIENCE)
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         found = await outcome(post(calls(f"https://localhost:{server.getsockname()[1]}", tls=files)))
@@ -730,7 +730,7 @@ async def test_what_tls_says_of_itself_on_a_new_connection_is_no_reason_to_give_
     def serve() -> None:
         for _ in range(_NEW):
             accepted, _ = server.accept()
-            accepted.settimeout(10)
+            accepted.settimeout(PATIENCE)
             with context.wrap_socket(accepted, server_side=True) as connection:
                 found = b""
                 while not found.endswith(b"<request/>"):
@@ -738,7 +738,7 @@ async def test_what_tls_says_of_itself_on_a_new_connection_is_no_reason_to_give_
                 connection.sendall(OK + b"Content-Length: 0\r\nConnection: close\r\n\r\n")
 
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        server.settimeout(10)
+        server.settimeout(PATIENCE)
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         made = calls(f"https://localhost:{server.getsockname()[1]}", tls=TlsFiles(ca=trials.good.ca))
@@ -764,25 +764,25 @@ async def test_a_kept_connection_the_server_has_left_meanwhile_costs_no_doubt(ca
 
     def serve() -> None:
         first, _ = server.accept()
-        first.settimeout(10)
+        first.settimeout(PATIENCE)
         with first:
             take(first)
-            leave.wait(20)
+            leave.wait(PATIENCE)
             first.sendall(leaving)
         left.set()
         second, _ = server.accept()
-        second.settimeout(10)
+        second.settimeout(PATIENCE)
         with second:
             take(second)
 
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        server.settimeout(10)
+        server.settimeout(PATIENCE)
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         made = calls(f"http://127.0.0.1:{server.getsockname()[1]}")
         assert await outcome(post(made)) == (Reply, "200")
         leave.set()
-        assert left.wait(20)
+        assert left.wait(PATIENCE)
         assert await outcome(post(made)) == (Reply, "200")
         await asyncio.to_thread(thread.join)
     assert len(requests) == 2

@@ -17,6 +17,7 @@ from adapter.transport.kafka.span import Patience
 from tests.support import topics as topic_sets
 from tests.support.groups import introduced
 from tests.support.topics import Topics
+from tests.support.wait import PATIENCE
 
 HANGING = 4
 """Partitions of the journal, the first ones, that a transaction holds."""
@@ -58,7 +59,7 @@ async def test_partitions_that_were_given_up_while_a_transaction_held_them_hold_
     assert not held
     for task in reading:
         task.cancel()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         assert (await _tail(journal, HANGING)).records == []
 
 
@@ -101,7 +102,7 @@ def _write(kafka: str, topics: Topics, records: int) -> None:
     producer = Producer({"bootstrap.servers": kafka})
     for number in range(records):
         producer.produce(topics.journal, b"%d" % number, partition=HANGING)
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE) == 0
 
 
 def _commit(kafka: str, topics: Topics, mark: Mark) -> None:

@@ -16,7 +16,7 @@ from adapter.transport.kafka.producer import TransactionalProducer
 from tests.support.groups import introduced
 from tests.support.kafka_door import Api, kafka_door
 from tests.support.topics import Topics
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 
 @asynccontextmanager
@@ -47,7 +47,7 @@ async def producer(
 
 def another(kafka: str, name: str) -> Producer:
     other = Producer({"bootstrap.servers": kafka, "transactional.id": name, "retry.backoff.ms": 5, "log_level": 0})
-    other.init_transactions(20)
+    other.init_transactions(PATIENCE)
     return other
 
 
@@ -55,7 +55,7 @@ def values(kafka: str, topic: str, count: int) -> list[bytes | None]:
     """Of the committed records of partition 0."""
     reader = Consumer({"bootstrap.servers": kafka, "group.id": topic, "log_level": 0, "enable.auto.commit": False})
     reader.assign([TopicPartition(topic, 0, 0)])
-    found = reader.consume(count, 30)
+    found = reader.consume(count, PATIENCE)
     reader.close()
     return [message.value() for message in found]
 
@@ -90,13 +90,13 @@ async def test_a_step_that_kafka_does_not_answer_is_told_of_and_ends_when_it_doe
     ):
         door.hold_answers(Api.END_TXN)
         committed = asyncio.ensure_future(ours.commit([], [Position(0, 0, "ours")], group.consumer_group_metadata))
-        await eventually(lambda: told, within=60, what="being told that it waits")
+        await eventually(lambda: told, what="being told that it waits")
         assert not committed.done()
         why, seconds = told[0]
         assert why
         assert seconds >= 10
         door.release()
-        assert await asyncio.wait_for(committed, 60) is True
+        assert await asyncio.wait_for(committed, PATIENCE) is True
     await asyncio.to_thread(group.close)
 
 
@@ -130,6 +130,6 @@ async def test_what_became_of_a_transaction_that_others_ended_is_known_beside_an
         for number in range(2):
             await asyncio.to_thread(another, kafka, f"{topics.prefix}-ours-{number}")
         asked = ours.commit([], [Position(0, 0, "ours")], group.consumer_group_metadata)
-        assert await asyncio.wait_for(asked, 30) is False
+        assert await asyncio.wait_for(asked, 40) is False
         await asyncio.to_thread(in_the_way.abort_transaction, 20)
     await asyncio.to_thread(group.close)

@@ -69,7 +69,7 @@ async def stand(log: KafkaTickets) -> Standing:
             return await log.standing(0)
         return None
 
-    found = await eventually(standing, within=20, what="where the partition stands")
+    found = await eventually(standing, what="where the partition stands")
     assert found is not None
     return found
 

@@ -141,7 +141,7 @@ def test_topics_are_created_once_and_then_as_wanted(kafka: str) -> None:
     names = [want.name for want in wants]
     assert [d.text for d in differences(wants, admin.find(names))] == ["is missing"] * 6
     admin.create(wants)
-    wait_until(lambda: len(admin.find(names)) == 6, within=10, what="the topics")
+    wait_until(lambda: len(admin.find(names)) == 6, what="the topics")
     admin.create(wants)
     found = admin.find(names)
     assert list(differences(wants, found)) == []
@@ -198,10 +198,10 @@ def test_another_broker_is_asked_once_the_one_that_was_asked_is_gone(kafka_clust
             return False
 
     for admin in admins:
-        wait_until(lambda admin=admin: asked(admin), within=60, what="an answer")  # type: ignore[misc]  # called at once
+        wait_until(lambda admin=admin: asked(admin), what="an answer")  # type: ignore[misc]  # called at once
     cluster.kill(1)
     for admin in admins:
-        wait_until(lambda admin=admin: asked(admin), within=30, what="another's answer")  # type: ignore[misc]  # likewise
+        wait_until(lambda admin=admin: asked(admin), what="another's answer")  # type: ignore[misc]  # likewise
 
 
 def test_partitions_that_nobody_can_read_or_write_are_counted(kafka_cluster: Callable[..., Cluster]) -> None:
@@ -223,6 +223,6 @@ def test_partitions_that_nobody_can_read_or_write_are_counted(kafka_cluster: Cal
         single, triple = found["single"], found["triple"]
         return (single.leaderless, single.short), (triple.leaderless, triple.short)
 
-    wait_until(lambda: seen() == ((0, 0), (0, 0)), within=60, what="whole topics")
+    wait_until(lambda: seen() == ((0, 0), (0, 0)), what="whole topics")
     cluster.kill(1)
-    wait_until(lambda: seen() == ((1, 0), (0, 3)), within=60, what="what is missing of them")
+    wait_until(lambda: seen() == ((1, 0), (0, 3)), what="what is missing of them")

@@ -17,6 +17,7 @@ from adapter.worker.tickets import Tickets
 from tests.support.bus import Bus, Feed, Schemas, Shelf, Shelves
 from tests.support.known import known
 from tests.support.plant import Lines, Plant
+from tests.support.wait import PATIENCE
 
 NOW: Final = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
@@ -147,7 +148,7 @@ async def test_who_watches_hears_a_ticket_of_a_topic_that_was_made_anew(plant: P
             plant.bus.make_tickets_anew()
             for theirs in ("CF-3", "CF-4"):
                 await plant.tell(ticket(theirs))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE):
                     assert await watch.changed() == ticket(theirs)
         assert await ours.tickets.reference(b"T-1") == "CF-4"
 
@@ -189,7 +190,7 @@ async def test_what_comes_while_a_ticket_is_decoded_is_told_after_it(plant: Plan
             await plant.until(lambda: _kept(ours) == 2)
             slow.go.set()
             assert await hearing == ticket("CF-1")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 assert await watch.changed() == ticket("CF-2")
 
 

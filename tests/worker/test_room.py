@@ -151,11 +151,11 @@ async def test_who_was_woken_is_forgotten_however_many_they_were() -> None:
     del assignment
     running = asyncio.ensure_future(room.run())
     gate.waiting = 0
-    await eventually(lambda: len(woken) == 20_000, within=20)
+    await eventually(lambda: len(woken) == 20_000)
 
     def let_go() -> bool:
         gc.collect()
         return kept() is None
 
-    await eventually(let_go, within=10, what="nothing being kept of those that were woken")
+    await eventually(let_go, what="nothing being kept of those that were woken")
     running.cancel()

@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 from tests.support import downloads
 from tests.support.ports import free_port
 from tests.support.processes import Process, clean_environment
-from tests.support.wait import wait_until
+from tests.support.wait import PATIENCE, wait_until
 
 IMAGE = f"apache/kafka:{downloads.KAFKA_VERSION}"
 HOW = f"no Kafka: set TEST_KAFKA_BOOTSTRAP, start a Docker-compatible engine, or {downloads.NEEDED}"
@@ -40,6 +40,8 @@ QUICK: Mapping[str, object] = {
     "transaction.state.log.num.partitions": 4,
 }
 """Unlike the defaults: topics are made by whoever needs them, groups form at once, a dead member is missed soon."""
+UNHARMED: Final[Mapping[str, object]] = {"broker.session.timeout.ms": 30_000}
+"""Of the one that the tests of a run share and nobody kills: a busy machine does not make its controller miss it."""
 LEAN: Final = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """Flags of a JVM that starts soon and takes little, but never gets fast."""
 AS_SHIPPED: Final = (
@@ -56,7 +58,7 @@ AS_SHIPPED: Final = (
 def external() -> Iterator[str]:
     """The given broker's address. AssertionError if it does not answer."""
     bootstrap = os.environ["TEST_KAFKA_BOOTSTRAP"]
-    await_nodes(bootstrap, nodes=1, within=15)
+    await_nodes(bootstrap, nodes=1)
     yield bootstrap
 
 
@@ -81,20 +83,20 @@ def container() -> Iterator[str]:
         }
         of_properties = {
             f"KAFKA_{name.replace('.', '_').upper()}": value
-            for name, value in (dict(QUICK) | _replication(nodes=1)).items()
+            for name, value in (dict(QUICK) | _replication(nodes=1) | dict(UNHARMED)).items()
         }
         for name, value in (listeners | of_properties).items():
             broker = broker.with_env(name, str(value))
         stack.enter_context(broker)
         bootstrap = f"{broker.get_container_host_ip()}:{port}"
-        await_nodes(bootstrap, nodes=1, within=100)
+        await_nodes(bootstrap, nodes=1)
         yield bootstrap
 
 
 @contextmanager
 def under_java(folder: Path) -> Iterator[str]:
     """A broker of the jars, stopped at the end. Raises downloads.Missing."""
-    with Cluster(folder) as cluster:
+    with Cluster(folder, properties=UNHARMED) as cluster:
         yield cluster.bootstrap
 
 
@@ -144,12 +146,12 @@ class Cluster:
             command = [*self._jvm(), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(file)]
             formats.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         for process in formats:
-            said, _ = process.communicate(timeout=100)
+            said, _ = process.communicate(timeout=2 * PATIENCE)
             if process.returncode != 0:
                 raise AssertionError(f"the data folder could not be formatted:\n{said}")
         for node in self.nodes:
             self._start(node)
-        await_nodes(self.bootstrap, nodes=len(self.nodes), within=100, watch=self._running.values())
+        await_nodes(self.bootstrap, nodes=len(self.nodes), watch=self._running.values())
 
     def stop(self, node: int = 1, *, within: float = 30.0) -> None:
         """SIGTERM: the node hands over what it leads and leaves."""
@@ -176,7 +178,7 @@ class Cluster:
         if not wait:
             return
         own = f"127.0.0.1:{self._ports[node]}"
-        await_nodes(own, nodes=len(self._running), within=100, watch=self._running.values())
+        await_nodes(own, nodes=len(self._running), watch=self._running.values())
 
     def mend(self) -> None:
         """All nodes run and answer again, whatever was done to them."""
@@ -186,7 +188,7 @@ class Cluster:
                 process.thaw()
             else:
                 self._start(node)
-        await_nodes(self.bootstrap, nodes=len(self.nodes), within=100, watch=self._running.values())
+        await_nodes(self.bootstrap, nodes=len(self.nodes), watch=self._running.values())
 
     def output(self, node: int = 1) -> str:
         return self._log(node).read_text(encoding="utf-8", errors="replace")
@@ -258,7 +260,7 @@ class Cluster:
         return file
 
 
-def await_nodes(bootstrap: str, *, nodes: int, within: float, watch: Iterable[Process] = ()) -> None:
+def await_nodes(bootstrap: str, *, nodes: int, within: float = 2 * PATIENCE, watch: Iterable[Process] = ()) -> None:
     """Returns when clients see that many nodes. AssertionError if they do not `within` seconds or one of the
     watched processes ends."""
     deadline = time.monotonic() + within

@@ -4,8 +4,9 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import LatestSpec, OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from tests.support.wait import PATIENCE, wait_until
@@ -75,7 +76,7 @@ def _make(bootstrap: str, topics: Topics, names: Sequence[str], *, replicas: int
     )
     for done in asked.values():
         done.result(PATIENCE)
-    wait_until(lambda: _led(client, topics), what="a leader for every partition")
+    wait_until(lambda: _led(client, topics) and _known(client, topics), what="a leader for every partition")
 
 
 def delete(bootstrap: str, topics: Topics) -> None:
@@ -106,3 +107,15 @@ def _led(client: AdminClient, topics: Topics) -> bool:
         and all(partition.leader >= 0 for partition in known[topic].partitions.values())
         for topic in topics.all
     )
+
+
+def _known(client: AdminClient, topics: Topics) -> bool:
+    """Whether they know of it themselves: they are named before that."""
+    end: OffsetSpec = LatestSpec()  # type: ignore[no-untyped-call]  # as the library has it
+    ends = {TopicPartition(topic, number): end for topic in topics.all for number in range(topics.partitions)}
+    try:
+        for asked in client.list_offsets(ends).values():
+            asked.result(PATIENCE)
+    except KafkaException:
+        return False
+    return True

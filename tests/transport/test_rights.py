@@ -21,6 +21,7 @@ from tests.support import topics as topic_sets
 from tests.support.groups import introduced
 from tests.support.rights import denied
 from tests.support.topics import Topics
+from tests.support.wait import PATIENCE
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ async def test_a_transaction_that_is_refused_can_be_tried_again_until_the_right_
 
     async def commit() -> bool:
         return await asyncio.wait_for(
-            ours.commit(records, [Position(0, 0, "ours")], group.consumer_group_metadata), timeout=30
+            ours.commit(records, [Position(0, 0, "ours")], group.consumer_group_metadata), timeout=PATIENCE
         )
 
     try:
@@ -66,7 +67,7 @@ async def test_a_transaction_that_is_refused_can_be_tried_again_until_the_right_
         with denied(kafka, resource, name or ruled.prefix, operation):
             while len([why for why in told if f"{refused} authorization failed" in why and name in why]) < 2:
                 assert await commit() is False
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not await commit():
                 pass
     finally:
@@ -119,15 +120,15 @@ def test_a_topic_is_followed_without_a_right_to_any_group(kafka_with_rules: str,
     client = {"bootstrap.servers": kafka_with_rules}
     producer = Producer({**client, "log_level": 0})
     producer.produce(ruled.events, b"first")
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE) == 0
     with (
         denied(kafka_with_rules, ResourceType.GROUP, "*", AclOperation.ALL),
         closing(Follower(client, ruled.events, start=Edge.FIRST)) as follower,
     ):
         assert [seen.value for seen in follower.rest()] == [b"first"]
         producer.produce(ruled.events, b"later")
-        assert producer.flush(20) == 0
-        assert next(follower.read(time.monotonic() + 30)).value == b"later"
+        assert producer.flush(PATIENCE) == 0
+        assert next(follower.read(time.monotonic() + PATIENCE)).value == b"later"
 
 
 @contextmanager
@@ -142,12 +143,6 @@ def writing_nothing(kafka: str) -> Iterator[None]:
 
 async def test_a_publisher_that_might_write_nowhere_publishes_once_it_may(kafka_with_rules: str, ruled: Topics) -> None:
     told = list[str]()
-    publisher = KafkaPublisher(
-        client={"bootstrap.servers": kafka_with_rules},
-        timeout=timedelta(seconds=20),
-        max_message_bytes=1_000_000,
-        report=told.append,
-    )
 
     async def published() -> bool:
         record = Outgoing(ruled.events, b"key", b"value", (), None)
@@ -159,9 +154,16 @@ async def test_a_publisher_that_might_write_nowhere_publishes_once_it_may(kafka_
         return True
 
     with writing_nothing(kafka_with_rules):
+        # Not before: it would ask for an id at once, and might get one.
+        publisher = KafkaPublisher(
+            client={"bootstrap.servers": kafka_with_rules},
+            timeout=timedelta(seconds=20),
+            max_message_bytes=1_000_000,
+            report=told.append,
+        )
         while not any("Cluster authorization failed" in why for why in told):
             assert not await published()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not await published():
             pass
     await publisher.close()

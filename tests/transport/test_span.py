@@ -13,7 +13,7 @@ from adapter.transport.kafka.consumer import introduce
 from adapter.transport.kafka.span import Patience, committed
 from tests.support.groups import introduced
 from tests.support.topics import Topics
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 SECONDS = 2.0
 """Patience of these tests: a question of `committed` alone takes five."""
@@ -62,10 +62,10 @@ async def test_an_undecided_transaction_is_waited_for(kafka: str, topics: Topics
     told: list[float] = []
     async with keeping_back(kafka, topics) as undecided:
         asked = asyncio.ensure_future(ask(kafka, topics, 60, told))
-        await eventually(lambda: told, within=30, what="being told that the offset is kept back")
+        await eventually(lambda: told, what="being told that the offset is kept back")
         assert not asked.done()
         await asyncio.to_thread(undecided.commit_transaction, 20)
-        assert await asyncio.wait_for(asked, 30) == (9, "nine")
+        assert await asyncio.wait_for(asked, PATIENCE) == (9, "nine")
 
 
 async def test_what_is_kept_back_for_longer_than_a_transaction_lives_is_the_offset_before(
@@ -73,7 +73,7 @@ async def test_what_is_kept_back_for_longer_than_a_transaction_lives_is_the_offs
 ) -> None:
     told: list[float] = []
     async with keeping_back(kafka, topics) as undecided:
-        assert await asyncio.wait_for(ask(kafka, topics, SECONDS, told), 60) == (7, "seven")
+        assert await asyncio.wait_for(ask(kafka, topics, SECONDS, told), 50) == (7, "seven")
         assert told[-1] >= SECONDS
         assert told == sorted(told)
         await asyncio.to_thread(undecided.abort_transaction, 20)
@@ -82,13 +82,12 @@ async def test_what_is_kept_back_for_longer_than_a_transaction_lives_is_the_offs
 async def test_who_stops_does_not_wait_for_it(kafka: str, topics: Topics) -> None:
     async with keeping_back(kafka, topics) as undecided:
         with pytest.raises(Unavailable):
-            await asyncio.wait_for(ask(kafka, topics, 600, [], going=lambda: False), 30)
+            await asyncio.wait_for(ask(kafka, topics, 600, [], going=lambda: False), PATIENCE)
         await asyncio.to_thread(undecided.abort_transaction, 20)
 
 
 async def test_a_member_starts_while_the_offset_of_a_partition_is_kept_back(kafka: str, topics: Topics) -> None:
     async with keeping_back(kafka, topics) as undecided:
-        starting = asyncio.to_thread(introduce, {"bootstrap.servers": kafka}, topics.commands, topics.prefix)
-        await asyncio.wait_for(starting, 4)
+        await asyncio.to_thread(introduce, {"bootstrap.servers": kafka}, topics.commands, topics.prefix)
         await asyncio.to_thread(undecided.commit_transaction, 20)
     assert await ask(kafka, topics, 60, []) == (9, "nine")

@@ -17,24 +17,24 @@ IN_FLIGHT = 50
 TICKETS = 120
 
 
-@pytest.mark.timeout(60 + 60 * ROUNDS)
+@pytest.mark.timeout(300 + 60 * ROUNDS)
 async def test_every_command_ends_once_however_often_the_worker_is_killed(
     kafka: str, create_topics: Callable[..., Topics], processes: Processes, tmp_path: Path
 ) -> None:
     topics = create_topics(partitions=8)
-    stage = await open_stage(processes, kafka, topics, tmp_path, latency=0.4)
+    stage = await open_stage(processes, kafka, topics, tmp_path, latency=1.0)
     workload = stage.workload(seed=20)
     worker = await stage.worker()
     opened = OpenCalls(stage.log)
     in_flight = []
     for _ in range(ROUNDS):
         workload.send(tickets=TICKETS, per_ticket=4)
-        await eventually(lambda: opened.count() > IN_FLIGHT, within=60, what=f"{IN_FLIGHT} calls under way")
+        await eventually(lambda: opened.count() > IN_FLIGHT, what=f"{IN_FLIGHT} calls under way")
         worker.kill()
         in_flight.append(opened.count())
         worker = await stage.worker()
-    await stage.finished(within=120)
-    assert await worker.stop(within=30) == 0
+    await stage.finished()
+    assert await worker.stop() == 0
 
     violations, events = stage.verdict(workload)
     kinds = Counter(event.type for event in events)

@@ -74,11 +74,11 @@ async def all_done(rig: Rig, tickets: Sequence[Sequence[Command]]) -> None:
 
 
 async def test_what_is_parked_outlives_a_restart_of_the_worker(rig: Rig) -> None:
-    async with rig.worker(**settings("3s")):
+    async with rig.worker(**settings("15s")):
         commands = await stuck(rig, unique())
         await parked(rig)
     assert not rig.estate.finals(commands[1])
-    async with rig.worker(**settings("3s")) as worker:
+    async with rig.worker(**settings("15s")) as worker:
         await eventually(lambda: worker.metric("doubts_held") == 1, what="the doubt being held again")
         await all_done(rig, [commands])
         await eventually(lambda: worker.metric("doubts_held") == 0, what="no doubt being held")
@@ -87,7 +87,7 @@ async def test_what_is_parked_outlives_a_restart_of_the_worker(rig: Rig) -> None
 async def test_what_is_parked_outlives_the_kill_of_the_worker(rig: Rig, processes: Processes) -> None:
     async def start() -> Process:
         worker = processes.adapter("worker", env=rig.environment(**settings("9s")))
-        return await worker.ready(lambda process: process.output.count("partition started") == PARTITIONS, within=30)
+        return await worker.ready(lambda process: process.output.count("partition started") == PARTITIONS)
 
     worker = await start()
     commands = await stuck(rig, unique())
@@ -105,13 +105,13 @@ async def test_what_is_parked_outlives_the_kill_of_the_worker(rig: Rig, processe
     ids=["classic", "consumer"],
 )
 async def test_what_is_parked_moves_with_its_partition(rig: Rig, protocol: str, properties: str) -> None:
-    more = {**settings("10s"), "KAFKA__GROUP_PROTOCOL": protocol, "KAFKA__PROPERTIES": properties}
+    more = {**settings("20s"), "KAFKA__GROUP_PROTOCOL": protocol, "KAFKA__PROPERTIES": properties}
     async with rig.worker(**more) as first:
         keys = [key for partition in range(PARTITIONS) for key in keys_of(partition, 2)]
         tickets = await asyncio.gather(*(stuck(rig, key) for key in keys))
         await parked(rig)
         async with rig.worker(**more) as second:
-            await eventually(lambda: second.flow.assignments, within=20, what="a partition moving")
+            await eventually(lambda: second.flow.assignments, what="a partition moving")
             await eventually(
                 lambda: first.metric("doubts_held") + second.metric("doubts_held") == len(keys),
                 what="all doubts being held again",

@@ -90,7 +90,7 @@ class Rig:
         return f"{self.topics.prefix}-workers"
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Settings of a worker here, quick to give up; `more` without the prefix: WORKER__PARKED_AFTER="1s"."""
+        """Settings of a worker here, quick to try again; `more` without the prefix: WORKER__PARKED_AFTER="1s"."""
         settings = {
             "KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
             "KAFKA__GROUP_ID": self.group,
@@ -106,9 +106,8 @@ class Rig:
             "SUPPLIER__BASE_URL": self.twin.url,
             "SUPPLIER__ALLOW_PLAINTEXT": "true",
             "SUPPLIER__BUYER_IDENTIFIER": "SPDEV1",
-            "SUPPLIER__WRITE_TIMEOUT": "5s",
-            "SUPPLIER__READ_TIMEOUT": "5s",
-            "SUPPLIER__TOTAL_TIMEOUT": "5s",
+            # Far above what a busy machine adds to a call: none ends in doubt but where a test has it so.
+            **{f"SUPPLIER__{limit}_TIMEOUT": "30s" for limit in ("CONNECT", "WRITE", "READ", "TOTAL")},
             "WORKER__RETRY_FIRST": "50ms",
             "WORKER__RETRY_MAX": "400ms",
             "WORKER__BREAKER_PROBE": "100ms",
@@ -126,7 +125,7 @@ class Rig:
             async with app.worker(load(Settings, self.environment(**more)), log, metrics) as (flow, endpoint):
                 member = Member(flow, endpoint, metrics, lines, asyncio.ensure_future(flow.run()))
                 try:
-                    await eventually(lambda: member.running.done() or flow.intake.joined, within=30, what="joining")
+                    await eventually(lambda: member.running.done() or flow.intake.joined, what="joining")
                     if member.running.done():
                         member.running.result()
                     yield member

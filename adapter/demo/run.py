@@ -23,10 +23,10 @@ from adapter.twin import Twin
 from adapter.twin.deliveries import End
 from adapter.worker.events import message_id
 
-_STORY_LIMIT: Final = 40.0
+_STORY_LIMIT: Final = 120.0
 """Seconds for the whole story; it takes about five."""
 
-_MISSING_LIMIT: Final = 10.0
+_MISSING_LIMIT: Final = 20.0
 """Seconds to wait for outcomes after the last scene has ended."""
 
 _QUIET: Final = 0.3

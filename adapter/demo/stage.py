@@ -38,12 +38,12 @@ LOG = "adapter.log"
 ANSWER_WITHIN = 3.0
 """Seconds from Resolved to the warning that the deadline approaches: about 48 hours before it, so that one sees it."""
 
-_TOPICS_WITHIN = 10.0
+_TOPICS_WITHIN = 60.0
 """Seconds until a cluster's brokers know of topics that were just made."""
 
 _LOOK_AGAIN = 0.02
 
-_JOINED_WITHIN = 30.0
+_JOINED_WITHIN = 60.0
 """Seconds for the first rebalance; a new group takes about three of them by default."""
 
 

@@ -14,7 +14,9 @@ from confluent_kafka.admin import AdminClient
 
 from adapter.catalogue import load
 from adapter.suppliers import served
+from bench.measurement import yardstick
 from tests.support.processes import Process, Processes, clean_environment
+from tests.support.wait import PATIENCE
 
 GOOD = (
     "24 records sent, 33 notifications: 58 events, 9 tickets, 1 dead letter, 1 in quarantine: "
@@ -58,11 +60,13 @@ def demo(processes: Processes, folder: Path) -> Starter:
 async def test_on_the_mock_cluster_every_outcome_is_the_expected_one(demo: Starter, folder: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = demo()
-    assert await process.ended(within=90) == 0, process.tail()
+    assert await process.ended() == 0, process.tail()
     output = process.output
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # It waits for about seven seconds, for groups to form and time limits to pass; all else is work.
-    assert spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime < 8
+    # It waits for about seven seconds, for groups to form and time limits to pass; all else is work: seconds on a
+    # machine on which the yardstick takes two milliseconds.
+    usual = yardstick(3) / 0.002
+    assert (spent.ru_utime + spent.ru_stime - before.ru_utime - before.ru_stime) / usual < 8
     assert GOOD in output
     assert "MOCK cluster" in output
     for command in load(served()).commands:
@@ -93,19 +97,19 @@ async def test_on_a_real_cluster_too_and_its_topics_are_gone_afterwards(
 ) -> None:
     more = ("--registry", request.getfixturevalue("apicurio")) if given_registry else ()
     process = demo("--kafka", kafka, *more)
-    assert await process.ended(within=100) == 0, process.tail()
+    assert await process.ended() == 0, process.tail()
     assert GOOD in process.output
     assert "MOCK" not in process.output
     assert "|rdkafka#" not in process.output
     found = re.search(r"topics (demo-\w+\.)fault\.\*", process.output)
     assert found is not None
-    topics = AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics
+    topics = AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=PATIENCE).topics
     assert [name for name in topics if name.startswith(found[1])] == []
 
 
 async def test_an_outcome_that_is_not_the_expected_one_fails_it(processes: Processes, folder: Path) -> None:
     process = processes.start(sys.executable, "-c", SABOTAGED, env={"TMPDIR": str(folder)})
-    assert await process.ended(within=90) == 1, process.tail()
+    assert await process.ended() == 1, process.tail()
     output = process.output
     rejected = "CommandRejected by adapter: invalid"
     assert "all as expected" not in output
@@ -135,37 +139,37 @@ def test_a_reader_that_goes_away_stops_it_and_leaves_nothing(folder: Path) -> No
         assert process.stderr is not None
         assert process.stdout.readline() == b"fault-adapter demo\n"
         process.stdout.close()
-        assert process.wait(60) == 1
+        assert process.wait(PATIENCE) == 1
         assert process.stderr.read() == b""
     assert left_in(folder) == []
 
 
 async def test_kept_on_a_real_cluster_its_topics_stay_and_it_says_so(demo: Starter, kafka: str) -> None:
     process = demo("--kafka", kafka, "--keep")
-    await process.ready(lambda process: "/twin/faults -d" in process.output, within=90)
+    await process.ready(lambda process: "/twin/faults -d" in process.output)
     found = re.search(r"--delete --topic '(demo-\w+\.)fault\.\*'", process.output)
     assert found is not None
     assert await process.stop() == 0
     admin = AdminClient({"bootstrap.servers": kafka})
-    topics = [name for name in admin.list_topics(timeout=10).topics if name.startswith(found[1])]
+    topics = [name for name in admin.list_topics(timeout=PATIENCE).topics if name.startswith(found[1])]
     assert len(topics) == 6
     for done in admin.delete_topics(topics).values():
-        done.result(30)
+        done.result(PATIENCE)
 
 
 async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, processes: Processes, folder: Path) -> None:
     process = demo("--keep")
-    await process.ready(lambda process: "/twin/faults -d" in process.output, within=90)
+    await process.ready(lambda process: "/twin/faults -d" in process.output)
     assert GOOD in process.output
     kcat = re.search(r"kcat -b (\S+) -t (\S+) -s value=avro -r (\S+)", process.output)
     assert kcat is not None
     kafka, topic, registry = kcat.groups()
-    assert topic in AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics
+    assert topic in AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=PATIENCE).topics
     metrics = re.search(r"http://\S+/metrics", process.output)
     assert metrics is not None
     fault = re.search(r"doubt +curl -s (\S+) -d '(.*)'", process.output)
     assert fault is not None
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
         subjects = await client.get(f"{registry}/subjects")
         figures = await client.get(metrics[0])
         (await client.post(fault[1], content=fault[2])).raise_for_status()
@@ -187,7 +191,7 @@ async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, processes: 
 
 async def test_a_cluster_that_is_not_there_is_said_in_one_line(demo: Starter, folder: Path) -> None:
     process = demo("--kafka", "127.0.0.1:1")
-    assert await process.ended(within=30) == 1
+    assert await process.ended() == 1
     assert "adapter: the cluster does not answer" in process.output
     assert "Traceback" not in process.output
     assert left_in(folder) == []

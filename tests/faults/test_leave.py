@@ -1,13 +1,12 @@
 """SIGTERM at a bad moment: in the first second of a start, or while Kafka is away. Exit code 0, in time."""
 
 import asyncio
+import json
 import re
 import signal
-import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-
-import pytest
 
 from tests.server.conftest import PLAIN
 from tests.support import estate as say
@@ -21,8 +20,8 @@ from tests.support.wait import eventually
 ROLES = ("worker", "server", "projector")
 LIMITS = {"worker": 3.0, "server": 3.0, "projector": 7.0}
 """Seconds in which each leaves; a projector's are five more than a transaction may take."""
-SLACK = 3.0
-"""Seconds a process may need beyond its limit."""
+SLACK = 5.0
+"""Seconds a process may need beyond its limit, of which two are for its clients."""
 SHORT = {
     **{f"{role.upper()}__STOP_TIMEOUT": f"{LIMITS[role]:g}s" for role in ("worker", "server")},
     "KAFKA__TRANSACTION_TIMEOUT": "2s",
@@ -34,7 +33,6 @@ MOMENTS = ("", "uvloop", "pydantic", "lxml", "librdkafka", "fastavro")
 """What is loaded by then, one after the other; nothing: the handler of the signal is set."""
 
 
-@pytest.mark.timeout(180)
 async def test_leaving_while_kafka_is_away_takes_no_longer_than_the_limit(
     kafka_cluster: Callable[..., Cluster], processes: Processes
 ) -> None:
@@ -43,33 +41,32 @@ async def test_leaving_while_kafka_is_away_takes_no_longer_than_the_limit(
         environment = rig.environment(**PLAIN, **SHORT, PROJECTOR__GROUP_ID=f"{rig.topics.prefix}-projectors")
         at_work = [processes.adapter(role, env=environment) for role in ROLES]
         for role, process in zip(ROLES, at_work, strict=True):
-            await process.ready(is_at_work(role), within=60)
+            await process.ready(is_at_work(role))
         commands = [say.add(unique()) for _ in range(50)]
         rig.estate.put_all([(rig.estate.encode(command), command.key.encode()) for command in commands])
-        await eventually(lambda: rig.twin.log, within=30, what="calls")
+        await eventually(lambda: rig.twin.log, what="calls")
         cluster.freeze()  # in the middle of transactions
         try:
             starting = [processes.adapter(role, env=environment) for role in ROLES]
             for process in starting:
-                await process.ready(asks_kafka, within=60)
+                await process.ready(asks_kafka)
             took = await asyncio.gather(*(seconds_to_leave(p) for p in (*at_work, *starting)))
         finally:
             cluster.thaw()
             # It was missed by its own controller and comes back; the rig deletes its topics there.
-            await asyncio.to_thread(await_nodes, cluster.bootstrap, nodes=1, within=60)
+            await asyncio.to_thread(await_nodes, cluster.bootstrap, nodes=1)
         print([round(seconds, 1) for seconds in took])
         for role, seconds in zip((*ROLES, *ROLES), took, strict=True):
             assert seconds < LIMITS[role] + SLACK, role
 
 
 async def test_told_to_leave_at_any_moment_of_a_start(processes: Processes) -> None:
-    starting = [(moment, processes.adapter(role, env=lonely())) for moment in MOMENTS for role in (*ROLES, "run")]
+    async def told(moment: str, role: str) -> None:
+        process = await processes.adapter(role, env=lonely()).ready(lambda p: has_come_to(p, moment))
+        assert await process.stop() == 0
 
-    async def told(moment: str, process: Process) -> float:
-        await process.ready(lambda p: has_come_to(p, moment), within=60)
-        return await seconds_to_leave(process)
-
-    await asyncio.gather(*(told(moment, process) for moment, process in starting))
+    for moment in MOMENTS:
+        await asyncio.gather(*(told(moment, role) for role in (*ROLES, "run")))
 
 
 def has_come_to(process: Process, moment: str) -> bool:
@@ -91,9 +88,11 @@ def asks_kafka(process: Process) -> bool:
 
 
 async def seconds_to_leave(process: Process) -> float:
-    asked = time.monotonic()
-    assert await process.stop(within=60) == 0
-    return time.monotonic() - asked
+    """By its own log: how long a busy machine takes to begin and to end a process is not its doing."""
+    assert await process.stop() == 0
+    lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
+    asked = next(line["time"] for line in lines if line["event"] == "stopping")
+    return (datetime.fromisoformat(lines[-1]["time"]) - datetime.fromisoformat(asked)).total_seconds()
 
 
 def lonely() -> dict[str, str]:

@@ -17,10 +17,12 @@ from tests.server.conftest import PLAIN, notification, port_of
 from tests.support.certificates import Trials
 from tests.support.processes import Process, Processes
 from tests.support.rig import open_rig
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\n"
 QUICK = {"SERVER__IDLE_TIMEOUT": "1s", "SERVER__BODY_TIMEOUT": "1s"}
+SOON = 15.0
+"""Seconds for a request beside what others do: much for a busy machine, little for one who waits for their end."""
 MIB = 1024**2
 
 
@@ -35,13 +37,13 @@ class Target:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024  # type: ignore[index]  # it is there
 
-    async def well(self, *, within: float = 2.0) -> None:
+    async def well(self) -> None:
         """Another caller gets 200, and soon."""
-        async with aiohttp.ClientSession() as client:
-            began = time.monotonic()
-            async with client.post(f"http://127.0.0.1:{self.port}/", data=notification(f"W-{began}")) as reply:
+        limit = aiohttp.ClientTimeout(total=SOON)
+        async with aiohttp.ClientSession(timeout=limit) as client:
+            body = notification(f"W-{time.monotonic()}")
+            async with client.post(f"http://127.0.0.1:{self.port}/", data=body) as reply:
                 assert reply.status == 200
-            assert time.monotonic() - began < within
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
@@ -55,7 +57,7 @@ async def target(
     more = getattr(request, "param", {})
     async with open_rig(kafka) as rig:
         process = processes.adapter("server", env=rig.environment(**(PLAIN | more)))
-        await process.ready(port_of, within=30)
+        await process.ready(port_of)
         yield Target(process, port_of(process), trials)
         assert process.exit_code is None
         assert "Traceback" not in process.output
@@ -80,7 +82,7 @@ async def poured(target: Target, start: bytes, more: bytes, *, most: int) -> tup
     finally:
         writer.close()
     with suppress(ConnectionError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             return sent, await answer
     return sent, b""
 
@@ -121,7 +123,7 @@ async def test_a_byte_now_and_then_does_not_buy_time(target: Target) -> None:
         writer.write(start)
         answer = asyncio.ensure_future(reader.read())
         began = time.monotonic()
-        while not answer.done() and time.monotonic() < began + 20:
+        while not answer.done() and time.monotonic() < began + 60:
             with suppress(ConnectionError):
                 writer.write(drop)
             await asyncio.wait((answer,), timeout=0.1)
@@ -139,7 +141,7 @@ async def test_a_byte_now_and_then_does_not_buy_time(target: Target) -> None:
         target.well(),
     )
     took = [each[0] for each in results[:-1]]
-    assert max(took) < 8  # the limit, a sweep, and the moment in which a refused body is thrown away
+    assert max(took) < 30  # the limit, a sweep, and the moment in which a refused body is thrown away take five
     assert [each[1].split(b" ")[1:2] for each in results[3:-1]] == [[b"408"], [b"408"]]
 
 
@@ -147,7 +149,7 @@ async def test_a_thousand_requests_at_once_on_one_connection_are_answered_in_par
     small = HEAD + b"Content-Length: 1\r\n\r\nx"
     reader, writer = await target.connect()
     writer.write(small * 1000)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         answers = (await reader.read()).count(b"HTTP/1.1 400 ")
     writer.close()
     assert 100 <= answers <= 200
@@ -204,7 +206,7 @@ async def test_over_tls_too_who_has_no_certificate_or_never_begins_harms_nobody(
     }
     async with open_rig(kafka) as rig:
         process = processes.adapter("server", env=rig.environment(**tls))
-        await process.ready(port_of, within=30)
+        await process.ready(port_of)
         port = port_of(process)
         mute = [await asyncio.open_connection("127.0.0.1", port) for _ in range(200)]
         context = ssl.create_default_context(cafile=str(good.ca))

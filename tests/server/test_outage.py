@@ -25,11 +25,11 @@ from tests.support.broker import Cluster
 from tests.support.door import door
 from tests.support.processes import Process, Processes
 from tests.support.rig import Rig, open_rig
-from tests.support.wait import PAUSE, eventually
+from tests.support.wait import PATIENCE, PAUSE, eventually
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
 OUTAGE = float(os.environ.get("OUTAGE_SECONDS", "3"))
-LIMIT = int(150 + ROUNDS * 15 + OUTAGE * 3)
+LIMIT = int(300 + ROUNDS * 15 + OUTAGE * 3)
 
 pytestmark = pytest.mark.timeout(LIMIT)
 
@@ -46,7 +46,7 @@ class Supplier:
 
     async def ticket(self, reference: str) -> None:
         number = 0
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as client:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as client:
             while not self.stopping:
                 try:
                     body = notification(reference, message=f"M-{number:06}")
@@ -98,27 +98,27 @@ async def test_broker_gone_under_load(
     more = {"SERVER__SPOOL__PATH": str(tmp_path / "spool.db")} if spooled else {}
     async with open_rig(cluster.bootstrap) as rig:
         process = processes.adapter("server", env=rig.environment(**PLAIN, **more, SERVER__PUBLISH_TIMEOUT="2s"))
-        await process.ready(port_of, within=30)
+        await process.ready(port_of)
         supplier = Supplier(rig, f"http://127.0.0.1:{port_of(process)}/")
         load = [asyncio.ensure_future(supplier.ticket(f"T-{lane}")) for lane in range(8)]
-        await eventually(lambda: supplier.count > 200, within=60)
+        await eventually(lambda: supplier.count > 200)
 
         await asyncio.to_thread(cluster.stop)
         supplier.statuses.clear()
         await asyncio.sleep(OUTAGE)  # the outage is the point
+        await eventually(lambda: supplier.statuses["200" if spooled else "503"], what="answers without Kafka")
         during = +supplier.statuses
         cluster.restart(wait=False)  # from this thread: a node dies with the one that started it
 
         before = supplier.count
-        await eventually(lambda: supplier.count > before + 200, within=60)
+        await eventually(lambda: supplier.count > before + 200)
         supplier.stopping = True
         await asyncio.gather(*load)
         if spooled:
             assert set(during) == {"200"}
-            await eventually(partial(_drained, process), within=60)
+            await eventually(partial(_drained, process))
         else:
             assert set(during) <= {"200", "503"}
-            assert during["503"] > 0
         assert await process.stop() == 0
         await supplier.check()
 
@@ -129,9 +129,9 @@ async def test_kill_9_under_load_loses_nothing_that_got_200(kafka: str, processe
         load = [asyncio.ensure_future(supplier.ticket(f"T-{lane}")) for lane in range(16)]
         for _ in range(ROUNDS):
             process = processes.adapter("server", env=rig.environment(**PLAIN))
-            await process.ready(port_of, within=30)
+            await process.ready(port_of)
             supplier.url = f"http://127.0.0.1:{port_of(process)}/"
-            await eventually(partial(_beyond, supplier, supplier.count + 150), within=60)
+            await eventually(partial(_beyond, supplier, supplier.count + 150))
             process.kill()
         supplier.stopping = True
         await asyncio.gather(*load)
@@ -151,19 +151,19 @@ async def test_kill_9_in_an_outage_loses_nothing_that_is_spooled(
         load: list[asyncio.Task[None]] = []
         for _ in range(ROUNDS):
             process = processes.adapter("server", env=environment)
-            await process.ready(port_of, within=60)  # it looks for its topics first
+            await process.ready(port_of)  # it looks for its topics first
             supplier.url = f"http://127.0.0.1:{port_of(process)}/"
             load = load or [asyncio.ensure_future(supplier.ticket(f"T-{lane}")) for lane in range(8)]
-            await eventually(partial(_beyond, supplier, supplier.count + 20), within=60)
+            await eventually(partial(_beyond, supplier, supplier.count + 20))
             cluster.freeze()
-            await eventually(partial(_beyond, supplier, supplier.count + 100), within=60)
+            await eventually(partial(_beyond, supplier, supplier.count + 100))
             process.kill()
             cluster.thaw()
         process = processes.adapter("server", env=environment)
-        await process.ready(port_of, within=60)
+        await process.ready(port_of)
         supplier.stopping = True
         await asyncio.gather(*load)
-        await eventually(partial(_drained, process), within=60)
+        await eventually(partial(_drained, process))
         await process.stop()
         await supplier.check()
 
@@ -178,20 +178,20 @@ async def test_told_to_stop_it_publishes_what_the_spool_holds_while_it_can(
     cluster = breakable_kafka
     path = tmp_path / "spool.db"
     async with open_rig(cluster.bootstrap) as rig:
-        more = {"SERVER__PUBLISH_TIMEOUT": "1s", "SERVER__STOP_TIMEOUT": "30s" if back else "2s"}
+        more = {"SERVER__PUBLISH_TIMEOUT": "1s", "SERVER__STOP_TIMEOUT": "2m" if back else "2s"}
         process = processes.adapter("server", env=rig.environment(**PLAIN, **more, SERVER__SPOOL__PATH=str(path)))
-        await process.ready(port_of, within=60)
+        await process.ready(port_of)
         supplier = Supplier(rig, f"http://127.0.0.1:{port_of(process)}/")
         cluster.freeze()
         load = [asyncio.ensure_future(supplier.ticket(f"T-{lane}")) for lane in range(8)]
-        await eventually(lambda: supplier.count > 200, within=60)
+        await eventually(lambda: supplier.count > 200)
         supplier.stopping = True
         await asyncio.gather(*load)
         process.send(signal.SIGTERM)
         if back:
             await process.ready(lambda server: '"publishing what the spool holds"' in server.output)
             cluster.thaw()
-        assert await process.ended(within=45 if back else 15) == 0
+        assert await process.ended(within=PATIENCE if back else 40) == 0
         cluster.thaw()
         left = _held(path)
         if back:
@@ -200,7 +200,7 @@ async def test_told_to_stop_it_publishes_what_the_spool_holds_while_it_can(
             assert left >= supplier.count
             assert f'"event":"spool not empty","flow":"server","depth":{left}' in process.output
             successor = processes.adapter("server", env=rig.environment(**PLAIN, SERVER__SPOOL__PATH=str(path)))
-            await successor.ready(port_of, within=60)
+            await successor.ready(port_of)
             assert await successor.stop() == 0
             assert _held(path) == 0
         await supplier.check()
@@ -214,19 +214,19 @@ async def test_a_full_disk_is_503_and_mends_itself(
     async with open_rig(cluster.bootstrap) as rig:
         environment = rig.environment(**PLAIN, SERVER__PUBLISH_TIMEOUT="1s", SERVER__SPOOL__PATH=str(path))
         process = processes.adapter("server", env=environment)
-        await process.ready(port_of, within=30)
+        await process.ready(port_of)
         supplier = Supplier(rig, f"http://127.0.0.1:{port_of(process)}/")
         # Beyond this size the kernel refuses every write of this process, as a full disk does.
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (300_000, 300_000))
         cluster.freeze()
         load = [asyncio.ensure_future(supplier.ticket(f"T-{lane}")) for lane in range(8)]
-        await eventually(lambda: supplier.count and supplier.statuses["503"] > 20, within=60)
+        await eventually(lambda: supplier.count and supplier.statuses["503"] > 20)
         full = supplier.count
         cluster.thaw()
-        await eventually(lambda: supplier.count > full + 100, within=60)
+        await eventually(lambda: supplier.count > full + 100)
         supplier.stopping = True
         await asyncio.gather(*load)
-        await eventually(partial(_drained, process), within=60)
+        await eventually(partial(_drained, process))
         assert await process.stop() == 0
         await supplier.check()
     with sqlite3.connect(path) as database:
@@ -261,10 +261,10 @@ async def test_started_while_kafka_or_the_registry_is_away_it_spools(
         else:
             await registry.shut()
         process = processes.adapter("server", env=environment)
-        await process.ready(port_of, within=30)
+        await process.ready(port_of)
         supplier = Supplier(rig, f"http://127.0.0.1:{port_of(process)}/")
         load = [asyncio.ensure_future(supplier.ticket(f"T-{lane}")) for lane in range(4)]
-        await eventually(lambda: supplier.count > 40, within=60)
+        await eventually(lambda: supplier.count > 40)
         assert set(supplier.statuses) == {"200"}
         async with aiohttp.ClientSession() as client, client.post(supplier.url, data=b"<nothing/>") as reply:
             assert reply.status == 400
@@ -275,14 +275,14 @@ async def test_started_while_kafka_or_the_registry_is_away_it_spools(
         else:
             await registry.open()
         before = supplier.count
-        await eventually(lambda: supplier.count > before + 40, within=60)
+        await eventually(lambda: supplier.count > before + 40)
         supplier.stopping = True
         await asyncio.gather(*load)
-        await eventually(partial(_drained, process), within=90)
+        await eventually(partial(_drained, process))
         assert await process.stop() == 0
         await supplier.check()
         kept = await asyncio.to_thread(records, rig.bootstrap, rig.topics.quarantine)
-        assert [record.value for record in kept] == [b"<nothing/>"]
+        assert {record.value for record in kept} == {b"<nothing/>"}  # again, if it was told too late
 
 
 async def test_started_while_kafka_is_away_it_ends_when_kafka_turns_out_to_lack_a_topic(
@@ -294,14 +294,14 @@ async def test_started_while_kafka_is_away_it_ends_when_kafka_turns_out_to_lack_
         more = {"SERVER__PUBLISH_TIMEOUT": "1s", "SERVER__SPOOL__PATH": str(path), "TOPICS__QUARANTINE": "nowhere"}
         await asyncio.to_thread(cluster.stop)
         process = processes.adapter("server", env=rig.environment(**PLAIN, **more))
-        await process.ready(port_of, within=30)
+        await process.ready(port_of)
         supplier = Supplier(rig, f"http://127.0.0.1:{port_of(process)}/")
         load = asyncio.ensure_future(supplier.ticket("T-0"))
-        await eventually(lambda: supplier.count > 10, within=60)
+        await eventually(lambda: supplier.count > 10)
         supplier.stopping = True
         await load
         cluster.restart(wait=False)
-        assert await process.ended(within=90) == 2
+        assert await process.ended() == 2
         assert "nowhere: the topic is missing" in process.output
         assert _held(path) == supplier.count
 
@@ -312,7 +312,7 @@ def _beyond(supplier: Supplier, count: int) -> bool:
 
 async def _taken(server: Serving, body: bytes) -> None:
     """Sent again until it gets 200, as the supplier does it."""
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE):
         while (await server.post(body))[0] != 200:  # noqa: ASYNC110 -- the other side is asked, nothing here is told
             await asyncio.sleep(PAUSE)
 

@@ -21,7 +21,7 @@ from adapter.transport.spool import SqliteSpool
 from tests.server.conftest import SAMPLE, SAMPLES, Serve, Serving, notification, serving
 from tests.support.certificates import Trials
 from tests.support.rig import open_rig
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\n"
@@ -32,7 +32,7 @@ async def raw(port: int, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(PATIENCE):
             return await reader.read()
     finally:
         writer.close()
@@ -142,7 +142,7 @@ async def test_a_request_that_is_refused_is_in_the_log_with_its_status_and_calle
 
 
 async def test_slow_heads_and_bodies_end_in_time_and_harm_nobody_else(serve: Serve) -> None:
-    async with serve(SERVER__IDLE_TIMEOUT="500ms", SERVER__BODY_TIMEOUT="500ms") as server:
+    async with serve(SERVER__IDLE_TIMEOUT="2s", SERVER__BODY_TIMEOUT="2s") as server:
         slow = [
             asyncio.ensure_future(raw(server.port, HEAD)),
             asyncio.ensure_future(raw(server.port, HEAD + b"Content-Length: 9\r\n\r\nabc")),
@@ -211,7 +211,7 @@ async def test_mutual_tls_with_curl_and_openssl(serve: Serve, trials: Trials) ->
 
     def curl(url: str, *more: str) -> str:
         call = ["curl", "-s", "--cacert", str(good.ca), "-o", "/dev/null", "-w", "%{http_code}", *more, url]
-        return subprocess.run(call, capture_output=True, text=True, timeout=20, check=False).stdout
+        return subprocess.run(call, capture_output=True, text=True, timeout=PATIENCE, check=False).stdout
 
     pair = ("--cert", str(good.client_certificate), "--key", str(good.client_key))
     stranger = ("--cert", str(trials.unknown_client.certificate), "--key", str(trials.unknown_client.key))
@@ -225,7 +225,7 @@ async def test_mutual_tls_with_curl_and_openssl(serve: Serve, trials: Trials) ->
             ["openssl", "s_client", "-connect", f"127.0.0.1:{server.port}", "-tls1_1"],
             input=b"",
             capture_output=True,
-            timeout=20,
+            timeout=PATIENCE,
             check=False,
         )
         assert b"Cipher is (NONE)" in old.stdout

@@ -23,6 +23,7 @@ from tests.cli.conftest import Bus
 from tests.support.estate import Command, add, amend, query, reserve
 from tests.support.ports import free_port
 from tests.support.processes import Processes
+from tests.support.wait import PATIENCE
 from tests.worker.test_conductor import SLOT
 
 PARTITIONS: Final = 4
@@ -54,7 +55,7 @@ class Workers:
             timestamp=int(at * 1000),
             on_delivery=lambda error, message: found.append((error, message.partition(), message.offset())),
         )
-        self._producer.flush(10)
+        self._producer.flush(PATIENCE)
         ((error, partition, offset),) = found
         assert error is None
         assert partition is not None
@@ -68,7 +69,7 @@ class Workers:
         schema = self._known.journal["JournalEntries"]
         value = Encoder(schema, self._bus.ids[schema.name]).encode({"entries": [entry.record()]})
         self._producer.produce(self._bus.topics.journal, value, command.command_id.encode(), source.partition)
-        assert self._producer.flush(10) == 0
+        assert self._producer.flush(PATIENCE) == 0
         return entry
 
     def holds(self, command: Command, **how: Any) -> Source:
@@ -237,11 +238,11 @@ async def test_who_waits_is_told_when_nobody_acts_on_a_decision(workers: Workers
     held = add("SP-1")
     workers.holds(held)
     code, lines, error = await runs(
-        "doubt", "settle", held.command_id, "repeat", "--why", "so", "--wait", "--timeout", "1s"
+        "doubt", "settle", held.command_id, "repeat", "--why", "so", "--wait", "--timeout", "5s"
     )
     assert code == 4
     assert [json.loads(line)["event"] for line in lines] == ["DoubtDecided"]
-    assert "not settled within 1s; do worker and projector run?" in error
+    assert "not settled within 5s; do worker and projector run?" in error
 
 
 # -- stuck -------------------------------------------------------------------------------------------------------------

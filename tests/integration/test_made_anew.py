@@ -27,7 +27,8 @@ async def rig(kafka: str) -> AsyncIterator[Rig]:
 async def test_commands_and_journal_made_anew_while_producers_write_stop_the_worker_until_somebody_has_looked(
     rig: Rig, processes: Processes
 ) -> None:
-    worker = processes.adapter("worker", env=rig.environment())
+    # However long that takes, the group does not give it up while it stands still.
+    worker = processes.adapter("worker", env=rig.environment(KAFKA__SESSION_TIMEOUT="2m"))
     old = [say.add(unique()) for _ in range(2)]
     for command in old:
         rig.estate.send(command)

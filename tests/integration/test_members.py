@@ -33,7 +33,7 @@ async def rig(kafka: str) -> AsyncIterator[Rig]:
         yield opened
 
 
-@pytest.mark.timeout(120 + 30 * ROUNDS)
+@pytest.mark.timeout(300 + 30 * ROUNDS)
 @pytest.mark.parametrize(
     ("protocol", "properties"),
     [("classic", {"heartbeat.interval.ms": "300"}), ("consumer", {})],  # with the second the broker says how often
@@ -45,8 +45,7 @@ async def test_workers_join_and_leave_under_load_and_nobody_notices(
     environment = rig.environment(
         KAFKA__GROUP_PROTOCOL=protocol,
         KAFKA__PROPERTIES=json.dumps(properties),
-        # Far above what a busy machine adds to a call: then there is no doubt that members could be blamed for.
-        **{f"SUPPLIER__{limit}_TIMEOUT": "30s" for limit in ("CONNECT", "WRITE", "READ", "TOTAL")},
+        KAFKA__SESSION_TIMEOUT="30s",  # nobody dies here
     )
 
     async def start() -> Process:
@@ -73,7 +72,7 @@ async def test_workers_join_and_leave_under_load_and_nobody_notices(
             workers += [await start() for _ in range(3 - len(workers))]
     load.enough = True
     await feeding
-    await rig.estate.all_final(load.commands, within=60)
+    await rig.estate.all_final(load.commands)
     for worker in workers:
         assert await worker.stop() == 0
 
@@ -100,7 +99,7 @@ class Load:
         self._send([say.add(reference) for reference in references])
         while not self.enough:
             await self._rig.estate.heard(
-                lambda: self.called >= len(self.commands) - BACKLOG, within=40, what="the calls that are due"
+                lambda: self.called >= len(self.commands) - BACKLOG, what="the calls that are due"
             )
             build = (say.amend, say.amend, say.resolve)[len(self.commands) // KEYS % 3]
             self._send([build(reference) for reference in references])
@@ -108,7 +107,7 @@ class Load:
     async def progress(self) -> None:
         """Returns when all that was sent before this was asked has been called."""
         sent = len(self.commands)
-        await self._rig.estate.heard(lambda: self.called >= sent + KEYS, within=40, what="calls going on")
+        await self._rig.estate.heard(lambda: self.called >= sent + KEYS, what="calls going on")
 
     @property
     def called(self) -> int:

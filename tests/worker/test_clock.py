@@ -54,7 +54,7 @@ async def test_a_clock_that_jumps_does_not_end_the_tries_of_a_command(plant: Pla
 async def test_a_deadline_of_a_command_that_waits_is_kept_though_the_clock_jumps(plant: Plant, jump: float) -> None:
     plant.hire(0, limits=Bounded(permits=1))
     plant.desk.answers = busy
-    patient, hurried = with_deadline(query("K-1"), 60.0), with_deadline(query("K-2"), 0.4)
+    patient, hurried = with_deadline(query("K-1"), 60.0), with_deadline(query("K-2"), 2.0)
     plant.send(patient, hurried)
     await plant.called(patient)
     await plant.called(hurried)

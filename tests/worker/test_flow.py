@@ -118,7 +118,7 @@ async def test_an_intent_committed_during_a_revoke_is_cleared_and_not_called(pla
 
 
 async def test_a_revoke_does_not_wait_for_the_retry_of_a_call_that_ended(plant: Plant) -> None:
-    hand = plant.hire(0, limits=Bounded(retry=OLD))
+    hand = plant.hire(0, limits=Bounded(retry=OLD, revoke=OLD))
     plant.desk.answers = later
     command = add("T-1")
     plant.send(command)
@@ -126,12 +126,12 @@ async def test_a_revoke_does_not_wait_for_the_retry_of_a_call_that_ended(plant: 
     leaving = asyncio.ensure_future(hand.member.revoke(0))
     await hand.settle()
     answer(call, busy)
-    await asyncio.wait_for(leaving, 1.0)
+    await asyncio.wait_for(leaving, OLD / 2)
     assert plant.kinds(command) == [Kind.INTENT, Kind.CLEARED]
 
 
 async def test_a_revoke_does_not_wait_for_the_doubt_of_a_call_that_ended(plant: Plant) -> None:
-    hand = plant.hire(0)
+    hand = plant.hire(0, limits=Bounded(doubt=OLD, revoke=OLD))
     plant.desk.answers = later
     command = add("T-1")
     plant.send(command)
@@ -139,7 +139,7 @@ async def test_a_revoke_does_not_wait_for_the_doubt_of_a_call_that_ended(plant: 
     leaving = asyncio.ensure_future(hand.member.revoke(0))
     await hand.settle()
     call.answer.set_exception(silent(call))
-    await asyncio.wait_for(leaving, 1.0)
+    await asyncio.wait_for(leaving, OLD / 2)
     assert plant.types(command) == ["CommandOutcomeUnknown"]
     assert plant.kinds(command)[-1] is Kind.HELD
 
@@ -284,7 +284,7 @@ async def test_a_member_that_was_expelled_commits_nothing(plant: Plant) -> None:
 async def test_a_revoke_of_many_partitions_takes_no_longer_than_of_one_while_nothing_can_be_committed(
     plant: Plant,
 ) -> None:
-    hand = plant.hire(0, 1, 2, limits=Bounded(revoke=1.0))
+    hand = plant.hire(0, 1, 2, limits=Bounded(revoke=3.0))
     command = add("T-1")
     plant.send(command)
     await plant.final(command)
@@ -292,7 +292,7 @@ async def test_a_revoke_of_many_partitions_takes_no_longer_than_of_one_while_not
     hand.member.hold()
     began = asyncio.get_running_loop().time()
     await hand.member.revoke(0, 1, 2)
-    assert asyncio.get_running_loop().time() - began < 2.5
+    assert asyncio.get_running_loop().time() - began < 7.5
     hand.member.release()
 
 

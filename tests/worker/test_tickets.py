@@ -157,7 +157,7 @@ async def test_nothing_is_decided_before_the_tickets_were_read_to_their_end(plan
 
 async def test_the_time_for_a_reference_counts_from_when_the_tickets_were_read(plant: Plant) -> None:
     plant.bus.tickets_away = True
-    hand = plant.hire(0, limits=Bounded(reference_wait=0.5))
+    hand = plant.hire(0, limits=Bounded(reference_wait=2))
     await hand.settle()
     command, without = ask_update("T-1"), amend("T-2")
     plant.send(command, without)
@@ -190,13 +190,13 @@ async def test_many_tickets_of_a_partition_are_followed_once(plant: Plant) -> No
 
 
 async def test_the_wait_for_a_reference_does_not_keep_a_partition_from_being_given_back(plant: Plant) -> None:
-    hand = plant.hire(0, limits=Bounded(reference_wait=30))
+    hand = plant.hire(0, limits=Bounded(reference_wait=30, revoke=30))
     ask = ask_update("T-1")
     plant.send(ask)
     await plant.until(lambda: hand.flow.assignments[0].waiting == {b"T-1": "ticket"})
     began = time.monotonic()
     await hand.stop()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 15
     await plant.tell(known("T-1"))
     plant.hire(0)
     await plant.final(ask)

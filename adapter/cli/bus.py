@@ -34,9 +34,12 @@ class Client:
         return self._runner.run(work)
 
     @contextmanager
-    def following(self, topic: str, *, start: Start = Edge.END, key: bytes | None = None) -> Iterator[Follower]:
+    def following(
+        self, topic: str, *, start: Start = Edge.END, key: bytes | None = None, committed: bool = True
+    ) -> Iterator[Follower]:
         """Raises Stop if there is no such topic, Unavailable."""
-        follower = Follower(self.settings.kafka.client(), topic, start=start, key=key, down=_complain)
+        client = self.settings.kafka.client()
+        follower = Follower(client, topic, start=start, key=key, committed=committed, down=_complain)
         try:
             yield follower
         finally:

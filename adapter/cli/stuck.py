@@ -25,7 +25,8 @@ from adapter.transport.kafka.client import Seen, moment
 _EPILOG = """\
 Without --worker it reads the topics: the oldest command of each partition that is not finished, and all that are in
 doubt or wait behind one. What a command waits for at this moment only its worker knows: --worker asks it, at the
-address where it serves /metrics.
+address where it serves /metrics. What lies in a transaction that its producer has not ended no worker can read yet,
+nor what comes behind it on that partition: only the topics tell.
 
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL; with --worker nothing.
 
@@ -107,8 +108,13 @@ def _residents(bus: Client, found: Partition) -> Iterator[Row]:
         yield _row(entry.source, command_id=entry.command_id, operation=name, sent=sent, why=_why(entry))
 
 
+_OPEN: Final = "in a transaction that its producer has not ended; all behind it waits"
+
+
 def _oldest(bus: Client, partitions: Sequence[Partition]) -> Iterator[Row]:
-    """The first command of each partition that is not finished, as far as offsets tell."""
+    """The first command of each partition that is not finished, as far as offsets tell; where workers can read no more,
+    the first one of a transaction that is open.
+    """
     waiting = {found.number: found for found in partitions}
     with bus.following(bus.topics.commands, start={n: found.position for n, found in waiting.items()}) as follower:
         for seen in follower.rest():
@@ -116,13 +122,24 @@ def _oldest(bus: Client, partitions: Sequence[Partition]) -> Iterator[Row]:
             if found is None or _passed(found, seen):
                 continue
             del waiting[seen.partition]
-            name, record = journal.command(bus, seen.value)
-            command_id = str(record.get("commandId", ""))
+            name, command_id = _named(bus, seen)
             entry = found.known.open.get(command_id)
             why = "not tried yet, or a query that is" if entry is None else _why(entry)
             yield _row(seen, command_id=command_id, operation=name, sent=seen.at, why=why)
             if not waiting:
                 return
+        ends = {number: end for number, end in follower.ends.items() if number in waiting}
+    with bus.following(bus.topics.commands, start=ends, committed=False) as follower:
+        for seen in follower.rest():
+            if seen.offset == ends[seen.partition]:
+                name, command_id = _named(bus, seen)
+                yield _row(seen, command_id=command_id, operation=name, sent=seen.at, why=_OPEN)
+
+
+def _named(bus: Client, seen: Seen) -> tuple[str, str]:
+    """Name and id of the command, as far as it can be read."""
+    name, record = journal.command(bus, seen.value)
+    return name, str(record.get("commandId", ""))
 
 
 def _passed(found: Partition, seen: Seen) -> bool:

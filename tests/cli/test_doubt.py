@@ -38,24 +38,27 @@ class Workers:
         self._known = compiled
         self._producer = Producer({"bootstrap.servers": bus.kafka, "partitioner": "murmur2_random", "log_level": 0})
 
-    def sent(self, command: Command, *, key: str | None = None, age: float = HOUR) -> Source:
+    def sent(
+        self, command: Command, *, key: str | None = None, age: float = HOUR, producer: Producer | None = None
+    ) -> Source:
         """The command on its topic."""
         schema = self._known.commands[command.name]
         fields = {**command.record, "commandId": command.command_id, "issuedAt": "2026-03-02T09:00:00.000Z"}
         value = Encoder(schema, self._bus.ids[schema.name]).encode(from_json(schema, _json(fields)))
         named = (command.key if key is None else key).encode()
-        return self.put(value, named, age=age)
+        return self.put(value, named, age=age, producer=producer)
 
-    def put(self, value: bytes, key: bytes, *, age: float = HOUR) -> Source:
+    def put(self, value: bytes, key: bytes, *, age: float = HOUR, producer: Producer | None = None) -> Source:
         at, found = time.time() - age, []
-        self._producer.produce(
+        producer = producer or self._producer
+        producer.produce(
             self._bus.topics.commands,
             value,
             key,
             timestamp=int(at * 1000),
             on_delivery=lambda error, message: found.append((error, message.partition(), message.offset())),
         )
-        self._producer.flush(PATIENCE)
+        producer.flush(PATIENCE)
         ((error, partition, offset),) = found
         assert error is None
         assert partition is not None
@@ -279,6 +282,25 @@ async def test_a_record_that_is_no_command_may_be_the_one_that_is_stuck(workers:
     _, lines, _ = await runs("stuck")
     (found,) = map(json.loads, lines)
     assert (found["key"], found["operation"], found["commandId"]) == ("SP-1", "unreadable", "")
+
+
+async def test_a_transaction_that_its_producer_leaves_open_is_what_its_partition_waits_for(
+    bus: Bus, workers: Workers, runs: Runs
+) -> None:
+    first, behind = add("SP-1"), amend("SP-1")
+    name = {"transactional.id": f"{bus.topics.prefix}-hangs", "transaction.timeout.ms": 600_000}
+    producer = Producer({"bootstrap.servers": bus.kafka, "partitioner": "murmur2_random", **name})
+    producer.init_transactions()
+    producer.begin_transaction()
+    source = workers.sent(first, producer=producer)
+    workers.sent(behind)
+    _, lines, _ = await runs("stuck")
+    (found,) = map(json.loads, lines)
+    assert (found["commandId"], found["key"], found["offset"]) == (first.command_id, "SP-1", source.offset)
+    assert found["why"] == "in a transaction that its producer has not ended; all behind it waits"
+    producer.commit_transaction()
+    _, lines, _ = await runs("stuck")
+    assert [json.loads(line)["why"] for line in lines] == ["not tried yet, or a query that is"]
 
 
 async def test_where_nothing_is_stuck_it_says_so(workers: Workers, runs: Runs) -> None:

@@ -130,7 +130,7 @@ class Sender:
 
 
 class Follower:
-    """Reads the committed records of a topic, in order per partition."""
+    """Reads the records of a topic, in order per partition: the committed ones, unless told otherwise."""
 
     def __init__(
         self,
@@ -139,11 +139,13 @@ class Follower:
         *,
         start: Start = Edge.END,
         key: bytes | None = None,
+        committed: bool = True,
         timeout: timedelta = timedelta(seconds=15),
         down: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Of a `key` only the partition where Java clients and the adapter put it is read. Once open, it waits when no
-        broker answers any more; `down` is told, once until a record comes.
+        """Of a `key` only the partition where Java clients and the adapter put it is read. Not only `committed`: also
+        what lies in transactions that are open or were aborted. Once open, it waits when no broker answers any more;
+        `down` is told, once until a record comes.
 
         Raises Stop if there is no such topic or librdkafka refuses a property, Unavailable.
         """
@@ -160,7 +162,7 @@ class Follower:
                     # librdkafka asks for a name; no group of it ever exists, since nothing subscribes or commits.
                     "group.id": f"fault-adapter-follower-{uuid4()}",
                     "enable.auto.commit": False,
-                    "isolation.level": "read_committed",
+                    "isolation.level": "read_committed" if committed else "read_uncommitted",
                     "enable.partition.eof": True,
                     "auto.offset.reset": "error",
                     "allow.auto.create.topics": False,
@@ -175,6 +177,11 @@ class Follower:
             self._consumer.close()
             raise
         self._heard.down = down
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """By partition, where it ended when this was opened. A transaction that was open then is behind that."""
+        return {number: end for number, (_, end) in self._spans.items()}
 
     def read(self, until: float) -> Iterator[Seen]:
         """Records as they come, till `until` (monotonic seconds). Raises Unavailable on what will not mend itself."""

@@ -1,6 +1,9 @@
 """Reading a topic with no group: from an edge or a time, of one key, to its end or as it grows."""
 
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +14,8 @@ from adapter.core.partition import partition_of
 from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Sent
 from adapter.transport.kafka.mock import MockCluster
 from tests.support import foreign
+from tests.support import topics as topic_sets
+from tests.support.broker import Cluster
 from tests.support.topics import Topics
 from tests.support.wait import PATIENCE, wait_until
 
@@ -186,3 +191,42 @@ def test_a_cluster_that_goes_away_is_told_once() -> None:
         assert len(told) == 1
     finally:
         follower.close()
+
+
+def test_the_end_is_not_waited_for_where_a_broker_is_silent_while_another_one_has_much_to_tell(
+    kafka_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = kafka_cluster(nodes=2)
+    first, second = ({"bootstrap.servers": address} for address in cluster.bootstrap.split(","))
+    topic = topic_sets.create(cluster.bootstrap, partitions=4, replicas=1).events
+    leaders = Producer(first).list_topics(topic, timeout=10).topics[topic].partitions
+    loud, silent = (next(n for n, at in leaders.items() if at.leader == node) for node in cluster.nodes)
+    with written(second, topic, silent):
+        pass
+    follower = Follower(first, topic, start=Edge.FIRST, timeout=timedelta(seconds=3))
+    cluster.freeze(2)
+    with written(first, topic, loud), pytest.raises(Unavailable, match="does not answer"):
+        list(follower.rest())
+    cluster.thaw(2)
+    follower.close()
+
+
+@contextmanager
+def written(client: dict[str, str], topic: str, partition: int) -> Iterator[None]:
+    """From when there is a record in that partition, more and more are."""
+    producer, some, enough = Producer(client), threading.Event(), threading.Event()
+
+    def write() -> None:
+        while not enough.wait(0.05):
+            producer.produce(topic, b"1", partition=partition, on_delivery=lambda *_: some.set())
+            producer.poll(0)
+        producer.flush(10)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        assert some.wait(30)
+        yield
+    finally:
+        enough.set()
+        writing.join()

@@ -196,10 +196,11 @@ class Follower:
         heard = time.monotonic()
         while left:
             for message in self._consumer.consume(1000, 0.2):
-                heard = time.monotonic()
                 record, number, offset = self._is_record(message), message.partition(), message.offset()
                 if number is None or offset is None:  # an error of the client as a whole
                     continue
+                if number in left:  # others go on growing
+                    heard = time.monotonic()
                 end = self._spans[number][1]
                 if record and offset < end:
                     if (seen := _seen(message)).at >= self._oldest:

@@ -2,13 +2,14 @@
 
 Of one ticket one after the other, so that none gets ahead of another that has to go to the spool; tickets side by
 side. Once a write has failed, its topic counts as down: with a spool everything for it goes there at once until what
-that holds is published; without one a single notification at a time tries, and the others are refused without waiting.
+that holds is published; without one a single notification for it tries at a time, and the others are refused at once.
 Of Kafka the topic of the tickets tells: another may refuse us while that one takes all.
 """
 
 import asyncio
 import contextlib
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
 from typing import Final
@@ -55,7 +56,8 @@ class Keeper:
         self._log = log
         self._loop = asyncio.get_running_loop()
         self._turns: dict[bytes, asyncio.Future[None]] = {}
-        self._trying = 0
+        self._trying: Counter[str] = Counter()
+        """Writes under way, by topic."""
         self._draining = False
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
@@ -130,12 +132,14 @@ class Keeper:
         self, key: bytes, record: Outgoing | None, arrival: Arrival, deadline: float, late: Callable[[], None]
     ) -> Kept:
         if self._spool is None:
-            if self._is_down(record) and self._trying:
+            if self._is_down(record) and self._tries(record):
                 raise Unavailable("Kafka does not answer, and one is trying already")
             if why := await self._publish(record, deadline, late):
                 raise Unavailable(why)
             return Kept.PUBLISHED
-        behind = (key and self._spool.holds(key)) or (self._is_down(record) and (self._trying or self._spool.depth))
+        behind = (key and self._spool.holds(key)) or (
+            self._is_down(record) and (self._tries(record) or self._spool.depth)
+        )
         if not behind and not await self._publish(record, deadline, late):
             return Kept.PUBLISHED
         await self._spool.put(key, arrival)
@@ -151,7 +155,7 @@ class Keeper:
         left = deadline - self._loop.time()
         if left <= 0:
             return "no time is left"
-        self._trying += 1
+        self._trying[record.topic] += 1
         try:
             await self._publisher.publish(record, limit=left, late=late)
         except TooLarge as error:
@@ -165,7 +169,7 @@ class Keeper:
             self._fell(record.topic, str(error), of_tickets=record.key is not None)
             return str(error)
         finally:
-            self._trying -= 1
+            self._trying[record.topic] -= 1
         self._rose([record.topic])
         return ""
 
@@ -195,6 +199,10 @@ class Keeper:
 
     def _is_down(self, record: Outgoing | None) -> bool:
         return _ALL in self._down or (record is not None and record.topic in self._down)
+
+    def _tries(self, record: Outgoing | None) -> bool:
+        """Whether another one for its topic is trying already."""
+        return record is not None and self._trying[record.topic] > 0
 
     def _fell(self, topic: str, why: str, *, of_tickets: bool) -> None:
         if of_tickets:

@@ -207,6 +207,21 @@ async def test_down_without_a_spool_one_tries_and_the_others_are_refused_at_once
     assert not down(keeping)
 
 
+async def test_a_topic_that_was_down_is_tried_though_another_one_always_has_writes_under_way() -> None:
+    bus = Bus()
+    keeping = keeper(bus, None)
+    bus.refusing.add("quarantine")
+    with pytest.raises(Unavailable):
+        await keeping.keep(None, junk(b"1"), arrival(b"1"))
+    bus.refusing.clear()
+    other = asyncio.ensure_future(keeping.keep(b"T", record(b"t"), arrival(b"t")))
+    await eventually(lambda: bus.written == [b"t"])
+    trying = asyncio.ensure_future(keeping.keep(None, junk(b"2"), arrival(b"2")))
+    await eventually(lambda: trying.done() or bus.written == [b"t", b"2"])
+    bus.acknowledge()
+    assert {await other, await trying} == {Kept.PUBLISHED}
+
+
 async def test_a_write_that_succeeds_after_its_time_is_told() -> None:
     bus = Bus()
     late: list[bool] = []

@@ -21,6 +21,7 @@ from adapter.worker import report as working
 from tests.support.helm import CHART, find, needs_helm, render
 
 RULES: Final = tuple(sorted((CHART / "rules").glob("*.yaml")))
+LIMIT: Final = 400  # seconds for all cases at once, of which a machine that is free needs twenty
 RUNBOOK: Final = CHART.parents[1] / "docs" / "runbook.md"
 DAY: Final = 86400
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool: Debian's prometheus")
@@ -194,7 +195,7 @@ CASES: Final[dict[str, tuple[Case, ...]]] = {
             _grows("requests_refused_total", '{status="405"}'),
         ),
     ),
-    "FaultAdapterKeysMisplaced": (Case(_grows("keys_misplaced_total"), _stays("keys_misplaced_total")),),
+    "FaultAdapterKeysMisplaced": _counts("keys_misplaced_total", ""),
     "FaultAdapterEventsUnreadable": (
         *_counts("ticket_events_total", 'result="unreadable",'),
         Case(_grows("ticket_events_total", '{result="misplaced"}'), _grows("ticket_events_total", '{result="late"}')),
@@ -294,12 +295,14 @@ def _tests(releases: dict[str, str], calling: str) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.timeout(LIMIT)
 @needs_promtool
 def test_every_alert_fires_for_the_release_that_needs_it_and_for_no_other(tmp_path: Path) -> None:
     """Several releases are in the sight of one Prometheus, such as one for each environment of the supplier."""
     _judge(RULES, _tests({"ill": "fires", "well": "quiet"}, "ill"), tmp_path)
 
 
+@pytest.mark.timeout(LIMIT)
 @needs_promtool
 @needs_helm
 def test_a_release_brings_rules_that_judge_it_alone(tmp_path: Path) -> None:

@@ -186,6 +186,17 @@ def test_the_minimal_example_starts_a_worker() -> None:
         ("mounts", {"kafka": {"secret": "a", "configMap": "b"}}, "/mounts/kafka"),
         ("mounts", {"certificate": {"secret": "a"}}, "'certificate'"),
         ("image.digest", "latest", "/image/digest"),
+        ("image.tag", "1.0+build", "/image/tag"),
+        ("image.tag", ":1.0", "/image/tag"),
+        ("image.repository", "registry.example/Fault-Adapter", "/image/repository"),
+        ("image.repository", "registry.example/fault-adapter:1.0", "/image/repository"),
+        ("image.pullSecrets", [{"name": "Registry_Login"}], "/image/pullSecrets/0/name"),
+        ("mounts", {"kafka": {"secret": "Kafka Client"}}, "/mounts/kafka/secret"),
+        ("mounts", {"kafka": {"configMap": "kafka_ca"}}, "/mounts/kafka/configMap"),
+        ("worker.tls.secret", "secret/ours", "/worker/tls/secret"),
+        ("worker.tls.caKey", "/etc/ca.crt", "/worker/tls/caKey"),
+        ("server.tls.clientCaSecret", "theirs:ca.crt", "/server/tls/clientCaSecret"),
+        ("server.tls.clientCaKey", "", "/server/tls/clientCaKey"),
         ("fullnameOverride", "Faults_1", "/fullnameOverride"),
         ("projector.store.size", "8", "/projector/store/size"),
         ("settings.supplier.environment", "production", "are both set for the worker; keep one of the two"),
@@ -235,6 +246,31 @@ def test_wrong_values_are_refused_by_name(path: str, value: Any, words: str) -> 
     with pytest.raises(Refused) as refused:
         render(_with(path, value))
     assert words in str(refused.value)
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    "repository",
+    ["fault-adapter", "team/fault-adapter", "registry.example:5000/a/b__c/fault-adapter", "localhost/fault-adapter"],
+)
+def test_an_image_may_be_anywhere(repository: str) -> None:
+    manifests = render(_with("image", {"repository": repository, "tag": "1.0-rc.1_a"}))
+    assert {c["image"] for _, spec in pod_specs(manifests) for c in containers(spec)} == {f"{repository}:1.0-rc.1_a"}
+
+
+@needs_helm
+def test_an_issuer_may_be_of_another_group() -> None:
+    issuer = {"name": "ours", "kind": "AWSPCAClusterIssuer", "group": "awspca.cert-manager.io"}
+    made = {"enabled": True, "issuerRef": issuer, "commonName": "adapter.example"}
+    manifests = render(_with("worker.tls.certManager", made))
+    assert find(manifests, "Certificate", "adapter-worker")["spec"]["issuerRef"] == issuer
+
+
+@needs_helm
+def test_an_amount_of_cpu_may_be_a_number() -> None:
+    manifests = render(_with("worker.resources.requests.cpu", 1.5))
+    (container,) = find(manifests, "Deployment", "adapter-worker")["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["requests"]["cpu"] == 1.5
 
 
 @needs_helm

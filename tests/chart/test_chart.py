@@ -4,6 +4,7 @@ import copy
 import importlib.util
 import json
 import re
+import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import ModuleType
@@ -330,6 +331,28 @@ def test_a_pod_is_given_longer_to_stop_than_it_takes() -> None:
     containers_ = {name: spec["containers"][0] for name, spec in pod_specs(render(values))}
     assert containers_["adapter-server"]["lifecycle"]["preStop"]["sleep"]["seconds"] == 15
     assert "lifecycle" not in containers_["adapter-worker"]
+
+
+@needs_helm
+def test_a_new_version_of_the_chart_alone_starts_no_pod_anew(tmp_path: Path) -> None:
+    """Flux adds the commit to the version of a chart that it takes from Git: each commit is one."""
+    newer = shutil.copytree(CHART, tmp_path / "fault-adapter")
+    about = (CHART / "Chart.yaml").read_text(encoding="utf-8")
+    (newer / "Chart.yaml").write_text(about.replace(f"\nversion: {__version__}", f"\nversion: {__version__}+1c9ced6"))
+    old, new = render(MINIMAL), render(MINIMAL, chart=newer)
+    named = {m["metadata"]["labels"]["helm.sh/chart"] for m in new}
+    assert named == {f"fault-adapter-{__version__}_1c9ced6"}  # a label has no +
+    for role in ROLES:
+        pods = [find(manifests, "Deployment", f"adapter-{role}")["spec"]["template"] for manifests in (old, new)]
+        assert pods[0] == pods[1]
+
+
+@needs_helm
+def test_what_is_rendered_of_a_release_does_not_depend_on_the_day() -> None:
+    """The query of the test has a date, and would be a difference that Argo CD shows and heals every day."""
+    (query,) = [m for m in render(_with("tests.query", value=True)) if m["kind"] == "ConfigMap"]
+    assert query["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert int(query["metadata"]["annotations"]["helm.sh/hook-weight"]) < 0
 
 
 @needs_helm

@@ -22,9 +22,11 @@ class Refused(AssertionError):  # noqa: N818 -- what a test expects, not a fault
     """Helm's words."""
 
 
-def render(values: Mapping[str, Any], *, release: str = "adapter", files: tuple[Path, ...] = ()) -> list[Manifest]:
+def render(
+    values: Mapping[str, Any], *, release: str = "adapter", files: tuple[Path, ...] = (), chart: Path = CHART
+) -> list[Manifest]:
     """The manifests of a release, hooks among them. Raises Refused."""
-    command = ["helm", "template", release, str(CHART), "--namespace=faults", f"--kube-version={KUBERNETES}"]
+    command = ["helm", "template", release, str(chart), "--namespace=faults", f"--kube-version={KUBERNETES}"]
     command += [f"--values={file}" for file in files]
     command += ["--values=-"]
     done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)

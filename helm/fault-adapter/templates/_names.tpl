@@ -2,12 +2,17 @@
 {{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Labels of an object. Takes (dict "root" $ "role" "worker"). */}}
+{{/* Labels of an object. Takes (dict "root" $ "role" "worker"). A version with a + (Flux adds the commit to it) is no label. */}}
 {{- define "fault-adapter.labels" -}}
+{{ include "fault-adapter.podLabels" . }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* Labels of a pod: without the chart's version, which would start all pods anew at each. */}}
+{{- define "fault-adapter.podLabels" -}}
 {{ include "fault-adapter.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- with .root.Values.labels }}
 {{ toYaml . }}
 {{- end }}

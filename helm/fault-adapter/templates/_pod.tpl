@@ -5,7 +5,7 @@ Everything the pods of all roles share. Takes (dict "root" $ "role" "worker").
 {{- $values := index .root.Values .role -}}
 metadata:
   labels:
-    {{- include "fault-adapter.labels" . | nindent 4 }}
+    {{- include "fault-adapter.podLabels" . | nindent 4 }}
     # Pods of jobs and tests bear the release's labels too, and have nothing to tell.
     fault-adapter/telemetry: "true"
     {{- with $values.podLabels }}

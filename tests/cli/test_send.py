@@ -96,7 +96,7 @@ def test_everything_wrong_in_all_files_is_told_and_nothing_is_sent(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{\n  "command": "AddFaultReport",\n}\n', ", line 3, column 1: is not JSON"),
+        ('{\n  "command": "AddFaultReport",\n  command\n}\n', ", line 3, column 3: is not JSON"),
         ('{\n  "command": "AddFaultReport"\n  "serviceAffected": "S"\n}\n', ", line 3, column 3: is not JSON"),
         ("{}\n" + "[" * 100_000, ", line 2: is nested too deeply"),
         (

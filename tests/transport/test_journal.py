@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -26,7 +25,8 @@ HANGING = 4
 @pytest.fixture
 def topics(kafka: str) -> Iterator[Topics]:
     made = topic_sets.create(kafka, partitions=HANGING + 1)
-    producer = Producer({"bootstrap.servers": kafka, "transactional.id": f"{made.prefix}-hangs", "log_level": 0})
+    name, hanging = f"{made.prefix}-hangs", {"transaction.timeout.ms": 600_000, "log_level": 0}
+    producer = Producer({"bootstrap.servers": kafka, "transactional.id": name, **hanging})
     producer.init_transactions(20)
     producer.begin_transaction()
     for partition in range(HANGING):
@@ -61,6 +61,20 @@ async def test_partitions_that_were_given_up_while_a_transaction_held_them_hold_
         task.cancel()
     async with asyncio.timeout(PATIENCE):
         assert (await _tail(journal, HANGING)).records == []
+
+
+async def test_partitions_that_a_transaction_holds_leave_others_their_turn_and_tell_why(journal: KafkaJournal) -> None:
+    """Though they are asked for again and again, as a worker does it."""
+    why: list[str] = []
+    reading = [asyncio.ensure_future(_tail(journal, partition, why)) for partition in range(HANGING)]
+    held, _ = await asyncio.wait(reading, timeout=2)
+    assert not held
+    async with asyncio.timeout(PATIENCE):
+        assert (await _tail(journal, HANGING)).records == []
+    assert not any(task.done() for task in reading)
+    assert any("a producer has left a transaction open" in each for each in why)
+    for task in reading:
+        task.cancel()
 
 
 async def test_a_journal_made_anew_is_read_whole_by_who_knew_the_old_one(
@@ -111,8 +125,13 @@ def _commit(kafka: str, topics: Topics, mark: Mark) -> None:
     group.close()
 
 
-async def _tail(journal: KafkaJournal, partition: int) -> JournalTail:
-    """Asked again as the worker does it: leaders of topics that are new are not known everywhere at once."""
+async def _tail(journal: KafkaJournal, partition: int, why: list[str] | None = None) -> JournalTail:
+    """Asked again as the worker does it: leaders of topics that are new are not known everywhere at once. `why` hears
+    why there was no answer.
+    """
     while True:
-        with suppress(Unavailable):
+        try:
             return await journal.tail(partition)
+        except Unavailable as error:
+            if why is not None:
+                why.append(str(error))

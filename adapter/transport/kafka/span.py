@@ -19,6 +19,9 @@ LOOK: Final = 0.01
 WAKE: Final = 1.0
 """Seconds between two questions that librdkafka's own thread has to answer, which waits by that clock as well."""
 
+_SILENT: Final = 15.0
+"""Seconds without a record after which a reading is given up: its thread is one of few, and other partitions wait."""
+
 _AHEAD_KIB: Final = 4 * 1024
 """What the client may read ahead of us."""
 
@@ -101,14 +104,22 @@ def undecided_properties(client: Mapping[str, str], group: str) -> dict[str, str
 def read(reader: Consumer, start: TopicPartition, end: int, going: Callable[[], bool]) -> Iterator[list[Message]]:
     """All committed records from `start` on and before `end`, in batches, each transaction among them decided.
 
-    Raises Unavailable once `going` says no, KafkaException.
+    Raises Unavailable once `going` says no, and if nothing comes for long; KafkaException.
     """
     reader.assign([start])
+    heard = monotonic()
     while going():
         batch: list[Message] = []
         ended = False
         messages = reader.consume(1000, 0)
-        if not messages:
+        if messages:
+            heard = monotonic()
+        elif monotonic() - heard > _SILENT:
+            raise Unavailable(
+                f"{start.topic} partition {start.partition}: nothing comes for {_SILENT:g} s before offset {end}; its "
+                "leader is away, or a producer has left a transaction open"
+            )
+        else:
             sleep(LOOK)
         for message in messages:
             error, offset = message.error(), message.offset()

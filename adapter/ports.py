@@ -364,8 +364,10 @@ class TicketLog(Protocol):
         """
         ...
 
-    async def standing(self, partition: int) -> Standing:
-        """Raises Unavailable; Stop where what is committed is of topics that were made anew."""
+    async def standing(self, partition: int, going: Callable[[], bool]) -> Standing:
+        """Raises Unavailable, also once `going` (asked on another thread now and then) says no; Stop where what is
+        committed is of topics that were made anew.
+        """
         ...
 
     async def read(

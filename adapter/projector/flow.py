@@ -193,7 +193,7 @@ class Projector(IntakeListener):
         number = partition.number
         self._identity = await self._w.tickets.identity()
         store = partition.store = partition.store or await self._w.stores.open(number, self._identity)
-        standing = await self._w.tickets.standing(number)
+        standing = await self._w.tickets.standing(number, lambda: not partition.closing)
         start = await _start(store, standing)
         await self._w.tickets.read(number, start, standing.last, store.load, lambda: not partition.closing)
         await store.save((), Checkpoint(standing.transaction, standing.last))
@@ -275,7 +275,8 @@ class Projector(IntakeListener):
     async def _fold(self, partition: Partition, *, timers: bool) -> Batch | None:
         try:
             if partition.written > _BOUND:
-                partition.bound, partition.written = (await self._w.tickets.standing(partition.number)).last, 0
+                standing = await self._w.tickets.standing(partition.number, lambda: not partition.closing)
+                partition.bound, partition.written = standing.last, 0
             batch = await self._w.folding.fold(partition, timers=timers)
         except Abandoned:
             return None

@@ -1,4 +1,4 @@
-"""Which partitions go on while events of another wait; without a broker."""
+"""What a partition that can't go on is to others; without a broker."""
 
 import asyncio
 import time
@@ -9,6 +9,7 @@ from typing import Final
 
 from adapter.core.avro import Encoder, UnknownFields
 from adapter.core.avro.decoders import Decoders
+from adapter.core.errors import Unavailable
 from adapter.core.journal import Source
 from adapter.core.partition import partition_of
 from adapter.core.ticket import fold
@@ -22,7 +23,7 @@ from tests.support.bus import Bus, Member, Schemas, Shelves
 from tests.support.happenings import POLICY, T0, notified
 from tests.support.known import known
 from tests.support.plant import Lines
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 EVENT: Final = known().events["FaultReportUpdated"]
 WARNING: Final = known().events["ResolveDeadlineApproaching"]
@@ -36,11 +37,20 @@ class Tickets(TicketLog):
 
     def __init__(self, *kept: Kept) -> None:
         self._kept = kept
+        self.undecided = False
+        """A transaction keeps back where the partitions stand."""
+        self.asked: set[int] = set()
+        """Partitions that somebody has asked for."""
 
     async def identity(self) -> str:
         return "cluster/topics/group"
 
-    async def standing(self, partition: int) -> Standing:  # noqa: ARG002 -- the protocol's
+    async def standing(self, partition: int, going: Callable[[], bool]) -> Standing:
+        self.asked.add(partition)
+        while self.undecided:
+            if not going():
+                raise Unavailable("stopping")
+            await asyncio.sleep(0.01)
         return Standing(position=0, transaction="", first=0, last=len(self._kept))
 
     async def read(
@@ -143,3 +153,15 @@ async def test_a_partition_whose_events_cannot_be_folded_does_not_keep_others_ba
         assert stage.has_folded(stuck, 0)
         stage.registry.texts[identifier] = text
         await eventually(partial(stage.has_folded, stuck, MORE_THAN_WAIT), within=60, what="all events folded")
+
+
+async def test_a_partition_is_given_back_though_a_transaction_keeps_back_where_it_stands() -> None:
+    """All members of the group wait until it is."""
+    stage, tickets = Stage(), Tickets()
+    async with stage.projector(tickets) as (flow, member):
+        tickets.undecided = True
+        member.assign(0, 1)
+        await eventually(lambda: tickets.asked == {0, 1}, what="both being taken over")
+        async with asyncio.timeout(PATIENCE):
+            await member.revoke(0)
+        assert [*flow.partitions] == [1]

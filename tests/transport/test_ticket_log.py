@@ -66,7 +66,7 @@ async def stand(log: KafkaTickets) -> Standing:
 
     async def standing() -> Standing | None:
         with suppress(Unavailable):
-            return await log.standing(0)
+            return await log.standing(0, lambda: True)
         return None
 
     found = await eventually(standing, what="where the partition stands")
@@ -92,7 +92,7 @@ async def test_a_group_that_has_been_introduced_stands_at_the_first_event(log: K
 async def test_a_coordinator_that_knows_of_no_offset_is_asked_again_later(kafka: str, topics: Topics) -> None:
     log = tickets_of(kafka, topics, group=f"{topics.prefix}-new")
     with pytest.raises(Unavailable, match=r"no committed offset|answer|leader"):
-        await log.standing(0)
+        await log.standing(0, lambda: True)
     await log.close()
 
 

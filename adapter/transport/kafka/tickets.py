@@ -56,8 +56,8 @@ class KafkaTickets:
             self._identity = await asyncio.get_running_loop().run_in_executor(self._threads, self._identify)
         return self._identity
 
-    async def standing(self, partition: int) -> Standing:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._stand, partition)
+    async def standing(self, partition: int, going: Callable[[], bool]) -> Standing:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._stand, partition, going)
 
     async def read(
         self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None], going: Callable[[], bool]
@@ -71,12 +71,12 @@ class KafkaTickets:
     def _identify(self) -> str:
         return f"{identity(self._admin, self._events, self._tickets)}/{self._group}"
 
-    def _stand(self, partition: int) -> Standing:
+    def _stand(self, partition: int, going: Callable[[], bool]) -> Standing:
         reader = Consumer(reader_properties(self._client, self._group))
         newest = Consumer(undecided_properties(self._client, self._group))
         try:
             events = TopicPartition(self._events, partition)
-            stands = committed(reader, newest, events, self._patience, lambda: not self._closing.is_set())
+            stands = committed(reader, newest, events, self._patience, lambda: going() and not self._closing.is_set())
             if stands.offset < 0:  # every partition has one (`introduce`): its coordinator has just started
                 raise Unavailable(f"tickets of partition {partition}: no committed offset")
             transaction = stands.metadata or ""

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from hypothesis import given, settings
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from adapter.core import journal
 from adapter.core.journal import read_mark
 from adapter.core.operation import Repeat
-from adapter.ports import NotSent
+from adapter.ports import NotSent, Reply
 from adapter.worker.events import message_id
+from adapter.worker.window import Bounds
 from tests.support.bus import IDENTITY
 from tests.support.estate import Command, add, amend, ask_update, resolve
 from tests.support.known import known
@@ -38,6 +40,8 @@ ANSWERS: Final[Mapping[str, Any]] = {
     "is silent": silent,
     "takes its time": later,
     "is not there": lambda _call: NotSent("connect", "nobody listens"),
+    "forbids": lambda _call: Reply(401, {}, b""),
+    "has moved": lambda _call: Reply(404, {}, b""),
 }
 KINDS: Final = ["add", "amend", "ask", "ask the ticket", "resolve"]
 LIMITS: Final = Bounded(
@@ -55,6 +59,7 @@ LIMITS: Final = Bounded(
 steps = st.one_of(
     st.tuples(st.just("send"), st.sampled_from(sorted(PARTITIONS)), st.sampled_from(KINDS)),
     st.tuples(st.just("send"), st.just("A"), st.sampled_from(KINDS)),
+    st.tuples(st.just("hurry"), st.sampled_from(sorted(PARTITIONS)), st.sampled_from(KINDS), st.integers(0, 15)),
     st.tuples(st.just("repeat"), st.integers(0, 9)),
     st.tuples(st.just("reuse"), st.integers(0, 9)),
     st.tuples(st.just("garbage"), st.sampled_from(sorted(PARTITIONS))),
@@ -70,6 +75,8 @@ steps = st.one_of(
     st.tuples(st.just("revoke")),
     st.tuples(st.just("lose")),
     st.tuples(st.just("expel")),
+    st.tuples(st.just("registry"), st.booleans()),
+    st.tuples(st.just("tickets"), st.booleans()),
     st.tuples(st.just("project")),
     st.tuples(st.just("notice"), st.sampled_from(sorted(PARTITIONS)), st.sampled_from(["AMENDED", "ACCEPTED"])),
     st.tuples(st.just("decide"), st.integers(0, 9), st.sampled_from(["ACCEPTED", "REJECTED", "REPEAT"])),
@@ -82,16 +89,20 @@ steps = st.one_of(
     remembered=st.sampled_from([1, 1000]),
     batch=st.sampled_from([1, 500]),
     ahead=st.sampled_from([1, 500]),
+    permits=st.sampled_from([1, 8]),
+    threshold=st.sampled_from([1, 1000]),
+    span=st.sampled_from([2, 10_000]),
 )
-def test_every_story_keeps_the_laws(story: list[tuple[Any, ...]], remembered: int, batch: int, ahead: int) -> None:
+def test_every_story_keeps_the_laws(story: list[tuple[Any, ...]], batch: int, **limits: int) -> None:
     """Ids come again only where the worker is told to remember: how far back that reaches is a setting. Where it is
     not, the mark alone says what a successor knows.
     """
-    asyncio.run(_tell(story, remembered, batch, ahead))
+    window = Bounds(10_000, 10**8, limits.pop("span"))
+    asyncio.run(_tell(story, batch, replace(LIMITS, window=window, **limits)))
 
 
-async def _tell(story: list[tuple[Any, ...]], remembered: int, batch: int, ahead: int) -> None:
-    teller = _Teller(remembered, batch, ahead)
+async def _tell(story: list[tuple[Any, ...]], batch: int, limits: Bounded) -> None:
+    teller = _Teller(batch, limits)
     try:
         for step, *what in story:
             await getattr(teller, f"_{step}")(*what)
@@ -103,10 +114,10 @@ async def _tell(story: list[tuple[Any, ...]], remembered: int, batch: int, ahead
 
 
 class _Teller:
-    def __init__(self, remembered: int, batch: int, ahead: int) -> None:
+    def __init__(self, batch: int, limits: Bounded) -> None:
         self.plant = Plant(partitions=2)
-        self.remembers = remembered > 1
-        self.limits: Bounded = replace(LIMITS, remembered=remembered, ahead=ahead)
+        self.remembers = limits.remembered > 1
+        self.limits = limits
         self.batch = batch
         self.sent: list[Command] = []
         """In the order of their first records."""
@@ -124,17 +135,20 @@ class _Teller:
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
-    async def _send(self, key: str, kind: str) -> None:
+    async def _send(self, key: str, kind: str, **fields: Any) -> None:
         command = {
-            "add": lambda: add(key),
-            "amend": lambda: amend(key),
-            "ask": lambda: ask_update(key, maintainerFaultReference="M-1"),
-            "ask the ticket": lambda: ask_update(key),
-            "resolve": lambda: resolve(key),
+            "add": lambda: add(key, **fields),
+            "amend": lambda: amend(key, **fields),
+            "ask": lambda: ask_update(key, maintainerFaultReference="M-1", **fields),
+            "ask the ticket": lambda: ask_update(key, **fields),
+            "resolve": lambda: resolve(key, **fields),
         }[kind]()
         self.sent.append(command)
         partition = PARTITIONS[key]
         self.plant.send(command, partition=partition, gap=0 if self.plant.bus.commands[partition] else 1000)
+
+    async def _hurry(self, key: str, kind: str, milliseconds: int) -> None:
+        await self._send(key, kind, notAfter=datetime.now(UTC) + timedelta(milliseconds=milliseconds))
 
     async def _repeat(self, number: int) -> None:
         if self.sent and self.remembers:
@@ -220,6 +234,14 @@ class _Teller:
         old.member.lose(0, 1)
         old.member.release()
 
+    async def _registry(self, away: bool) -> None:  # noqa: FBT001 -- drawn
+        self.plant.registry.away = away
+
+    async def _tickets(self, away: bool) -> None:  # noqa: FBT001 -- drawn
+        self.plant.bus.tickets_away = away
+        if not away:
+            await self.plant.come_back()
+
     async def _project(self) -> None:
         await self.plant.project()
 
@@ -238,6 +260,8 @@ class _Teller:
 
     async def end(self) -> None:
         """Everything recovers."""
+        await self._registry(away=False)
+        await self._tickets(away=False)
         self.plant.desk.answers = accepted
         self.hand.member.release()
         await self._answer("accepts")
@@ -289,6 +313,7 @@ class _Teller:
 
     def _agrees(self, command: Command, calls: list[Call]) -> None:
         (final,) = (event for event in self.plant.of(command) if event.final)
+        repeat = known().supplier.operation(command.name).repeat
         match final.type:
             case "CommandSettled" if final.record["settledBy"] == "OPERATOR" and command.command_id in self.sent_again:
                 assert final.record["outcome"] != "ACCEPTED" or any(call.taken for call in calls)
@@ -296,6 +321,8 @@ class _Teller:
                 assert any(call.taken for call in calls) or final.record["commandId"] in self._intended()
             case "CommandRejected" if final.record["code"] in {"ticket-blocked", "reference-unknown"}:
                 assert not calls
+            case "CommandRejected" if final.record["code"] == "expired":
+                assert repeat is Repeat.SAFE or not any(call.taken for call in calls)
             case "CommandRejected":
                 assert any(call.ended and not call.taken for call in calls)
             case _:

@@ -20,7 +20,7 @@ WAKE: Final = 1.0
 """Seconds between two questions that librdkafka's own thread has to answer, which waits by that clock as well."""
 
 _SILENT: Final = 15.0
-"""Seconds without a record after which a reading is given up: its thread is one of few, and other partitions wait."""
+"""Seconds without a record after which a reader asks whether there is any: its thread is one of few."""
 
 _AHEAD_KIB: Final = 4 * 1024
 """What the client may read ahead of us."""
@@ -104,7 +104,7 @@ def undecided_properties(client: Mapping[str, str], group: str) -> dict[str, str
 def read(reader: Consumer, start: TopicPartition, end: int, going: Callable[[], bool]) -> Iterator[list[Message]]:
     """All committed records from `start` on and before `end`, in batches, each transaction among them decided.
 
-    Raises Unavailable once `going` says no, and if nothing comes for long; KafkaException.
+    Raises Unavailable once `going` says no, and where a transaction stays open; KafkaException.
     """
     reader.assign([start])
     heard = monotonic()
@@ -112,14 +112,13 @@ def read(reader: Consumer, start: TopicPartition, end: int, going: Callable[[], 
         batch: list[Message] = []
         ended = False
         messages = reader.consume(1000, 0)
-        if messages:
-            heard = monotonic()
-        elif monotonic() - heard > _SILENT:
-            raise Unavailable(
-                f"{start.topic} partition {start.partition}: nothing comes for {_SILENT:g} s before offset {end}; its "
-                "leader is away, or a producer has left a transaction open"
-            )
-        else:
+        if not messages:
+            if monotonic() - heard > _SILENT:
+                _, decided = bounds(reader, start)
+                if decided < end:
+                    place = f"{start.topic} partition {start.partition}, offset {decided}"
+                    raise Unavailable(f"{place}: a producer has left a transaction open")
+                heard = monotonic()  # many were aborted, and it has to get past them
             sleep(LOOK)
         for message in messages:
             error, offset = message.error(), message.offset()
@@ -133,6 +132,7 @@ def read(reader: Consumer, start: TopicPartition, end: int, going: Callable[[], 
                 ended = ended or offset >= end
         if batch:
             yield batch
+            heard = monotonic()
         if ended:
             return
     raise Unavailable("stopping")

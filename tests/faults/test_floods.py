@@ -31,7 +31,7 @@ SMALL = {} if LONG else {"WORKER__WINDOW_RECORDS": "400", "WORKER__PARTITION_SPA
 PARTITIONS = 4
 
 
-@pytest.mark.timeout(300 + BACKLOG // 100)
+@pytest.mark.timeout(600 + BACKLOG // 100)
 async def test_a_backlog_with_poison_and_a_busy_key_is_worked_off_in_bounded_memory(
     kafka: str, processes: Processes
 ) -> None:

@@ -17,7 +17,7 @@ IN_FLIGHT = 50
 TICKETS = 120
 
 
-@pytest.mark.timeout(300 + 60 * ROUNDS)
+@pytest.mark.timeout(600 + 60 * ROUNDS)
 async def test_every_command_ends_once_however_often_the_worker_is_killed(
     kafka: str, create_topics: Callable[..., Topics], processes: Processes, tmp_path: Path
 ) -> None:

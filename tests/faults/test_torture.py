@@ -21,7 +21,7 @@ STEPS = (
 )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 async def test_no_law_is_broken_while_each_of_them_is_killed_under_load(
     kafka_cluster: Callable[..., Cluster], tmp_path: Path
 ) -> None:

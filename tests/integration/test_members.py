@@ -33,7 +33,7 @@ async def rig(kafka: str) -> AsyncIterator[Rig]:
         yield opened
 
 
-@pytest.mark.timeout(300 + 30 * ROUNDS)
+@pytest.mark.timeout(600 + 30 * ROUNDS)
 @pytest.mark.parametrize(
     ("protocol", "properties"),
     [("classic", {"heartbeat.interval.ms": "300"}), ("consumer", {})],  # with the second the broker says how often

@@ -91,7 +91,7 @@ async def judge(stage: Stage) -> None:
     assert all(before < after for each in counts.values() for before, after in pairwise(each))
 
 
-@pytest.mark.timeout(300 + 60 * ROUNDS)
+@pytest.mark.timeout(600 + 60 * ROUNDS)
 async def test_kill_9_under_load(stage: Stage, processes: Processes, tmp_path: Path) -> None:
     folders = [str(tmp_path / "tickets"), ""]  # the same disk, and none
     async with load(stage, seed=7):

@@ -29,7 +29,7 @@ from tests.support.wait import PATIENCE, PAUSE, eventually
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
 OUTAGE = float(os.environ.get("OUTAGE_SECONDS", "3"))
-LIMIT = int(300 + ROUNDS * 15 + OUTAGE * 3)
+LIMIT = int(600 + ROUNDS * 15 + OUTAGE * 3)
 
 pytestmark = pytest.mark.timeout(LIMIT)
 

@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -299,7 +299,11 @@ def _writable(subject: str, folder: Path) -> Line:
 
 def _existing(folder: Path) -> Path:
     """The folder, or where it would be made. OSError if that can't be looked at."""
-    return next(place for place in (folder, *folder.parents) if place.exists())
+    for place in (folder, *folder.parents):
+        with suppress(FileNotFoundError, NotADirectoryError):  # `exists` would, from Python 3.14 on, suppress them all
+            place.stat()
+            return place
+    return folder
 
 
 # -- Kafka -------------------------------------------------------------------------------------------------------------

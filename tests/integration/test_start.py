@@ -12,7 +12,7 @@ from adapter.core.errors import Stop
 from adapter.twin import Fault, Kind
 from tests.support import estate as say
 from tests.support.estate import unique
-from tests.support.groups import reset_to_current
+from tests.support.groups import reset_to_current, reset_to_earliest, reset_to_offset
 from tests.support.ports import free_port
 from tests.support.processes import Processes
 from tests.support.rig import Rig, open_rig
@@ -104,6 +104,25 @@ async def test_commands_that_are_gone_before_they_were_read_stop_the_worker_with
             with pytest.raises(Stop, match=rf"--topic {rig.topics.commands}:0 --to-earliest --execute"):
                 worker.running.result()
         assert rig.estate.progress(rig.group)[0] == {0: 1}  # nothing was passed over
+
+
+async def test_a_topic_that_has_lost_its_end_stops_the_worker_with_what_to_do(kafka: str) -> None:
+    async with open_rig(kafka, partitions=1) as rig:
+        first, later = say.add(unique()), say.add(unique())
+        rig.estate.send(first)
+        async with rig.worker():
+            await rig.estate.final(first)
+        # As after an unclean leader election: the group has read what is no longer there.
+        await reset_to_offset(rig.bootstrap, rig.group, rig.topics.commands, 0, 100)
+        async with rig.worker() as worker:
+            await eventually(worker.running.done, what="the end of the worker")
+            with pytest.raises(Stop, match=r'has lost its end .* "An offset that is out of range"'):
+                worker.running.result()
+        await reset_to_earliest(rig.bootstrap, rig.group, rig.topics.commands, rig.topics.partitions)
+        rig.estate.send(later)
+        async with rig.worker():
+            await rig.estate.final(later)
+        assert len(rig.twin.heard) == 2, "what had ended is not called again"
 
 
 async def test_a_journal_that_has_lost_what_a_command_under_way_rests_on_stops_the_worker_until_somebody_has_looked(

@@ -33,6 +33,11 @@ async def reset_to_current(bootstrap: str, group: str, topic: str, partitions: i
     await asyncio.to_thread(_reset, bootstrap, group, [TopicPartition(topic, n) for n in range(partitions)])
 
 
+async def reset_to_offset(bootstrap: str, group: str, topic: str, partition: int, offset: int) -> None:
+    """The same for `--to-offset`, which need not be one that the topic has."""
+    await asyncio.to_thread(_reset, bootstrap, group, [TopicPartition(topic, partition, offset)])
+
+
 def _reset(bootstrap: str, group: str, places: list[TopicPartition]) -> None:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
     stand = [place if place.offset >= 0 else consumer.committed([place], timeout=PATIENCE)[0] for place in places]

@@ -243,7 +243,8 @@ class CommandConsumer:
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 -- their public names
             raise Stop(
                 f"{self._topic} partition {partition}: the committed offset is not in the topic any more "
-                f"({error.str()}); records between it and the topic's start are gone. Decide where to go on, then: "
+                f"({error.str()}): records were deleted before they were read, or the partition has lost its end and "
+                'newer records lie before that offset; see "An offset that is out of range" in docs/disaster.md, then: '
                 f"kafka-consumer-groups --reset-offsets --group {self._group} --topic "
                 f"{self._topic}:{partition} --to-earliest --execute"
             )

@@ -296,6 +296,28 @@ def test_every_pod_fits_the_restricted_profile_and_has_no_word_with_the_cluster(
 
 
 @needs_helm
+def test_on_openshift_the_platform_says_who_the_pods_are_and_where_names_are_found() -> None:
+    """Its restricted security context refuses any other user or group, and policies see the port of the DNS pods."""
+    manifests = render(_with("openshift", value=True, base=_with("tests.query", value=True)))
+    for _, spec in pod_specs(manifests):
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & spec["securityContext"].keys()
+    for policy in (m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"):
+        assert 5353 in _ports(policy["egress"])
+        assert 53 not in _ports(policy["egress"])
+
+
+@needs_helm
+def test_an_upgrade_that_reuses_the_values_of_an_older_chart_is_taken(tmp_path: Path) -> None:
+    """helm upgrade --reuse-values knows no value that came later."""
+    older = shutil.copytree(CHART, tmp_path / "fault-adapter")
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    values.pop("openshift")
+    (older / "values.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    assert render(MINIMAL, chart=older) == render(MINIMAL)
+
+
+@needs_helm
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_can_be_off(role: str) -> None:
     manifests = render(_with(f"{role}.enabled", value=False))

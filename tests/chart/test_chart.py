@@ -313,8 +313,37 @@ def test_an_upgrade_that_reuses_the_values_of_an_older_chart_is_taken(tmp_path: 
     older = shutil.copytree(CHART, tmp_path / "fault-adapter")
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     values.pop("openshift")
+    for name in ("podAnnotations", "podLabels", "nodeSelector", "tolerations", "affinity"):
+        values["setup"].pop(name)
     (older / "values.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     assert render(MINIMAL, chart=older) == render(MINIMAL)
+
+
+@needs_helm
+def test_setup_and_tests_go_to_the_nodes_where_they_may() -> None:
+    """Where every node of a team is tainted, or every pod gets a sidecar, a Job without words of its own never ends."""
+    setup: dict[str, Any] = {
+        "podAnnotations": {"sidecar.istio.io/inject": "false"},
+        "podLabels": {"team": "faults"},
+        "nodeSelector": {"pool": "jobs"},
+        "tolerations": [{"key": "pool", "value": "jobs"}],
+        "affinity": {"nodeAffinity": {}},
+    }
+    values = _with("worker", {"nodeSelector": {"pool": "workers"}}, base=_with("setup", setup))
+    values["tests"] = {"query": True}
+    manifests = render(values)
+    job = find(manifests, "Job", "adapter-setup")["spec"]["template"]
+    tests = [find(manifests, "Pod", f"adapter-test-{name}") for name in ("readiness", "query", *ROLES)]
+    for pod in (job, *tests):
+        assert setup["podLabels"].items() <= pod["metadata"]["labels"].items()
+        assert setup["podAnnotations"].items() <= pod["metadata"]["annotations"].items()
+    for pod in (job, *tests[:2]):
+        assert {name: pod["spec"][name] for name in ("nodeSelector", "tolerations", "affinity")} == {
+            name: setup[name] for name in ("nodeSelector", "tolerations", "affinity")
+        }
+    # It looks from where the role will run.
+    assert find(manifests, "Pod", "adapter-test-worker")["spec"]["nodeSelector"] == {"pool": "workers"}
+    assert "nodeSelector" not in find(manifests, "Pod", "adapter-test-server")["spec"]
 
 
 @needs_helm

@@ -32,18 +32,7 @@ spec:
       matchLabelKeys: [{{ if include "fault-adapter.stateful" $ }}controller-revision-hash{{ else }}pod-template-hash{{ end }}]
     {{- end }}
   {{- end }}
-  {{- with $values.nodeSelector }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.tolerations }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.affinity }}
-  affinity:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+  {{- with include "fault-adapter.place" $values }}{{ nindent 2 . }}{{ end }}
   containers:
     - name: {{ .role }}
       args: [{{ .role }}]
@@ -103,6 +92,22 @@ imagePullSecrets:
 {{- end }}
 {{- with .Values.priorityClassName }}
 priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* On which nodes. Takes the values of a role, or of the set-up. */}}
+{{- define "fault-adapter.place" -}}
+{{- with .nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 

@@ -433,6 +433,19 @@ def test_certificates_come_from_a_secret() -> None:
 
 
 @needs_helm
+def test_files_come_from_a_driver_where_secrets_are_kept_elsewhere() -> None:
+    """It gives them to pods that mount its volume, the set-up's among them."""
+    vault = {
+        "driver": "secrets-store.csi.k8s.io",
+        "readOnly": True,
+        "volumeAttributes": {"secretProviderClass": "kafka"},
+    }
+    manifests = render(_with("mounts", {"kafka": {"csi": vault}}))
+    for name in (*(f"adapter-{role}" for role in ROLES), "adapter-setup"):
+        assert _volumes(manifests, name)["mount-kafka"] == {"name": "mount-kafka", "csi": vault}
+
+
+@needs_helm
 def test_cert_manager_makes_certificates_where_the_pods_look() -> None:
     manifests = render({}, files=(CHART / "examples" / "production.yaml",))
     for role, usage in (("worker", "client auth"), ("server", "server auth")):

@@ -174,6 +174,9 @@ securityContext:
 - name: mount-{{ $name }}
   {{- if $from.secret }}
   secret: {secretName: {{ $from.secret }}, defaultMode: 0440}
+  {{- else if $from.csi }}
+  csi:
+    {{- toYaml $from.csi | nindent 4 }}
   {{- else }}
   configMap: {name: {{ $from.configMap }}, defaultMode: 0440}
   {{- end }}

@@ -45,6 +45,14 @@ def test_runs_as_nobody_from_a_read_only_file_system(engine_: str) -> None:
     assert inspect(engine_, IMAGE)["Config"]["User"] == "65532:65532"
 
 
+def test_does_its_work_as_any_user_that_a_platform_gives_it(engine_: str) -> None:
+    """OpenShift takes one from the range of the namespace, who has no name and no home."""
+    with Group(engine_) as group:
+        assert "nothing lost, nothing twice" in group.once(
+            IMAGE, "demo", options=("--user=1000660000:0", "--tmpfs=/tmp")
+        )
+
+
 def test_wrong_settings_are_told_and_end_it(engine_: str) -> None:
     with Group(engine_) as group, pytest.raises(Failed, match="ADAPTER_KAFKA__BOOTSTRAP_SERVERS: is missing"):
         group.once(IMAGE, "worker")

@@ -120,15 +120,20 @@ class Room:
         self._fill()
 
     async def _look(self) -> None:
-        """Ask about those that sleep for long. Raises Unavailable; who could not be looked at stays the next."""
+        """Ask about those that sleep for long. Raises Unavailable; who could not be looked at comes again behind the
+        others.
+        """
         before, looked_at = self._loop.time() - self._long, 0
         while looked_at < _SOME and self._unseen and self._unseen[0][0] <= before:
-            since, sleeper = self._unseen[0]
-            seconds = None
-            if self._asleep.get(sleeper) == since:
-                looked_at += 1
+            since, sleeper = self._unseen.popleft()
+            if self._asleep.get(sleeper) != since:
+                continue
+            looked_at += 1
+            try:
                 seconds = await self._wakes_in(*sleeper)
-            self._unseen.popleft()
+            except Unavailable:
+                self._unseen.append((since, sleeper))
+                raise
             if seconds is not None:
                 self._count += 1
                 heapq.heappush(self._due, (self._loop.time() + seconds, since, self._count, sleeper))

@@ -102,6 +102,20 @@ async def test_a_deadline_passes_for_who_sleeps_too(plant: Plant) -> None:
     assert len(plant.desk.calls) == 1
 
 
+async def test_a_deadline_passes_behind_who_cannot_be_looked_at_without_the_registry(plant: Plant) -> None:
+    await crowd(plant)
+    plant.registry.away = True
+    plant.send(query("K-1"))  # of a schema that was not asked for yet
+    await plant.until(lambda: plant.registry.refused)
+    command = add("T-late")
+    command = replace(command, record={**command.record, "notAfter": datetime.fromtimestamp(time.time() + 0.3, UTC)})
+    plant.send(command)
+    event = await plant.final(command)
+    assert event.record["code"] == "expired"
+    assert plant.registry.away
+    assert len(plant.desk.calls) == 1
+
+
 async def test_what_may_have_been_called_by_a_worker_that_was_killed_is_in_doubt_at_once(plant: Plant) -> None:
     first = plant.hire(0)
     plant.desk.answers = later

@@ -713,11 +713,16 @@ class _Turn:
     async def _sleep(self, seconds: float, why: str) -> None:
         """Raises Abandoned instead where the partition is going: nobody waits for who only waits."""
         self._a.check(safe=True)
-        self._a.waiting[self._lane] = why
+        waiting = self._a.waiting
+        held = waiting.get(self._lane)
+        waiting[self._lane] = why
         try:
             await asyncio.sleep(max(0.0, seconds))
         finally:
-            self._a.waiting.pop(self._lane, None)
+            if held is None:
+                waiting.pop(self._lane, None)
+            else:
+                waiting[self._lane] = held
 
     async def _hold(self, until: float) -> Action:
         """Hold the lane until the doubt ends; what waits behind longer than a while moves into the journal."""

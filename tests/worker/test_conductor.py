@@ -1013,6 +1013,21 @@ async def test_while_the_registry_is_away_commands_wait(plant: Plant) -> None:
     await plant.final(command)
 
 
+async def test_a_lane_in_doubt_still_tells_so_after_what_is_behind_it_has_waited_for_the_registry(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(parked_after=0.01))
+    plant.desk.answers = silent
+    command, behind = add("T-1"), amend("T-1")  # each of a schema of its own
+    plant.send(command)
+    await plant.until(lambda: plant.types(command) == ["CommandOutcomeUnknown"])
+    plant.registry.away = True
+    plant.send(behind)
+    waiting = hand.flow.assignments[0].waiting
+    await plant.until(lambda: waiting == {b"T-1": "registry"})
+    plant.registry.away = False
+    await plant.until(lambda: plant.kinds(behind) == [Kind.PARKED])
+    assert waiting == {b"T-1": "doubt"}
+
+
 async def test_what_has_ended_keeps_no_long_record_until_its_commit(plant: Plant) -> None:
     hand = plant.hire(0)
     hand.member.refusals = 1_000_000

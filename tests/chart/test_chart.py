@@ -401,9 +401,19 @@ def test_a_new_version_of_the_chart_alone_starts_no_pod_anew(tmp_path: Path) -> 
 @needs_helm
 def test_what_is_rendered_of_a_release_does_not_depend_on_the_day() -> None:
     """The query of the test has a date, and would be a difference that Argo CD shows and heals every day."""
-    (query,) = [m for m in render(_with("tests.query", value=True)) if m["kind"] == "ConfigMap"]
-    assert query["metadata"]["annotations"]["helm.sh/hook"] == "test"
-    assert int(query["metadata"]["annotations"]["helm.sh/hook-weight"]) < 0
+    manifests = render(_with("tests.query", value=True))
+    query = find(manifests, "Pod", "adapter-test-query")["metadata"]["annotations"]["fault-adapter/query"]
+    day = json.loads(query)["appointmentsFrom"]
+    assert [m["metadata"]["name"] for m in manifests if day in json.dumps(m)] == ["adapter-test-query"]
+
+
+@needs_helm
+def test_all_that_is_a_test_has_a_log() -> None:
+    """`helm test --logs` asks for the log of each by its name, and fails where there is no pod of it."""
+    manifests = render(_with("tests.query", value=True))
+    tests = [m for m in manifests if m["metadata"].get("annotations", {}).get("helm.sh/hook") == "test"]
+    assert {m["kind"] for m in tests} == {"Pod"}
+    assert all(m["metadata"]["annotations"]["helm.sh/hook-delete-policy"] == "before-hook-creation" for m in tests)
 
 
 @needs_helm
@@ -587,7 +597,8 @@ def test_the_query_of_the_test_is_a_whole_command() -> None:
     """Compared with the golden one that says the least."""
     minimal = CHART.parents[1] / "tests/golden/cityfibre/QueryAppointmentAvailability/minimal/command.json"
     wanted = json.loads(minimal.read_text(encoding="utf-8")).keys() - {"commandId", "issuedAt"}
-    sent = json.loads(find(render(_with("tests.query", value=True)), "ConfigMap", "adapter-test")["data"]["query.json"])
+    pod = find(render(_with("tests.query", value=True)), "Pod", "adapter-test-query")
+    sent = json.loads(pod["metadata"]["annotations"]["fault-adapter/query"])
     assert sent.pop("command") == "QueryAppointmentAvailability"
     assert sent.keys() == wanted
     assert date.fromisoformat(sent["appointmentsFrom"]) > datetime.now(UTC).date()

@@ -72,6 +72,26 @@ spec:
     {{- include "fault-adapter.volumes" . | nindent 4 }}
 {{- end -}}
 
+{{/* Whose a pod of `helm test` is, and that it is one. Takes (dict "root" $ "name" "query"), perhaps with more "annotations". */}}
+{{- define "fault-adapter.testMetadata" -}}
+metadata:
+  name: {{ include "fault-adapter.name" .root }}-test-{{ .name }}
+  labels:
+    {{- include "fault-adapter.labels" (dict "root" .root "role" "test") | nindent 4 }}
+    {{- with .root.Values.setup.podLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  annotations:
+    helm.sh/hook: test
+    helm.sh/hook-delete-policy: before-hook-creation
+    {{- with .annotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+    {{- with .root.Values.setup.podAnnotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
 {{/* What every pod of the chart has, whatever runs in it: the restricted profile, and no word from the cluster. */}}
 {{- define "fault-adapter.podDefaults" -}}
 automountServiceAccountToken: false

@@ -347,6 +347,41 @@ def test_setup_and_tests_go_to_the_nodes_where_they_may() -> None:
 
 
 @needs_helm
+@pytest.mark.parametrize("own", ["", "own"])
+def test_of_a_label_that_two_values_give_the_more_specific_wins(own: str) -> None:
+    values = _with("labels", {"team": "all", "cost": "all"}, base=_with("tests.query", value=True))
+    for part in (*ROLES, "setup"):
+        values = _with(f"{part}.podLabels", {"team": own}, base=values)
+    for part in ("podMonitor", "rules", "dashboard"):
+        labels = {"team": own, "app.kubernetes.io/name": own}
+        values = _with(f"monitoring.{part}", {"enabled": True, "labels": labels}, base=values)
+    manifests = render(values)
+    pods = [m["spec"]["template"] for m in manifests if "template" in m.get("spec", {})]
+    pods += [m for m in manifests if m["kind"] == "Pod"]
+    assert len(pods) == 2 * len(ROLES) + 3
+    watched = {"PodMonitor": "adapter", "PrometheusRule": "adapter", "ConfigMap": "adapter-dashboard"}
+    monitors = [find(manifests, kind, name) for kind, name in watched.items()]
+    for thing in (*pods, *monitors):
+        assert {"team": own, "cost": "all"}.items() <= thing["metadata"]["labels"].items()
+    assert {thing["metadata"]["labels"]["app.kubernetes.io/name"] for thing in monitors} == {own}
+    assert find(manifests, "Deployment", "adapter-worker")["metadata"]["labels"]["team"] == "all"
+
+
+@needs_helm
+def test_annotations_replace_those_of_the_chart_but_those_that_make_a_test() -> None:
+    container, hook = "kubectl.kubernetes.io/default-container", "helm.sh/hook"
+    values = _with("worker.podAnnotations", {container: "proxy"})
+    values = _with("setup.podAnnotations", {hook: "pre-install", "fault-adapter/query": "none"}, base=values)
+    manifests = render(_with("tests.query", value=True, base=values))
+    for role, name in (("worker", "proxy"), ("server", "server")):
+        pod = find(manifests, "Deployment", f"adapter-{role}")["spec"]["template"]
+        assert pod["metadata"]["annotations"] == {container: name}
+    query = find(manifests, "Pod", "adapter-test-query")["metadata"]["annotations"]
+    assert query[hook] == "test"
+    assert json.loads(query["fault-adapter/query"])
+
+
+@needs_helm
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_can_be_off(role: str) -> None:
     manifests = render(_with(f"{role}.enabled", value=False))

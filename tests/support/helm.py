@@ -18,6 +18,15 @@ Manifest = dict[str, Any]
 needs_helm = pytest.mark.skipif(shutil.which("helm") is None, reason="needs Helm: see make chart")
 
 
+class _Strict(yaml.SafeLoader):
+    """Takes no key twice, like the strict readers that some clusters' manifests go through."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- the base class's signature
+        keys = [self.construct_object(key) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"keys that are there twice: {sorted(keys)}{node.start_mark}"
+        return super().construct_mapping(node, deep)
+
+
 class Refused(AssertionError):  # noqa: N818 -- what a test expects, not a fault
     """Helm's words."""
 
@@ -32,7 +41,7 @@ def render(
     done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Refused(done.stderr)
-    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+    return [manifest for manifest in yaml.load_all(done.stdout, _Strict) if manifest]
 
 
 def find(manifests: list[Manifest], kind: str, name: str) -> Manifest:

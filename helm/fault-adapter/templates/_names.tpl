@@ -2,20 +2,21 @@
 {{- default .Release.Name .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* Labels of an object. Takes (dict "root" $ "role" "worker"). A version with a + (Flux adds the commit to it) is no label. */}}
+{{/*
+Labels of an object. Takes (dict "root" $ "role" "worker"), perhaps with "more" of its own, which win over those for all:
+a label that is there twice is refused by strict readers. A version with a + (Flux adds the commit to it) is no label.
+*/}}
 {{- define "fault-adapter.labels" -}}
-{{ include "fault-adapter.podLabels" . }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" -}}
+{{- $own := dict "app.kubernetes.io/managed-by" .root.Release.Service "helm.sh/chart" $chart -}}
+{{- include "fault-adapter.podLabels" . | fromYaml | mergeOverwrite $own | toYaml -}}
 {{- end -}}
 
 {{/* Labels of a pod: without the chart's version, which would start all pods anew at each. */}}
 {{- define "fault-adapter.podLabels" -}}
-{{ include "fault-adapter.selector" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-{{- with .root.Values.labels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := include "fault-adapter.selector" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/version" .root.Chart.AppVersion -}}
+{{- mergeOverwrite $own (default dict .root.Values.labels) (default dict .more) | toYaml -}}
 {{- end -}}
 
 {{- define "fault-adapter.selector" -}}

@@ -5,17 +5,11 @@ Everything the pods of all roles share. Takes (dict "root" $ "role" "worker").
 {{- $values := index .root.Values .role -}}
 metadata:
   labels:
-    {{- include "fault-adapter.podLabels" . | nindent 4 }}
+    {{- include "fault-adapter.podLabels" (dict "root" .root "role" .role "more" $values.podLabels) | nindent 4 }}
     # Pods of jobs and tests bear the release's labels too, and have nothing to tell.
     fault-adapter/telemetry: "true"
-    {{- with $values.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
   annotations:
-    kubectl.kubernetes.io/default-container: {{ .role }}
-    {{- with $values.podAnnotations }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- mergeOverwrite (dict "kubectl.kubernetes.io/default-container" .role) (default dict $values.podAnnotations) | toYaml | nindent 4 }}
 spec:
   serviceAccountName: {{ include "fault-adapter.name" .root }}-{{ .role }}
   {{- include "fault-adapter.podDefaults" .root | nindent 2 }}
@@ -77,19 +71,10 @@ spec:
 metadata:
   name: {{ include "fault-adapter.name" .root }}-test-{{ .name }}
   labels:
-    {{- include "fault-adapter.labels" (dict "root" .root "role" "test") | nindent 4 }}
-    {{- with .root.Values.setup.podLabels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "fault-adapter.labels" (dict "root" .root "role" "test" "more" .root.Values.setup.podLabels) | nindent 4 }}
   annotations:
-    helm.sh/hook: test
-    helm.sh/hook-delete-policy: before-hook-creation
-    {{- with .annotations }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-    {{- with .root.Values.setup.podAnnotations }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- $own := dict "helm.sh/hook" "test" "helm.sh/hook-delete-policy" "before-hook-creation" }}
+    {{- merge $own (default dict .annotations) (default dict .root.Values.setup.podAnnotations) | toYaml | nindent 4 }}
 {{- end -}}
 
 {{/* What every pod of the chart has, whatever runs in it: the restricted profile, and no word from the cluster. */}}

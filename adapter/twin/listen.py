@@ -20,7 +20,7 @@ async def serve(
     tls: TlsFiles | None = None,
     idle: float = 60.0,
 ) -> str:
-    """Serves `app` until the stack ends; the URL it can be reached at. Raises Stop if that cannot be."""
+    """Serves `app` until the stack ends; the URL of where it listens. Raises Stop if that cannot be."""
     # Handlers end with their connection, and what a fault holds open does not delay the stop.
     runner = web.AppRunner(
         app,
@@ -79,7 +79,4 @@ def _in_use(host: str, port: int, error: OSError) -> Stop:
 
 
 def _url(host: str, port: int, context: ssl.SSLContext | None) -> str:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- shown, not bound
-    if ":" in shown:
-        shown = f"[{shown}]"
-    return f"{'https' if context else 'http'}://{shown}:{port}"
+    return f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

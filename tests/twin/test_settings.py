@@ -109,3 +109,11 @@ async def test_the_command_prints_its_addresses_and_ends_on_sigterm(tmp_path: Pa
             async with http.get(f"{found[2]}/twin/summary") as response:
                 assert (await response.json())["requests"] == 1
         assert await twin.stop() == 0
+
+
+async def test_the_command_prints_that_it_listens_on_all_addresses(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        ports = ("--port", "0", "--control-port", "0")
+        twin = processes.adapter("twin", "--host", "0.0.0.0", "--control-host", "0.0.0.0", *ports)
+        await twin.ready(lambda process: "control: " in process.output)
+        assert re.search(r"twin: http://0\.0\.0\.0:\d+\ncontrol: http://0\.0\.0\.0:\d+/twin/\n", twin.output)

@@ -29,8 +29,9 @@ from tests.support.wait import eventually
 
 TOTAL = 2.0
 """Seconds a successor's call may take."""
-PATIENCE = 40
-"""Seconds a victim's may, and within which it must have come to its step: many are started at once."""
+VICTIM_TOTAL = 40
+"""Seconds a victim's may, and within which it must have come to its step: many are started at once. Less than
+ADAPTER_WORKER__STOP_TIMEOUT, which has to outlast a call."""
 REPLY = 4.0
 """Seconds the supplier takes to answer where the test must come in between."""
 AT_ONCE = 7
@@ -59,22 +60,22 @@ class Scene:
 
     async def received(self) -> None:
         """The supplier has got every command."""
-        await eventually(lambda: all(self.calls(kind) for kind in self.commands), within=PATIENCE, what="the calls")
+        await eventually(lambda: all(self.calls(kind) for kind in self.commands), within=VICTIM_TOTAL, what="the calls")
 
     async def answered(self) -> None:
         def done() -> bool:
             return all(call.finished is not None for kind in self.commands for call in self.calls(kind))
 
-        await eventually(done, within=PATIENCE, what="the supplier's answers")
+        await eventually(done, within=VICTIM_TOTAL, what="the supplier's answers")
 
     async def held(self) -> None:
-        await eventually(lambda: self.door.held, within=PATIENCE, what="something being held back")
+        await eventually(lambda: self.door.held, within=VICTIM_TOTAL, what="something being held back")
 
     async def calling(self) -> None:
         """All calls have been started."""
         found = re.search(r'"telemetry":"([^"]+)"', self.worker.output)
         assert found is not None
-        async with httpx.AsyncClient(base_url=found[1], timeout=PATIENCE, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=found[1], timeout=VICTIM_TOTAL, trust_env=False) as http:
 
             async def started() -> bool:
                 assert self.worker.exit_code is None, self.worker.tail()
@@ -84,7 +85,7 @@ class Scene:
                     return False
                 return f"calls_in_flight {len(self.commands)}.0" in text
 
-            await eventually(started, within=PATIENCE, what="the calls being under way")
+            await eventually(started, within=VICTIM_TOTAL, what="the calls being under way")
 
 
 # -- the steps ---------------------------------------------------------------------------------------------------------
@@ -269,7 +270,9 @@ async def play(story: Story, fate: Fate, kafka: str, processes: Processes) -> To
     async with open_rig(kafka, partitions=1) as rig, kafka_door(kafka) as door:
         commands = {kind: command(kind, rig) for kind in story.expected}
         with story.supplier(rig) as url:
-            patient = {f"SUPPLIER__{limit}_TIMEOUT": f"{PATIENCE}s" for limit in ("CONNECT", "WRITE", "READ", "TOTAL")}
+            patient = {
+                f"SUPPLIER__{limit}_TIMEOUT": f"{VICTIM_TOTAL}s" for limit in ("CONNECT", "WRITE", "READ", "TOTAL")
+            }
             victim = processes.adapter(
                 "worker",
                 env=rig.environment(KAFKA__BOOTSTRAP_SERVERS=door.bootstrap, SUPPLIER__BASE_URL=url, **patient),

@@ -48,7 +48,7 @@ WANTED: Final = 90
 """Calls the load keeps under way."""
 BACKLOG: Final = 600
 """Commands that may wait, beyond which the load holds back."""
-PATIENCE: Final = 30.0
+GATHERING: Final = 30.0
 """Seconds a kill waits for so many calls."""
 PARTITIONS: Final = 8
 PROJECTORS: Final = "fault-projectors"
@@ -200,7 +200,7 @@ class Run:
                 await asyncio.sleep(step.pause)
                 if step.act is Act.KILL:
                     with contextlib.suppress(AssertionError):
-                        await eventually(lambda: self._opened.count() > IN_FLIGHT, within=PATIENCE)
+                        await eventually(lambda: self._opened.count() > IN_FLIGHT, within=GATHERING)
                 strike = Strike(time.monotonic() - self._began, step, self._opened.count())
                 self.report.strikes.append(strike)
                 print(f"{strike.at:7.1f} s  {step}, {strike.in_flight} calls under way", flush=True)

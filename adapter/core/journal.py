@@ -25,6 +25,7 @@ from hashlib import blake2b
 from typing import Any, Final, TypeAlias, TypeGuard
 
 from adapter.core.command import Held, Intended, Past, Untouched
+from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable
 
 
@@ -131,11 +132,15 @@ class Entry:
 
 
 def entries(record: Mapping[str, Any]) -> list[Entry]:
-    """The entries of a `JournalEntries` record, without those of a kind of a newer release that we do not know."""
-    return [_entry(each) for each in record["entries"] if each["kind"] in Kind.__members__]
+    """The entries of a `JournalEntries` record. Raises Undecodable for one of a kind that a later release has added: it
+    may be an intent, or the only place where a command still is.
+    """
+    return list(map(_entry, record["entries"]))
 
 
 def _entry(record: Mapping[str, Any]) -> Entry:
+    if record["kind"] not in Kind.__members__:
+        raise Undecodable("unknown-kind", "an entry is of a kind that this release does not know")
     command = record["command"]
     source = None
     if command is not None:

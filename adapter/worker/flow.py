@@ -41,6 +41,8 @@ _TICK: Final = 1.0
 _CHECK: Final = 5.0
 """Seconds between two looks at the topics: one that has other partitions or is made anew stops the intake."""
 _READ_AGAIN: Final = Backoff(first=0.2, longest=5.0)
+_LATER: Final = frozenset({"unknown-record", "unknown-kind"})
+"""What a record of the journal is that a later release has written in a form which we can't know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,12 +233,12 @@ class Worker(IntakeListener):
 
     async def _entries(self, at: int, value: bytes) -> list[Entry]:
         """Only what can't be ours is passed over: to pass over an intent is to call again. Raises Unavailable for what
-        may be, Stop for a record of a kind that only a later release can know.
+        may be, Stop for a record or an entry of a kind that only a later release can know.
         """
         try:
-            decoded = await self._w.entries.decode(value)
+            return journal.entries((await self._w.entries.decode(value)).record)
         except Undecodable as why:
-            if why.reason == "unknown-record":
+            if why.reason in _LATER:
                 raise Stop(
                     f"the journal has records that this release can't read, {why.detail}: start the later one"
                 ) from None
@@ -244,7 +246,6 @@ class Worker(IntakeListener):
                 raise Unavailable(f"the record at offset {at}, {why}") from None
             self._log.error("journal entry not readable", reason=why.reason)
             return []
-        return journal.entries(decoded.record)
 
     def _queue(self, assignment: Assignment, item: Item) -> None:
         lane = item.source.key or b""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from adapter.core.errors import Stop
-from adapter.core.journal import Kind
+from adapter.core.journal import Entry, Kind
 from adapter.ports import Reply, Unclear
 from adapter.worker.flow import REWRITE_AFTER
 from adapter.worker.window import Bounds
@@ -172,6 +172,18 @@ async def test_a_worker_does_not_pass_over_a_journal_that_a_later_release_has_wr
     plant.write("FaultReportAdded", event)
     hand = plant.hire(0)
     with pytest.raises(Stop, match=r"fault\.event\.FaultReportAdded is none of .*: start the later one"):
+        await hand.running
+    assert plant.desk.calls == []
+    hand.member.kill()
+
+
+async def test_a_worker_does_not_pass_over_an_entry_of_a_kind_that_a_later_release_has_added(plant: Plant) -> None:
+    command = add("T-1")
+    plant.send(command)
+    entry = Entry(Kind.PARKED, command.command_id, 0, b"", time.time()).record()
+    plant.write("JournalEntries", {"entries": [entry | {"kind": "UNKNOWN"}]})
+    hand = plant.hire(0)
+    with pytest.raises(Stop, match="a kind that this release does not know: start the later one"):
         await hand.running
     assert plant.desk.calls == []
     hand.member.kill()

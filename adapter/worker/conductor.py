@@ -1,6 +1,7 @@
 """Carries one lane's commands through: reads, judges, journals, calls, publishes, in what order `core.command` says."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -218,7 +219,8 @@ class _Turn:
             if past is not None and self._c.tracer is not None:
                 task = self._task = self._traced(self._c.tracer, task)
         except Undecodable as why:
-            await self._dead_letter(why)
+            if not self._dead_letter(why):
+                await self._halt("dead-letter-too-large")
             return
         if past is None or (past == Untouched() and await self._ended_long_ago()):
             self._repeat()
@@ -358,9 +360,7 @@ class _Turn:
                     await self._sleep(until - self._now(), reason)
                     action = command.resumed(self._now())
                 case Publish(event):
-                    await self._c.cohort.step()
-                    await self._publish(event)
-                    action = command.published()
+                    action = await self._tell(event)
                 case Hold(until):
                     self._a.calling.discard(self._lane)
                     action = await self._hold(until)
@@ -602,11 +602,20 @@ class _Turn:
             source=self._item.source if kept else None,
         )
 
-    async def _publish(self, event: Event) -> None:
-        """Enter the event, its journal entry and the record's end as one piece of work."""
+    async def _tell(self, event: Event) -> Action:
+        await self._c.cohort.step()
+        if not self._publish(event):
+            await self._halt("event-too-large")
+        return self._command.published()
+
+    def _publish(self, event: Event) -> bool:
+        """Enter the event, its journal entry and the record's end as one piece of work. False: too large a record."""
         a, item, task = self._a, self._item, self._task
         entry = self._entry(Kind.HELD, until=event.until) if isinstance(event, InDoubt) else self._entry(Kind.SETTLED)
         outcome = self._outcome(event)
+        kept = self._c.events.entries((entry,), a.partition) if entry.resident else ()
+        if any(_size(record) > self._c.deployment.largest_record for record in (outcome, *kept)):
+            return False
         committed: asyncio.Future[None] = self._c.loop.create_future()
         a.outcomes[self._lane] = committed
         work = Work(
@@ -617,9 +626,6 @@ class _Turn:
             committed=committed,
             then=self._told(event, entry, committed),
         )
-        kept = self._c.events.entries((entry,), a.partition) if entry.resident else ()
-        if any(_size(record) > self._c.deployment.largest_record for record in (outcome, *kept)):
-            await self._halt("event-too-large")
         if entry.resident:
             self._reside(entry)
         else:
@@ -627,6 +633,7 @@ class _Turn:
             a.ending.add(entry.command_id)
             task.record.clear()  # it may be long, and nothing but the commit is still to come
         self._enter(work)
+        return True
 
     def _outcome(self, event: Event) -> Outgoing:
         """The event's record. Of what its reply has no field for as much as a topic takes: a path may be longer than
@@ -681,11 +688,12 @@ class _Turn:
     def _done(self) -> None:
         self._c.finished(self._a, self._item)
 
-    async def _dead_letter(self, why: Undecodable) -> None:
+    def _dead_letter(self, why: Undecodable) -> bool:
+        """Enter the dead letter and the record's end. False: too large a record."""
         a, item, resident = self._a, self._item, self._item.resident
         letter = self._c.events.dead_letter(item.source, self._c.deployment.commands_topic, why, at=datetime.now(UTC))
         if _size(letter) > self._c.deployment.largest_record:
-            await self._halt("dead-letter-too-large")
+            return False
 
         def then() -> None:
             self._c.metrics.count(m.DEAD_LETTERS, why.reason)
@@ -699,6 +707,7 @@ class _Turn:
             entry = Entry(Kind.SETTLED, "", item.source.offset, item.source.digest(), self._now())
         finish = item.source.offset if resident is None else None
         self._enter(Work(a, (letter,), entry, finish=finish, then=then))
+        return True
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
@@ -761,8 +770,8 @@ class _Turn:
                         if told is not None:
                             return told
             if self._now() >= parks_at:
-                await self._park_behind()
-                parks_at = self._now() + min(1.0, self._c.deployment.parked_after)
+                parking = await self._park_behind()
+                parks_at = self._now() + min(1.0, self._c.deployment.parked_after) if parking else math.inf
         return None
 
     def _settlement(self, ticket: Ticket | None) -> Settled | Again | None:
@@ -781,21 +790,27 @@ class _Turn:
             ticket=ticket,
         )
 
-    async def _park_behind(self) -> None:
-        parked, ended = 0, set[Item]()
+    async def _park_behind(self) -> bool:
+        """False: one has to stay where it is, and with it what is behind it."""
+        parked, ended, parking = 0, set[Item](), True
         for item in self._a.lanes.behind(self._lane):
             if item.resident is None:
-                await _Turn(self._c, self._a, self._lane, item).park(blocked=parked >= self._c.deployment.parked)
+                turn = _Turn(self._c, self._a, self._lane, item)
+                parking = await turn.park(blocked=parked >= self._c.deployment.parked)
+            if not parking:
+                break
             if item.resident is None:
                 ended.add(item)
             else:
                 parked += 1
         if ended:
             self._a.lanes.strike(self._lane, ended)
+        return parking
 
-    async def park(self, *, blocked: bool) -> None:
+    async def park(self, *, blocked: bool) -> bool:
         """Keep this command, which waits behind a held lane, in the journal, so that the frontier may pass it: a
-        resident, or it has ended.
+        resident, or it has ended. False: neither can be stored; it halts the lane when its turn comes, since until then
+        the doubt must find its end.
 
         `blocked`: too many are parked already, and this one is rejected. What is unreadable or repeated ends at once.
         What was called before keeps that entry.
@@ -805,11 +820,10 @@ class _Turn:
             task = self._task = await self._read()
             past = self._past()
         except Undecodable as why:
-            await self._dead_letter(why)
-            return
+            return self._dead_letter(why) or self._untaken("dead-letter-too-large")
         if past is None or (past == Untouched() and await self._ended_long_ago()):
             self._repeat()
-            return
+            return True
         self._command = Command(task.subject.operation, self._c.policy, not_after=task.not_after)
         a.unfinished[task.subject.command_id] = task.digest
         rejected, before = None, self._before
@@ -819,13 +833,24 @@ class _Turn:
         elif problems := self._too_large(Kind.PARKED):
             rejected = Rejected(By.ADAPTER, "invalid", None, problems)
         if rejected is not None:
-            await self._publish(rejected)
-            return
+            if self._publish(rejected):
+                return True
+            del a.unfinished[task.subject.command_id]
+            return self._untaken("event-too-large")
         parked = self._entry(Kind.PARKED)
         entry = parked if before is None else replace(before, offset=parked.offset, source=parked.source)
         work = Work(a, entry=entry, finish=item.source.offset, then=self._done)
         self._reside(entry)
         self._enter(work)
+        return True
+
+    def _untaken(self, reason: str) -> bool:
+        """Leave what could not be parked as it was found, and say why."""
+        before = self._before
+        if before is not None:
+            self._a.open[before.command_id] = before
+        self._c.log.error("lane halted", reason=reason, **self._place())
+        return False
 
     async def _halt(self, reason: str) -> None:
         """Something is ours to mend; this lane stops here and loses nothing. Ends with the assignment."""

@@ -1099,3 +1099,31 @@ async def test_a_record_too_large_for_any_outcome_halts_its_lane_alone_and_lets_
     await plant.final(other)
     assert hand.flow.assignments[0].waiting == {b"T-1": "dead-letter-too-large"}
     await asyncio.wait_for(hand.member.revoke(0), 15)
+
+
+@pytest.mark.parametrize("reason", ["dead-letter-too-large", "event-too-large"])
+async def test_what_is_too_large_for_any_outcome_behind_a_doubt_leaves_the_doubt_its_end(
+    plant: Plant, reason: str
+) -> None:
+    first = plant.hire(0, limits=Bounded(largest=9000, parked_after=0.01))
+    plant.desk.answers = silent
+    held, behind = add("T-1"), amend("T-1", correlationId="c" * 9000)
+    plant.send(held)
+    if reason == "event-too-large":
+        plant.send(behind)
+    else:
+        plant.bus.put(b"T-1", b"\1" * 9000)
+    await plant.until(lambda: first.lines.named("lane halted"))
+    assert first.flow.assignments[0].waiting == {b"T-1": "doubt"}
+    plant.desk.answers = accepted
+    await plant.project()
+    await plant.decide(held, "REPEAT")
+    assert (await plant.final(held)).record["settledBy"] == "OPERATOR"
+    await plant.until(lambda: first.flow.assignments[0].waiting == {b"T-1": reason})
+    assert [line["reason"] for line in first.lines.named("lane halted")] == [reason] * 2
+    await first.kill()
+    plant.hire(0)
+    await plant.caught_up()
+    assert (plant.letters, plant.types(behind)) == (
+        ([], ["FaultReportAmended"]) if reason == "event-too-large" else (["unframed"], [])
+    )

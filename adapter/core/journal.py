@@ -140,7 +140,7 @@ def entries(record: Mapping[str, Any]) -> list[Entry]:
 
 def _entry(record: Mapping[str, Any]) -> Entry:
     if record["kind"] not in Kind.__members__:
-        raise Undecodable("unknown-kind", "an entry is of a kind that this release does not know")
+        raise Undecodable("unknown-record", "an entry is of a kind that this release does not know")
     command = record["command"]
     source = None
     if command is not None:

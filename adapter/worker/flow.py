@@ -41,8 +41,6 @@ _TICK: Final = 1.0
 _CHECK: Final = 5.0
 """Seconds between two looks at the topics: one that has other partitions or is made anew stops the intake."""
 _READ_AGAIN: Final = Backoff(first=0.2, longest=5.0)
-_LATER: Final = frozenset({"unknown-record", "unknown-kind"})
-"""What a record of the journal is that a later release has written in a form which we can't know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +236,7 @@ class Worker(IntakeListener):
         try:
             return journal.entries((await self._w.entries.decode(value)).record)
         except Undecodable as why:
-            if why.reason in _LATER:
+            if why.reason == "unknown-record":
                 raise Stop(
                     f"the journal has records that this release can't read, {why.detail}: start the later one"
                 ) from None

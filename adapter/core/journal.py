@@ -180,8 +180,9 @@ class Recovered:
     """Commands that were held or parked: those whose turn has come, then those that wait behind them, each in the order
     of their offsets. Offsets alone do not tell it where the commands were mirrored.
     """
-    finished: frozenset[int]
-    """Offsets at or after the committed one whose commands have ended: they are delivered again and passed over."""
+    finished: Mapping[int, str]
+    """Commands that have ended, by their offsets at or after the committed one: they are delivered again and passed
+    over."""
     letters: Mapping[int, bytes]
     """The same of dead letters, with their digests."""
 
@@ -212,7 +213,7 @@ def recover(entries: Iterable[Entry], position: int) -> Recovered:
         settled={i: e.digest for i, e in last.items() if e.kind is Kind.SETTLED},
         open={i: e for i, e in last.items() if not e.resident and e.kind in _OPEN},
         residents=tuple(residents),
-        finished=frozenset(e.offset for e in last.values() if e.kind is Kind.SETTLED and e.offset >= position),
+        finished={e.offset: i for i, e in last.items() if e.kind is Kind.SETTLED and e.offset >= position},
         letters={offset: digest for offset, digest in letters.items() if offset >= position},
     )
 

@@ -273,9 +273,16 @@ class _Turn:
             seen = entry.digest
         if seen is None:
             return Untouched() if self._before is None else self._before.past()
-        if seen != task.digest:
+        if seen != task.digest and not self._has_ended():
             raise Undecodable("command-id-reused", "a command with other content had this commandId before")
         return None
+
+    def _has_ended(self) -> bool:
+        """Whether the journal has the end of this very record. Its digest need not be the same: the release that ended
+        it may have known other fields of it.
+        """
+        recovered, offset = self._a.recovered, self._item.source.offset
+        return recovered is not None and recovered.finished.get(offset) == self._task.subject.command_id
 
     async def _ended_long_ago(self) -> bool:
         """Whether the ticket tells of the command, asked only if its end, had it ended, would be forgotten here."""
@@ -306,7 +313,7 @@ class _Turn:
         a, task, offset = self._a, self._task, self._item.source.offset
         command_id = task.subject.command_id
         work = Work(a, finish=offset, then=self._done)
-        if a.recovered is None or offset not in a.recovered.finished:  # else its end lies in the journal already
+        if not self._has_ended():  # else its end lies in the journal already
             self._c.metrics.operation(task.subject.operation.name).repeated.inc()
             if self._c.ended(a, command_id):
                 work.entry = Entry(Kind.SETTLED, command_id, offset, task.digest, self._now())

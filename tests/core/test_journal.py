@@ -118,11 +118,11 @@ def test_dead_letters_are_known_by_offset_from_the_committed_one_on() -> None:
     letters = [Entry(Kind.SETTLED, "", offset, bytes([offset]), 0.0) for offset in (3, 7, 9)]
     recovered = recover(letters, 7)
     assert recovered.letters == {7: b"\x07", 9: b"\x09"}
-    assert (recovered.settled, recovered.finished) == ({}, frozenset())
+    assert (recovered.settled, recovered.finished) == ({}, {})
 
 
 def test_an_empty_journal_knows_nothing() -> None:
-    assert recover([], 0) == Recovered(settled={}, open={}, residents=(), finished=frozenset(), letters={})
+    assert recover([], 0) == Recovered(settled={}, open={}, residents=(), finished={}, letters={})
 
 
 def test_the_last_entry_of_a_command_is_its_state() -> None:
@@ -140,7 +140,7 @@ def test_the_last_entry_of_a_command_is_its_state() -> None:
     assert known.settled == {"done": b"done"}
     assert known.open == {"again": story[2], "called": story[3]}
     assert known.residents == (story[6], story[7])
-    assert known.finished == {10}
+    assert known.finished == {10: "done"}
     assert known.counts() == {"settled": 1, "intent": 1, "held": 1, "parked": 1}
 
 
@@ -177,7 +177,7 @@ def test_recovering_agrees_with_looking_every_command_up(story: list[Entry], pos
     residents = [e for e in last if e.kind is not Kind.SETTLED and e.source is not None]
     opened = [e for e in last if e.kind in (Kind.INTENT, Kind.CLEARED) and e.source is None]
     assert list(known.settled.items()) == [(e.command_id, e.digest) for e in settled]
-    assert known.finished == {e.offset for e in settled if e.offset >= position}
+    assert known.finished == {e.offset: e.command_id for e in settled if e.offset >= position}
     assert known.open == {e.command_id: e for e in opened}
     assert sorted(known.residents, key=lambda e: e.command_id) == sorted(residents, key=lambda e: e.command_id)
     order = [(e.kind is Kind.PARKED, e.offset) for e in known.residents]

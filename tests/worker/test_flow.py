@@ -342,6 +342,17 @@ async def test_what_was_settled_is_passed_over(plant: Plant) -> None:
     assert len(plant.desk.of(done)) == 1
 
 
+async def test_what_another_release_has_settled_is_passed_over_though_it_reads_differently(plant: Plant) -> None:
+    """One of them does not know a field of it, so that its digest is another."""
+    command = add("T-1")
+    plant.send(command)
+    entry = Entry(Kind.SETTLED, command.command_id, 0, b"another", time.time())
+    plant.write("JournalEntries", {"entries": [entry.record()]})
+    plant.hire(0)
+    await plant.caught_up()
+    assert (plant.letters, plant.types(command), plant.desk.calls) == ([], [], [])
+
+
 async def test_what_was_settled_is_passed_over_though_memory_is_too_small_for_it(plant: Plant) -> None:
     first = plant.hire(0)
     plant.desk.answers = lambda call: None if call.operation == "QueryAppointmentAvailability" else accepted(call)

@@ -2,7 +2,8 @@
 value to see what it is.
 
 Records of the same values have the same digest, whatever schema they were written by, others have another. Neither a
-null nor the order of fields counts, so that a digest stays what it is when a later release adds a field.
+null, nor the default of a field that can't be null, nor the order of fields counts, so that a digest stays what it is
+when a later release adds a field.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -51,11 +52,18 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 def _record(record: Record, name: str, numbers: Iterator[int]) -> Iterator[str]:
     for field in sorted(record.fields, key=lambda field: field.name):
         value = f"v{next(numbers)}"
+        kind, nullable = optional(field.type)
+        unsaid = "" if nullable or not _plain(field.default) else f" and {value} != {field.default!r}"
         yield f"{value} = {name}.get({field.name!r})"
-        yield f"if {value} is not None:"
+        yield f"if {value} is not None{unsaid}:"
         yield f"    parts.append({field.name!r})"
-        yield from (f"    {line}" for line in _value(optional(field.type)[0], value, numbers))
+        yield from (f"    {line}" for line in _value(kind, value, numbers))
     yield 'parts.append("")'
+
+
+def _plain(default: Any) -> bool:
+    """Whether the schema's JSON has the default as a record has it."""
+    return isinstance(default, str | int | float) or default == []
 
 
 def _value(kind: Type, name: str, numbers: Iterator[int]) -> Iterator[str]:

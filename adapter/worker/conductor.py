@@ -413,6 +413,8 @@ class _Turn:
 
     def _write(self) -> tuple[Problem, ...]:
         """Write the request as it is to be sent now; what forbids to write it."""
+        if self._task.problems:  # of a command that another release has tried, which knew more fields or fewer rules
+            return self._task.problems
         try:
             self._body = self._c.requests.write(self._task, self._reference)
         except Refused as refused:

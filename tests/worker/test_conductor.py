@@ -16,7 +16,7 @@ import fastavro
 import pytest
 from lxml import etree
 
-from adapter.core.journal import Kind
+from adapter.core.journal import Entry, Kind
 from adapter.core.mapping import ReplyReader, RequestWriter
 from adapter.core.mapping.forms import Forms
 from adapter.core.operation import Problem
@@ -533,6 +533,26 @@ async def test_what_provably_did_nothing_is_called_again_by_a_successor(plant: P
     plant.hire(0)
     event = await plant.final(command)
     assert (event.type, event.record["attempts"]) == ("FaultReportAdded", 2)
+
+
+async def test_a_call_of_a_later_release_is_not_made_again_without_a_field_that_only_that_one_knows(
+    plant: Plant,
+) -> None:
+    command = add("T-1", severity="high")
+    newer = json.loads(known().commands[command.name].text)
+    newer["fields"].append({"name": "severity", "type": ["null", "string"], "default": None})
+    out = io.BytesIO(struct.pack(">xI", plant.registry.add(json.dumps(newer))))
+    out.seek(0, io.SEEK_END)
+    common = {"commandId": command.command_id, "issuedAt": datetime.now(UTC)}
+    fastavro.schemaless_writer(out, newer, {**common, **command.record})
+    offset = plant.bus.put(b"T-1", out.getvalue())
+    cleared = Entry(Kind.CLEARED, command.command_id, offset, b"", time.time(), attempt=1)
+    plant.write("JournalEntries", {"entries": [cleared.record()]})
+    plant.hire(0)
+    event = await plant.final(command)
+    assert (event.type, event.record["code"]) == ("CommandRejected", "invalid")
+    assert [problem["path"] for problem in event.record["problems"]] == ["severity"]
+    assert plant.desk.calls == []
 
 
 @pytest.mark.parametrize("shift", [-100, 3])

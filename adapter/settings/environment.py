@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import EnvSettingsSource
 
 from adapter.core.errors import Stop
 from adapter.core.wording import is_text
@@ -26,9 +25,8 @@ def load(tree_type: type[_T], environ: Mapping[str, str] = os.environ) -> _T:
 
     Variables of sections that `tree_type` has not are checked for their names only.
     """
-    variables = _Variables(environ)
-    tree = {name: value for name, value in variables().items() if name in tree_type.model_fields}
-    faults = variables.faults
+    faults: list[tuple[str, str]] = []
+    tree = {name: value for name, value in _texts(environ, faults).items() if name in tree_type.model_fields}
     for name, field in tree_type.model_fields.items():
         if section(field) is not None:
             tree.setdefault(name, {})
@@ -47,66 +45,59 @@ def load(tree_type: type[_T], environ: Mapping[str, str] = os.environ) -> _T:
     return settings
 
 
-class _Variables(EnvSettingsSource):
-    """The environment as a source that goes on after a fault; `faults` has each as (variable, text)."""
+def _texts(environ: Mapping[str, str], faults: list[tuple[str, str]]) -> dict[str, Any]:
+    """The tree of texts, without the variables that are faulty: `faults` gets each as (variable, text)."""
+    tree: dict[str, Any] = {}
+    # Sorted: ADAPTER_KAFKA__PROPERTIES comes before the single properties that go on top of it.
+    for name in sorted(n for n in environ if n.startswith(PREFIX)):
+        value = environ[name].strip()  # a Secret's value often ends with a line end
+        found = _place(name)
+        if found is None:
+            if not _is_service_link(name, value):
+                faults.append((name, _unknown(name)))
+            continue
+        path, key, field = found
+        if value == "":
+            continue
+        if not is_text(value) and kind(field).name not in _OF_ANY_BYTES:
+            faults.append((name, "is not UTF-8 text"))
+            continue
+        branch = tree
+        for segment in path[:-1]:
+            branch = branch.setdefault(segment, {})
+        if not is_mapping(field):
+            branch[path[-1]] = value
+        elif key is not None:
+            branch.setdefault(path[-1], {})[key] = value
+        else:
+            try:
+                branch[path[-1]] = _json_object(value, dotted=path[0] == "kafka")
+            except (ValueError, RecursionError):
+                faults.append((name, f"is not a JSON object; write for example {kind(field).example}"))
+    return tree
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        super().__init__(Settings)
-        self._environ = environ
-        self.faults: list[tuple[str, str]] = []
 
-    def __call__(self) -> dict[str, Any]:
-        """The tree of texts; faulty variables are left out."""
-        tree: dict[str, Any] = {}
-        # Sorted: ADAPTER_KAFKA__PROPERTIES comes before the single properties that go on top of it.
-        for name in sorted(n for n in self._environ if n.startswith(PREFIX)):
-            value = self._environ[name].strip()  # a Secret's value often ends with a line end
-            found = self._place(name)
-            if found is None:
-                if not _is_service_link(name, value):
-                    self.faults.append((name, _unknown(name)))
-                continue
-            path, key, field = found
-            if value == "":
-                continue
-            if not is_text(value) and kind(field).name not in _OF_ANY_BYTES:
-                self.faults.append((name, "is not UTF-8 text"))
-                continue
-            branch = tree
-            for segment in path[:-1]:
-                branch = branch.setdefault(segment, {})
-            if not is_mapping(field):
-                branch[path[-1]] = value
-            elif key is not None:
-                branch.setdefault(path[-1], {})[key] = value
-            else:
-                try:
-                    branch[path[-1]] = _json_object(value, dotted=path[0] == "kafka")
-                except (ValueError, RecursionError):
-                    self.faults.append((name, f"is not a JSON object; write for example {kind(field).example}"))
-        return tree
-
-    def _place(self, name: str) -> tuple[tuple[str, ...], str | None, FieldInfo] | None:
-        """Path of the setting, key of the one entry where it is a mapping, and its field."""
-        path: list[str] = []
-        model: type[BaseModel] = Settings
-        segments = name.removeprefix(PREFIX).split("__")
-        for position, segment in enumerate(segments):
-            field = model.model_fields.get(segment.lower()) if segment == segment.upper() else None
-            if field is None:
-                return None
-            path.append(segment.lower())
-            rest = segments[position + 1 :]
-            below = section(field)
-            if below is not None:
-                model = below
-            elif not rest:
-                return tuple(path), None, field
-            elif is_mapping(field):
-                return tuple(path), _key("__".join(rest), dotted=path[0] == "kafka"), field
-            else:
-                return None
-        return None
+def _place(name: str) -> tuple[tuple[str, ...], str | None, FieldInfo] | None:
+    """Path of the setting, key of the one entry where it is a mapping, and its field."""
+    path: list[str] = []
+    model: type[BaseModel] = Settings
+    segments = name.removeprefix(PREFIX).split("__")
+    for position, segment in enumerate(segments):
+        field = model.model_fields.get(segment.lower()) if segment == segment.upper() else None
+        if field is None:
+            return None
+        path.append(segment.lower())
+        rest = segments[position + 1 :]
+        below = section(field)
+        if below is not None:
+            model = below
+        elif not rest:
+            return tuple(path), None, field
+        elif is_mapping(field):
+            return tuple(path), _key("__".join(rest), dotted=path[0] == "kafka"), field
+        else:
+            return None
+    return None
 
 
 _OF_ANY_BYTES = frozenset({"file", "folder", "path"})

@@ -6,7 +6,6 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from adapter.core.avro import UnknownFields
 from adapter.core.errors import Stop
@@ -495,24 +494,10 @@ class Telemetry(Section):
     )
 
 
-class Tree(BaseSettings):
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
+class Tree(BaseModel):
+    """Sections that are read together. `load` makes it."""
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 -- given by name
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- given by name
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- given by name
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- given by name
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What the constructor is given, nothing else.
-
-        The stock environment source stops at its first fault and lets unknown names pass, so `load` reads the
-        environment with one of its own.
-        """
-        return (init_settings,)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Cluster(Tree):

@@ -7,12 +7,11 @@ copies and is not read here.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from adapter.core.answer import AnswerWriter, compile_answer
-from adapter.core.avro import Schema
+from adapter.core.avro import Schema, SubjectStrategy, subject
 from adapter.core.avro.schema import NONE, Array, Enum, Map, Primitive, Record, Type, Union, optional
 from adapter.core.errors import Stop
 from adapter.core.mapping import ReplyReader, RequestWriter, compile_reply, compile_request, record_of
@@ -22,14 +21,6 @@ from adapter.core.xsd import Xsd, load_schema
 
 GROUPS: Final = ("commands", "events", "tickets", "journal")
 """The folders of Avro schemas, and what their topics are called in the settings."""
-
-
-class SubjectStrategy(StrEnum):
-    """How a registry's subjects are named (Confluent's TopicRecordName, RecordName and TopicName strategies)."""
-
-    TOPIC_RECORD = "topic_record"
-    RECORD = "record"
-    TOPIC = "topic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +71,6 @@ class Catalogue:
             for group, schemas in self.groups.items()
             for schema in schemas.values()
         )
-
-
-def subject(strategy: SubjectStrategy, topic: str, schema: Schema) -> str:
-    match strategy:
-        case SubjectStrategy.TOPIC_RECORD:
-            return f"{topic}-{schema.fullname}"
-        case SubjectStrategy.RECORD:
-            return schema.fullname
-        case SubjectStrategy.TOPIC:
-            return f"{topic}-value"
 
 
 def schema_root() -> Path:

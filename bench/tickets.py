@@ -18,8 +18,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from adapter import catalogue
-from adapter.catalogue import SubjectStrategy
-from adapter.core.avro import Decoder, Encoder
+from adapter.core.avro import Decoder, Encoder, SubjectStrategy, subject
 from adapter.core.ticket import Event, Policy, fold
 from adapter.suppliers import served
 from adapter.transport.registry import HttpRegistry
@@ -173,9 +172,9 @@ class _Filling:
         registry, encoders = HttpRegistry(url), []
         try:
             for topic, schema in ((self._topics.events, self._event), (self._topics.tickets, self._ticket)):
-                subject = catalogue.subject(SubjectStrategy.TOPIC_RECORD, topic, schema)
-                identifier = await registry.identifier(subject, schema.text)
-                assert identifier is not None, subject
+                name = subject(SubjectStrategy.TOPIC_RECORD, topic, schema)
+                identifier = await registry.identifier(name, schema.text)
+                assert identifier is not None, name
                 encoders.append(Encoder(schema, identifier))
         finally:
             await registry.close()

@@ -19,8 +19,9 @@ from uuid import uuid4
 from adapter import catalogue
 from adapter.app.server import server_tls
 from adapter.app.start import load_catalogue, misnamed, open_registry
-from adapter.catalogue import Catalogue, SubjectStrategy
+from adapter.catalogue import Catalogue
 from adapter.core import wording
+from adapter.core.avro import SubjectStrategy
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
 from adapter.server.admission import allowed
@@ -524,7 +525,7 @@ async def _registry(settings: Bus, known: Catalogue) -> AsyncIterator[Line]:
 async def _schemas(settings: Bus, known: Catalogue, registry: HttpRegistry) -> AsyncIterator[Line]:
     """Raises Stop, Unavailable."""
     topics = settings.topics.names()
-    strategy = SubjectStrategy(settings.registry.subject_strategy)
+    strategy = settings.registry.subject_strategy
     subjects = known.subjects(strategy, {group: getattr(topics, group) for group in catalogue.GROUPS})
     there, missing = 0, []
     for subject, schema in subjects:

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from adapter import catalogue
 from adapter.catalogue import Catalogue
-from adapter.core.avro import Encoder, Schema
+from adapter.core.avro import Encoder, Schema, subject
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
 from adapter.settings import GroupProtocol, Kafka, Receiving, Telemetry, Vocabulary
@@ -73,19 +73,18 @@ async def encoders(
 
     Looks up and never registers. Raises Stop with every schema the registry does not have.
     """
-    strategy = catalogue.SubjectStrategy(settings.registry.subject_strategy.value)
     found: dict[str, Encoder] = {}
     missing: list[str] = []
     for topic, schemas in written.items():
         for schema in schemas:
-            subject = catalogue.subject(strategy, topic, schema)
+            name = subject(settings.registry.subject_strategy, topic, schema)
 
-            async def look_up(subject: str = subject, schema: Schema = schema) -> int | None:
-                return await registry.identifier(subject, schema.text)
+            async def look_up(name: str = name, schema: Schema = schema) -> int | None:
+                return await registry.identifier(name, schema.text)
 
             identifier = await until_available("the schema registry", look_up, log)
             if identifier is None:
-                missing.append(f"{subject}: this schema is not registered; adapter schemas register does it")
+                missing.append(f"{name}: this schema is not registered; adapter schemas register does it")
             else:
                 found[schema.name] = Encoder(schema, identifier)
     if missing:

@@ -139,7 +139,6 @@ async def worker(
         stack.push_async_callback(transactor.close)
         await transactor.open()
         gate = _gate(settings, log)
-        unknown_fields = UnknownFields(settings.registry.unknown_fields.value)
         policy = _policy(settings)
         events = Events(
             events_topic=names.events,
@@ -160,7 +159,7 @@ async def worker(
 
         def conductor(flow: Worker) -> Conductor:
             return Conductor(
-                reader=Reader(known, registry, unknown_fields),
+                reader=Reader(known, registry, settings.registry.unknown_fields),
                 requests=Requests(
                     supplier=known.supplier,
                     calls=calls,

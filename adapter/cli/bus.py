@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from adapter import catalogue
-from adapter.catalogue import Catalogue, SubjectStrategy, subject
-from adapter.core.avro import Decoded, Decoder, Encoder, Schema, unframe
+from adapter.catalogue import Catalogue
+from adapter.core.avro import Decoded, Decoder, Encoder, Schema, subject, unframe
 from adapter.core.errors import Stop, Undecodable
 from adapter.settings import Bus, Cluster, Offline
 from adapter.suppliers import served
@@ -47,7 +47,7 @@ class Client:
 
     def encoder(self, topic: str, schema: Schema) -> Encoder:
         """Of records of that schema. Raises Stop if the registry lacks it, Unavailable."""
-        name = subject(SubjectStrategy(self.settings.registry.subject_strategy), topic, schema)
+        name = subject(self.settings.registry.subject_strategy, topic, schema)
         identifier = self.run(self.registry.identifier(name, schema.text))
         if identifier is None:
             raise Stop(f"{name}: this schema is not registered; adapter schemas register does it")

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adapter import catalogue
-from adapter import settings as tree
-from adapter.catalogue import GROUPS, Catalogue, SubjectStrategy
+from adapter.catalogue import GROUPS, Catalogue
 from adapter.cli.exits import Exit
-from adapter.core.avro import Schema, full_transitive
+from adapter.core.avro import Schema, SubjectStrategy, full_transitive
 from adapter.core.errors import Stop
 from adapter.settings import Offline, Topics, Vocabulary, load
 from adapter.suppliers import served
@@ -103,7 +102,7 @@ def _version(release: Path) -> tuple[int, ...]:
 
 
 def _subjects(compiled: Catalogue, settings: Vocabulary) -> tuple[tuple[str, Schema], ...]:
-    return compiled.subjects(SubjectStrategy(settings.registry.subject_strategy), _names(settings.topics))
+    return compiled.subjects(settings.registry.subject_strategy, _names(settings.topics))
 
 
 def _names(topics: Topics) -> dict[str, str]:
@@ -137,7 +136,7 @@ async def _hand_over(compiled: Catalogue, settings: Vocabulary) -> None:
     registry = _registry(settings)
     # Under the topic strategy one subject holds several records, which no level but NONE allows: that is the
     # operator's to decide.
-    levelled = settings.registry.subject_strategy is not tree.SubjectStrategy.TOPIC
+    levelled = settings.registry.subject_strategy is not SubjectStrategy.TOPIC
     try:
         for subject, schema in _subjects(compiled, settings):
             if levelled:

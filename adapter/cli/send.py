@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from adapter.catalogue import Catalogue, Entry, SubjectStrategy, subject
+from adapter.catalogue import Catalogue, Entry
 from adapter.cli import show
 from adapter.cli.bus import Client, compiled, connected, look_for
 from adapter.cli.example import example
 from adapter.cli.exits import Exit
 from adapter.cli.follow import Outcomes, seconds
-from adapter.core.avro import Encoder, from_json
+from adapter.core.avro import Encoder, from_json, subject
 from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.errors import Refused, Stop
 from adapter.settings import Bus, Offline, load
@@ -216,11 +216,10 @@ def _command(known: Catalogue, where: str, content: Any, problems: list[str]) ->
 async def _encoded(commands: Sequence[_Command], bus: Client) -> list[Sent]:
     """The records as they go on the topic. Raises Stop if the registry lacks a schema, Unavailable."""
     topic = bus.topics.commands
-    strategy = SubjectStrategy(bus.settings.registry.subject_strategy)
     encoders: dict[str, Encoder] = {}
     missing: list[str] = []
     for schema in {c.entry.command.name: c.entry.command for c in commands}.values():
-        name = subject(strategy, topic, schema)
+        name = subject(bus.settings.registry.subject_strategy, topic, schema)
         identifier = await bus.registry.identifier(name, schema.text)
         if identifier is None:
             missing.append(f"{name}: the registry has not this schema; run `adapter schemas register`")

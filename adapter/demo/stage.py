@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-from adapter import app, catalogue
-from adapter.catalogue import GROUPS, Catalogue, SubjectStrategy
-from adapter.core.avro import Encoder
+from adapter import app
+from adapter.catalogue import GROUPS, Catalogue
+from adapter.core.avro import Encoder, subject
 from adapter.core.errors import Stop, Unavailable
 from adapter.demo import registry as built_in
 from adapter.projector.flow import Projector
@@ -221,15 +221,15 @@ async def _known_everywhere(admin: Admin, names: list[str]) -> None:
 
 async def _register(known: Catalogue, settings: Receiving, registry: HttpRegistry) -> dict[str, Encoder]:
     """Registers all schemas as `adapter schemas register` does; encoders of the commands."""
-    strategy = SubjectStrategy(settings.registry.subject_strategy)
+    strategy = settings.registry.subject_strategy
     topics = settings.topics.names()
     names = {group: getattr(topics, group) for group in GROUPS}
-    for subject, schema in known.subjects(strategy, names):
-        await registry.set_compatibility(subject, "FULL_TRANSITIVE")
-        await registry.register(subject, schema.text)
+    for name, schema in known.subjects(strategy, names):
+        await registry.set_compatibility(name, "FULL_TRANSITIVE")
+        await registry.register(name, schema.text)
     encoders = {}
     for name, schema in known.commands.items():
-        identifier = await registry.identifier(catalogue.subject(strategy, topics.commands, schema), schema.text)
+        identifier = await registry.identifier(subject(strategy, topics.commands, schema), schema.text)
         if identifier is None:
             raise Stop(f"{name}: the registry has lost the schema it was given")
         encoders[name] = Encoder(schema, identifier)

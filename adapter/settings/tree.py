@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adapter.core.avro import UnknownFields
+from adapter.core.avro import SubjectStrategy, UnknownFields
 from adapter.core.errors import Stop
 from adapter.core.operation import Mode
 from adapter.settings.kinds import (
@@ -50,14 +50,6 @@ class GroupProtocol(StrEnum):
 
     CONSUMER = "consumer"
     """KIP-848, Kafka 4.0 and later."""
-
-
-class SubjectStrategy(StrEnum):
-    """Under which subject a registry keeps the schema of a record."""
-
-    TOPIC_RECORD = "topic_record"
-    RECORD = "record"
-    TOPIC = "topic"
 
 
 class Environment(StrEnum):

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from adapter import catalogue
-from adapter.catalogue import GROUPS, Catalogue, SubjectStrategy
+from adapter.catalogue import GROUPS, Catalogue
+from adapter.core.avro import SubjectStrategy
 from adapter.core.errors import Stop
 from adapter.suppliers import served
 

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from adapter import app
 from adapter.app.page import Page
-from adapter.catalogue import GROUPS, SubjectStrategy
+from adapter.catalogue import GROUPS
+from adapter.core.avro import SubjectStrategy
 from adapter.demo import registry as registries
 from adapter.settings import Settings, load
 from adapter.telemetry import METRICS, Metrics, start_logging

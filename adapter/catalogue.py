@@ -65,7 +65,7 @@ class Catalogue:
         return dict(zip(GROUPS, (self.commands, self.events, self.tickets, self.journal), strict=True))
 
     def subjects(self, strategy: SubjectStrategy, topics: Mapping[str, str]) -> tuple[tuple[str, Schema], ...]:
-        """Every subject with its schema. `topics` has a topic's name for each of GROUPS."""
+        """Every subject with its schema. `topics` has a topic's name for each of GROUPS, and may have more."""
         return tuple(
             (subject(strategy, topics[group], schema), schema)
             for group, schemas in self.groups.items()

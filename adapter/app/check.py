@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -526,7 +526,7 @@ async def _schemas(settings: Bus, known: Catalogue, registry: HttpRegistry) -> A
     """Raises Stop, Unavailable."""
     topics = settings.topics.names()
     strategy = settings.registry.subject_strategy
-    subjects = known.subjects(strategy, {group: getattr(topics, group) for group in catalogue.GROUPS})
+    subjects = known.subjects(strategy, asdict(topics))
     there, missing = 0, []
     for subject, schema in subjects:
         if await registry.identifier(subject, schema.text) is not None:

@@ -5,14 +5,15 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from adapter import catalogue
-from adapter.catalogue import GROUPS, Catalogue
+from adapter.catalogue import Catalogue
 from adapter.cli.exits import Exit
 from adapter.core.avro import Schema, SubjectStrategy, full_transitive
 from adapter.core.errors import Stop
-from adapter.settings import Offline, Topics, Vocabulary, load
+from adapter.settings import Offline, Vocabulary, load
 from adapter.suppliers import served
 from adapter.transport.registry import HttpRegistry
 
@@ -102,12 +103,7 @@ def _version(release: Path) -> tuple[int, ...]:
 
 
 def _subjects(compiled: Catalogue, settings: Vocabulary) -> tuple[tuple[str, Schema], ...]:
-    return compiled.subjects(settings.registry.subject_strategy, _names(settings.topics))
-
-
-def _names(topics: Topics) -> dict[str, str]:
-    names = topics.names()
-    return {group: getattr(names, group) for group in GROUPS}
+    return compiled.subjects(settings.registry.subject_strategy, asdict(settings.topics.names()))
 
 
 def _registry(settings: Vocabulary) -> HttpRegistry:

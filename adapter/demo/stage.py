@@ -5,16 +5,16 @@ both directions.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
 from adapter import app
-from adapter.catalogue import GROUPS, Catalogue
-from adapter.core.avro import Encoder, subject
-from adapter.core.errors import Stop, Unavailable
+from adapter.catalogue import Catalogue
+from adapter.core.avro import Encoder
+from adapter.core.errors import Unavailable
 from adapter.demo import registry as built_in
 from adapter.projector.flow import Projector
 from adapter.settings import Receiving, Settings, load
@@ -221,19 +221,11 @@ async def _known_everywhere(admin: Admin, names: list[str]) -> None:
 
 async def _register(known: Catalogue, settings: Receiving, registry: HttpRegistry) -> dict[str, Encoder]:
     """Registers all schemas as `adapter schemas register` does; encoders of the commands."""
-    strategy = settings.registry.subject_strategy
-    topics = settings.topics.names()
-    names = {group: getattr(topics, group) for group in GROUPS}
-    for name, schema in known.subjects(strategy, names):
+    identifiers: dict[str, int] = {}
+    for name, schema in known.subjects(settings.registry.subject_strategy, asdict(settings.topics.names())):
         await registry.set_compatibility(name, "FULL_TRANSITIVE")
-        await registry.register(name, schema.text)
-    encoders = {}
-    for name, schema in known.commands.items():
-        identifier = await registry.identifier(subject(strategy, topics.commands, schema), schema.text)
-        if identifier is None:
-            raise Stop(f"{name}: the registry has lost the schema it was given")
-        encoders[name] = Encoder(schema, identifier)
-    return encoders
+        identifiers[schema.fullname] = await registry.register(name, schema.text)
+    return {name: Encoder(schema, identifiers[schema.fullname]) for name, schema in known.commands.items()}
 
 
 async def _joined(worker: Worker, projector: Projector, running: Iterable["asyncio.Task[None]"]) -> None:

@@ -6,13 +6,12 @@ import io
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from aiohttp import web
 
 from adapter import app
 from adapter.app.page import Page
-from adapter.catalogue import GROUPS
 from adapter.core.avro import SubjectStrategy
 from adapter.demo import registry as registries
 from adapter.settings import Settings, load
@@ -164,8 +163,7 @@ async def register(url: str, topics: Topics) -> None:
     """What `adapter schemas register` does."""
     registry = HttpRegistry(url)
     try:
-        names = {group: getattr(topics, group) for group in GROUPS}
-        for subject, schema in known().subjects(SubjectStrategy.TOPIC_RECORD, names):
+        for subject, schema in known().subjects(SubjectStrategy.TOPIC_RECORD, asdict(topics)):
             await registry.register(subject, schema.text)
     finally:
         await registry.close()

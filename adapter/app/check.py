@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from adapter import catalogue
 from adapter.app.server import server_tls
-from adapter.app.start import load_catalogue, misnamed, open_registry
+from adapter.app.start import load_catalogue, misnamed
 from adapter.catalogue import Catalogue
 from adapter.core import wording
 from adapter.core.avro import SubjectStrategy
@@ -32,7 +32,7 @@ from adapter.transport.https import proxy
 from adapter.transport.kafka.admin import Admin, Difference, Found, differences, wanted
 from adapter.transport.kafka.client import Follower
 from adapter.transport.kafka.producer import TransactionalProducer
-from adapter.transport.registry import HttpRegistry
+from adapter.transport.registry import HttpRegistry, open_registry
 from adapter.transport.tls import TlsFiles, client_context
 from adapter.transport.way import Proxy
 from adapter.worker.flow import REWRITE_AFTER
@@ -505,7 +505,7 @@ async def _transaction(settings: Bus, client: Mapping[str, str]) -> Line:
 
 async def _registry(settings: Bus, known: Catalogue) -> AsyncIterator[Line]:
     try:
-        registry = open_registry(settings)
+        registry = open_registry(settings.registry)
     except Stop as stop:
         for line in _problems("registry", stop, "see adapter settings"):
             yield line

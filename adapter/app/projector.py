@@ -18,7 +18,6 @@ from adapter.app.start import (
     membership,
     not_committed,
     offset_patience,
-    open_registry,
     transactions_observer,
     until_available,
     waits,
@@ -41,6 +40,7 @@ from adapter.transport.kafka.consumer import CommandConsumer, introduce
 from adapter.transport.kafka.identity import REMADE
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.kafka.tickets import KafkaTickets
+from adapter.transport.registry import open_registry
 from adapter.transport.store import SqliteStores
 
 _CACHE: Final = 4 * 1024 * 1024
@@ -86,7 +86,7 @@ async def projector(
     loop = asyncio.get_running_loop()
     report.begin(metrics)
     async with AsyncExitStack() as stack:
-        registry = open_registry(settings)
+        registry = open_registry(settings.registry)
         stack.push_async_callback(registry.close)
         admin = Admin(client)
         topics = Partitions(

@@ -16,7 +16,6 @@ from adapter.app.start import (
     encoders,
     load_catalogue,
     missing_topics,
-    open_registry,
     traced,
     until_available,
 )
@@ -36,6 +35,7 @@ from adapter.transport.incoming import Limits
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.publisher import KafkaPublisher
 from adapter.transport.listener import Listener
+from adapter.transport.registry import open_registry
 from adapter.transport.server_tls import ServerTls
 from adapter.transport.spool import SqliteSpool
 from adapter.transport.tls import TlsFiles
@@ -250,7 +250,7 @@ async def _find(settings: Receiving, event: Schema, log: Log) -> Encoder:
         await asyncio.sleep(_SETTLING)  # it was away: a broker that has just started does not know its topics yet
         found = await until_available("Kafka", count, log)
     missing_topics(found, needed)
-    registry = open_registry(settings)
+    registry = open_registry(settings.registry)
     try:
         return (await encoders(settings, registry, log, {names.events: [event]}))[event.name]
     finally:

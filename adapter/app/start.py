@@ -57,15 +57,6 @@ def load_catalogue(settings: Receiving) -> Catalogue:
     return catalogue.load(supplier, settings.schemas, zone=settings.supplier.time_zone)
 
 
-def open_registry(settings: Vocabulary) -> HttpRegistry:
-    return HttpRegistry(
-        settings.registry.url,
-        timeout=settings.registry.timeout,
-        credentials=settings.registry.credentials,
-        ca=settings.registry.ca,
-    )
-
-
 async def encoders(
     settings: Vocabulary, registry: HttpRegistry, log: Log, written: Mapping[str, Iterable[Schema]]
 ) -> dict[str, Encoder]:

@@ -19,7 +19,6 @@ from adapter.app.start import (
     membership,
     not_committed,
     offset_patience,
-    open_registry,
     traced,
     transactions_observer,
     until_available,
@@ -42,6 +41,7 @@ from adapter.transport.kafka.feed import KafkaTicketFeed
 from adapter.transport.kafka.identity import REMADE
 from adapter.transport.kafka.journal import KafkaJournal
 from adapter.transport.kafka.producer import TransactionalProducer
+from adapter.transport.registry import open_registry
 from adapter.transport.store import SqliteStores
 from adapter.transport.tls import TlsFiles
 from adapter.worker import report
@@ -98,7 +98,7 @@ async def worker(
         stack.push_async_callback(calls.close)
         if (tls := calls.tls) is not None:
             certificates.watch(lambda: tls.not_after)
-        registry = open_registry(settings)
+        registry = open_registry(settings.registry)
         stack.push_async_callback(registry.close)
         tracer = await stack.enter_async_context(traced(settings.telemetry))
         admin = Admin(client)

@@ -14,7 +14,7 @@ from adapter.settings import Bus, Cluster, Offline
 from adapter.suppliers import served
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.client import Edge, Follower, Start
-from adapter.transport.registry import HttpRegistry
+from adapter.transport.registry import HttpRegistry, open_registry
 
 _T = TypeVar("_T")
 
@@ -91,9 +91,8 @@ def look_for(settings: Cluster, topic: str) -> None:
 @contextmanager
 def connected(settings: Bus, known: Catalogue) -> Iterator[Client]:
     """Raises Stop, Unavailable."""
-    options = settings.registry
     with asyncio.Runner() as runner:
-        registry = HttpRegistry(options.url, timeout=options.timeout, credentials=options.credentials, ca=options.ca)
+        registry = open_registry(settings.registry)
         try:
             yield Client(settings, known, registry, runner)
         finally:

@@ -15,7 +15,7 @@ from adapter.core.avro import Schema, SubjectStrategy, full_transitive
 from adapter.core.errors import Stop
 from adapter.settings import Offline, Vocabulary, load
 from adapter.suppliers import served
-from adapter.transport.registry import HttpRegistry
+from adapter.transport.registry import open_registry
 
 _EPILOG = """\
 check      compiles the mapping between Avro and XSD, and compares every Avro schema with all released copies
@@ -106,13 +106,8 @@ def _subjects(compiled: Catalogue, settings: Vocabulary) -> tuple[tuple[str, Sch
     return compiled.subjects(settings.registry.subject_strategy, asdict(settings.topics.names()))
 
 
-def _registry(settings: Vocabulary) -> HttpRegistry:
-    registry = settings.registry
-    return HttpRegistry(registry.url, timeout=registry.timeout, credentials=registry.credentials, ca=registry.ca)
-
-
 async def _compare(compiled: Catalogue, settings: Vocabulary) -> list[str]:
-    registry = _registry(settings)
+    registry = open_registry(settings.registry)
     problems = []
     try:
         for subject, schema in _subjects(compiled, settings):
@@ -129,7 +124,7 @@ async def _compare(compiled: Catalogue, settings: Vocabulary) -> list[str]:
 
 
 async def _hand_over(compiled: Catalogue, settings: Vocabulary) -> None:
-    registry = _registry(settings)
+    registry = open_registry(settings.registry)
     # Under the topic strategy one subject holds several records, which no level but NONE allows: that is the
     # operator's to decide.
     levelled = settings.registry.subject_strategy is not SubjectStrategy.TOPIC

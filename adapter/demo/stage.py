@@ -21,7 +21,7 @@ from adapter.settings import Receiving, Settings, load
 from adapter.telemetry import Metrics, start_logging
 from adapter.transport.kafka.admin import Admin, wanted
 from adapter.transport.kafka.mock import PARTITIONS, MockCluster
-from adapter.transport.registry import HttpRegistry
+from adapter.transport.registry import HttpRegistry, open_registry
 from adapter.twin import Answered, Letters, Notify, TlsFiles, Twin, TwinSettings, notify
 from adapter.twin.certificates import Certificates
 from adapter.twin.certificates import make as make_certificates
@@ -118,7 +118,7 @@ async def stage(*, kafka: str | None, registry: str | None, keep: bool, folder: 
             await _known_everywhere(admin, names)
         else:
             await asyncio.to_thread(mock.create, names)
-        client = HttpRegistry(receiving.registry.url, timeout=receiving.registry.timeout)
+        client = open_registry(receiving.registry)
         stack.push_async_callback(client.close)
         known = app.load_catalogue(receiving)
         encoders = await _register(known, receiving, client)

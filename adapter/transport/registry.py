@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from adapter.core.errors import Stop, Unavailable
+from adapter.settings import Registry
 from adapter.transport.tls import TlsFiles, client_context
 
 K = TypeVar("K")
@@ -187,6 +188,11 @@ class HttpRegistry:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         self.time = _date(reply.headers.get("Date"))
         return reply.status_code, _answer(reply.status_code, bytes(body))
+
+
+def open_registry(settings: Registry) -> HttpRegistry:
+    """The client of these settings. Raises Stop."""
+    return HttpRegistry(settings.url, timeout=settings.timeout, credentials=settings.credentials, ca=settings.ca)
 
 
 class _Kept(Generic[K, V]):

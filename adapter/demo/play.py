@@ -10,7 +10,8 @@ from typing import Any, Final
 from uuid import uuid4
 
 from adapter.core import wording
-from adapter.core.avro import Decoded, Decoder, Schema, from_json, unframe
+from adapter.core.avro import UnknownFields, from_json
+from adapter.core.avro.decoders import Decoders
 from adapter.demo.board import DEAD_LETTER, QUARANTINED, Board, State, Step
 from adapter.demo.display import Display
 from adapter.demo.stage import Stage
@@ -132,7 +133,9 @@ class Reader:
         self._stage = stage
         self._board = board
         self._display = display
-        self._decoders: dict[int, Decoder] = {}
+        known, registry = stage.known, stage.registry
+        self._events = Decoders(registry, tuple(known.events.values()), UnknownFields.REJECT)
+        self._tickets = Decoders(registry, tuple(known.tickets.values()), UnknownFields.REJECT)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[frozenset["asyncio.Task[None]"]]:
@@ -148,7 +151,7 @@ class Reader:
             yield frozenset({events, tickets, dead_letters, quarantine})
 
     async def _event(self, seen: Seen) -> None:
-        decoded = await self._decoded(seen, self._stage.known.events)
+        decoded = await self._events.decode(seen.value)
         name, record = decoded.name, decoded.record
         reference = (seen.key or b"").decode()
         self._board.saw_event(reference, seen.header("ce_id"))
@@ -161,7 +164,7 @@ class Reader:
         self._note(key, wording.headline(name, record), record, wording.particulars(name, record))
 
     async def _ticket(self, seen: Seen) -> None:
-        decoded = await self._decoded(seen, self._stage.known.tickets)
+        decoded = await self._tickets.decode(seen.value)
         self._board.tickets[(seen.key or b"").decode()] = decoded.record
 
     async def _dead_letter(self, seen: Seen) -> None:
@@ -171,14 +174,6 @@ class Reader:
     async def _quarantined(self, seen: Seen) -> None:
         text = f"{QUARANTINED}: {seen.header('quarantine-reason')}"
         self._note(digest(seen.value or b""), text, {"value": seen.value}, seen.header("quarantine-detail"))
-
-    async def _decoded(self, seen: Seen, schemas: Mapping[str, Schema]) -> Decoded:
-        identifier, payload = unframe(seen.value)
-        if identifier not in self._decoders:
-            schema = await self._stage.registry.schema(identifier)
-            assert schema is not None, "what the adapter writes is registered"
-            self._decoders[identifier] = Decoder(schema, schemas.values())
-        return self._decoders[identifier].decode(payload)
 
     def _note(self, key: str, text: str, record: Mapping[str, Any], note: str) -> None:
         step = self._board.saw(key, text, record)

@@ -20,8 +20,9 @@ from adapter.core.doubt import TEXT_LIMIT
 from adapter.core.errors import Stop
 from adapter.core.ticket import Ruling
 from adapter.core.ticket.fold import DECISION
+from adapter.ports import Outgoing
 from adapter.settings import Bus, load
-from adapter.transport.kafka.client import Sender, Sent, moment
+from adapter.transport.kafka.client import Sender, moment
 
 NAMESPACE: Final = UUID("0c6c6a5e-38a5-5a4e-a9a5-7d6b1d0a3f52")
 """Root of the ids of decisions: the same decision about the same doubt always has the same."""
@@ -191,7 +192,7 @@ def _ticket(held: Held) -> str:
     return reference
 
 
-def _decision(bus: Client, held: Held, reference: str, ruling: Ruling, *, why: str, who: str) -> Sent:
+def _decision(bus: Client, held: Held, reference: str, ruling: Ruling, *, why: str, who: str) -> Outgoing:
     """Raises Stop if the registry lacks the schema, Unavailable."""
     schema, now = bus.known.events[DECISION], datetime.now(UTC)
     command_id, attempts = held.entry.command_id, held.entry.attempt
@@ -213,4 +214,4 @@ def _decision(bus: Client, held: Held, reference: str, ruling: Ruling, *, why: s
         at=now,
         traceparent=None,
     )
-    return Sent(bus.topics.events, reference.encode(), value, [(name, value or b"") for name, value in headers])
+    return Outgoing(bus.topics.events, reference.encode(), value, headers)

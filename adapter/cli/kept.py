@@ -15,9 +15,10 @@ from adapter.cli.exits import Exit
 from adapter.cli.follow import since
 from adapter.core.errors import Stop
 from adapter.core.notification import Refusal
+from adapter.ports import Outgoing
 from adapter.server.records import quarantined_arrival
 from adapter.settings import Cluster, Receiving, load
-from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Sent, Start
+from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Start
 
 _QUARANTINE: Final = """\
 Bodies that the supplier was answered 400 for, with why, from whom and when. `again` reads them as the settings and
@@ -156,16 +157,14 @@ def _reread(arguments: argparse.Namespace) -> Exit:
         look_for(settings, bus.topics.events)
         event = reread(settings, known, bus.encoder(bus.topics.events, known.notification.event))
 
-        def made(seen: Seen) -> Sent | str:
+        def made(seen: Seen) -> Outgoing | str:
             headers = {name: (value or b"").decode(errors="replace") for name, value in seen.headers}
             try:
                 arrival = quarantined_arrival(headers, seen.value or b"")
             except (KeyError, ValueError):
                 return "no server has put it there"
             found = event(arrival)
-            if isinstance(found, Refusal):
-                return f"{found.reason}: {found.detail}"
-            return Sent(found.topic, found.key, found.value, found.headers)
+            return f"{found.reason}: {found.detail}" if isinstance(found, Refusal) else found
 
         return _take(settings, arguments, made)
 
@@ -175,14 +174,14 @@ def _resend(arguments: argparse.Namespace) -> Exit:
     topic = settings.topics.names().commands
     look_for(settings, topic)
 
-    def made(seen: Seen) -> Sent | str:
+    def made(seen: Seen) -> Outgoing | str:
         own = [header for header in seen.headers if not header[0].startswith("dead-letter-")]
-        return Sent(topic, seen.key, seen.value, own)
+        return Outgoing(topic, seen.key, seen.value, own)
 
     return _take(settings, arguments, made)
 
 
-def _take(settings: Cluster, arguments: argparse.Namespace, made: Callable[[Seen], Sent | str]) -> Exit:
+def _take(settings: Cluster, arguments: argparse.Namespace, made: Callable[[Seen], Outgoing | str]) -> Exit:
     chosen: Iterable[Seen]
     if bool(arguments.places) == (arguments.since is not None):
         raise Stop("again: name records as the list has them, PARTITION/OFFSET, or all with --since")
@@ -191,7 +190,7 @@ def _take(settings: Cluster, arguments: argparse.Namespace, made: Callable[[Seen
     else:
         chosen = _kept(settings, arguments, since(arguments.since, datetime.now(UTC)))
     sender = Sender(settings.kafka.client(), max_message_bytes=settings.topics.max_message_bytes)
-    code, waiting, size = Exit.DONE, list[tuple[str, Sent]](), 0
+    code, waiting, size = Exit.DONE, list[tuple[str, Outgoing]](), 0
     for seen in chosen:
         place, record = f"{seen.partition}/{seen.offset}", made(seen)
         if isinstance(record, str):
@@ -206,7 +205,7 @@ def _take(settings: Cluster, arguments: argparse.Namespace, made: Callable[[Seen
     return _sent(sender, waiting) or code
 
 
-def _sent(sender: Sender, waiting: Sequence[tuple[str, Sent]]) -> Exit:
+def _sent(sender: Sender, waiting: Sequence[tuple[str, Outgoing]]) -> Exit:
     code = Exit.DONE
     faults = sender.send([record for _, record in waiting])
     for (place, record), fault in zip(waiting, faults, strict=True):

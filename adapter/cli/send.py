@@ -22,9 +22,10 @@ from adapter.cli.follow import Outcomes, seconds
 from adapter.core.avro import Encoder, from_json, subject
 from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.errors import Refused, Stop
+from adapter.ports import Outgoing
 from adapter.settings import Bus, Offline, load
 from adapter.telemetry import continued
-from adapter.transport.kafka.client import Sender, Sent
+from adapter.transport.kafka.client import Sender
 
 _EPILOG = """\
 A file holds a JSON object, an array of them, or one after the other; "command" names the record, the other fields are
@@ -213,7 +214,7 @@ def _command(known: Catalogue, where: str, content: Any, problems: list[str]) ->
     return _Command(entry, record)
 
 
-async def _encoded(commands: Sequence[_Command], bus: Client) -> list[Sent]:
+async def _encoded(commands: Sequence[_Command], bus: Client) -> list[Outgoing]:
     """The records as they go on the topic. Raises Stop if the registry lacks a schema, Unavailable."""
     topic = bus.topics.commands
     encoders: dict[str, Encoder] = {}
@@ -227,7 +228,9 @@ async def _encoded(commands: Sequence[_Command], bus: Client) -> list[Sent]:
             encoders[schema.name] = Encoder(schema, identifier)
     if missing:
         raise Stop(*missing)
-    return [Sent(topic, c.key.encode(), encoders[c.entry.command.name].encode(c.record), _headers(c)) for c in commands]
+    return [
+        Outgoing(topic, c.key.encode(), encoders[c.entry.command.name].encode(c.record), _headers(c)) for c in commands
+    ]
 
 
 def _headers(command: _Command) -> list[tuple[str, bytes]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from adapter.transport.kafka.client import Sent
+from adapter.ports import Outgoing
 
 DEAD_LETTER: Final = "dead letter"
 QUARANTINED: Final = "quarantined"
@@ -29,7 +29,7 @@ class Step:
     messages: int
     """How many messages about it go between us and the supplier: requests, or notifications."""
 
-    record: Sent | None = None
+    record: Outgoing | None = None
     """What was sent; None for what happens at the supplier."""
 
     seen: list[str] = field(default_factory=list)

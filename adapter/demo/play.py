@@ -15,8 +15,9 @@ from adapter.core.avro.decoders import Decoders
 from adapter.demo.board import DEAD_LETTER, QUARANTINED, Board, State, Step
 from adapter.demo.display import Display
 from adapter.demo.stage import Stage
+from adapter.ports import Outgoing
 from adapter.telemetry import continued
-from adapter.transport.kafka.client import Follower, Seen, Sender, Sent
+from adapter.transport.kafka.client import Follower, Seen, Sender
 from adapter.twin import Fault, Happening, Manner
 
 _POLL: Final = 0.2
@@ -51,7 +52,7 @@ class Ticket:
         record = from_json(entry.command, envelope | dict(fields))
         key = record[entry.operation.key].encode()
         headers = [("ce_id", command_id.encode()), ("traceparent", str(continued(None)).encode())]
-        sent = Sent(self._commands, key, self._stage.encoders[command].encode(record), headers)
+        sent = Outgoing(self._commands, key, self._stage.encoders[command].encode(record), headers)
         return await self._enter(command_id, Step(self.reference, command, tuple(expect), requests, sent), note)
 
     async def send_again(self, step: Step) -> None:
@@ -60,7 +61,7 @@ class Ticket:
 
     async def send_bytes(self, value: bytes, *, expect: Sequence[str], note: str) -> Step:
         """Sends what is no command at all, under the ticket's key."""
-        sent = Sent(self._commands, self.reference.encode(), value)
+        sent = Outgoing(self._commands, self.reference.encode(), value)
         return await self._enter(digest(value), Step(self.reference, "bytes", tuple(expect), 0, sent), note)
 
     def ends(self, status: str, *, late: int = 0) -> None:

@@ -12,7 +12,8 @@ from adapter.catalogue import Catalogue
 from adapter.cli import main
 from adapter.core.avro import Encoder, Schema
 from adapter.demo import registry
-from adapter.transport.kafka.client import Sender, Sent
+from adapter.ports import Outgoing
+from adapter.transport.kafka.client import Sender
 from tests.support.known import known
 from tests.support.topics import Topics
 
@@ -41,7 +42,7 @@ class Bus:
     sender: Sender
 
     def write(self, topic: str, key: str, value: bytes | None, headers: Sequence[tuple[str, bytes]] = ()) -> None:
-        assert self.sender.send([Sent(topic, key.encode(), value, headers)]) == [None]
+        assert self.sender.send([Outgoing(topic, key.encode(), value, headers)]) == [None]
 
     def event(self, schema: Schema, key: str, record: Mapping[str, Any]) -> None:
         """As the flows write it: ce_type ends with the kind of a notification."""

@@ -9,14 +9,15 @@ from functools import partial
 import pytest
 
 from adapter.cli import main
-from adapter.transport.kafka.client import Sender, Sent
+from adapter.ports import Outgoing
+from adapter.transport.kafka.client import Sender
 from tests.server.bus import Record, records
 from tests.server.conftest import PLAIN, notification, serving
 from tests.support.rig import Rig, open_rig
 from tests.support.wait import eventually
 
 FOREIGN = notification("SP-1").replace(b"SPDEV1", b"SPDEV2")
-LETTER = Sent("", b"SP-9", b"no Avro", [("ce_id", b"9"), ("empty", None)])
+LETTER = Outgoing("", b"SP-9", b"no Avro", [("ce_id", b"9"), ("empty", None)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ async def test_one_is_shown_as_it_came(desk: Desk) -> None:
 async def test_a_dead_letter_goes_back_to_the_commands_as_it_was(desk: Desk) -> None:
     topics = desk.rig.topics
     sender = Sender({"bootstrap.servers": desk.rig.bootstrap}, max_message_bytes=1_000_000)
-    letter = Sent(topics.commands, LETTER.key, LETTER.value, LETTER.headers)
+    letter = Outgoing(topics.commands, LETTER.key, LETTER.value, LETTER.headers)
     assert await asyncio.to_thread(sender.send, [letter]) == [None]
     async with desk.rig.worker():
         letters = await eventually(partial(desk.places, "dead-letters"))

@@ -18,8 +18,9 @@ from adapter.catalogue import Catalogue
 from adapter.cli import main
 from adapter.cli.example import example
 from adapter.core.avro import Decoded, Decoder, Encoder, from_json, unframe
+from adapter.ports import Outgoing
 from adapter.telemetry import parse_traceparent
-from adapter.transport.kafka.client import Sender, Sent
+from adapter.transport.kafka.client import Sender
 from tests.cli.conftest import Bus
 from tests.support.wait import PATIENCE
 
@@ -193,7 +194,7 @@ class StandIn:
         }
         value = Encoder(self._compiled.events[name], self._ids[name]).encode(record)
         key = command.record["buyerFaultReference"].encode()
-        assert self._sender.send([Sent(self._topics.events, key, value)]) == [None]
+        assert self._sender.send([Outgoing(self._topics.events, key, value)]) == [None]
 
     def close(self) -> None:
         self._consumer.close()

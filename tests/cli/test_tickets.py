@@ -12,7 +12,7 @@ from adapter.catalogue import Catalogue
 from adapter.cli import main
 from adapter.core.avro import Encoder
 from adapter.core.ticket import Clock, Command, Origin, Outcome, Status, Ticket, Transition
-from adapter.transport.kafka.client import Sent
+from adapter.ports import Outgoing
 from tests.cli.conftest import Bus
 from tests.cli.test_watch import notification
 
@@ -129,7 +129,7 @@ async def test_of_more_tickets_than_anyone_reads_a_thousand_are_shown(
     schema = compiled.tickets["Ticket"]
     encoder = Encoder(schema, bus.ids[schema.name])
     tickets = [ticket(f"SP-{number}", Status.IN_PROGRESS) for number in range(1010)] + [RESOLVED]
-    records = [Sent(bus.topics.tickets, t.reference.encode(), encoder.encode(t.record())) for t in tickets]
+    records = [Outgoing(bus.topics.tickets, t.reference.encode(), encoder.encode(t.record())) for t in tickets]
     assert bus.sender.send(records) == [None] * len(records)
     assert await asyncio.to_thread(main, ["tickets", "--text"]) == 0
     _, first, *rows, last = capsys.readouterr().out.splitlines()

@@ -11,7 +11,8 @@ from confluent_kafka import Producer
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
-from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Sent
+from adapter.ports import Outgoing
+from adapter.transport.kafka.client import Edge, Follower, Seen, Sender
 from adapter.transport.kafka.mock import MockCluster
 from tests.support import foreign
 from tests.support import topics as topic_sets
@@ -29,7 +30,7 @@ def client(kafka: str) -> dict[str, str]:
 
 def put(client: dict[str, str], topic: str, *keys: str) -> None:
     sender = Sender(client, max_message_bytes=1_000_000)
-    records = [Sent(topic, key.encode(), key.encode(), [("name", key.encode())]) for key in keys]
+    records = [Outgoing(topic, key.encode(), key.encode(), [("name", key.encode())]) for key in keys]
     assert sender.send(records) == [None] * len(keys)
 
 
@@ -168,10 +169,10 @@ def test_why_a_record_is_not_stored_is_its_own_reason_and_of_one_that_nobody_too
     cluster = MockCluster()
     cluster.create(["x"])
     sender = Sender({"bootstrap.servers": cluster.bootstrap}, max_message_bytes=1000, timeout=SHORT)
-    wait_until(lambda: sender.send([Sent("x", b"k", b"v")]) == [None], what="that it is stored")
+    wait_until(lambda: sender.send([Outgoing("x", b"k", b"v")]) == [None], what="that it is stored")
     cluster.close()
     wait_until(lambda: sender._producer.poll(0.1) or sender._heard.text, what="that no broker answers")
-    refused, waited = sender.send([Sent("x", b"k", b"v" * 2000), Sent("x", b"k", b"v")])
+    refused, waited = sender.send([Outgoing("x", b"k", b"v" * 2000), Outgoing("x", b"k", b"v")])
     assert refused is not None
     assert "size too large" in refused
     assert waited == sender._heard.text

@@ -14,7 +14,7 @@ from confluent_kafka.admin._resource import ResourceType
 from adapter.core.errors import Stop, Unavailable
 from adapter.ports import Outgoing, Position
 from adapter.transport.kafka.admin import Admin
-from adapter.transport.kafka.client import Edge, Follower, Sender, Sent
+from adapter.transport.kafka.client import Edge, Follower, Sender
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.kafka.publisher import KafkaPublisher
 from tests.support import topics as topic_sets
@@ -172,5 +172,5 @@ async def test_a_publisher_that_might_write_nowhere_publishes_once_it_may(kafka_
 def test_a_sender_that_may_write_nowhere_says_so(kafka_with_rules: str, ruled: Topics) -> None:
     with writing_nothing(kafka_with_rules):
         sender = Sender({"bootstrap.servers": kafka_with_rules}, max_message_bytes=1_000_000)
-        (fault,) = sender.send([Sent(ruled.events, b"key", b"value")])
+        (fault,) = sender.send([Outgoing(ruled.events, b"key", b"value")])
     assert "authorization failed" in (fault or "")

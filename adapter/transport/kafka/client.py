@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
+from adapter.ports import Outgoing
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.mock import is_mock
 from adapter.transport.kafka.refusal import properties_told
@@ -30,16 +31,6 @@ _PASSING: Final = frozenset({KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORI
 """What says nothing of the records that a reader is after: the group it has to name is of no use to it."""
 _ASK_AGAIN: Final = 0.1
 _LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A record to send."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +85,7 @@ class Sender:
                 }
             )
 
-    def send(self, records: Sequence[Sent]) -> list[str | None]:
+    def send(self, records: Sequence[Outgoing]) -> list[str | None]:
         """Send all and wait; for each record in turn why it was not stored, None if it was."""
         faults: list[str | None] = ["no answer from the cluster"] * len(records)
 
@@ -113,7 +104,7 @@ class Sender:
             return [fault and fatal.args[0].str() for fault in faults]
         return faults
 
-    def _produce(self, record: Sent, report: Any) -> None:
+    def _produce(self, record: Outgoing, report: Any) -> None:
         while True:
             try:
                 self._producer.produce(

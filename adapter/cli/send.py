@@ -19,6 +19,7 @@ from adapter.cli.bus import Client, compiled, connected, look_for
 from adapter.cli.example import example
 from adapter.cli.exits import Exit
 from adapter.cli.follow import Outcomes, seconds
+from adapter.core import cloudevents
 from adapter.core.avro import Encoder, from_json, subject
 from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.errors import Refused, Stop
@@ -228,23 +229,19 @@ async def _encoded(commands: Sequence[_Command], bus: Client) -> list[Outgoing]:
             encoders[schema.name] = Encoder(schema, identifier)
     if missing:
         raise Stop(*missing)
-    return [
-        Outgoing(topic, c.key.encode(), encoders[c.entry.command.name].encode(c.record), _headers(c)) for c in commands
-    ]
+    return [_record(command, topic, encoders[command.entry.command.name]) for command in commands]
 
 
-def _headers(command: _Command) -> list[tuple[str, bytes]]:
-    """CloudEvents 1.0, Kafka protocol binding, binary content mode (section 3.2), and the start of a trace."""
-    moment = command.record["issuedAt"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", command.command_id.encode()),
-        ("ce_source", b"/fault-adapter/send"),
-        ("ce_type", command.entry.command.fullname.encode()),
-        ("ce_time", moment.encode()),
-        ("content-type", b"application/avro"),
-        ("traceparent", str(continued(None)).encode()),
-    ]
+def _record(command: _Command, topic: str, encoder: Encoder) -> Outgoing:
+    """With the start of a trace."""
+    headers = cloudevents.headers(
+        command.command_id,
+        source=b"/fault-adapter/send",
+        kind=encoder.schema.fullname,
+        at=command.record["issuedAt"],
+        traceparent=str(continued(None)),
+    )
+    return Outgoing(topic, command.key.encode(), encoder.encode(command.record), headers)
 
 
 def _report(commands: Sequence[_Command], faults: Sequence[str | None]) -> set[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from adapter.core.avro import Schema
 from adapter.core.avro.schema import NONE, Array, Enum, Field, Primitive, Record, Type, optional
+from adapter.core.instant import utc
 
 
 def example(schema: Schema, *, without: Collection[str], now: datetime) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def _sample(kind: Type, now: datetime) -> Any:
         case Enum(_, symbols, default):
             return next(symbol for symbol in symbols if symbol != default)
         case Primitive("long", "timestamp-millis"):
-            return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            return utc(now)
         case Primitive("int", "date"):
             return now.date().isoformat()
         case Primitive("boolean"):

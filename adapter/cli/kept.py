@@ -14,6 +14,7 @@ from adapter.cli.bus import connected, look_for
 from adapter.cli.exits import Exit
 from adapter.cli.follow import since
 from adapter.core.errors import Stop
+from adapter.core.instant import utc
 from adapter.core.notification import Refusal
 from adapter.ports import Outgoing
 from adapter.server.records import quarantined_arrival
@@ -124,7 +125,7 @@ def _dead(seen: Seen) -> Row:
 def _row(seen: Seen, prefix: str, at: str, origin: str) -> Row:
     return Row(
         place=f"{seen.partition}/{seen.offset}",
-        at=at or show.json_time(seen.at),
+        at=at or utc(seen.at),
         bytes=None if seen.value is None else len(seen.value),
         reason=seen.header(f"{prefix}-reason"),
         detail=seen.header(f"{prefix}-detail"),

@@ -4,13 +4,13 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from adapter.cli.bus import Client
 from adapter.core import wording
 from adapter.core.avro import to_json
 from adapter.core.errors import Undecodable
+from adapter.core.instant import utc
 from adapter.transport.kafka.client import Seen
 
 _Found = TypeVar("_Found")
@@ -62,12 +62,12 @@ def event(bus: Client, seen: Seen, *, text: bool) -> str:
         if text:
             place = f"partition {seen.partition}, offset {seen.offset}"
             return _aligned(at, key, f"unreadable: {undecodable.reason}", f"{place}; {undecodable.detail}")
-        told = {"unreadable": undecodable.reason, "key": key, "at": json_time(seen.at)}
+        told = {"unreadable": undecodable.reason, "key": key, "at": utc(seen.at)}
         return json_line({**told, "partition": seen.partition, "offset": seen.offset})
     if text:
         name, record = decoded.name, decoded.record
         return _aligned(at, key, wording.headline(name, record), wording.particulars(name, record))
-    envelope = dict(zip(ENVELOPE, (decoded.name, key, json_time(seen.at), seen.header("ce_id")), strict=True))
+    envelope = dict(zip(ENVELOPE, (decoded.name, key, utc(seen.at), seen.header("ce_id")), strict=True))
     return json_line(envelope | to_json(bus.known.events[decoded.name], decoded.record))
 
 
@@ -78,7 +78,3 @@ def json_line(content: Mapping[str, Any]) -> str:
 
 def _aligned(at: str, key: str, told: str, more: str) -> str:
     return f"{at}  {key:<12}  {told:<44}  {more}".rstrip()
-
-
-def json_time(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

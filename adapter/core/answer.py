@@ -5,7 +5,7 @@ the XSD gives them.
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, TypeGuard
 from xml.sax.saxutils import escape
 
@@ -15,6 +15,7 @@ from adapter.core import soap
 from adapter.core.derived import namespace
 from adapter.core.errors import Stop
 from adapter.core.immutable import immutable
+from adapter.core.instant import utc
 from adapter.core.notification import NAMESPACE, Readable, Refusal
 from adapter.core.soap import Version
 from adapter.core.xsd import Element, Leaf, Xsd
@@ -48,7 +49,7 @@ class AnswerWriter:
         values = {
             "apiVersion": _written(api_version),
             "buyerIdentifier": _written(notification.buyer if _fits(notification.buyer) else buyer),
-            "sentAt": f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z",
+            "sentAt": utc(at),
             "messageId": _written(message_id),
             "responseCode": "200",
         }

@@ -1,8 +1,10 @@
 """The headers of an event: CloudEvents 1.0, Kafka protocol binding, binary content mode (section 3.2)."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 from urllib.parse import quote
+
+from adapter.core.instant import utc
 
 _VERSION: Final = ("ce_specversion", b"1.0")
 _CONTENT: Final = ("content-type", b"application/avro")
@@ -17,13 +19,12 @@ def headers(
     identifier: str, *, source: bytes, kind: str, at: datetime, traceparent: str | None
 ) -> list[tuple[str, bytes | None]]:
     """`kind` is the ce_type; `traceparent` (W3C trace context) is passed on where there is one."""
-    time = at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
     found: list[tuple[str, bytes | None]] = [
         _VERSION,
         ("ce_id", identifier.encode()),
         ("ce_source", source),
         ("ce_type", kind.encode()),
-        ("ce_time", f"{time}Z".encode()),
+        ("ce_time", utc(at).encode()),
         _CONTENT,
     ]
     if traceparent is not None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from adapter.core import cloudevents, notification
 from adapter.core.avro import Encoder
+from adapter.core.instant import utc
 from adapter.core.notification import Delivery, Readable, Refusal
 from adapter.ports import Arrival, Caller, Outgoing
 
@@ -55,8 +56,8 @@ class Records:
             "quarantine-detail": refusal.detail,
             "quarantine-address": caller.address,
             "quarantine-subject": caller.subject,
-            "quarantine-received-at": _text(delivery.received_at),
-            "quarantine-at": _text(at),
+            "quarantine-received-at": utc(delivery.received_at),
+            "quarantine-at": utc(at),
             "quarantine-path": delivery.path[:2000],
             "quarantine-soap-action": delivery.soap_action and delivery.soap_action[:2000],
             "content-type": delivery.content_type and delivery.content_type[:2000],
@@ -77,7 +78,3 @@ def quarantined_arrival(headers: Mapping[str, str], body: bytes) -> Arrival:
     )
     caller = Caller(headers["quarantine-address"], headers.get("quarantine-subject"))
     return Arrival(delivery, caller, headers.get("traceparent"))
-
-
-def _text(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapter.core.derived import namespace
-from adapter.core.mapping.texts import Flaw, cleaner, escaped, plain, utc
+from adapter.core.instant import utc
+from adapter.core.mapping.texts import Flaw, cleaner, escaped, plain
 from adapter.core.xsd import Kind, Leaf
 
 LEAVES = (

@@ -22,6 +22,7 @@ from adapter.core.avro.schema import (
     optional,
 )
 from adapter.core.errors import Refused
+from adapter.core.instant import utc
 from adapter.core.operation import Problem
 
 
@@ -157,7 +158,7 @@ def _show(kind: Type, value: Any) -> Any:
         case Map(values), _:
             return {key: _show(values, each) for key, each in value.items()}
         case _, datetime():
-            return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+            return utc(value)
         case _, date():
             return value.isoformat()
         case _:

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from adapter.core.avro.schema import Enum
 from adapter.core.generated import function
+from adapter.core.instant import utc
 from adapter.core.mapping.pairs import Filled, FilledGroup, Group, Many, Pair, Scalar, symbol
-from adapter.core.mapping.texts import cleaner, escaped, plain, utc
+from adapter.core.mapping.texts import cleaner, escaped, plain
 from adapter.core.xsd import Element, Kind, Leaf
 
 ITEM_LIMIT: Final = 1_000

@@ -14,6 +14,7 @@ from lxml import etree
 from adapter.core.avro.schema import Enum, Schema
 from adapter.core.document import local_name
 from adapter.core.errors import Refused, Stop
+from adapter.core.instant import utc
 from adapter.core.mapping.pairs import (
     Direction,
     Filled,
@@ -26,7 +27,7 @@ from adapter.core.mapping.pairs import (
     symbol,
 )
 from adapter.core.mapping.source import ITEM_LIMIT, Names, Write, compile_writer
-from adapter.core.mapping.texts import Flaw, cleaner, escaped, utc
+from adapter.core.mapping.texts import Flaw, cleaner, escaped
 from adapter.core.operation import Problem
 from adapter.core.xsd import Element, Kind, Leaf, Xsd
 

@@ -45,10 +45,6 @@ class Frontier:
         return len(self._order)
 
     @property
-    def unfinished(self) -> int:
-        return len(self._unfinished)
-
-    @property
     def oldest(self) -> int | None:
         """Offset of the oldest unfinished record."""
         return self._order[0] if self._order else None

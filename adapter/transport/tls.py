@@ -62,7 +62,7 @@ class Reload:
 class LiveTls:
     """The context for new connections, always from the newest set of files that was good.
 
-    `epoch` counts the sets taken into use. Raises Stop when the first set is not good, with every problem.
+    Raises Stop when the first set is not good, with every problem.
     """
 
     def __init__(
@@ -73,7 +73,6 @@ class LiveTls:
         self._seen = stamp(files)
         self._problems: tuple[str, ...] = ()
         self.context, self.not_after = make(files)
-        self.epoch = 1
 
     def refresh(self) -> Reload | None:
         """Take changed files into use if they are good. None if there is nothing new since the last look.
@@ -92,7 +91,6 @@ class LiveTls:
             self._problems = stop.problems
             return Reload(stop.problems, self.not_after) if changed or stop.problems != before else None
         self._problems = ()
-        self.epoch += 1
         return Reload((), self.not_after)
 
 

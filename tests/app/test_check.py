@@ -317,15 +317,15 @@ def test_the_journal_outlives_the_commands_there_are_and_what_waits_in_it(
     commands: int, journal: int, verdict: Verdict
 ) -> None:
     def topic(retention: int) -> Found:
-        return Found("id", 1, 1, {"retention.ms": str(retention)})
+        return Found(1, 1, {"retention.ms": str(retention)})
 
     (line,) = _journal({"c": topic(commands), "j": topic(journal)}, "c", "j", timedelta(days=2))
     assert line.verdict is verdict
 
 
 def test_a_journal_that_is_cut_to_a_size_is_not_kept() -> None:
-    commands = Found("id", 1, 1, {"retention.ms": str(DAY), "retention.bytes": "1048576"})
-    journal = Found("id", 1, 1, {"retention.ms": "-1", "retention.bytes": "1048576"})
+    commands = Found(1, 1, {"retention.ms": str(DAY), "retention.bytes": "1048576"})
+    journal = Found(1, 1, {"retention.ms": "-1", "retention.bytes": "1048576"})
     (line,) = _journal({"c": commands, "j": journal}, "c", "j", timedelta(days=2))
     assert line.verdict is Verdict.FAILED
     assert "1048576 bytes" in line.said
@@ -333,7 +333,7 @@ def test_a_journal_that_is_cut_to_a_size_is_not_kept() -> None:
 
 
 def test_a_journal_whose_retention_may_not_be_read_is_told() -> None:
-    commands, journal = Found("id", 1, 1, {"retention.ms": str(DAY)}), Found("id", 1, 1, None)
+    commands, journal = Found(1, 1, {"retention.ms": str(DAY)}), Found(1, 1, None)
     (line,) = _journal({"c": commands, "j": journal}, "c", "j", timedelta(days=2))
     assert line.verdict is Verdict.WARNING
     assert "DESCRIBE_CONFIGS" in line.fix

@@ -368,7 +368,7 @@ def test_golden_messages(case: Path) -> None:
         message = soap.unwrap(admit((case / "reply.xml").read_bytes()))
         assert message.element is not None
         assert expected == made.reader.read(message.element).record
-        assert made.reader.valid(message.element)
+        assert known().xsd.judge.validate(message.element)
 
 
 def protocol(case: Path) -> Mapping[str, Any]:

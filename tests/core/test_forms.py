@@ -31,7 +31,7 @@ def reader() -> ReplyReader:
 
 def fresh() -> ReplyReader:
     given = ENTRY.reader
-    made = ReplyReader(given.element, given._read, forms.Forms(()), given._judge)
+    made = ReplyReader(given.element, given._read, forms.Forms(()))
     made.forms._quick = given.forms._quick
     return made
 

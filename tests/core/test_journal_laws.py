@@ -231,7 +231,7 @@ class Partition(RuleBasedStateMachine):
         for command_id in list(self.owner.last):
             self.owner.enter(command_id, Kind.SETTLED)
         self.a_transaction_is_committed()
-        assert self.owner.frontier.unfinished == 0
+        assert self.owner.frontier.oldest is None
         assert self.owner.extent.mark(self.owner.frontier.position) == self.owner.extent.end
 
 

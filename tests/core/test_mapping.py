@@ -504,12 +504,6 @@ def as_they_stand(kind: str) -> etree.XMLSchema:
 NOT_BLANK = {kind: (xsd(element("a", kind)), as_they_stand(kind)) for kind in ("nonBlank", "nonBlank5")}
 
 
-def test_validity_is_the_validators_word() -> None:
-    made = reader(GROUPED, *GROUPED_FIELDS)
-    assert made.valid(admit(b"<message><a>1</a></message>"))
-    assert not made.valid(admit(b"<message><b>1</b></message>"))
-
-
 @given(st.text(st.sampled_from(" \t\n\r\u00a0\u2028ab."), max_size=8))
 def test_what_is_blank_is_what_the_pattern_says(text: str) -> None:
     child = etree.SubElement(message := etree.Element("message"), "a")
@@ -531,11 +525,6 @@ def test_a_type_that_is_not_blank_may_say_so_in_any_words() -> None:
     ):
         made = xsd(element("a", "t"), restriction.format(facets))
         assert [message for message in (nothing, blank, full) if made.judge.validate(message)] == taken, facets
-
-
-def test_a_message_inside_an_envelope_is_judged_alone() -> None:
-    root = admit(b"<Body><message><a>1</a></message></Body>")
-    assert reader(GROUPED, *GROUPED_FIELDS).valid(root[0])
 
 
 # -- what stops the start

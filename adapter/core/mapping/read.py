@@ -43,7 +43,7 @@ class Read:
 class ReplyReader:
     """Reads one kind of message."""
 
-    def __init__(self, element: str, read: Value, forms: Forms, judge: etree.XMLSchema) -> None:
+    def __init__(self, element: str, read: Value, forms: Forms) -> None:
         self.element = element
         """Local name of the element."""
 
@@ -51,7 +51,6 @@ class ReplyReader:
         """What whole documents with this message have looked like, for a caller that wants to spare the parser."""
 
         self._read = read
-        self._judge = judge
 
     def read(self, element: etree._Element) -> Read:
         """Never raises, whatever is in the element; its own name is the caller's to look at."""
@@ -67,10 +66,6 @@ class ReplyReader:
             deviations=notes.deviations,
             aside=notes.aside,
         )
-
-    def valid(self, element: etree._Element) -> bool:
-        """Whether the element is exactly what the XSD says."""
-        return bool(self._judge.validate(element))
 
 
 def compile_reply(xsd: Xsd, element: str, schema: Schema | Record, *, zone: tzinfo | None = None) -> ReplyReader:
@@ -89,7 +84,7 @@ def compile_reply(xsd: Xsd, element: str, schema: Schema | Record, *, zone: tzin
         content = Pairing(Direction.IN, {}, faults).children(root.content, record, "")
     if faults:
         raise Stop(*(f"{root.name}: {fault}" for fault in faults))
-    return ReplyReader(root.name, _group(content, zone or ZoneInfo("Europe/London")), Forms(content), xsd.judge)
+    return ReplyReader(root.name, _group(content, zone or ZoneInfo("Europe/London")), Forms(content))
 
 
 def record_of(schema: Schema, field: str) -> Record:

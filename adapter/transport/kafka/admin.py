@@ -64,7 +64,6 @@ class Wanted:
 class Found:
     """A topic as it is. `config` is None where we may not read it, and lacks what the cluster does not tell."""
 
-    topic_id: str
     partitions: int
     replication_factor: int
     config: Mapping[str, str] | None
@@ -358,7 +357,6 @@ def _found(topic: TopicDescription, config: Mapping[str, str] | None) -> Found:
     led = [partition for partition in topic.partitions if partition.leader is not None]
     needed = int((config or {}).get("min.insync.replicas", 1))
     return Found(
-        topic_id=str(topic.topic_id),
         partitions=len(topic.partitions),
         replication_factor=min((len(partition.replicas) for partition in topic.partitions), default=0),
         config=config,

@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -56,9 +57,10 @@ class Held:
 
 
 def partitions(bus: Client) -> list[Partition]:
-    """Raises Stop if a topic is missing, Unavailable."""
-    topics, client = bus.topics, bus.settings.kafka.client()
-    counts = Admin(client).partition_counts((topics.commands, topics.journal))
+    """Raises Stop if a topic is missing or the workers' group may not be seen, Unavailable."""
+    topics, kafka = bus.topics, bus.settings.kafka
+    admin = Admin(kafka.client())
+    counts = admin.partition_counts((topics.commands, topics.journal))
     missing = [
         f"{name}: there is no such topic, or we may not see it"
         for name in (topics.commands, topics.journal)
@@ -66,6 +68,10 @@ def partitions(bus: Client) -> list[Partition]:
     ]
     if missing:
         raise Stop(*missing)
+    with suppress(Unavailable):  # its coordinator may have just started: `_tail` has the patience for that
+        # Asked for offsets, librdkafka looks for the coordinator of a group that it may not see and says nothing.
+        if admin.group_rights(kafka.group_id) == frozenset():
+            raise Stop(f"{kafka.group_id}: no right to see this consumer group; grant DESCRIBE on it")
     found = []
     for number, tail in enumerate(bus.run(_tails(bus, counts[topics.commands]))):
         places = ((f"partition {number}, offset {at}", value) for at, value in tail.records)

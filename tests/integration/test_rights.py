@@ -250,6 +250,13 @@ async def test_the_check_of_a_role_tells_of_each_right_that_is_missing(
         guarded.grant([rule])
 
 
+async def test_an_operator_who_may_not_see_the_workers_group_is_told_so(guarded: Guarded, processes: Processes) -> None:
+    guarded.withdraw([rule for rule in RULES if rule.user == "operator" and rule.kind == "Group"])
+    for words in (("stuck",), ("doubt", "list")):
+        said = await _said(guarded, processes, "operator", *words, ends=2)
+        assert f"{guarded.rig.group}: no right to see this consumer group; grant DESCRIBE on it" in said
+
+
 async def test_a_wrong_password_is_told(guarded: Guarded, processes: Processes) -> None:
     wrong = guarded.secrets / "wrong"
     wrong.write_text("wrong")

@@ -708,6 +708,11 @@ def test_a_repeat_has_the_same_id_whenever_it_was_sent() -> None:
     assert readable(plain(setting("sentAt", None))).id == first.id
 
 
+def test_a_notification_has_the_id_it_had_in_earlier_releases() -> None:
+    """What comes again after an upgrade would else count twice."""
+    assert readable(plain()).id == "17d1a28a-4879-5bb3-ab86-df02a179b4e7"
+
+
 def test_indentation_and_comments_make_no_other_message() -> None:
     root = etree.fromstring(plain())
     etree.indent(root, "\t\t")

@@ -23,6 +23,7 @@ from adapter.core.ticket import (
     due,
     fire,
     fold,
+    mark,
     ticket,
 )
 from adapter.core.ticket.fold import APPOINTMENTS, COMMANDS, REMEMBERED
@@ -41,6 +42,12 @@ def told(*events: Event, policy: Policy = POLICY) -> list[Folded]:
 
 def state(*events: Event, policy: Policy = POLICY) -> Ticket:
     return told(*events, policy=policy)[-1].ticket
+
+
+def test_what_a_ticket_keeps_of_ids_is_what_it_was_in_earlier_releases() -> None:
+    """An event that it has counted would else count again, and a command that it has seen be called again."""
+    assert state(replace(notified("ACCEPTED", minutes(1)), id="e-1")).seen.hex() == "317386494bf10d9f"
+    assert mark("c-1").hex() == "756147115e4dcc72"
 
 
 # -- the status, and the clocks that hang on it ------------------------------------------------------------------------

@@ -320,6 +320,29 @@ def test_an_upgrade_that_reuses_the_values_of_an_older_chart_is_taken(tmp_path: 
 
 
 @needs_helm
+def test_another_version_of_the_chart_changes_nothing_that_can_only_be_made_anew(tmp_path: Path) -> None:
+    """The API server refuses that, and so the upgrade."""
+    later = shutil.copytree(CHART, tmp_path / "fault-adapter")
+    text = (CHART / "Chart.yaml").read_text(encoding="utf-8")
+    (later / "Chart.yaml").write_text(text.replace(__version__, "9.9.9"), encoding="utf-8")
+    stateful = _with("server.spool.enabled", value=True, base=_with("projector.store.enabled", value=True))
+    for values in (MINIMAL, stateful):
+        before, after = render(values), render(values, chart=later)
+        assert before != after
+        assert _unchangeable(before) == _unchangeable(after)
+
+
+def _unchangeable(manifests: list[Manifest]) -> dict[tuple[str, str], Manifest]:
+    """What can't be changed in place of each workload and Service; a Job is deleted before it is made."""
+    fields = ("selector", "serviceName", "volumeClaimTemplates", "podManagementPolicy", "clusterIP")
+    return {
+        (m["kind"], m["metadata"]["name"]): {field: m["spec"].get(field) for field in fields}
+        for m in manifests
+        if m["kind"] in {"Deployment", "StatefulSet", "Service"}
+    }
+
+
+@needs_helm
 def test_setup_and_tests_go_to_the_nodes_where_they_may() -> None:
     """Where every node of a team is tainted, or every pod gets a sidecar, a Job without words of its own never ends."""
     setup: dict[str, Any] = {

@@ -121,6 +121,11 @@ def test_dead_letters_are_known_by_offset_from_the_committed_one_on() -> None:
     assert (recovered.settled, recovered.finished) == ({}, {})
 
 
+def test_a_dead_letter_has_the_digest_it_had_in_earlier_releases() -> None:
+    """One that is delivered again after an upgrade would else be written again."""
+    assert RESIDENT.digest().hex() == "7b4eda4e1f1a9a8c0d663b4e"
+
+
 def test_an_empty_journal_knows_nothing() -> None:
     assert recover([], 0) == Recovered(settled={}, open={}, residents=(), finished={}, letters={})
 

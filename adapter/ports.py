@@ -85,6 +85,8 @@ class Position:
     partition: int
     offset: int
     metadata: str
+    leader_epoch: int | None = None
+    """Of the record before it, where that is known."""
 
 
 Claim = Callable[[], object | None]
@@ -115,8 +117,10 @@ class Intake(Protocol):
         """
         ...
 
-    def start(self, partition: int, epoch: int, offset: int) -> None:
-        """Deliver the partition from `offset` on. Until then it stays silent."""
+    def start(self, partition: int, epoch: int, offset: int, leader_epoch: int | None) -> None:
+        """Deliver the partition from `offset` on. Until then it stays silent. If the record before it is not of
+        `leader_epoch` (None: not known), the partition has lost its end, and the intake fails.
+        """
         ...
 
     def pause(self, partition: int, epoch: int) -> None: ...
@@ -178,6 +182,8 @@ class JournalTail:
     """The journal's end: the next record will lie here or later."""
     commands_end: int
     """The end of the partition itself: no command was ever seen here or later."""
+    leader_epoch: int | None = None
+    """That of the record before `position`, where it was committed with it."""
 
     @property
     def new(self) -> bool:

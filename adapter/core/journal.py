@@ -19,7 +19,7 @@ string of the committed offset.
 import json
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, TypeAlias, TypeGuard
@@ -54,6 +54,8 @@ class Source:
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
+    leader_epoch: int | None = field(default=None, compare=False)
+    """Of the leader that took it, where it comes from its topic."""
 
     def digest(self) -> bytes:
         """Of the bytes, readable or not."""

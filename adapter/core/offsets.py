@@ -2,6 +2,8 @@
 
 "Contiguous" means among records delivered: offsets have holes (transaction markers, compaction), so only what was
 really seen counts. The committed offset is always the next offset to be consumed (KIP-129 and the consumer's contract).
+With it goes the leader epoch of the record before it (KIP-320): who starts there can tell whether the partition has
+lost that record since, and others lie in its place.
 """
 
 from collections import deque
@@ -10,19 +12,25 @@ from collections import deque
 class Frontier:
     """The finished work of one assignment of one partition."""
 
-    __slots__ = ("_order", "_unfinished", "position")
+    __slots__ = ("_epochs", "_order", "_unfinished", "leader_epoch", "position")
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, position: int, leader_epoch: int | None = None) -> None:
         self.position = position
         """The offset to commit: everything delivered below it is finished."""
+        self.leader_epoch = leader_epoch
+        """Of the last record before it; None: not known."""
+        self._epochs: deque[tuple[int, int | None]] = deque()
+        """From which delivered offset on the records are of another one."""
         self._order: deque[int] = deque()
         self._unfinished: set[int] = set()
 
-    def deliver(self, offset: int) -> bool:
+    def deliver(self, offset: int, leader_epoch: int | None = None) -> bool:
         """A record was delivered. False if it lies below what was already delivered (a re-delivery to drop)."""
         last = self._order[-1] if self._order else self.position - 1
         if offset <= last:
             return False
+        if leader_epoch != (self._epochs[-1][1] if self._epochs else self.leader_epoch):
+            self._epochs.append((offset, leader_epoch))
         self._order.append(offset)
         self._unfinished.add(offset)
         return True
@@ -38,6 +46,8 @@ class Frontier:
         unfinished.discard(offset)
         while order and order[0] not in unfinished:
             self.position = order.popleft() + 1
+        while self._epochs and self._epochs[0][0] < self.position:
+            self.leader_epoch = self._epochs.popleft()[1]
 
     @property
     def span(self) -> int:

@@ -182,7 +182,7 @@ class Projector(IntakeListener):
                 read=read,
                 seconds=round(time.monotonic() - began, 3),
             )
-            self.intake.start(number, partition.epoch, position)
+            self.intake.start(number, partition.epoch, position, None)
             return
 
     async def _complete(self, partition: Partition) -> tuple[int, int]:

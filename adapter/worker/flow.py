@@ -172,7 +172,7 @@ class Worker(IntakeListener):
             assignment = self.assignments.get(source.partition)
             if assignment is None or assignment.epoch != epoch or assignment.closing:
                 continue
-            if not assignment.frontier.deliver(source.offset):
+            if not assignment.frontier.deliver(source.offset, source.leader_epoch):
                 continue
             if assignment.passed(source):
                 self.ledger.enter(Work(assignment, finish=source.offset, then=self._ease))
@@ -197,7 +197,7 @@ class Worker(IntakeListener):
         ended = [entry.at for _, entry in entries if entry.kind is Kind.SETTLED] or [time.time()]
         self._w.memory.learn(recovered.settled, since=0.0 if tail.new else ended[0], at=ended[-1])
         assignment.open = dict(recovered.open)
-        assignment.frontier = Frontier(tail.position)
+        assignment.frontier = Frontier(tail.position, tail.leader_epoch)
         assignment.extent = Extent(tail.end, self._w.memory.capacity // self._w.partitions)
         for at, entry in entries:
             unfinished = recovered.open.get(entry.command_id) is entry
@@ -216,7 +216,7 @@ class Worker(IntakeListener):
             journal_entries=len(entries),
             **recovered.counts(),
         )
-        self.intake.start(assignment.partition, assignment.epoch, tail.position)
+        self.intake.start(assignment.partition, assignment.epoch, tail.position, tail.leader_epoch)
 
     async def _read_journal(self, partition: int) -> tuple[JournalTail, list[tuple[int, Entry]]]:
         attempt = 0

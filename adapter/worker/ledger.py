@@ -179,8 +179,8 @@ class Ledger:
         number = f"{self._life}-{self._count}"
         positions = []
         for partition, assignment in touched.items():
-            position, extent = assignment.frontier.position, assignment.extent
-            mark = extent.mark(position)
+            frontier, extent = assignment.frontier, assignment.extent
+            mark = extent.mark(frontier.position)
             told = Mark(mark, extent.memory(mark), self._journal, self._topic, number, extent.needed)
-            positions.append(Position(partition, position, told.text()))
+            positions.append(Position(partition, frontier.position, told.text(), frontier.leader_epoch))
         return positions

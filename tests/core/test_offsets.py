@@ -45,6 +45,17 @@ def test_holes_in_the_offsets_hold_nothing_back() -> None:
     assert frontier.position == 21
 
 
+def test_the_leader_epoch_is_that_of_the_last_record_before_the_position() -> None:
+    frontier = Frontier(10, 3)
+    for offset, leader_epoch in ((10, 3), (12, 5), (13, 5), (14, 8)):
+        assert frontier.deliver(offset, leader_epoch)
+    committed = [(frontier.position, frontier.leader_epoch)]
+    for offset in (10, 13, 12, 14):
+        frontier.finish(offset)
+        committed.append((frontier.position, frontier.leader_epoch))
+    assert committed == [(10, 3), (11, 3), (11, 3), (14, 5), (15, 8)]
+
+
 def test_a_delivery_below_what_was_seen_is_told_and_changes_nothing() -> None:
     frontier = delivered(5, 6, 9)
     assert [frontier.deliver(offset) for offset in (4, 5, 6, 8, 9)] == [False] * 5
@@ -85,14 +96,17 @@ class Deliveries(RuleBasedStateMachine):
     @initialize(start=st.integers(0, 50))
     def assign(self, start: int) -> None:
         self.start = start
-        self.frontier = Frontier(start)
+        self.frontier = Frontier(start, 0)
         self.seen: list[int] = []
+        self.epochs = {start - 1: 0}
         self.done: set[int] = set()
 
-    @rule(hole=st.integers(0, 3))
-    def deliver_the_next(self, hole: int) -> None:
-        offset = (self.seen[-1] + 1 if self.seen else self.start) + hole
-        assert self.frontier.deliver(offset)
+    @rule(hole=st.integers(0, 3), elections=st.integers(0, 1))
+    def deliver_the_next(self, hole: int, elections: int) -> None:
+        before = self.seen[-1] if self.seen else self.start - 1
+        offset = before + 1 + hole
+        self.epochs[offset] = self.epochs[before] + elections
+        assert self.frontier.deliver(offset, self.epochs[offset])
         self.seen.append(offset)
 
     @rule(back=st.integers(0, 60))
@@ -121,6 +135,7 @@ class Deliveries(RuleBasedStateMachine):
         position = finished_before[-1] + 1 if finished_before else self.start
         frontier = self.frontier
         assert frontier.position == position
+        assert frontier.leader_epoch == self.epochs[position - 1]
         assert all(offset in self.done for offset in self.seen if offset < frontier.position)
         assert frontier.oldest == (unfinished[0] if unfinished else None)
         assert frontier.span == sum(offset >= position for offset in self.seen)

@@ -6,6 +6,7 @@ import base64
 import gc
 import os
 import socket
+import struct
 import subprocess
 import time
 import uuid
@@ -44,6 +45,8 @@ UNHARMED: Final[Mapping[str, object]] = {"broker.session.timeout.ms": 30_000}
 """Of the one that the tests of a run share and nobody kills: a busy machine does not make its controller miss it."""
 LEAN: Final = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """Flags of a JVM that starts soon and takes little, but never gets fast."""
+_BATCH_HEAD: Final = struct.Struct(">qi")
+"""Of a batch in a log: its first offset, and its length from here on."""
 AS_SHIPPED: Final = (
     "-Xms1g",
     "-Xmx1g",
@@ -179,6 +182,20 @@ class Cluster:
             return
         own = f"127.0.0.1:{self._ports[node]}"
         await_nodes(own, nodes=len(self._running), watch=self._running.values())
+
+    def lose_end(self, topic: str, offset: int, *, node: int = 1) -> None:
+        """Of a node that was killed: its copy of partition 0 ends at that offset now, as where a machine went down
+        before the rest was on its disk. What else it has is left alone."""
+        (log,) = (self._folder / f"{node}" / f"{topic}-0").glob("*.log")
+        with log.open("r+b") as file:
+            while head := file.read(_BATCH_HEAD.size):
+                first, length = _BATCH_HEAD.unpack(head)
+                if first >= offset:
+                    file.seek(-_BATCH_HEAD.size, os.SEEK_CUR)
+                    file.truncate()
+                    return
+                file.seek(length, os.SEEK_CUR)
+        raise AssertionError(f"{topic} has nothing at or behind {offset}")
 
     def mend(self) -> None:
         """All nodes run and answer again, whatever was done to them."""

@@ -35,6 +35,8 @@ EVENTS: Final = "events"
 DEAD_LETTERS: Final = "dead-letters"
 JOURNAL: Final = "journal"
 IDENTITY: Final = "cluster/topic"
+_REIGN: Final = 3
+"""Commands of one leader epoch."""
 """Of the journal."""
 
 
@@ -87,7 +89,7 @@ class Bus:
         """A record of the commands topic; its offset, `gap` behind the next one."""
         log = self.commands[partition]
         offset = (log[-1].offset + 1 if log else 0) + gap
-        log.append(Source(partition, offset, at, key, value, ()))
+        log.append(Source(partition, offset, at, key, value, (), leader_epoch=offset // _REIGN))
         for member in self._members:
             member.wake()
         return offset
@@ -119,12 +121,17 @@ class Bus:
             before = self.committed.get(position.partition)
             assert before is None or before.offset <= position.offset, "an offset went back"
             assert len(position.metadata) < 4096
+            assert position.leader_epoch == self.leader_epoch(position.partition, position.offset)
             self.committed[position.partition] = position
         entries = transaction.to(JOURNAL)
         fenced = {position.partition for position in transaction.positions}
         assert {entry.partition for entry in entries} <= fenced, "an entry without an offset of its partition"
         self._mark([entry.partition for entry in entries], [entry.value for entry in entries])
         self.transactions.append(transaction)
+
+    def leader_epoch(self, partition: int, offset: int) -> int | None:
+        """That of the last command before the offset."""
+        return next((c.leader_epoch for c in reversed(self.commands[partition]) if c.offset < offset), None)
 
     def entries(self, partition: int, start: int) -> list[tuple[int, bytes]]:
         return [(at, v) for at, v in enumerate(self.journal[partition]) if v is not None and at >= start]
@@ -144,6 +151,7 @@ class Bus:
             self.entries(partition, start),
             len(self.journal[partition]),
             commands_end=end,
+            leader_epoch=None if position is None else position.leader_epoch,
         )
 
     def decided(self) -> None:
@@ -257,8 +265,9 @@ class Member(Intake, Transactor, JournalReader):
             return None
         return Membership(self.generation, frozenset(self.owned))
 
-    def start(self, partition: int, epoch: int, offset: int) -> None:
+    def start(self, partition: int, epoch: int, offset: int, leader_epoch: int | None) -> None:
         if self.owned.get(partition) == epoch:
+            assert leader_epoch == self._bus.leader_epoch(partition, offset)
             self.next[partition] = offset
             self.wake()
 

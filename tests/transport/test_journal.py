@@ -104,12 +104,23 @@ async def test_an_offset_of_a_commands_topic_that_was_made_anew_stops_whoever_ta
 ) -> None:
     admin = Admin({"bootstrap.servers": kafka})
     known = admin.identities(topics.all)[topics.journal]
-    _commit(kafka, topics, Mark(0, 0, known, commands.format(cluster=admin.cluster_id()), "t"))
+    _commit(kafka, topics, Mark(0, 0, known, commands.format(cluster=admin.cluster_id()), "t"), leader_epoch=7)
     if not stops:
-        assert (await _tail(journal, HANGING)).position == 0
+        tail = await _tail(journal, HANGING)
+        assert (tail.position, tail.leader_epoch) == (0, None), "that of another topic means nothing"
         return
     with pytest.raises(Stop, match=rf"--group {topics.prefix} --topic {topics.commands} --to-earliest --execute"):
         await _tail(journal, HANGING)
+
+
+async def test_the_leader_epoch_comes_with_the_offset_if_it_was_committed_with_it(
+    kafka: str, topics: Topics, journal: KafkaJournal
+) -> None:
+    now = Admin({"bootstrap.servers": kafka}).identities(topics.all)
+    mark = Mark(0, 0, now[topics.journal], now[topics.commands], "t")
+    for epoch in (7, None):  # earlier releases commit none
+        _commit(kafka, topics, mark, leader_epoch=epoch)
+        assert (await _tail(journal, HANGING)).leader_epoch == epoch
 
 
 def _write(kafka: str, topics: Topics, records: int) -> None:
@@ -119,9 +130,10 @@ def _write(kafka: str, topics: Topics, records: int) -> None:
     assert producer.flush(PATIENCE) == 0
 
 
-def _commit(kafka: str, topics: Topics, mark: Mark) -> None:
+def _commit(kafka: str, topics: Topics, mark: Mark, *, leader_epoch: int | None = None) -> None:
     group = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix, "enable.auto.commit": False})
-    group.commit(offsets=[TopicPartition(topics.commands, HANGING, 0, mark.text())], asynchronous=False)
+    epoch = -1 if leader_epoch is None else leader_epoch
+    group.commit(offsets=[TopicPartition(topics.commands, HANGING, 0, mark.text(), epoch)], asynchronous=False)
     group.close()
 
 

@@ -42,6 +42,7 @@ _PLENTY: Final = 1000
 _WARM: Final = 25
 """Looks at the busy pace after the last record or request before the thread idles again."""
 _NONE_STORED: Final = KafkaError(KafkaError._NO_OFFSET).str()  # noqa: SLF001 -- its public name
+_TRUNCATED: Final = KafkaError(KafkaError._LOG_TRUNCATION).str()  # noqa: SLF001 -- its public name
 _LEAVING: Final = 5.0
 """Seconds the library has to leave the group once nothing is ours: it can wait for itself there for ever, where a
 partition was being sought in (its `rd_kafka_offset_reset` fails within its own lock).
@@ -90,8 +91,8 @@ class CommandConsumer:
         """Requests that could not be met yet."""
         self._wake_at = 0.0
         self._owned: dict[int, int] = {}
-        self._started: dict[int, int] = {}
-        """Where these partitions were started."""
+        self._started: dict[int, tuple[int, int | None]] = {}
+        """Where these partitions were started: offset and leader epoch."""
         self._epoch = 0
         self._taken = threading.Event()
         self._taken.set()
@@ -127,25 +128,30 @@ class CommandConsumer:
                 return answer.get(timeout=WAKE)
         return None
 
-    def start(self, partition: int, epoch: int, offset: int) -> None:
+    def start(self, partition: int, epoch: int, offset: int, leader_epoch: int | None) -> None:
         asked_at = monotonic()
+        # With its epoch sought, nothing is fetched before the leader has said that this epoch reaches so far (KIP-320).
+        at_epoch = -1 if leader_epoch is None else leader_epoch
+        position = TopicPartition(self._topic, partition, offset, leader_epoch=at_epoch)
 
         def begin() -> None:
-            position = TopicPartition(self._topic, partition, offset)
-            self._started[partition] = offset
+            nonlocal asked_at
+            self._started[partition] = offset, leader_epoch
             try:
                 self._consumer.seek(position)
             except KafkaException as error:
                 if error.args[0].code() not in _NOT_YET:
                     raise
-                if self._revoking or monotonic() - asked_at < _OWN_LOOK_UP:
-                    self._again.append(lambda: self._if_owned(partition, epoch, begin))
-                    return
-                # Its own question for the committed offset may never be answered (`span.committed`): told the offset,
-                # it asks no more.
-                self._consumer.incremental_unassign([position])
-                self._consumer.incremental_assign([position])
-            self._consumer.resume([position])
+                if not self._revoking and monotonic() - asked_at >= _OWN_LOOK_UP:
+                    # Its own question for the committed offset may never be answered (`span.committed`): told the
+                    # offset, it asks no more. But it does not look at the epoch of an offset that is assigned.
+                    self._consumer.incremental_unassign([position])
+                    self._consumer.incremental_assign([position])
+                    self._consumer.pause([position])
+                    asked_at = monotonic()
+                self._again.append(lambda: self._if_owned(partition, epoch, begin))
+            else:
+                self._consumer.resume([position])
 
         self._requests.put(lambda: self._if_owned(partition, epoch, begin))
 
@@ -217,6 +223,7 @@ class CommandConsumer:
                     message.key(),
                     message.value(),
                     headers(message),
+                    message.leader_epoch(),
                 )
                 records.append((epoch, source))
         if records:
@@ -238,14 +245,19 @@ class CommandConsumer:
         if code == KafkaError._AUTO_OFFSET_RESET and _NONE_STORED in error.str():  # noqa: SLF001 -- its public name
             # librdkafka's own look-up at a coordinator that has just started. Where we start was asked for elsewhere.
             if partition in self._started:
-                self.start(partition, self._owned[partition], self._started[partition])
+                self.start(partition, self._owned[partition], *self._started[partition])
             return
         if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 -- their public names
+            if _TRUNCATED in error.str():
+                why = f"it has lost its end, and newer records may lie before the committed offset ({error.str()})"
+            else:
+                why = (
+                    f"the committed offset is not in the topic any more ({error.str()}): records were deleted before "
+                    "they were read, or the partition has lost its end and newer records lie before that offset"
+                )
             raise Stop(
-                f"{self._topic} partition {partition}: the committed offset is not in the topic any more "
-                f"({error.str()}): records were deleted before they were read, or the partition has lost its end and "
-                'newer records lie before that offset; see "An offset that is out of range" in docs/disaster.md, then: '
-                f"kafka-consumer-groups --reset-offsets --group {self._group} --topic "
+                f'{self._topic} partition {partition}: {why}; see "An offset that is out of range" in '
+                f"docs/disaster.md, then: kafka-consumer-groups --reset-offsets --group {self._group} --topic "
                 f"{self._topic}:{partition} --to-earliest --execute"
             )
         if (stop := refused_setting(error)) is not None:

@@ -84,8 +84,8 @@ class KafkaJournal:
                 raise Unavailable(f"journal partition {partition}: no committed offset")
             # Asked each time: a topic that is deleted and made anew meanwhile is another one, with offsets of its own.
             now = identities(self._admin, (self._commands, self._journal))
+            before = commands_of(stands.metadata)
             if self._memory:
-                before = commands_of(stands.metadata)
                 still(self._commands, partition, before, now[self._commands], group=self._group)
             low, high = bounds(newest, TopicPartition(self._journal, partition))
             mark = read_mark(stands.metadata, now[self._journal])
@@ -99,7 +99,9 @@ class KafkaJournal:
             first, end = bounds(newest, commands)
             # A group that never committed starts at the beginning of what the topic still has.
             position = stands.offset if stands.offset >= 0 else first
-            return JournalTail(position, entries, high, commands_end=end)
+            # That of another cluster, or beside an offset that a tool has set, says nothing here.
+            leader_epoch = stands.leader_epoch if before == now[self._commands] else None
+            return JournalTail(position, entries, high, end, leader_epoch)
         except KafkaException as error:
             raise Unavailable(f"journal partition {partition}: {error.args[0].str()}") from error
         finally:

@@ -241,7 +241,12 @@ class _Line:
         return producer
 
     def _offsets(self, positions: Sequence[Position]) -> list[TopicPartition]:
-        return [TopicPartition(self._commands, p.partition, p.offset, p.metadata) for p in positions]
+        return [
+            TopicPartition(
+                self._commands, p.partition, p.offset, p.metadata, -1 if p.leader_epoch is None else p.leader_epoch
+            )
+            for p in positions
+        ]
 
     def _produce(self, producer: Producer, record: Outgoing) -> None:
         while True:

@@ -3,7 +3,7 @@ metric labels, documentation and contract tests derive.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -104,9 +104,6 @@ class Operation:
     """For KEYED: regular expression (ignoring case) on code or text of a refusal that, after an unclear
     try, means the first one was taken."""
 
-    soap_action: str = ""
-    """Value of the SOAPAction header (SOAP 1.1 section 6.1.1), without quotes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -179,12 +176,6 @@ class Supplier:
     envelope: frozenset[str]
     """Fields of every command that are the adapter's own business and not part of a request:
     commandId, issuedAt, notAfter, correlationId."""
-
-    headers: Callable[[Operation, Record], Mapping[str, str]] = field(default=lambda _operation, _record: {})
-    """Extra HTTP headers of a call."""
-
-    soap_headers: Callable[[Operation, Record], tuple[bytes, ...]] = field(default=lambda _operation, _record: ())
-    """Extra SOAP header blocks of a call, serialised."""
 
     def operation(self, name: str) -> Operation:
         """The operation of that name. KeyError if there is none."""

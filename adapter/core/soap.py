@@ -71,15 +71,9 @@ class Message:
     """How many further elements the body held; `element` is the first. A proper body has none."""
 
 
-def wrap(body: bytes, *, headers: tuple[bytes, ...] = (), version: Version = Version.SOAP_1_1) -> bytes:
-    """`body`, a serialised element without XML declaration, in an envelope with these header blocks.
-
-    The envelope is that of SOAP 1.1 but where `version` is 1.2.
-    """
-    opening = _OPEN_1_2 if version is Version.SOAP_1_2 else _OPEN
-    if headers:
-        return b"".join((opening, b"<soap:Header>", *headers, b"</soap:Header>", _BODY, body, _CLOSE))
-    return b"".join((opening, _BODY, body, _CLOSE))
+def wrap(body: bytes, *, version: Version = Version.SOAP_1_1) -> bytes:
+    """`body`, a serialised element without XML declaration, in an envelope."""
+    return (_OPEN_1_2 if version is Version.SOAP_1_2 else _OPEN) + body + _CLOSE
 
 
 def fault(text: str, *, version: Version = Version.SOAP_1_1) -> bytes:
@@ -108,10 +102,10 @@ def unwrap(root: etree._Element) -> Message:
 
 
 _OPEN: Final = (
-    b'<?xml version="1.0" encoding="UTF-8"?><soap:Envelope xmlns:soap="http://schemas.xmlsoap.org/soap/envelope/">'
+    b'<?xml version="1.0" encoding="UTF-8"?>'
+    b'<soap:Envelope xmlns:soap="http://schemas.xmlsoap.org/soap/envelope/"><soap:Body>'
 )
 _OPEN_1_2: Final = _OPEN.replace(SOAP_1_1.encode(), SOAP_1_2.encode())
-_BODY: Final = b"<soap:Body>"
 _CLOSE: Final = b"</soap:Body></soap:Envelope>"
 _VERSIONS: Final = {SOAP_1_1: Version.SOAP_1_1, SOAP_1_2: Version.SOAP_1_2}
 

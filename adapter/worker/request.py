@@ -27,7 +27,7 @@ class Terms:
     accepted_codes: frozenset[int]
     content_type: str
     soap_actions: Mapping[str, str]
-    """SOAPAction per operation name; the operation's own where absent."""
+    """SOAPAction per operation name, without quotes; empty where absent (SOAP 1.1, section 6.1.1)."""
     reply_limits: Limits
     base_url: str
     """Where the operations are, as spans name it."""
@@ -49,10 +49,10 @@ class Requests:
 
         Raises Refused with what forbids to write it.
         """
-        subject, supplier = task.subject, self.supplier
+        subject = task.subject
         record = task.record
         if reference is not None:
-            record = {**record, supplier.notification.supplier_reference: reference}
+            record = {**record, self.supplier.notification.supplier_reference: reference}
         element = task.compiled.writer.write(
             record,
             {
@@ -62,17 +62,13 @@ class Requests:
                 "correlation_id": subject.correlation_id or subject.message_id,
             },
         )
-        return wrap(element, headers=supplier.soap_headers(subject.operation, task.record))
+        return wrap(element)
 
     async def send(self, task: Task, body: bytes, *, attempt: int, about: Callable[[], Mapping[str, Any]]) -> Verdict:
         """Send it once and say what came of it. `about` tells a log line which command it is."""
         operation = task.subject.operation
-        action = self.terms.soap_actions.get(operation.name, operation.soap_action)
-        headers = {
-            "content-type": self.terms.content_type,
-            "soapaction": f'"{action}"',
-            **self.supplier.headers(operation, task.record),
-        }
+        action = self.terms.soap_actions.get(operation.name, "")
+        headers = {"content-type": self.terms.content_type, "soapaction": f'"{action}"'}
         span = None
         if self.tracer is not None:
             place = urlsplit(self.terms.base_url)

@@ -26,14 +26,8 @@ def test_what_is_wrapped_is_unwrapped() -> None:
 
 @pytest.mark.parametrize("version", [Version.SOAP_1_1, Version.SOAP_1_2])
 def test_what_is_wrapped_for_a_version_is_of_that_version(version: Version) -> None:
-    message = unwrap(admit(wrap(b"<a/>", headers=(b"<h/>",), version=version)))
+    message = unwrap(admit(wrap(b"<a/>", version=version)))
     assert (name(message), message.version) == ("a", version)
-
-
-def test_header_blocks_stand_in_the_header() -> None:
-    root = admit(wrap(b"<a/>", headers=(b"<h1/>", b"<h2 xmlns='urn:h'/>")))
-    assert [f"{{{SOAP_1_1}}}Header", f"{{{SOAP_1_1}}}Body"] == [child.tag for child in root]
-    assert [child.tag for child in root[0]] == ["h1", "{urn:h}h2"]
 
 
 @pytest.mark.parametrize(

@@ -960,10 +960,12 @@ async def test_an_unexpected_error_in_reading_a_record_is_a_dead_letter(plant: P
 
 
 async def test_an_unexpected_error_in_writing_a_request_is_a_rejection(plant: Plant) -> None:
-    def broken(_operation: Any, _record: Any) -> Any:
-        raise ZeroDivisionError
+    class Broken(RequestWriter):
+        def write(self, record: Mapping[str, Any], protocol_values: Mapping[str, Any]) -> bytes:
+            raise ZeroDivisionError(record, protocol_values)
 
-    plant.catalogue = replace(known(), supplier=replace(known().supplier, soap_headers=broken))
+    broken = replace(known().operations["AddFaultReport"], writer=Broken.__new__(Broken))
+    plant.catalogue = replace(known(), operations={**known().operations, "AddFaultReport": broken})
     hand = plant.hire(0)
     command = add("T-1")
     plant.send(command)

@@ -26,6 +26,9 @@ class Backoff:
         return jittered if at_least is None else at_least + jittered * share
 
 
+ASK_AGAIN: Final = Backoff(first=0.2, longest=5.0)
+"""Before what is our own is asked again: the broker, the registry, the disk."""
+
 TRANSACTION_AGAIN: Final = Backoff(first=0.1, longest=0.5)
 """Before a transaction that was refused is tried again. Should a partition be lost, that is told sooner."""
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from adapter.core.errors import Abandoned, Unavailable
 from adapter.core.journal import Source
-from adapter.core.retry import TRANSACTION_AGAIN, Backoff
+from adapter.core.retry import ASK_AGAIN, TRANSACTION_AGAIN
 from adapter.ports import (
     Checkpoint,
     Intake,
@@ -36,7 +36,6 @@ _TICK: Final = 1.0
 """Seconds between two looks at what is due."""
 _CHECK: Final = 5.0
 """Seconds between two looks at the topics: one that has other partitions or is made anew stops the intake."""
-_AGAIN: Final = Backoff(first=0.2, longest=5.0)
 _QUEUED: Final = 4000
 """Events of all partitions that may wait in memory before partitions are paused."""
 _QUEUED_BYTES: Final = 32 * 1024 * 1024
@@ -171,7 +170,7 @@ class Projector(IntakeListener):
             except Unavailable as error:
                 if not partition.closing:
                     self._log.warning("tickets not readable", partition=number, reason=str(error), attempt=attempt)
-                    await asyncio.sleep(_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+                    await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
                 continue
             partition.begin(position)
             self._log.info(
@@ -282,7 +281,7 @@ class Projector(IntakeListener):
             return None
         except Unavailable as error:
             partition.attempts += 1
-            delay = _AGAIN.delay(partition.attempts, random.random())  # noqa: S311 -- jitter
+            delay = ASK_AGAIN.delay(partition.attempts, random.random())  # noqa: S311 -- jitter
             partition.not_before = time.monotonic() + delay
             self._log.warning("events not readable", partition=partition.number, reason=str(error))
             return None

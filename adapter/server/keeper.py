@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from adapter.core.errors import Unavailable
-from adapter.core.retry import Backoff
+from adapter.core.retry import ASK_AGAIN
 from adapter.ports import Arrival, Outgoing, Publisher, Spool, TooLarge
 from adapter.telemetry import Log
 
@@ -27,7 +27,6 @@ _ALL: Final = "all topics"
 """In the place of one while there are no records yet."""
 _FORGOTTEN: Final = 600.0
 """Seconds after the last write that failed: with a spool, or a supplier that repeats, another is tried long before."""
-_AGAIN: Final = Backoff(first=0.2, longest=5.0)
 
 
 class Kept(StrEnum):
@@ -114,7 +113,7 @@ class Keeper:
                 whole = False
             failures = 0 if whole else failures + 1
             if failures:
-                await asyncio.sleep(_AGAIN.delay(failures, random.random()))  # noqa: S311 -- jitter
+                await asyncio.sleep(ASK_AGAIN.delay(failures, random.random()))  # noqa: S311 -- jitter
 
     async def finish(self, limit: float) -> int:
         """Wait until `drain`, if it goes on, has nothing left, for at most so many seconds. What is left."""

@@ -39,7 +39,7 @@ from adapter.core.doubt import TEXT_LIMIT, settlement
 from adapter.core.errors import Abandoned, Refused, Unavailable, Undecodable
 from adapter.core.journal import Entry, Kind, Source
 from adapter.core.operation import Problem, Repeat
-from adapter.core.retry import Backoff, BreakerState
+from adapter.core.retry import ASK_AGAIN, BreakerState
 from adapter.core.ticket import Ticket
 from adapter.ports import Outgoing
 from adapter.telemetry import Log, Metrics, Role, Span, Tracer
@@ -69,9 +69,6 @@ _STALE: Final = 10.0
 
 _LONG: Final = 1024
 """Bytes of a record of which a list may take a hundred times as many once it is read."""
-
-_ASK_AGAIN: Final = Backoff(first=0.2, longest=5.0)
-"""While the registry does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +326,7 @@ class _Turn:
             except Unavailable as error:
                 attempt += 1
                 self._c.log.warning("registry not available", reason=str(error), attempt=attempt)
-                await self._sleep(_ASK_AGAIN.delay(attempt, random.random()), "registry")  # noqa: S311 -- jitter
+                await self._sleep(ASK_AGAIN.delay(attempt, random.random()), "registry")  # noqa: S311 -- jitter
             except Undecodable:
                 raise
             except Exception:  # a record must never stop the worker, whatever we have overlooked

@@ -19,7 +19,7 @@ from adapter.core.errors import Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Extent, Kind, Source
 from adapter.core.offsets import Frontier
 from adapter.core.partition import partition_of
-from adapter.core.retry import Backoff
+from adapter.core.retry import ASK_AGAIN
 from adapter.ports import Intake, IntakeListener, JournalReader, JournalTail
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
@@ -40,7 +40,6 @@ REWRITE_AFTER: Final = 6 * 3600.0
 _TICK: Final = 1.0
 _CHECK: Final = 5.0
 """Seconds between two looks at the topics: one that has other partitions or is made anew stops the intake."""
-_READ_AGAIN: Final = Backoff(first=0.2, longest=5.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +226,7 @@ class Worker(IntakeListener):
                 return tail, [(at, entry) for at, value in tail.records for entry in await self._entries(at, value)]
             except Unavailable as error:
                 self._log.warning("journal not readable", partition=partition, reason=str(error))
-                await asyncio.sleep(_READ_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+                await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
 
     async def _entries(self, at: int, value: bytes) -> list[Entry]:
         """Only what can't be ours is passed over: to pass over an intent is to call again. Raises Unavailable for what

@@ -12,20 +12,18 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Final, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from adapter.core.avro.codec import NOT_OURS
 from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Unavailable, Undecodable
 from adapter.core.partition import partition_of
-from adapter.core.retry import Backoff
+from adapter.core.retry import ASK_AGAIN
 from adapter.core.ticket import MARK, Ticket, mark, ticket
 from adapter.ports import Checkpoint, Kept, Passing, TicketFeed, TicketStore, TicketStores
 from adapter.telemetry import Log
 
 _T = TypeVar("_T")
-
-_ASK_AGAIN: Final = Backoff(first=0.2, longest=5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class Watch:
             except Unavailable as error:
                 attempt += 1
                 self._log.warning("registry not available", reason=str(error), attempt=attempt)
-                await asyncio.sleep(_ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+                await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
                 continue
             if value is self._value:
                 self._told.clear()
@@ -359,7 +357,7 @@ class _Shelf:
             except Unavailable as error:
                 attempt += 1
                 self._log.warning("tickets not readable", partition=self._partition, reason=str(error))
-                await asyncio.sleep(_ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+                await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

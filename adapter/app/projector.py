@@ -160,7 +160,8 @@ async def projector(
                     log=log,
                 ),
                 check=lambda: asyncio.to_thread(topics.check, seen),
-                revoke_limit=_revoke_limit(settings),
+                # A transaction that takes longer is ended by the cluster.
+                revoke_limit=settings.kafka.transaction_timeout.total_seconds(),
                 observe=transactions_observer(metrics),
                 log=log,
                 metrics=metrics,
@@ -183,11 +184,6 @@ async def projector(
 def leave_limit(settings: Projecting) -> timedelta:
     """Time in which a projector that is asked to stop has stopped."""
     return settings.kafka.transaction_timeout + _LEAVE
-
-
-def _revoke_limit(settings: Projecting) -> float:
-    """A transaction that takes longer is ended by the cluster."""
-    return settings.kafka.transaction_timeout.total_seconds()
 
 
 def _stores(folder: Path | None, log: Log) -> SqliteStores:

@@ -27,6 +27,7 @@ from adapter.app.start import (
 from adapter.catalogue import Catalogue
 from adapter.core import cloudevents
 from adapter.core.avro import UnknownFields
+from adapter.core.avro.decoders import Decoders
 from adapter.core.command import Policy
 from adapter.core.document import Limits
 from adapter.core.retry import Backoff, Breaker, BreakerState
@@ -51,7 +52,7 @@ from adapter.worker.events import Events, written
 from adapter.worker.flow import Wiring, Worker
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger
-from adapter.worker.reader import Decoders, Reader
+from adapter.worker.reader import Reader
 from adapter.worker.request import Requests, Terms
 from adapter.worker.tickets import Tickets
 from adapter.worker.window import Bounds

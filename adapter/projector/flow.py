@@ -144,7 +144,7 @@ class Projector(IntakeListener):
             if partition is not None and partition.epoch == epoch:
                 partition.deliver(source)
         self._throttle()
-        self._wake()
+        self._some.set()
 
     def at_end(self, number: int, epoch: int, offset: int) -> None:
         """There is nothing to deliver of this partition for now."""
@@ -240,9 +240,6 @@ class Projector(IntakeListener):
 
     # -- rounds ------------------------------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
-        self._some.set()
-
     async def _project(self) -> None:
         while True:
             with suppress(TimeoutError):
@@ -267,7 +264,7 @@ class Projector(IntakeListener):
             await self._commit(batches)
         self._throttle()
         if any(p.queue and p.not_before <= now for p in self.partitions.values()):
-            self._wake()
+            self._some.set()
         if any(batch.more for batch in batches):
             self._tick_at = 0.0
 

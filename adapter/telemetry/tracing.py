@@ -74,8 +74,9 @@ class _OpenTelemetry:
     def span(self, name: str, role: Role, parent: Trace | None, **attributes: Value) -> "_Span":
         context = None
         if parent is not None:
+            flags = self._api.TraceFlags(parent.flags)
             place = self._api.SpanContext(
-                int(parent.trace_id, 16), int(parent.parent_id, 16), is_remote=True, trace_flags=self._flags(parent)
+                int(parent.trace_id, 16), int(parent.parent_id, 16), is_remote=True, trace_flags=flags
             )
             context = self._api.set_span_in_context(self._api.NonRecordingSpan(place))
         span = self._tracer.start_span(name, context, self._kinds[role], attributes=_named(attributes))
@@ -83,9 +84,6 @@ class _OpenTelemetry:
 
     def close(self) -> None:
         self._provider.shutdown()
-
-    def _flags(self, trace: Trace) -> Any:
-        return self._api.TraceFlags(trace.flags)
 
 
 class _Span:

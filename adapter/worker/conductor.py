@@ -864,7 +864,7 @@ class _Turn:
         self._a.check(safe=True)
         self._c.log.error("lane halted", reason=reason, **self._place())
         self._a.waiting[self._lane] = reason
-        await asyncio.get_running_loop().create_future()
+        await _never()
 
     def _exemplar(self) -> dict[str, str] | None:
         trace = self._task.trace

@@ -15,6 +15,7 @@ from typing import Final
 
 from adapter.core import journal
 from adapter.core.avro.codec import NOT_OURS
+from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Extent, Kind, Source
 from adapter.core.offsets import Frontier
@@ -29,7 +30,6 @@ from adapter.worker.events import Events
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger, Work
 from adapter.worker.pace import Cohort, Pace
-from adapter.worker.reader import Decoders
 from adapter.worker.room import AHEAD, LONG, Room
 from adapter.worker.window import Bounds, Window
 

@@ -18,8 +18,6 @@ from adapter.ports import Registry
 from adapter.telemetry import Trace, parse_traceparent
 from adapter.worker.events import Subject, message_id
 
-__all__ = ["REASONS", "Decoders", "Reader", "Task"]
-
 REASONS: Final = codec.REASONS | {
     "unknown-schema",  # the registry does not have it
     "no-command-id",

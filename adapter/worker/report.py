@@ -69,7 +69,7 @@ def status(worker: Worker, gate: Gate) -> Mapping[str, Any]:
             "command_id": entry.command_id,
             "partition": a.partition,
             "offset": entry.offset,
-            "until": None if entry.until is None else datetime.fromtimestamp(entry.until, UTC).isoformat(),
+            "until": datetime.fromtimestamp(entry.until, UTC).isoformat(),
         }
         for a in worker.assignments.values()
         for entry in a.residents.values()

@@ -18,6 +18,7 @@ import fastavro
 
 from adapter.core import journal
 from adapter.core.avro import Encoder, UnknownFields, unframe
+from adapter.core.avro.decoders import Decoders
 from adapter.core.command import Policy
 from adapter.core.document import Limits
 from adapter.core.journal import Entry, Kind
@@ -34,7 +35,7 @@ from adapter.worker.events import Events, message_id
 from adapter.worker.flow import Wiring, Worker
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger
-from adapter.worker.reader import Decoders, Reader
+from adapter.worker.reader import Reader
 from adapter.worker.request import Requests, Terms
 from adapter.worker.room import AHEAD
 from adapter.worker.tickets import Tickets

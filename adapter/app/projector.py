@@ -1,13 +1,11 @@
 """The composition of the projector: from settings to a running one."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 from adapter import catalogue
 from adapter.app.page import Page, open_page
@@ -16,11 +14,10 @@ from adapter.app.start import (
     before,
     encoders,
     membership,
-    not_committed,
     offset_patience,
+    transactions,
     transactions_observer,
     until_available,
-    waits,
 )
 from adapter.core.avro import UnknownFields
 from adapter.core.avro.decoders import Decoders
@@ -38,7 +35,6 @@ from adapter.telemetry import Log, Metrics
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.consumer import CommandConsumer, introduce
 from adapter.transport.kafka.identity import REMADE
-from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.kafka.tickets import KafkaTickets
 from adapter.transport.registry import open_registry
 from adapter.transport.store import SqliteStores
@@ -113,18 +109,7 @@ async def projector(
         await until_available("Kafka", lambda: asyncio.to_thread(introduce, client, names.events, ours.group_id), log)
         stores = _stores(ours.store, log)
         stack.push_async_callback(asyncio.to_thread, stores.close)
-        transactor = TransactionalProducer(
-            client=client,
-            commands=names.events,
-            group=ours.group_id,
-            transactional_id=f"{settings.kafka.transactional_id_prefix}-{socket.gethostname()}-{uuid4().hex}",
-            timeout=settings.kafka.transaction_timeout,
-            max_message_bytes=settings.topics.max_message_bytes,
-            report=lambda why: not_committed(why, log, metrics),
-            waits=lambda why, seconds: waits(why, seconds, log),
-        )
-        stack.push_async_callback(transactor.close)
-        await transactor.open()
+        transactor = await stack.enter_async_context(transactions(settings, names.events, ours.group_id, log, metrics))
 
         def intake(listener: IntakeListener) -> Intake:
             assert isinstance(listener, Projector)

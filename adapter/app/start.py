@@ -4,21 +4,24 @@ import asyncio
 import os
 import random
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
+from uuid import uuid4
 
 from adapter import catalogue
 from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, Schema, subject
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
-from adapter.settings import GroupProtocol, Kafka, Receiving, Telemetry, Vocabulary
+from adapter.settings import Bus, GroupProtocol, Kafka, Receiving, Telemetry, Vocabulary
 from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics, Tracer, open_tracer, switch_debug
 from adapter.telemetry import metrics as m
+from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.kafka.span import Patience
 from adapter.transport.registry import HttpRegistry
 
@@ -262,12 +265,28 @@ def transactions_observer(metrics: Metrics) -> Callable[[float, int], None]:
     return observe
 
 
-def not_committed(why: str, log: Log, metrics: Metrics) -> None:
-    """A transaction came to nothing: it is counted, and what was in it is sent again."""
-    metrics.count(m.TRANSACTIONS, ABORTED)
-    log.warning("transaction not committed", reason=why)
+@asynccontextmanager
+async def transactions(
+    settings: Bus, topic: str, group: str, log: Log, metrics: Metrics
+) -> AsyncIterator[TransactionalProducer]:
+    """Commits what is made of the topic's records together with how far they are read. Raises Stop."""
 
+    def not_committed(why: str) -> None:
+        metrics.count(m.TRANSACTIONS, ABORTED)
+        log.warning("transaction not committed", reason=why)
 
-def waits(why: str, seconds: float, log: Log) -> None:
-    """A transaction waits for Kafka, and has done so for that long."""
-    log.warning("transaction waits", reason=why, seconds=round(seconds, 1))
+    transactor = TransactionalProducer(
+        client=settings.kafka.client(),
+        commands=topic,
+        group=group,
+        transactional_id=f"{settings.kafka.transactional_id_prefix}-{socket.gethostname()}-{uuid4().hex}",
+        timeout=settings.kafka.transaction_timeout,
+        max_message_bytes=settings.topics.max_message_bytes,
+        report=not_committed,
+        waits=lambda why, seconds: log.warning("transaction waits", reason=why, seconds=round(seconds, 1)),
+    )
+    try:
+        await transactor.open()
+        yield transactor
+    finally:
+        await transactor.close()

@@ -2,12 +2,10 @@
 
 import asyncio
 import random
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Final
-from uuid import uuid4
 
 from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page, open_page
@@ -17,12 +15,11 @@ from adapter.app.start import (
     encoders,
     load_catalogue,
     membership,
-    not_committed,
     offset_patience,
     traced,
+    transactions,
     transactions_observer,
     until_available,
-    waits,
 )
 from adapter.catalogue import Catalogue
 from adapter.core import cloudevents
@@ -41,7 +38,6 @@ from adapter.transport.kafka.consumer import CommandConsumer, introduce
 from adapter.transport.kafka.feed import KafkaTicketFeed
 from adapter.transport.kafka.identity import REMADE
 from adapter.transport.kafka.journal import KafkaJournal
-from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.registry import open_registry
 from adapter.transport.store import SqliteStores
 from adapter.transport.tls import TlsFiles
@@ -127,18 +123,7 @@ async def worker(
         )
         stack.push_async_callback(journal.close)
         await until_available("Kafka", lambda: asyncio.to_thread(introduce, client, names.commands, group), log)
-        transactor = TransactionalProducer(
-            client=client,
-            commands=names.commands,
-            group=group,
-            transactional_id=f"{settings.kafka.transactional_id_prefix}-{socket.gethostname()}-{uuid4().hex}",
-            timeout=settings.kafka.transaction_timeout,
-            max_message_bytes=settings.topics.max_message_bytes,
-            report=lambda why: not_committed(why, log, metrics),
-            waits=lambda why, seconds: waits(why, seconds, log),
-        )
-        stack.push_async_callback(transactor.close)
-        await transactor.open()
+        transactor = await stack.enter_async_context(transactions(settings, names.commands, group, log, metrics))
         gate = _gate(settings, log)
         policy = _policy(settings)
         events = Events(

@@ -33,7 +33,7 @@ class Page:
 
 
 @asynccontextmanager
-async def open_page(settings: Telemetry, metrics: Metrics, log: Log, flows: Iterable[str] = ()) -> AsyncIterator[Page]:
+async def open_page(settings: Telemetry, metrics: Metrics, log: Log, flows: Iterable[str]) -> AsyncIterator[Page]:
     """Serve the page of these flows while the context lasts. Raises Stop if its port can't be had."""
     page = Page(flows)
     endpoint = await web.serve(

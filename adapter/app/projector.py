@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from adapter import catalogue
-from adapter.app.page import Page, open_page
+from adapter.app.page import Page
 from adapter.app.start import (
     Partitions,
     before,
@@ -68,13 +68,8 @@ async def project(settings: Projecting, log: Log, metrics: Metrics, stop: asynci
 
 
 @asynccontextmanager
-async def projector(
-    settings: Projecting, log: Log, metrics: Metrics, page: Page | None = None
-) -> AsyncIterator[Projector]:
-    """A projector with everything it needs, its intake open; the caller runs it. Raises Stop.
-
-    It shows itself on `page`, or on one of its own.
-    """
+async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page) -> AsyncIterator[Projector]:
+    """A projector with everything it needs, its intake open; the caller runs it. Raises Stop."""
     known = await asyncio.to_thread(catalogue.load, served(), settings.schemas)
     names, client = settings.topics.names(), settings.kafka.client()
     ours = settings.projector
@@ -153,8 +148,6 @@ async def projector(
             )
         )
         report.watch(flow, metrics)
-        if page is None:
-            page = await stack.enter_async_context(open_page(settings.telemetry, metrics, log))
         page.show(
             "projector",
             unready=lambda: [] if flow.intake.joined else ["not yet a member of the projectors' group"],

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from adapter.app.certificates import CertificateReport
 from adapter.app.descriptors import connections
-from adapter.app.page import Page, open_page
+from adapter.app.page import Page
 from adapter.app.start import (
     before,
     encoders,
@@ -52,8 +52,6 @@ class Listening:
     listener: Listener
     publishing: "asyncio.Task[None]"
     """Raises Stop if nothing can be published."""
-    telemetry: str
-    """Address of its metrics."""
 
 
 async def receive(settings: Receiving, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
@@ -65,11 +63,10 @@ async def receive(settings: Receiving, log: Log, metrics: Metrics, stop: asyncio
 
 
 @asynccontextmanager
-async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | None = None) -> AsyncIterator[Listening]:
+async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) -> AsyncIterator[Listening]:
     """A server that listens, until the context is left: then it answers what is under way. Raises Stop.
 
-    With a spool it waits for Kafka and the registry no longer than for an acknowledgement before it listens. It shows
-    itself on `page`, or on one of its own.
+    With a spool it waits for Kafka and the registry no longer than for an acknowledgement before it listens.
     """
     tls = server_tls(settings)
     limits = settings.server
@@ -152,8 +149,6 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
         )
         _watch(listener, spool, metrics)
         metrics.watch(m.KAFKA_DOWN, lambda: float(down()))
-        if page is None:
-            page = await stack.enter_async_context(open_page(settings.telemetry, metrics, log))
         page.show(
             "server",
             unready=list,  # a server without Kafka still answers: from the spool, or with 503
@@ -177,7 +172,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page | N
             log.warning("listening without TLS", proxies=len(limits.trusted_proxies))
         if not (limits.allowed_subjects or limits.allowed_networks):
             log.warning("no list of callers")
-        yield Listening(flow, listener, publishing, page.url)
+        yield Listening(flow, listener, publishing)
 
 
 def reread(settings: Receiving, known: Catalogue, encoder: Encoder) -> Callable[[Arrival], Outgoing | Refusal]:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from adapter.app.certificates import CertificateReport
-from adapter.app.page import Page, open_page
+from adapter.app.page import Page
 from adapter.app.start import (
     Partitions,
     before,
@@ -62,10 +62,9 @@ _LINGER: Final = 300.0
 async def work(settings: Settings, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
     """A worker that works until `stop`. Raises what makes it impossible to go on."""
     async with AsyncExitStack() as stack:
-        started = await before(stop, stack.enter_async_context(worker(settings, log, metrics, page)))
-        if started is None:
+        flow = await before(stop, stack.enter_async_context(worker(settings, log, metrics, page)))
+        if flow is None:
             return
-        flow, _ = started
         running = asyncio.ensure_future(flow.run())
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -77,13 +76,8 @@ async def work(settings: Settings, log: Log, metrics: Metrics, stop: asyncio.Eve
 
 
 @asynccontextmanager
-async def worker(
-    settings: Settings, log: Log, metrics: Metrics, page: Page | None = None
-) -> AsyncIterator[tuple[Worker, Page]]:
-    """A worker with everything it needs, its intake open; the caller runs it. Raises Stop.
-
-    It shows itself on `page`, or on one of its own.
-    """
+async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> AsyncIterator[Worker]:
+    """A worker with everything it needs, its intake open; the caller runs it. Raises Stop."""
     known = load_catalogue(settings)
     names = settings.topics.names()
     client = settings.kafka.client()
@@ -207,8 +201,6 @@ async def worker(
             )
         )
         report.watch(flow, gate, metrics)
-        if page is None:
-            page = await stack.enter_async_context(open_page(settings.telemetry, metrics, log))
         page.show(
             "worker",
             unready=lambda: [] if flow.intake.joined else ["not yet a member of the consumer group"],
@@ -217,7 +209,7 @@ async def worker(
         log.info("worker starts", telemetry=page.url, topic=names.commands, group=group)
         flow.open()
         stack.push_async_callback(flow.close)
-        yield flow, page
+        yield flow
 
 
 async def _leave(flow: Worker, running: "asyncio.Future[None]", limit: timedelta, log: Log) -> None:

@@ -135,7 +135,7 @@ async def stage(*, kafka: str | None, registry: str | None, keep: bool, folder: 
         twin = await stack.enter_async_context(_twin(ours, Notify(url, as_supplier)))
         variables["ADAPTER_SUPPLIER__BASE_URL"] = twin.url
         settings = _quick(load(Settings, variables), mock=mock is not None)
-        worker, _ = await stack.enter_async_context(app.worker(settings, log.bind(flow="worker"), metrics, page))
+        worker = await stack.enter_async_context(app.worker(settings, log.bind(flow="worker"), metrics, page))
         projector = await stack.enter_async_context(app.projector(settings, log.bind(flow="projector"), metrics, page))
         running = frozenset({asyncio.create_task(worker.run()), asyncio.create_task(projector.run())})
         stack.push_async_callback(_stop, (worker, projector), running)

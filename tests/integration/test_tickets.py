@@ -39,10 +39,14 @@ SETTINGS: Final = {
 
 @asynccontextmanager
 async def projecting(rig: Rig) -> AsyncIterator[None]:
-    lines = io.StringIO()
+    lines, metrics = io.StringIO(), Metrics()
+    log = start_logging(form="json", stream=lines)
     settings = load(Projecting, rig.environment(PROJECTOR__GROUP_ID=f"{rig.topics.prefix}-projectors"))
     try:
-        async with app.projector(settings, start_logging(form="json", stream=lines), Metrics()) as flow:
+        async with (
+            app.open_page(settings.telemetry, metrics, log, ("projector",)) as page,
+            app.projector(settings, log, metrics, page) as flow,
+        ):
             running = asyncio.ensure_future(flow.run())
             try:
                 yield

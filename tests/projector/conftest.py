@@ -63,7 +63,10 @@ class Stage:
         settings = load(Projecting, self.environment(**more))
         log = start_logging(form="json", stream=lines)
         try:
-            async with app.projector(settings, log, metrics) as flow:
+            async with (
+                app.open_page(settings.telemetry, metrics, log, ("projector",)) as page,
+                app.projector(settings, log, metrics, page) as flow,
+            ):
                 running = asyncio.ensure_future(flow.run())
                 try:
                     yield Running(flow, metrics, lines, running)

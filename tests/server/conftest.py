@@ -66,7 +66,11 @@ Serve = Callable[..., AbstractAsyncContextManager[Serving]]
 async def serving(rig: Rig, **more: str) -> AsyncIterator[Serving]:
     lines, metrics = io.StringIO(), Metrics()
     settings = load(Receiving, rig.environment(**(PLAIN | more)))
-    async with app.server(settings, start_logging(form="json", stream=lines), metrics) as running:
+    log = start_logging(form="json", stream=lines)
+    async with (
+        app.open_page(settings.telemetry, metrics, log, ("server",)) as page,
+        app.server(settings, log, metrics, page) as running,
+    ):
         yield Serving(rig, running, metrics, lines)
     print(lines.getvalue()[-10_000:])
 

@@ -121,9 +121,13 @@ class Rig:
         """A worker on this loop with those settings, a member of the group when this yields."""
         lines, metrics = io.StringIO(), Metrics()
         log = start_logging(form="json", stream=lines)
+        settings = load(Settings, self.environment(**more))
         try:
-            async with app.worker(load(Settings, self.environment(**more)), log, metrics) as (flow, endpoint):
-                member = Member(flow, endpoint, metrics, lines, asyncio.ensure_future(flow.run()))
+            async with (
+                app.open_page(settings.telemetry, metrics, log, ("worker",)) as page,
+                app.worker(settings, log, metrics, page) as flow,
+            ):
+                member = Member(flow, page, metrics, lines, asyncio.ensure_future(flow.run()))
                 try:
                     await eventually(lambda: member.running.done() or flow.intake.joined, what="joining")
                     if member.running.done():

@@ -1,7 +1,7 @@
 """What the flows tell about themselves: log lines, metrics, and the trace they carry on."""
 
 from adapter.telemetry.logs import Log, start_logging, switch_debug
-from adapter.telemetry.metrics import METRICS, Kind, Metric, Metrics, OperationMeter, markdown
+from adapter.telemetry.metrics import METRICS, Kind, Metrics, markdown
 from adapter.telemetry.trace import Trace, continued, parse_traceparent
 from adapter.telemetry.tracing import Role, Span, Tracer, open_tracer
 
@@ -9,9 +9,7 @@ __all__ = [
     "METRICS",
     "Kind",
     "Log",
-    "Metric",
     "Metrics",
-    "OperationMeter",
     "Role",
     "Span",
     "Trace",

@@ -1,6 +1,5 @@
 """A stateful stand-in for the supplier: for the demo, the tests, measurements and integrators. See docs/twin.md."""
 
-from adapter.twin.calls import Call
 from adapter.twin.deliveries import Delivery
 from adapter.twin.dialects import Dialect, Manner
 from adapter.twin.faults import Fault, Kind
@@ -13,7 +12,6 @@ from adapter.twin.settings import Notify, TlsFiles, TwinSettings, add_arguments,
 
 __all__ = [
     "Answered",
-    "Call",
     "Delivery",
     "Dialect",
     "Fault",

@@ -7,7 +7,7 @@ Rule 2: nothing here waits, sends or reads a clock; times are arguments (wall-cl
     seek, begin, refuse                       Seek     find the supplier's reference until that time, then tell `begin`
     unfound                                            or `unfound`
     intended                                  Intend   write the intent to the journal, then tell `intended`
-    answered(verdict)                         Post     call the supplier, then tell `answered`
+    answered(verdict), unsendable, forgone    Post     call the supplier, then tell `answered`
     resumed                                   Wait     come back with `resumed` at that time
     published                                 Publish  publish the event, then tell `published`
     settle, repeat                            Hold     hold the lane; tell `resumed` at that time, `settle` or `repeat`

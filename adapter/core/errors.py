@@ -4,6 +4,7 @@ Stop          ours to mend before anything runs: wrong settings, schemas that do
 Unavailable   something outside does not answer just now: wait and try again.
 Undecodable   this record can never become a command: it goes to the dead letters.
 Unreadable    these bytes are not an XML document we admit.
+Refused       what was given breaks rules: tell all of them to whoever gave it.
 Abandoned     the partition of this work is no longer ours: drop it, publish nothing.
 """
 

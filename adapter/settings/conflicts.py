@@ -12,8 +12,10 @@ from adapter.settings.tree import (
     Projector,
     Receiving,
     Server,
+    ServerTls,
     Settings,
     Supplier,
+    Tls,
     TopicNames,
     Topics,
     Tree,
@@ -121,14 +123,11 @@ def _supplier_conflicts(supplier: Supplier) -> Iterator[tuple[str, str]]:
             base,
             f"is not encrypted: write https://, or set {PREFIX}SUPPLIER__ALLOW_PLAINTEXT=true for a test",
         )
-    certificate, key = f"{PREFIX}SUPPLIER__TLS__CERTIFICATE", f"{PREFIX}SUPPLIER__TLS__KEY"
-    if (supplier.tls.certificate is None) != (supplier.tls.key is None):
-        missing, other = (key, certificate) if supplier.tls.key is None else (certificate, key)
-        yield missing, f"is missing: {other} is set, and a certificate is of use only with its key"
-    elif supplier.environment is not None and supplier.tls.certificate is None:
+    yield from _half(supplier.tls, "SUPPLIER")
+    if supplier.environment is not None and supplier.tls.certificate is None and supplier.tls.key is None:
         yield (
-            certificate,
-            f"is missing: the supplier's environments ask for a client certificate (with {key})",
+            f"{PREFIX}SUPPLIER__TLS__CERTIFICATE",
+            f"is missing: the supplier's environments ask for a client certificate (with {PREFIX}SUPPLIER__TLS__KEY)",
         )
     if supplier.proxy.credentials is not None and supplier.proxy.url is None:
         yield f"{PREFIX}SUPPLIER__PROXY__URL", "is missing: credentials for the proxy are set"
@@ -141,10 +140,7 @@ def _supplier_conflicts(supplier: Supplier) -> Iterator[tuple[str, str]]:
 
 
 def _server_conflicts(server: Server, topics: Topics) -> Iterator[tuple[str, str]]:
-    certificate, key = f"{PREFIX}SERVER__TLS__CERTIFICATE", f"{PREFIX}SERVER__TLS__KEY"
-    if (server.tls.certificate is None) != (server.tls.key is None):
-        missing, other = (key, certificate) if server.tls.key is None else (certificate, key)
-        yield missing, f"is missing: {other} is set, and a certificate is of use only with its key"
+    yield from _half(server.tls, "SERVER")
     # Latin-1 may double as UTF-8; the half is room enough for key and headers of anything that does not.
     if 2 * server.max_body_bytes > topics.max_message_bytes:
         yield (
@@ -153,6 +149,13 @@ def _server_conflicts(server: Server, topics: Topics) -> Iterator[tuple[str, str
         )
     if server.max_bytes_in_flight < server.max_body_bytes:
         yield f"{PREFIX}SERVER__MAX_BYTES_IN_FLIGHT", f"must not be less than {PREFIX}SERVER__MAX_BODY_BYTES"
+
+
+def _half(tls: Tls | ServerTls, section: str) -> Iterator[tuple[str, str]]:
+    certificate, key = f"{PREFIX}{section}__TLS__CERTIFICATE", f"{PREFIX}{section}__TLS__KEY"
+    if (tls.certificate is None) != (tls.key is None):
+        missing, other = (key, certificate) if tls.key is None else (certificate, key)
+        yield missing, f"is missing: {other} is set, and a certificate is of use only with its key"
 
 
 def _projector_conflicts(projector: Projector, kafka: Kafka) -> Iterator[tuple[str, str]]:

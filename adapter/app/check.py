@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from adapter import catalogue
 from adapter.app.server import server_tls
-from adapter.app.start import load_catalogue, misnamed
+from adapter.app.start import base_url, load_catalogue, misnamed
 from adapter.catalogue import Catalogue
 from adapter.core import wording
 from adapter.core.avro import SubjectStrategy
@@ -176,12 +176,7 @@ async def _supplier(settings: Settings, known: Catalogue) -> AsyncIterator[Line]
         for line in _problems("supplier", stop, "see ADAPTER_SUPPLIER__PROXY__URL and its CREDENTIALS"):
             yield line
         return
-    if supplier.environment is not None:
-        address = known.supplier.environments[supplier.environment.value]
-    else:
-        assert supplier.base_url is not None, "settings have one of the two"
-        address = supplier.base_url
-    yield await _greeted(address, context, through)
+    yield await _greeted(base_url(settings, known), context, through)
 
 
 async def _greeted(address: str, context: ssl.SSLContext, through: Proxy | None) -> Line:

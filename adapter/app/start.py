@@ -17,7 +17,7 @@ from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, Schema, subject
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
-from adapter.settings import Bus, GroupProtocol, Kafka, Receiving, Telemetry, Vocabulary
+from adapter.settings import Bus, GroupProtocol, Kafka, Receiving, Settings, Telemetry, Vocabulary
 from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics, Tracer, open_tracer, switch_debug
 from adapter.telemetry import metrics as m
@@ -58,6 +58,14 @@ def load_catalogue(settings: Receiving) -> Catalogue:
         unique_references=settings.supplier.unique_references,
     )
     return catalogue.load(supplier, settings.schemas, zone=settings.supplier.time_zone)
+
+
+def base_url(settings: Settings, known: Catalogue) -> str:
+    supplier = settings.supplier
+    if supplier.base_url is not None:
+        return supplier.base_url
+    assert supplier.environment is not None, "settings have one of the two"
+    return known.supplier.environments[supplier.environment.value]
 
 
 async def encoders(

@@ -11,6 +11,7 @@ from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page
 from adapter.app.start import (
     Partitions,
+    base_url,
     before,
     encoders,
     load_catalogue,
@@ -249,19 +250,11 @@ async def _tickets(
         await asyncio.to_thread(stores.close)
 
 
-def _base_url(settings: Settings, known: Catalogue) -> str:
-    supplier = settings.supplier
-    if supplier.base_url is not None:
-        return supplier.base_url
-    assert supplier.environment is not None, "settings have one of the two"
-    return known.supplier.environments[supplier.environment.value]
-
-
 def _call_settings(settings: Settings, known: Catalogue) -> CallSettings:
     supplier = settings.supplier
     tls = supplier.tls
     return CallSettings(
-        base_url=_base_url(settings, known),
+        base_url=base_url(settings, known),
         connect=supplier.connect_timeout,
         write=supplier.write_timeout,
         read=supplier.read_timeout,
@@ -311,7 +304,7 @@ def _terms(settings: Settings, known: Catalogue) -> Terms:
         content_type=supplier.content_type,
         soap_actions=supplier.soap_actions,
         reply_limits=Limits(size=supplier.max_reply_bytes),
-        base_url=_base_url(settings, known),
+        base_url=base_url(settings, known),
     )
 
 

@@ -88,6 +88,12 @@ def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None =
     return root
 
 
+def charset(content_type: str | None) -> str | None:
+    """The charset parameter of a media type (RFC 9110 section 8.3.2)."""
+    found = _CHARSET.search(content_type or "")
+    return found[1] if found else None
+
+
 def local_name(element: etree._Element) -> str:
     """The element's name without its namespace."""
     tag: str = element.tag  # type: ignore[assignment]  # admitted documents have no comments and instructions
@@ -167,6 +173,7 @@ def _parsed_aside(text: bytes) -> etree._Element:
 
 _SPACE: Final = b" \t\r\n"
 _PROLOG_ITEMS: Final = 16
+_CHARSET: Final = re.compile(r'charset\s*=\s*"?([^\s";,]+)', re.IGNORECASE)
 _TAG: Final = re.compile(rb"<[^/!?]")
 _VALUE: Final = re.compile(rb"""[^<>"']*+(?:"[^"]*"|'[^']*')""")
 _DECLARED: Final = re.compile(rb"<\?xml\s[^>]*?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")

@@ -24,7 +24,6 @@ from adapter.core.immutable import immutable
 from adapter.core.mapping import Deviation, ReplyReader, ValueClass, compile_reply, record_of
 from adapter.core.mapping.notes import ASIDE_LIMIT, NAMED_LIMIT
 from adapter.core.operation import Notification
-from adapter.core.outcome import charset
 from adapter.core.xsd import Xsd
 
 REASONS: Final = document.REASONS | {
@@ -112,7 +111,7 @@ class NotificationReader:
     def read(self, delivery: Delivery, *, buyers: frozenset[str], limits: Limits = LIMITS) -> Readable | Refusal:
         """What was delivered. `buyers` are the identifiers that are ours; a message that names none is taken."""
         try:
-            root = document.admit(delivery.body, limits=limits, charset=charset(delivery.content_type))
+            root = document.admit(delivery.body, limits=limits, charset=document.charset(delivery.content_type))
         except Unreadable as error:
             in_parts = (delivery.content_type or "").lstrip().lower().startswith("multipart/")
             return Refusal(error.reason, "send one XML document, not several parts" if in_parts else error.detail)

@@ -25,7 +25,6 @@ from adapter.core.document import Limits, folded_text, local_name, trimmed
 from adapter.core.errors import Unreadable
 from adapter.core.mapping import Read, ReplyReader
 
-_CHARSET: Final = re.compile(r'charset\s*=\s*"?([^\s";,]+)', re.IGNORECASE)
 _LONGEST_RETRY_AFTER: Final = 3600.0
 """Seconds; more is taken as this much, so that a slip at the supplier does not stop us for days."""
 
@@ -78,7 +77,7 @@ def _answer(
 ) -> Read | Verdict:
     """The operation's own answer in the body, or the verdict on what has none."""
     try:
-        message = soap.unwrap(document.admit(body, limits=limits, charset=charset(content_type)))
+        message = soap.unwrap(document.admit(body, limits=limits, charset=document.charset(content_type)))
     except Unreadable as error:
         if silenced and error.reason == "empty":
             return Accepted(None)
@@ -102,12 +101,6 @@ def _answer(
     if own and read.straight:
         reader.forms.learn(body, content_type, limits, element, read.record)
     return read
-
-
-def charset(content_type: str | None) -> str | None:
-    """The charset parameter of a media type (RFC 9110 section 8.3.2)."""
-    found = _CHARSET.search(content_type or "")
-    return found[1] if found else None
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:

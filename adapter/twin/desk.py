@@ -4,7 +4,6 @@ It knows the operations from the contract on its own account and shares no decla
 that a mistake there is not made twice.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -99,9 +98,8 @@ class Desk:
             return Request("", problem=(404, "no such operation"))
         if method != "POST":
             return Request(operation, problem=(405, "POST only"))
-        charset = _CHARSET.search(content_type)
         try:
-            root = document.admit(body, charset=charset[1] if charset else None)
+            root = document.admit(body, charset=document.charset(content_type))
         except Unreadable as unreadable:
             return Request(operation, problem=(400, f"not an XML document: {unreadable.reason}"))
         message = soap.unwrap(root)
@@ -260,6 +258,3 @@ def _day(text: str | None) -> date | None:
     except ValueError:
         return None
     return day if day.year < 9000 else None
-
-
-_CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([^\s\"';]+)", re.IGNORECASE)

@@ -4,7 +4,6 @@ It judges on its own account and shares nothing with the adapter's writer of ans
 element, never what is in it.
 """
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,9 +36,8 @@ class Judge:
         media = content_type.partition(";")[0].strip().lower()
         if media not in {"text/xml", "application/xml", "application/soap+xml"}:
             found.append(f"Content-Type: not XML but {media[:60] or 'missing'}")
-        charset = re.search(r"charset\s*=\s*[\"']?([^\s\"';]+)", content_type, re.IGNORECASE)
         try:
-            root = document.admit(body, charset=charset[1] if charset else None)
+            root = document.admit(body, charset=document.charset(content_type))
         except Unreadable as unreadable:
             return (*found, f"not a document: {unreadable.reason}")
         message = soap.unwrap(root)
@@ -73,9 +71,8 @@ class Judge:
 
 def asked_by(body: bytes, content_type: str = "") -> Asked:
     """What an answer to these bytes has to fit, as far as they can be read."""
-    charset = re.search(r"charset\s*=\s*[\"']?([^\s\"';]+)", content_type, re.IGNORECASE)
     try:
-        message = soap.unwrap(document.admit(body, charset=charset[1] if charset else None))
+        message = soap.unwrap(document.admit(body, charset=document.charset(content_type)))
     except Unreadable:
         return Asked()
     children = message.element if message.element is not None else ()

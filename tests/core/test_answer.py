@@ -12,10 +12,9 @@ from lxml import etree
 from adapter import catalogue
 from adapter.core import soap
 from adapter.core.answer import Answer, compile_answer, refused
-from adapter.core.document import admit
+from adapter.core.document import admit, charset
 from adapter.core.errors import Stop
 from adapter.core.notification import Delivery, Readable, Refusal
-from adapter.core.outcome import charset
 from adapter.core.soap import Blame, Version
 from tests.strategies import xml_text
 from tests.support.known import known

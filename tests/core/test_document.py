@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from adapter.core.document import REASONS, Limits, admit, fold, folded_text
+from adapter.core.document import REASONS, Limits, admit, charset, fold, folded_text
 from adapter.core.errors import Unreadable
 from tests.support.alone import alone, resident
 
@@ -258,3 +258,18 @@ def grown_by(place: str) -> int:
     before = resident()
     parse(30)
     return resident() - before
+
+
+@pytest.mark.parametrize(
+    ("content_type", "expected"),
+    [
+        ("text/xml; charset=utf-8", "utf-8"),
+        ('text/xml;CHARSET = "UTF-8"', "UTF-8"),
+        ("text/xml; charset=utf-8, text/xml", "utf-8"),  # the header was there twice
+        ("text/xml; charset=", None),
+        ("text/xml", None),
+        (None, None),
+    ],
+)
+def test_the_charset_of_a_content_type(content_type: str | None, expected: str | None) -> None:
+    assert charset(content_type) == expected

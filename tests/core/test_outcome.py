@@ -21,7 +21,7 @@ from adapter.core.command import (
     Verdict,
 )
 from adapter.core.document import DEFAULT_LIMITS
-from adapter.core.outcome import charset, judge, retry_after
+from adapter.core.outcome import judge, retry_after
 from adapter.core.soap import SOAP_1_1, SOAP_1_2
 from tests.support.known import known
 
@@ -241,21 +241,6 @@ def test_a_body_that_is_encoded_cannot_be_read_and_one_that_only_says_so_can(
     status: int, encoding: str, body: str | bytes, expected: Verdict
 ) -> None:
     assert verdict(body, status=status, headers={"content-encoding": encoding}) == expected
-
-
-@pytest.mark.parametrize(
-    ("content_type", "expected"),
-    [
-        ("text/xml; charset=utf-8", "utf-8"),
-        ('text/xml;CHARSET = "UTF-8"', "UTF-8"),
-        ("text/xml; charset=utf-8, text/xml", "utf-8"),  # the header was there twice
-        ("text/xml; charset=", None),
-        ("text/xml", None),
-        (None, None),
-    ],
-)
-def test_the_charset_of_a_content_type(content_type: str | None, expected: str | None) -> None:
-    assert charset(content_type) == expected
 
 
 CLIENT = "<e:Fault><faultcode>e:Client</faultcode><faultstring>no</faultstring></e:Fault>"

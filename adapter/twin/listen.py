@@ -30,7 +30,7 @@ async def serve(
         keepalive_timeout=idle,
         shutdown_timeout=0.2,
     )
-    context = server_context(tls) if tls else None
+    context = tls.context(ssl.PROTOCOL_TLS_SERVER) if tls else None
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     try:
@@ -49,29 +49,13 @@ async def serve_protocol(
     tls: TlsFiles | None = None,
 ) -> str:
     """As `serve`, for a bare protocol."""
-    context = server_context(tls) if tls else None
+    context = tls.context(ssl.PROTOCOL_TLS_SERVER) if tls else None
     try:
         server = await asyncio.get_running_loop().create_server(protocol, host, port, ssl=context, backlog=1024)
     except OSError as error:
         raise _in_use(host, port, error) from error
     stack.callback(server.close)
     return _url(host, server.sockets[0].getsockname()[1], context)
-
-
-def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """TLS 1.2 or later, client certificate required. Raises Stop that names the file at fault."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_REQUIRED
-    try:
-        context.load_cert_chain(files.certificate, files.key)
-    except (OSError, ssl.SSLError) as error:
-        raise Stop(f"certificate {files.certificate} with key {files.key}: {error.strerror}") from error
-    try:
-        context.load_verify_locations(files.ca)
-    except (OSError, ssl.SSLError) as error:
-        raise Stop(f"CA {files.ca}: {error.strerror}") from error
-    return context
 
 
 def _in_use(host: str, port: int, error: OSError) -> Stop:

@@ -33,7 +33,7 @@ def session(tls: TlsFiles | None, *, at_once: int, timeout: float) -> aiohttp.Cl
     """A session for one receiver; to be closed. `timeout` in seconds holds for a whole attempt. Raises Stop that names
     the file at fault.
     """
-    connector = aiohttp.TCPConnector(limit=at_once, ssl=client_context(tls) if tls else True)
+    connector = aiohttp.TCPConnector(limit=at_once, ssl=tls.context(ssl.PROTOCOL_TLS_CLIENT) if tls else True)
     limits = aiohttp.ClientTimeout(total=timeout)
     return aiohttp.ClientSession(connector=connector, timeout=limits, auto_decompress=False)
 
@@ -54,21 +54,6 @@ async def post(http: aiohttp.ClientSession, url: str, body: bytes, headers: Mapp
         raise Stop(f"{url}: not an address to post to") from error
     except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
         return Unanswered(_why(error))
-
-
-def client_context(files: TlsFiles) -> ssl.SSLContext:
-    """TLS 1.2 or later with a certificate of our own; the host name is verified. Raises Stop that names the file."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(files.certificate, files.key)
-    except (OSError, ssl.SSLError) as error:
-        raise Stop(f"certificate {files.certificate} with key {files.key}: {error.strerror}") from error
-    try:
-        context.load_verify_locations(files.ca)
-    except (OSError, ssl.SSLError) as error:
-        raise Stop(f"CA {files.ca}: {error.strerror}") from error
-    return context
 
 
 def _why(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """What can be chosen about a twin, and the command line for it."""
 
 import argparse
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +23,23 @@ class TlsFiles:
     certificate: Path
     key: Path
     ca: Path
+
+    def context(self, protocol: int) -> ssl.SSLContext:
+        """Of TLS 1.2 or later, as a server or a client; the other side must show a certificate. Raises Stop that names
+        the file at fault.
+        """
+        context = ssl.SSLContext(protocol)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            raise Stop(f"certificate {self.certificate} with key {self.key}: {error.strerror}") from error
+        try:
+            context.load_verify_locations(self.ca)
+        except (OSError, ssl.SSLError) as error:
+            raise Stop(f"CA {self.ca}: {error.strerror}") from error
+        return context
 
 
 @dataclass(frozen=True, slots=True)

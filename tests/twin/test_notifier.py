@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import re
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from aiohttp import web
 
 from adapter.twin import Delivery, Dialect, Happening, Manner, Notify, Status, TlsFiles, Twin, TwinSettings
 from adapter.twin.deliveries import End
-from adapter.twin.listen import server_context
 from tests.support.certificates import trials
 from tests.support.wait import eventually
 from tests.twin.receiver import Got, Receiver, acknowledge, answer, receiver
@@ -292,7 +292,7 @@ async def test_it_shows_its_certificate_and_wants_one_of_the_right_authority(tmp
     client = TlsFiles(good.client_certificate, good.client_key, good.ca)
     stranger = TlsFiles(others.client_certificate, others.client_key, good.ca)
     trusting = TlsFiles(good.client_certificate, good.client_key, others.ca)
-    async with receiver(acknowledge, tls=server_context(server)) as receiving:
+    async with receiver(acknowledge, tls=server.context(ssl.PROTOCOL_TLS_SERVER)) as receiving:
         for files, end in ((client, End.ACKNOWLEDGED), (stranger, End.GIVEN_UP), (trusting, End.GIVEN_UP)):
             async with twin(receiving, tls=files, attempts=1) as running:
                 await add(running, "SP-1")

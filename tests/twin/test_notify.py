@@ -1,13 +1,13 @@
 """`adapter twin notify`: any file to any address, and what is thought of the answer."""
 
 import asyncio
+import ssl
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from adapter.cli import main
-from adapter.twin.listen import server_context
 from adapter.twin.settings import TlsFiles
 from tests.support.certificates import Trials
 from tests.twin.receiver import Got, answer, receiver
@@ -52,7 +52,7 @@ async def test_no_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 async def test_over_mutual_tls(trials: Trials, capsys: pytest.CaptureFixture[str]) -> None:
     good = trials.good
-    tls = server_context(TlsFiles(good.server_certificate, good.server_key, good.ca))
+    tls = TlsFiles(good.server_certificate, good.server_key, good.ca).context(ssl.PROTOCOL_TLS_SERVER)
     own = ("--certificate", good.client_certificate, "--key", good.client_key, "--ca", good.ca)
     async with receiver(tls=tls) as receiving:
         assert await notify(SAMPLES[0], "--to", receiving.url, *own) == 0

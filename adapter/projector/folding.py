@@ -150,22 +150,22 @@ class Folding:
             return
         batch.more = len(due) == _AT_ONCE
         now = datetime.now(UTC)
-        for key, value in ((each.key, each.value) for each in due):
-            known = batch.tickets[key]
+        for each in due:
+            known = batch.tickets[each.key]
             if known is None:  # no ticket of ours, so nothing to fire; what lies in the topic is not ours to take away
-                batch.kept.append(Kept(key, value))
+                batch.kept.append(Kept(each.key, each.value))
                 continue
             match fire(known, self._policy, now):
                 case Warn() as warn:
                     batch.records.append(self._records.warned(warn, partition.number))
-                    batch.settle(key, warn.ticket)
+                    batch.settle(each.key, warn.ticket)
                     batch.count(m.TICKET_WARNINGS)
                     self._log.info("deadline approaches", reference=warn.ticket.reference, partition=partition.number)
                 case Drop():
-                    batch.settle(key, None)
+                    batch.settle(each.key, None)
                     batch.count(m.TICKETS_FORGOTTEN)
                 case None:  # it has changed in this batch, or the settings have since it was kept
-                    batch.settle(key, known)
+                    batch.settle(each.key, known)
             await batch.breathe()
 
     async def _know(self, batch: Batch, found: Mapping[bytes, bytes]) -> None:

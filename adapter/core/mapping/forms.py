@@ -15,7 +15,7 @@ from lxml import etree
 from adapter.core.document import Limits, local_name
 from adapter.core.immutable import immutable
 from adapter.core.mapping.pairs import Pair, Scalar
-from adapter.core.mapping.values import Quick, quick
+from adapter.core.mapping.values import Quick, never, quick
 
 _MOST: Final = 64
 """Forms of one kind of message that are remembered; a supplier has a few."""
@@ -79,14 +79,10 @@ class Forms:
         parts = _TEXT.split(document)
         if parts[1::2] != [child.text for child in element]:
             return
-        fields = tuple((name, self._quick.get(name, _never)) for name in map(local_name, element))
+        fields = tuple((name, self._quick.get(name, never)) for name in map(local_name, element))
         read = {name: plain(text) for (name, plain), text in zip(fields, parts[1::2], strict=True)}
         if dict.fromkeys(record) | read != record:
             return  # a value that only the reader can read, or one that is none of a text
         if len(self._known) == _MOST:
             self._known.clear()
         self._known[tuple(parts[::2])] = _Form((content_type, limits), dict.fromkeys(record), fields)
-
-
-def _never(_text: str | None) -> None:
-    """What is no plain value of the record."""

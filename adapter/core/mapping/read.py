@@ -19,7 +19,7 @@ from adapter.core.immutable import immutable
 from adapter.core.mapping.forms import Forms
 from adapter.core.mapping.notes import Deviation, Notes
 from adapter.core.mapping.pairs import Direction, Group, Many, Pair, Pairing, Scalar
-from adapter.core.mapping.values import Quick, Value, quick, scalar
+from adapter.core.mapping.values import Quick, Value, never, quick, scalar
 from adapter.core.xsd import Leaf, Xsd
 
 
@@ -132,17 +132,13 @@ def _steps(pairs: Collection[Scalar | Group | Many], zone: tzinfo) -> dict[str, 
     for pair in pairs:
         many = isinstance(pair, Many)
         wrapped = isinstance(pair, Many) and pair.wrapped
-        at_once = quick(pair.leaf) if isinstance(pair, Scalar) else _never
+        at_once = quick(pair.leaf) if isinstance(pair, Scalar) else never
         steps[pair.name] = _Step(pair.name, _value(pair, zone), at_once, collects=many and not wrapped, wraps=wrapped)
     for pair in pairs:
         if isinstance(pair, Many) and pair.wrapped:
-            bare = _Step(pair.name, _value(pair.item, zone), _never, collects=True, homeless=True)
+            bare = _Step(pair.name, _value(pair.item, zone), never, collects=True, homeless=True)
             steps.setdefault(pair.item.name, bare)
     return steps
-
-
-def _never(_text: str | None) -> None:
-    """Lists and records are no plain values."""
 
 
 def _value(pair: Pair, zone: tzinfo) -> Value:

@@ -55,7 +55,11 @@ def quick(leaf: Leaf) -> Quick:
         case Kind.INTEGER:
             return _quick_integer
         case Kind.DATE | Kind.ANYTHING:
-            return lambda _: None
+            return never
+
+
+def never(_text: str | None) -> None:
+    """Of what has no plain values: lists and records among them."""
 
 
 def _quick_text(leaf: Leaf) -> Quick:

@@ -704,10 +704,14 @@ class _Turn:
         def then() -> None:
             self._c.metrics.count(m.DEAD_LETTERS, why.reason)
             self._c.log.warning("dead letter", reason=why.reason, detail=why.detail, **self._place())
+            if resident is not None:
+                a.unfinished.pop(resident.command_id, None)
             self._done()
 
         if resident is not None:  # it could be read once, or it would not be one
-            entry = replace(resident, kind=Kind.SETTLED, at=self._now(), source=None)
+            # What was never called is carried out if somebody puts it back, so its id must not be that of an ended one.
+            called = resident.past() != Untouched()
+            entry = replace(resident, kind=Kind.SETTLED if called else Kind.CLEARED, at=self._now(), source=None)
             a.residents.pop(resident.command_id, None)
         else:
             entry = Entry(Kind.SETTLED, "", item.source.offset, item.source.digest(), self._now())

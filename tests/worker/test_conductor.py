@@ -765,6 +765,38 @@ async def test_a_resident_that_cannot_be_read_any_more_is_a_dead_letter(plant: P
     assert plant.letters == ["unknown-schema"]
 
 
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_what_was_parked_and_could_not_be_read_is_carried_out_once_it_is_put_back(
+    plant: Plant,
+    restarted: bool,  # noqa: FBT001
+) -> None:
+    """As after a rollback to a release that does not know its operation."""
+    first = plant.hire(0, limits=Bounded(parked_after=0.01))
+    plant.desk.answers = silent
+    held, parked = add("T-1"), amend("T-1")
+    plant.send(held, parked)
+    await plant.caught_up()
+    assert plant.kinds(parked) == [Kind.PARKED]
+    await first.kill()
+    value = plant.bus.commands[0][1].value
+    forgotten, text = plant.registry.forget("AmendFaultReport")
+    plant.desk.answers = accepted
+    second = plant.hire(0)
+    await plant.project()
+    await plant.decide(held, "REJECTED")
+    await plant.until(lambda: plant.letters == ["unknown-schema"])
+    if restarted:
+        await second.kill()
+    plant.registry.texts[forgotten] = text
+    if restarted:
+        plant.hire(0)
+    plant.bus.put(b"T-1", value)
+    assert (await plant.final(parked)).type == "FaultReportAmended"
+    await plant.caught_up()
+    assert len(plant.desk.of(parked)) == 1
+    assert plant.letters == ["unknown-schema"]
+
+
 # -- doubt -------------------------------------------------------------------------------------------------------------
 
 

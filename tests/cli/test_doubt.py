@@ -309,12 +309,13 @@ async def test_where_nothing_is_stuck_it_says_so(workers: Workers, runs: Runs) -
 
 async def test_brokers_that_do_not_answer_are_passed_over_in_silence(bus: Bus, processes: Processes) -> None:
     settings = {name: value for name, value in os.environ.items() if name.startswith("ADAPTER_")}
-    away = ",".join(f"127.0.0.1:{free_port()}" for _ in range(5))
+    away = [f"127.0.0.1:{free_port()}" for _ in range(5)]
     stuck = processes.adapter(
-        "stuck", "--text", env=settings | {"ADAPTER_KAFKA__BOOTSTRAP_SERVERS": f"{away},{bus.kafka}"}
+        "stuck", "--text", env=settings | {"ADAPTER_KAFKA__BOOTSTRAP_SERVERS": ",".join([*away, bus.kafka])}
     )
     assert await stuck.ended() == 0
-    assert stuck.output.splitlines() == ["nothing is unfinished for longer than 1m"]
+    assert stuck.output.splitlines()[-1] == "nothing is unfinished for longer than 1m"
+    assert not [address for address in away if address in stuck.output]
 
 
 async def test_a_worker_that_is_not_there_is_said(runs: Runs) -> None:

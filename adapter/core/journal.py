@@ -228,15 +228,18 @@ class Extent:
     """Where in the journal the entries lie that a successor must read: the mark of one assignment.
 
     Offsets are lower bounds, which is all a mark needs: one writer appends to the partition, every transaction adds
-    its records and a marker, so the next one starts at least that much further on.
+    its records and a marker, so the next one starts at least that much further on. But for the last marker: a commit is
+    acknowledged before its markers are written, and with two producers the next records may be there before them.
     """
 
-    __slots__ = ("_counts", "_entries", "_last", "_remembered", "_residents", "_total", "_written", "end")
+    __slots__ = ("_counts", "_entries", "_last", "_marker", "_remembered", "_residents", "_total", "_written", "end")
 
     def __init__(self, end: int, remembered: int = 0) -> None:
         """`remembered`: as many entries a successor is to read at least, so that it recognises repeats."""
         self.end = end
         """The next entry will lie here or later."""
+        self._marker = 0
+        """Whether one is on its way."""
         self._remembered = remembered
         self._counts: deque[list[int]] = deque()
         """[journal offset, entries from there to the next one's], some tens of them, and how many these are in all."""
@@ -291,7 +294,8 @@ class Extent:
     def committed(self, records: int) -> None:
         """A transaction with that many records for the journal was committed."""
         if records:
-            self.end += records + 1
+            self.end += records + self._marker
+            self._marker = 1
 
     def mark(self, position: int) -> int:
         """From where on a successor must read, when `position` is committed with it."""

@@ -43,6 +43,13 @@ class Broker:
     mark: int = 0
     log: list[Entry | None] = field(default_factory=list)
     """None: a transaction marker, or a record of a transaction that was aborted."""
+    unmarked: bool = False
+    """Whether the marker of the last transaction is still to come."""
+
+    def settle(self) -> None:
+        if self.unmarked:
+            self.log.append(None)
+            self.unmarked = False
 
     def read(self, start: int) -> Iterator[tuple[int, Entry]]:
         """As read_committed sees it."""
@@ -53,6 +60,7 @@ class Owner:
     """One assignment: recovers, steps its commands on, and commits group after group."""
 
     def __init__(self, broker: Broker) -> None:
+        broker.settle()  # nothing is read before that
         self.frontier = Frontier(broker.position)
         self.extent = Extent(len(broker.log))
         self.queue: list[Work] = []
@@ -190,15 +198,20 @@ class Partition(RuleBasedStateMachine):
         sent = data.draw(st.integers(0, len(self.owner.prepare()[0])))
         self.broker.log += [None] * (sent + (sent > 0))
 
-    @rule()
-    def a_transaction_is_committed(self) -> None:
+    @rule(overtakes=st.booleans())
+    def a_transaction_is_committed(self, *, overtakes: bool = False) -> None:
+        """If it overtakes, its records are there before the marker of the one before."""
         owner, broker = self.owner, self.broker
+        if not overtakes:
+            broker.settle()
         written, position, mark = owner.prepare()
         assert owner.extent.end <= len(broker.log)
         assert mark <= owner.extent.end
         if not owner.last and not owner.waiting:
             assert mark == owner.extent.end, "nothing is left that a successor needs"
-        broker.log += [*written, None] if written else []
+        broker.log += written
+        broker.settle()
+        broker.unmarked = bool(written)
         broker.finished |= {work.finish for work in owner.queue if work.finish is not None}
         broker.position, broker.mark = position, mark
         owner.extent.committed(len(written))

@@ -186,7 +186,7 @@ async def test_the_mark_stays_at_an_entry_until_the_frontier_has_passed_its_comm
         desk.ledger.enter(desk.work("b", finish=1))
         await eventually(lambda: len(desk.bus.transactions) == 3)
         marks = [read_mark(t.positions[0].metadata, IDENTITY) for t in desk.bus.transactions]
-        assert [mark and mark.offset for mark in marks] == [0, 0, len(desk.bus.journal[0])]
+        assert [mark and mark.offset for mark in marks] == [0, 0, len(desk.bus.journal[0]) - 1]
 
 
 async def test_the_entries_of_a_partition_are_one_record_and_the_mark_counts_records() -> None:
@@ -200,7 +200,7 @@ async def test_the_entries_of_a_partition_are_one_record_and_the_mark_counts_rec
         await eventually(lambda: desk.bus.transactions)
         written = [(r.partition, r.value) for r in desk.bus.transactions[0].to(JOURNAL)]
         assert written == [(0, b"INTENT 0,INTENT 1"), (1, b"INTENT 5")]
-        assert desk.owner.assignments[0].extent.end == 2
+        assert desk.owner.assignments[0].extent.end == 1
 
 
 async def test_work_of_a_lost_partition_is_dropped_and_who_waits_for_it_hears() -> None:

@@ -95,13 +95,13 @@ class Sender:
         try:
             for place, record in enumerate(records):
                 self._produce(record, lambda error, _message, place=place: report(place, error))
-            self._producer.flush(self._timeout + 1)
-        except (KafkaException, SystemError) as failure:
-            # A fatal error, such as no right to write to any topic. It comes through whatever callback is under way.
-            fatal = failure.__cause__ or failure
-            if not isinstance(fatal, KafkaException):
-                raise
-            return [fault and fatal.args[0].str() for fault in faults]
+            # Not `flush`: after a fatal error it goes on to serve callbacks, and the error's exception lies upon the
+            # interpreter while they run. They fail by it, or it is lost. `poll` ends with it.
+            end = time.monotonic() + self._timeout + 1
+            while len(self._producer) and time.monotonic() < end:
+                self._producer.poll(0.1)
+        except KafkaException as failure:  # a fatal error, such as no right to write to any topic
+            return [fault and failure.args[0].str() for fault in faults]
         return faults
 
     def _produce(self, record: Outgoing, report: Any) -> None:

@@ -44,7 +44,9 @@ from adapter.transport.store import SqliteStores
 from adapter.transport.tls import TlsFiles
 from adapter.worker import report
 from adapter.worker.assignment import Memory
-from adapter.worker.conductor import INTENT_LIFE, Conductor, Deployment
+from adapter.worker.case import Cases
+from adapter.worker.conductor import INTENT_LIFE, Conductor
+from adapter.worker.doubt import Doubts
 from adapter.worker.events import Events, written
 from adapter.worker.flow import Wiring, Worker
 from adapter.worker.gate import Gate
@@ -139,8 +141,27 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
         metrics.watch(m.TICKETS_FOLLOWED, tickets.followed)
 
         def conductor(flow: Worker) -> Conductor:
-            return Conductor(
+            cases = Cases(
                 reader=Reader(known, registry, settings.registry.unknown_fields),
+                ledger=flow.ledger,
+                events=events,
+                policy=policy,
+                memory=memory,
+                tickets=tickets,
+                commands_topic=names.commands,
+                largest_record=settings.topics.max_message_bytes,
+                assignments=flow.assignments.values,
+                finished=flow.finished,
+                log=log,
+                metrics=metrics,
+            )
+            return Conductor(
+                cases=cases,
+                doubts=Doubts(
+                    cases=cases,
+                    parked_after=settings.worker.parked_after.total_seconds(),
+                    parked=settings.worker.parked_per_ticket,
+                ),
                 requests=Requests(
                     supplier=known.supplier,
                     calls=calls,
@@ -153,16 +174,6 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
                 room=flow.room,
                 replies=flow.replies,
                 cohort=flow.cohort,
-                ledger=flow.ledger,
-                events=events,
-                policy=policy,
-                deployment=_deployment(settings),
-                memory=memory,
-                tickets=tickets,
-                assignments=flow.assignments.values,
-                finished=flow.finished,
-                log=log,
-                metrics=metrics,
                 tracer=tracer,
             )
 
@@ -305,13 +316,4 @@ def _terms(settings: Settings, known: Catalogue) -> Terms:
         soap_actions=supplier.soap_actions,
         reply_limits=Limits(size=supplier.max_reply_bytes),
         base_url=base_url(settings, known),
-    )
-
-
-def _deployment(settings: Settings) -> Deployment:
-    return Deployment(
-        commands_topic=settings.topics.names().commands,
-        largest_record=settings.topics.max_message_bytes,
-        parked_after=settings.worker.parked_after.total_seconds(),
-        parked=settings.worker.parked_per_ticket,
     )

@@ -154,6 +154,8 @@ class Again:
 
     text: str
     """Who, and why."""
+    reference: str | None = None
+    """The supplier's, as the ticket has it by then."""
 
 
 Event = Accepted | Rejected | Settled | InDoubt

@@ -36,7 +36,7 @@ def settlement(
         return None
     text = f"{decision.who}: {decision.why}"[:TEXT_LIMIT]
     if decision.ruling is Ruling.REPEAT:
-        return Again(text)
+        return Again(text, ticket.maintainer_reference)
     return Settled(_RULINGS[decision.ruling], Settler.OPERATOR, text)
 
 

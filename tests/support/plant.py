@@ -30,7 +30,9 @@ from adapter.core.ticket import Ticket, fold, mark
 from adapter.ports import Calls, NotSent, Outgoing, Passing, Reply, Unclear
 from adapter.telemetry import Metrics
 from adapter.worker.assignment import Memory
-from adapter.worker.conductor import Conductor, Deployment
+from adapter.worker.case import Cases
+from adapter.worker.conductor import Conductor
+from adapter.worker.doubt import Doubts
 from adapter.worker.events import Events, message_id
 from adapter.worker.flow import Wiring, Worker
 from adapter.worker.gate import Gate
@@ -300,8 +302,38 @@ class Plant:
         )
 
         def conductor(flow: Worker) -> Conductor:
-            return Conductor(
+            cases = Cases(
                 reader=Reader(self.catalogue, self.registry, UnknownFields.REJECT),
+                ledger=flow.ledger,
+                events=events,
+                policy=Policy(
+                    backoff=Backoff(at.retry, at.retry),
+                    call_limit=at.call_limit,
+                    doubt_limits={operation.name: at.doubt for operation in known().supplier.operations},
+                    share=lambda: 0.5,
+                    reference_wait=at.reference_wait,
+                ),
+                memory=memory,
+                tickets=Tickets(
+                    feed=feed,
+                    stores=Shelves(),
+                    decoders=Decoders(self.registry, tuple(known().tickets.values()), UnknownFields.IGNORE),
+                    partitions=len(self.bus.tickets),
+                    linger=at.linger,
+                    failed=flow.failed,
+                    log=lines,
+                ),
+                commands_topic="commands",
+                largest_record=at.largest,
+                assignments=flow.assignments.values,
+                finished=flow.finished,
+                log=lines,
+                metrics=metrics,
+                wall=lambda: time.time() + self.ahead,
+            )
+            return Conductor(
+                cases=cases,
+                doubts=Doubts(cases=cases, parked_after=at.parked_after, parked=at.parked),
                 requests=Requests(
                     supplier=self.catalogue.supplier,
                     calls=self.desk.door(member),
@@ -313,31 +345,6 @@ class Plant:
                 room=flow.room,
                 replies=flow.replies,
                 cohort=flow.cohort,
-                ledger=flow.ledger,
-                events=events,
-                policy=Policy(
-                    backoff=Backoff(at.retry, at.retry),
-                    call_limit=at.call_limit,
-                    doubt_limits={operation.name: at.doubt for operation in known().supplier.operations},
-                    share=lambda: 0.5,
-                    reference_wait=at.reference_wait,
-                ),
-                deployment=_deployment(at),
-                memory=memory,
-                tickets=Tickets(
-                    feed=feed,
-                    stores=Shelves(),
-                    decoders=Decoders(self.registry, tuple(known().tickets.values()), UnknownFields.IGNORE),
-                    partitions=len(self.bus.tickets),
-                    linger=at.linger,
-                    failed=flow.failed,
-                    log=lines,
-                ),
-                assignments=flow.assignments.values,
-                finished=flow.finished,
-                log=lines,
-                metrics=metrics,
-                wall=lambda: time.time() + self.ahead,
             )
 
         flow = Worker(
@@ -580,12 +587,6 @@ _TERMS = Terms(
     reply_limits=Limits(size=10**6),
     base_url="https://supplier.test",
 )
-
-
-def _deployment(at: Bounded) -> Deployment:
-    return Deployment(
-        commands_topic="commands", largest_record=at.largest, parked_after=at.parked_after, parked=at.parked
-    )
 
 
 async def _unchanged() -> None:

@@ -1,0 +1,445 @@
+"""One record of a lane on paper: what it asks for, what is known of it, and what is written down of it.
+
+Here nothing is decided and nobody is called. It is the same for a record whose turn has come and for one that has to
+make way while it waits.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+from adapter.core.command import Accepted, Command, Event, InDoubt, Past, Policy, Rejected, Settled, Untouched
+from adapter.core.document import trimmed
+from adapter.core.doubt import TEXT_LIMIT
+from adapter.core.errors import Unavailable, Undecodable
+from adapter.core.journal import Entry, Kind, Source
+from adapter.core.operation import Problem
+from adapter.core.retry import ASK_AGAIN
+from adapter.ports import Outgoing
+from adapter.telemetry import Log, Metrics, Role, Span, Tracer
+from adapter.telemetry import metrics as m
+from adapter.worker.assignment import Assignment, Item, Memory
+from adapter.worker.events import Events, kind
+from adapter.worker.ledger import Ledger, Work
+from adapter.worker.reader import Reader, Task
+from adapter.worker.tickets import Tickets
+
+_WHY: Final = 4 * TEXT_LIMIT
+"""Bytes by which an entry grows if an operator has its command sent again."""
+
+_LONG: Final = 1024
+"""Bytes of a record of which a list may take a hundred times as many once it is read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cases:
+    """What all cases of a worker have in common. `finished` hears of every record that is done, after the commit."""
+
+    reader: Reader
+    ledger: Ledger
+    events: Events
+    policy: Policy
+    memory: Memory
+    tickets: Tickets
+    commands_topic: str
+    largest_record: int
+    """Bytes a record may have with all its headers; nothing larger can be stored."""
+    assignments: Callable[[], Iterable[Assignment]]
+    finished: Callable[[Assignment, Item], None]
+    log: Log
+    metrics: Metrics
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    wall: Callable[[], float] = time.time
+    """The system's clock: seconds since the epoch. It may be set while we run."""
+
+    def seen(self, command_id: str) -> bytes | None:
+        """Digest of a command of that id that has ended, whose turn has come, or that will be taken up."""
+        digest = self.memory.digest(command_id)
+        if digest is None:
+            for assignment in self.assignments():
+                digest = assignment.unfinished.get(command_id)
+                if digest is None and assignment.recovered is not None:
+                    digest = assignment.recovered.settled.get(command_id)
+                if digest is None and assignment.open:
+                    digest = assignment.coming(command_id)
+                if digest is not None:
+                    break
+        return digest
+
+    def ended(self, assignment: Assignment, command_id: str) -> bool:
+        """Whether that command has an outcome that is committed, or that is entered before what `assignment` enters
+        now.
+        """
+        return (
+            self.memory.digest(command_id) is not None
+            or command_id in assignment.ending
+            or any(a.recovered is not None and command_id in a.recovered.settled for a in self.assignments())
+        )
+
+
+class Case:
+    """Its `task` is read first, then its `past` is asked for; what is no repeat is to be taken up, and then has a
+    `command`.
+
+    The system's clock is read when it begins and then goes on evenly: whoever sets the clock meanwhile neither ends a
+    time limit of this command nor draws it out.
+    """
+
+    __slots__ = ("_c", "_span", "_zero", "assignment", "before", "command", "item", "lane", "task")
+
+    task: Task
+    """What was `read`."""
+    command: Command
+    """Since it was taken up."""
+
+    def __init__(self, cases: Cases, assignment: Assignment, lane: bytes, item: Item) -> None:
+        self._c = cases
+        self._zero = cases.wall() - time.monotonic()
+        self._span: Span | None = None
+        self.assignment = assignment
+        self.lane = lane
+        self.item = item
+        self.before: Entry | None = None
+        """Its last entry from before this assignment, taken up from those that were open."""
+
+    # -- what it is ----------------------------------------------------------------------------------------------------
+
+    async def read(self) -> Task:
+        """Raises Undecodable. While the registry does not answer, it waits."""
+        attempt = 0
+        while True:
+            try:
+                return await self._c.reader.read(self.item.source)
+            except Unavailable as error:
+                attempt += 1
+                self._c.log.warning("registry not available", reason=str(error), attempt=attempt)
+                await self.sleep(ASK_AGAIN.delay(attempt, random.random()), "registry")  # noqa: S311 -- jitter
+            except Undecodable:
+                raise
+            except Exception:  # a record must never stop the worker, whatever we have overlooked
+                self._c.log.exception("record not readable", **self.place())
+                raise Undecodable("internal-error", "reading it failed; the worker's log says how") from None
+
+    def past(self) -> Past | None:
+        """What is known of the command; None: it has ended or is under way, and this is a repeat.
+
+        Raises Undecodable if another content has the id. An open entry is taken up by the first record of its content
+        that has its turn: in a topic that was mirrored or made anew its own has another offset.
+        """
+        a, item, task = self.assignment, self.item, self.task
+        if item.resident is not None:
+            return item.resident.past()
+        command_id = task.subject.command_id
+        entry = a.open.get(command_id)
+        if entry is not None and (entry.offset == item.source.offset or entry.digest == task.digest):
+            self.before = a.open.pop(command_id)
+        seen = self._c.seen(command_id)
+        if seen is None and entry is not None and self.before is None:
+            seen = entry.digest
+        if seen is None:
+            return Untouched() if self.before is None else self.before.past()
+        if seen != task.digest and not self._has_ended():
+            raise Undecodable("command-id-reused", "a command with other content had this commandId before")
+        return None
+
+    def _has_ended(self) -> bool:
+        """Whether the journal has the end of this very record. Its digest need not be the same: the release that ended
+        it may have known other fields of it.
+        """
+        recovered, offset = self.assignment.recovered, self.item.source.offset
+        return recovered is not None and recovered.finished.get(offset) == self.task.subject.command_id
+
+    async def ended_long_ago(self) -> bool:
+        """Whether the ticket tells of the command, asked only if its end, had it ended, would be forgotten here."""
+        task, key = self.task, self.ticket
+        if self.item.resident is not None or key is None or self._c.memory.reaches(task.issued_at):
+            return False
+        a, command_id = self.assignment, task.subject.command_id
+        a.check(safe=True)
+        a.unfinished[command_id] = task.digest
+        held = a.waiting.get(self.lane)
+        a.waiting[self.lane] = held or "ticket"
+        self.put_away()
+        ended = True
+        try:
+            ended = await self._c.tickets.commanded(key, command_id)
+            await self.take_out()
+        finally:
+            if held is None:
+                a.waiting.pop(self.lane, None)
+            if ended:
+                a.unfinished.pop(command_id, None)
+        return ended
+
+    def take_up(self) -> None:
+        """It is to be carried out or kept: from now on another record of its id is a repeat."""
+        task = self.task
+        self.assignment.unfinished[task.subject.command_id] = task.digest
+        self.command = Command(task.subject.operation, self._c.policy, not_after=task.not_after)
+
+    def trace(self, tracer: Tracer) -> None:
+        """Put it in a span of its own, below which its calls are and its events hang."""
+        source, topic, task = self.item.source, self._c.commands_topic, self.task
+        self._span = tracer.span(
+            f"process {topic}",
+            Role.CONSUMER,
+            task.trace,
+            messaging__system="kafka",
+            messaging__operation__type="process",
+            messaging__operation__name="process",
+            messaging__destination__name=topic,
+            messaging__destination__partition__id=str(source.partition),
+            messaging__kafka__offset=source.offset,
+            fault__operation=task.subject.operation.name,
+            fault__command__id=task.subject.command_id,
+        )
+        trace = self._span.trace
+        self.task = replace(task, trace=trace, subject=replace(task.subject, traceparent=str(trace)))
+
+    @property
+    def ticket(self) -> bytes | None:
+        """Key of the command's ticket; None for one that is about an address."""
+        reference = self.task.subject.reference
+        return None if reference is None else trimmed(reference).encode("utf-8", "replace")
+
+    def put_away(self) -> None:
+        """Keep a long record as bytes alone while its command waits for a ticket: every lane may wait so at once."""
+        if len(self.item.source.value or b"") > _LONG:
+            self.task.record.clear()
+
+    async def take_out(self) -> None:
+        """Have what was put away again."""
+        if not self.task.record:
+            self.task.record.update((await self.read()).record)
+
+    # -- what is written down ------------------------------------------------------------------------------------------
+
+    def too_large(self, kind: Kind) -> tuple[Problem, ...]:
+        """What forbids to write an entry of that kind."""
+        limit, source = self._c.largest_record, self.item.source
+        if 3 * _size(source) + _WHY < limit:  # an entry repeats the id at most twice, and that is part of the value
+            return ()
+        (entry,) = self._c.events.entries((self._entry(kind),), source.partition)
+        return (Problem("", "too large to be kept while it waits"),) if _size(entry) + _WHY > limit else ()
+
+    def journal(
+        self,
+        kind: Kind,
+        *,
+        attempt: int | None = None,
+        at: float | None = None,
+        committed: "asyncio.Future[None] | None" = None,
+    ) -> None:
+        """Write down where its call stands."""
+        entry = self._entry(kind, at=at, attempt=attempt)
+        if self.item.resident is not None:
+            self._reside(entry)
+        self._c.ledger.enter(Work(self.assignment, entry=entry, committed=committed))
+
+    def readdress(self, before: Entry) -> None:
+        """Write the entry from before down again if its record has another offset now, by which the mark goes."""
+        offset = self.item.source.offset
+        if before.offset != offset:
+            self._c.ledger.enter(Work(self.assignment, entry=replace(before, offset=offset)))
+
+    def park(self) -> None:
+        """Keep it in the journal, so that the frontier may pass it. What was called before keeps that entry."""
+        parked, before = self._entry(Kind.PARKED), self.before
+        entry = parked if before is None else replace(before, offset=parked.offset, source=parked.source)
+        self._reside(entry)
+        self._c.ledger.enter(Work(self.assignment, entry=entry, finish=self.item.source.offset, then=self._done))
+
+    def publish(self, event: Event) -> bool:
+        """Enter the event, its journal entry and the record's end as one piece of work. False: too large a record."""
+        a, item, task = self.assignment, self.item, self.task
+        entry = self._entry(Kind.HELD, until=event.until) if isinstance(event, InDoubt) else self._entry(Kind.SETTLED)
+        outcome = self._outcome(event)
+        kept = self._c.events.entries((entry,), a.partition) if entry.resident else ()
+        if any(_size(record) > self._c.largest_record for record in (outcome, *kept)):
+            return False
+        committed: asyncio.Future[None] = self._c.loop.create_future()
+        a.outcomes[self.lane] = committed
+        work = Work(
+            a,
+            (outcome,),
+            entry,
+            finish=None if item.resident is not None else item.source.offset,
+            committed=committed,
+            then=self._told(event, entry, committed),
+        )
+        if entry.resident:
+            self._reside(entry)
+        else:
+            a.residents.pop(entry.command_id, None)
+            a.ending.add(entry.command_id)
+            task.record.clear()  # it may be long, and nothing but the commit is still to come
+        self._c.ledger.enter(work)
+        return True
+
+    def repeat(self) -> None:
+        """End a repeat without an event. The end of its command is written down at the last offset at which the id was
+        seen: the mark must not pass it before the frontier has passed that.
+        """
+        a, task, offset = self.assignment, self.task, self.item.source.offset
+        command_id = task.subject.command_id
+        work = Work(a, finish=offset, then=self._done)
+        if not self._has_ended():  # else its end lies in the journal already
+            self._c.metrics.operation(task.subject.operation.name).repeated.inc()
+            if self._c.ended(a, command_id):
+                work.entry = Entry(Kind.SETTLED, command_id, offset, task.digest, self.now())
+            elif command_id in a.unfinished:
+                a.repeated[command_id] = a.last_seen(command_id, offset)
+        self._c.ledger.enter(work)
+
+    def dead_letter(self, why: Undecodable) -> bool:
+        """Enter the dead letter and the record's end. False: too large a record."""
+        a, item, resident = self.assignment, self.item, self.item.resident
+        letter = self._c.events.dead_letter(item.source, self._c.commands_topic, why, at=datetime.now(UTC))
+        if _size(letter) > self._c.largest_record:
+            return False
+
+        def then() -> None:
+            self._c.metrics.count(m.DEAD_LETTERS, why.reason)
+            self._c.log.warning("dead letter", reason=why.reason, detail=why.detail, **self.place())
+            if resident is not None:
+                a.unfinished.pop(resident.command_id, None)
+            self._done()
+
+        if resident is not None:  # it could be read once, or it would not be one
+            # What was never called is carried out if somebody puts it back, so its id must not be that of an ended one.
+            called = resident.past() != Untouched()
+            entry = replace(resident, kind=Kind.SETTLED if called else Kind.CLEARED, at=self.now(), source=None)
+            a.residents.pop(resident.command_id, None)
+        else:
+            entry = Entry(Kind.SETTLED, "", item.source.offset, item.source.digest(), self.now())
+        finish = item.source.offset if resident is None else None
+        self._c.ledger.enter(Work(a, (letter,), entry, finish=finish, then=then))
+        return True
+
+    def _entry(
+        self, kind: Kind, *, at: float | None = None, attempt: int | None = None, until: float | None = None
+    ) -> Entry:
+        command, command_id, offset = self.command, self.task.subject.command_id, self.item.source.offset
+        kept = kind is Kind.HELD or kind is Kind.PARKED or self.item.resident is not None
+        return Entry(
+            kind=kind,
+            command_id=command_id,
+            offset=self.assignment.last_seen(command_id, offset) if kind is Kind.SETTLED else offset,
+            digest=self.task.digest,
+            at=self.now() if at is None else at,
+            attempt=command.attempts if attempt is None else attempt,
+            unclear_since=command.unclear_since,
+            until=until,
+            doubted=command.doubted,
+            source=self.item.source if kept else None,
+        )
+
+    def _outcome(self, event: Event) -> Outgoing:
+        """The event's record. Of what its reply has no field for as much as a topic takes: a path may be longer than
+        all that leads to it.
+        """
+        made = partial(self._c.events.outcome, self.task.subject, attempts=self.command.attempts, at=datetime.now(UTC))
+        outcome, largest = made(event), self._c.largest_record
+        while isinstance(event, Accepted | Rejected | Settled) and event.aside and _size(outcome) > largest:
+            event = replace(event, aside=event.aside[: len(event.aside) // 2])
+            outcome = made(event)
+        return outcome
+
+    def _reside(self, entry: Entry) -> None:
+        self.item.resident = entry
+        self.assignment.residents[entry.command_id] = entry
+
+    def _told(self, event: Event, entry: Entry, committed: "asyncio.Future[None]") -> Callable[[], None]:
+        """What to do once the event is committed: remember the end, count it, write the one log line of an outcome.
+
+        Not before: should the partition be lost first, the command comes again and has not ended.
+        """
+        name, attempts, a, item = self.task.subject.operation.name, self.command.attempts, self.assignment, self.item
+        counted = item.resident is None
+
+        def then() -> None:
+            if a.outcomes.get(self.lane) is committed:
+                del a.outcomes[self.lane]
+            if entry.kind is Kind.SETTLED:
+                self._c.memory.settle(entry.command_id, entry.digest, entry.at)
+                a.unfinished.pop(entry.command_id, None)
+                a.repeated.pop(entry.command_id, None)
+                a.ending.discard(entry.command_id)
+            outcome = kind(event)
+            seconds = max(0.0, self.now() - item.source.timestamp)
+            self._c.metrics.count(m.OUTCOMES, name, outcome)
+            if not isinstance(event, InDoubt):
+                self._c.metrics.operation(name).command_seconds.observe(seconds, self.exemplar())
+            fields: dict[str, Any] = {"code": event.code} if isinstance(event, Rejected) else {}
+            if isinstance(event, InDoubt):
+                fields = {"reason": event.reason}
+            write = self._c.log.warning if isinstance(event, InDoubt) else self._c.log.info
+            write("outcome", outcome=outcome, attempts=attempts, seconds=round(seconds, 4), **fields, **self.about())
+            if self._span is not None and not isinstance(event, InDoubt):
+                self._span.end(fault__outcome=outcome, fault__attempts=attempts)
+            if counted:
+                self._done()
+
+        return then
+
+    def _done(self) -> None:
+        self._c.finished(self.assignment, self.item)
+
+    # -- its time ------------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self._zero + time.monotonic()
+
+    def by(self, until: float | None) -> asyncio.Timeout:
+        """Raises TimeoutError at that time (seconds since the epoch), at the earliest after what can be had at once."""
+        return asyncio.timeout(None if until is None else max(0.0, until - self.now()))
+
+    async def sleep(self, seconds: float, why: str) -> None:
+        """Raises Abandoned instead where the partition is going: nobody waits for who only waits."""
+        self.assignment.check(safe=True)
+        waiting = self.assignment.waiting
+        held = waiting.get(self.lane)
+        waiting[self.lane] = why
+        try:
+            await asyncio.sleep(max(0.0, seconds))
+        finally:
+            if held is None:
+                waiting.pop(self.lane, None)
+            else:
+                waiting[self.lane] = held
+
+    # -- for log and metrics -------------------------------------------------------------------------------------------
+
+    def exemplar(self) -> dict[str, str] | None:
+        trace = self.task.trace
+        return {"trace_id": trace.trace_id} if trace is not None and trace.sampled else None
+
+    def place(self) -> dict[str, Any]:
+        source = self.item.source
+        return {"partition": source.partition, "offset": source.offset}
+
+    def about(self) -> dict[str, Any]:
+        subject, trace = self.task.subject, self.task.trace
+        about = {
+            "operation": subject.operation.name,
+            "command_id": subject.command_id,
+            "reference": subject.reference,
+            **self.place(),
+        }
+        if trace is not None:
+            about["trace_id"] = trace.trace_id
+        return about
+
+
+def _size(record: Outgoing | Source) -> int:
+    """Bytes it takes up in a topic, at most."""
+    size = 100 + len(record.value or b"") + len(record.key or b"")
+    for name, value in record.headers:
+        size += len(name) + len(value or b"") + 10
+    return size

@@ -1,0 +1,143 @@
+"""A command in doubt holds its lane until its ticket tells what became of it, or its time is up.
+
+What waits behind it for longer than a while moves into the journal, so that the frontier may pass it.
+"""
+
+import asyncio
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from adapter.core.command import Again, By, Rejected, Settled, Untouched
+from adapter.core.doubt import settlement
+from adapter.core.errors import Undecodable
+from adapter.core.journal import Kind
+from adapter.core.operation import Problem
+from adapter.core.ticket import Ticket
+from adapter.worker.assignment import Assignment, Item
+from adapter.worker.case import Case, Cases
+from adapter.worker.tickets import Watch
+
+_LAST_LOOK: Final = 10.0
+"""Seconds to find out what became of a doubt whose time limit has passed while nobody was there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubts:
+    """Holds lanes while the outcome of their command is unknown."""
+
+    cases: Cases
+    parked_after: float
+    """Seconds a lane is held before what waits behind it moves into the journal."""
+    parked: int
+    """Commands parked behind one held lane; more are rejected."""
+
+    async def hold(self, case: Case, until: float) -> Settled | Again | None:
+        """Hold the lane of a command that was called until somebody tells; None: nobody has until then, seconds since
+        the epoch. Raises Abandoned where the partition is going.
+        """
+        a, lane, key = case.assignment, case.lane, case.ticket
+        a.check(safe=True)
+        a.waiting[lane] = "doubt"
+        try:
+            if key is None:
+                return await self._hold_out(case, until, None)
+            if case.now() < until:
+                with self.cases.tickets.watch(key) as watch:
+                    return await self._hold_out(case, until, watch)
+            with suppress(TimeoutError):  # its time was up before we took it up: what the ticket says by now counts
+                async with asyncio.timeout(_LAST_LOOK):
+                    ticket = await self.cases.tickets.ticket(key)
+                    return None if ticket is None else _settlement(case, ticket)
+            return None
+        finally:
+            a.waiting.pop(lane, None)
+
+    async def _hold_out(self, case: Case, until: float, watch: Watch | None) -> Settled | Again | None:
+        """Without a ticket to watch, time alone ends it."""
+        parks_at = case.now() + self.parked_after
+        while case.now() < until:
+            case.assignment.check(safe=True)
+            with suppress(TimeoutError):
+                async with case.by(min(until, max(case.now() + 0.05, parks_at))):
+                    if watch is not None:
+                        return await _told(case, watch)
+                    await self.cases.loop.create_future()
+            if case.now() >= parks_at:
+                parking = await self._park_behind(case.assignment, case.lane)
+                parks_at = case.now() + min(1.0, self.parked_after) if parking else math.inf
+        return None
+
+    async def _park_behind(self, assignment: Assignment, lane: bytes) -> bool:
+        """False: one has to stay where it is, and with it what is behind it."""
+        parked, ended, parking = 0, set[Item](), True
+        for item in assignment.lanes.behind(lane):
+            if item.resident is None:
+                parking = await self._park(Case(self.cases, assignment, lane, item), blocked=parked >= self.parked)
+            if not parking:
+                break
+            if item.resident is None:
+                ended.add(item)
+            else:
+                parked += 1
+        if ended:
+            assignment.lanes.strike(lane, ended)
+        return parking
+
+    async def _park(self, case: Case, *, blocked: bool) -> bool:
+        """Keep what waits behind a held lane in the journal: a resident, or it has ended. False: neither can be stored;
+        it halts the lane when its turn comes, since until then the doubt must find its end.
+
+        `blocked`: too many are parked already, and this one is rejected. What is unreadable or repeated ends at once.
+        """
+        try:
+            case.task = await case.read()
+            past = case.past()
+        except Undecodable as why:
+            return case.dead_letter(why) or self._untaken(case, "dead-letter-too-large")
+        if past is None or (past == Untouched() and await case.ended_long_ago()):
+            case.repeat()
+            return True
+        case.take_up()
+        rejected = None
+        if blocked and case.before is None:
+            problem = Problem("", "too many commands wait behind one whose outcome is in doubt")
+            rejected = Rejected(By.ADAPTER, "ticket-blocked", None, (problem,))
+        elif problems := case.too_large(Kind.PARKED):
+            rejected = Rejected(By.ADAPTER, "invalid", None, problems)
+        if rejected is None:
+            case.park()
+            return True
+        if case.publish(rejected):
+            return True
+        del case.assignment.unfinished[case.task.subject.command_id]
+        return self._untaken(case, "event-too-large")
+
+    def _untaken(self, case: Case, reason: str) -> bool:
+        """Leave what could not be parked as it was found, and say why."""
+        before = case.before
+        if before is not None:
+            case.assignment.open[before.command_id] = before
+        self.cases.log.error("lane halted", reason=reason, **case.place())
+        return False
+
+
+async def _told(case: Case, watch: Watch) -> Settled | Again:
+    while True:
+        told = _settlement(case, await watch.changed())
+        if told is not None:
+            return told
+
+
+def _settlement(case: Case, ticket: Ticket) -> Settled | Again | None:
+    """What the ticket tells of the command in doubt."""
+    command, subject = case.command, case.task.subject
+    assert command.unclear_since is not None, "a doubt has the time of its call"
+    return settlement(
+        subject.operation,
+        subject.command_id,
+        attempts=command.attempts,
+        sent_at=command.unclear_since,
+        ticket=ticket,
+    )

@@ -185,6 +185,29 @@ def test_a_property_librdkafka_does_not_know_stops_the_start() -> None:
         Admin({"bootstrap.servers": "127.0.0.1:1", "no.such.thing": "1"})
 
 
+_METHOD = "sasl.oauthbearer.metadata.authentication.type"
+
+
+@pytest.mark.parametrize(
+    ("properties", "said"),
+    [
+        ({"stats_cb": "x"}, "expected stats_cb"),
+        ({_METHOD: "aws_iam"}, "requires 'sasl.oauthbearer.method=oidc'"),
+        (
+            {_METHOD: "aws_iam", "sasl.oauthbearer.method": "oidc", "sasl.oauthbearer.config": "region=r,audience=a"},
+            "oauthbearer-aws",
+        ),
+    ],
+)
+def test_a_property_its_wrapper_for_python_refuses_stops_the_start(properties: dict[str, str], said: str) -> None:
+    with pytest.raises(Stop) as stop:
+        Admin({"bootstrap.servers": "127.0.0.1:1", **properties})
+    (told,) = stop.value.args
+    assert told.startswith("ADAPTER_KAFKA__PROPERTIES: ")
+    assert said in told
+    assert "\n" not in told
+
+
 def test_another_broker_is_asked_once_the_one_that_was_asked_is_gone(kafka_cluster: Callable[..., Cluster]) -> None:
     cluster = kafka_cluster(nodes=3)
     topics = topic_sets.create(cluster.bootstrap, partitions=1)

@@ -23,6 +23,8 @@ def properties_told() -> Iterator[None]:
         yield
     except KafkaException as error:
         raise Stop(f"ADAPTER_KAFKA__PROPERTIES: {error.args[0].str().strip()}") from None
+    except (ImportError, TypeError, ValueError) as error:  # of one that its wrapper for Python looks at by itself
+        raise Stop(f"ADAPTER_KAFKA__PROPERTIES: {' '.join(str(error).split())}") from None
 
 
 def refused_setting(error: KafkaError) -> Stop | None:

@@ -359,6 +359,8 @@ class Standing:
     first: int
     last: int
     """The tickets' partition begins at the one and ends before the other."""
+    leader_epoch: int | None = None
+    """That of the record before `position`, where it was committed with it."""
 
 
 class TicketLog(Protocol):

@@ -146,11 +146,11 @@ class Projector(IntakeListener):
         self._throttle()
         self._some.set()
 
-    def at_end(self, number: int, epoch: int, offset: int) -> None:
+    def at_end(self, number: int, epoch: int, offset: int, leader_epoch: int | None) -> None:
         """There is nothing to deliver of this partition for now."""
         partition = self.partitions.get(number)
         if partition is not None and partition.epoch == epoch:
-            partition.reached_end(offset)
+            partition.reached_end(offset, leader_epoch)
 
     def failed(self, error: Exception) -> None:
         if not self._failure.done():
@@ -166,26 +166,26 @@ class Projector(IntakeListener):
         while not partition.closing:
             attempt += 1
             try:
-                position, read = await self._complete(partition)
+                standing, read = await self._complete(partition)
             except Unavailable as error:
                 if not partition.closing:
                     self._log.warning("tickets not readable", partition=number, reason=str(error), attempt=attempt)
                     await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
                 continue
-            partition.begin(position)
+            partition.begin(standing.position, standing.leader_epoch)
             self._log.info(
                 "partition started",
                 partition=number,
-                offset=position,
+                offset=standing.position,
                 tickets=partition.tickets,
                 read=read,
                 seconds=round(time.monotonic() - began, 3),
             )
-            self.intake.start(number, partition.epoch, position, None)
+            self.intake.start(number, partition.epoch, standing.position, standing.leader_epoch)
             return
 
-    async def _complete(self, partition: Partition) -> tuple[int, int]:
-        """Read into its store what that lacks: the position that is committed, and over how many offsets it was read.
+    async def _complete(self, partition: Partition) -> tuple[Standing, int]:
+        """Read into its store what that lacks: what is committed, and over how many offsets it was read.
 
         Raises Unavailable.
         """
@@ -198,7 +198,7 @@ class Projector(IntakeListener):
         await store.save((), Checkpoint(standing.transaction, standing.last))
         partition.bound = standing.last
         partition.tickets = await store.count()
-        return standing.position, standing.last - start
+        return standing, standing.last - start
 
     def _drop(self, partition: Partition) -> "asyncio.Task[None]":
         """It is no longer ours: forget it, and close its store when nobody uses it any more."""
@@ -292,7 +292,7 @@ class Projector(IntakeListener):
             self._count += 1
             name = f"{self._identity}/{self._life}-{self._count}"
             records = [record for batch in batches for record in batch.records]
-            positions = [Position(batch.partition.number, batch.position, name) for batch in batches]
+            positions = [Position(b.partition.number, b.position, name, b.leader_epoch) for b in batches]
             claim = partial(self.intake.membership, [(b.partition.number, b.partition.epoch) for b in batches])
             began = time.monotonic()
             if await self._w.transactor.commit(records, positions, claim):
@@ -304,7 +304,7 @@ class Projector(IntakeListener):
 
     async def _committed(self, batch: Batch, name: str) -> None:
         partition = batch.partition
-        partition.position = batch.position
+        partition.position, partition.leader_epoch = batch.position, batch.leader_epoch
         partition.tickets += batch.births
         partition.written += len(batch.kept)
         batch.counted(self._w.metrics)

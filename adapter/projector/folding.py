@@ -42,6 +42,8 @@ class Batch:
     partition: Partition
     position: int
     """The next offset to fold once this is committed."""
+    leader_epoch: int | None
+    """Of what lies before it."""
     tickets: dict[bytes, Ticket | None] = field(default_factory=dict)
     """Those that were looked at, as they are after this batch; None: there is none."""
     changed: set[bytes] = field(default_factory=set)
@@ -93,7 +95,7 @@ class Folding:
         """The next batch: events, and with `timers` what is due. Raises Abandoned, Unavailable. Whatever is raised,
         nothing is lost: what was taken is in the queue again.
         """
-        batch = Batch(partition, partition.position)
+        batch = Batch(partition, partition.position, partition.leader_epoch)
         taken: list[Source] = []
         try:
             while len(taken) < _EVENTS and batch.size < _BYTES and partition.queue and not partition.closing:
@@ -101,7 +103,9 @@ class Folding:
                 taken += some
                 await self._events(batch, some)
             if timers and not partition.closing:
-                batch.position = max(batch.position, partition.finished)
+                position, leader_epoch = partition.finished
+                if position > batch.position:
+                    batch.position, batch.leader_epoch = position, leader_epoch
                 if time.monotonic() >= partition.timers_after:
                     await self._timers(batch)
             await self._write(batch)
@@ -136,7 +140,7 @@ class Folding:
             if folded.verdict is not Verdict.REPEATED:
                 batch.settle(key, folded.ticket)
             await batch.breathe()
-        batch.position = sources[-1].offset + 1
+        batch.position, batch.leader_epoch = sources[-1].offset + 1, sources[-1].leader_epoch
 
     async def _timers(self, batch: Batch) -> None:
         partition = batch.partition

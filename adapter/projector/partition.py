@@ -26,10 +26,10 @@ class Partition:
         """To tell how long that takes."""
         self.position = 0
         """The next offset to fold; all before it is committed."""
+        self.leader_epoch: int | None = None
+        """Of the record or marker before it; None: not known."""
         self.at_end = False
         """Nothing was left in the topic when it was last asked."""
-        self._end = 0
-        """Where that was: behind the last event lie the markers of transactions."""
         self.bound = 0
         """Where the tickets' partition ended at a moment when the store had all of it."""
         self.written = 0
@@ -47,24 +47,30 @@ class Partition:
         """Monotonic seconds before which it is not looked what is due."""
         self.taking_over: asyncio.Task[None] | None = None
         self._next = 0
+        self._next_epoch: int | None = None
         self._read = 0.0
 
-    def begin(self, position: int) -> None:
+    def begin(self, position: int, leader_epoch: int | None) -> None:
         self.position = self._next = position
+        self.leader_epoch = self._next_epoch = leader_epoch
         self.started = True
 
     def deliver(self, source: Source) -> None:
         """Queue a record, unless it was delivered before."""
         if source.offset < self._next or self.closing:
             return
-        self._next = source.offset + 1
+        self._next, self._next_epoch = source.offset + 1, source.leader_epoch
         self.at_end = False
         self.queue.append(source)
         self.size += len(source.value or b"")
 
-    def reached_end(self, offset: int) -> None:
-        """There is nothing to deliver before this offset."""
-        self.at_end, self._end = True, offset
+    def reached_end(self, offset: int, leader_epoch: int | None) -> None:
+        """There is nothing to deliver before this offset: behind the last event lie the markers of transactions. A
+        later leader may have written them than that event: then its epoch ends before them, as if they were lost.
+        """
+        self.at_end = True
+        if offset > self._next:
+            self._next, self._next_epoch = offset, leader_epoch
 
     def take(self, limit: int) -> list[Source]:
         """The oldest records of the queue, no longer in it."""
@@ -80,9 +86,11 @@ class Partition:
         self.size += sum(len(source.value or b"") for source in taken)
 
     @property
-    def finished(self) -> int:
-        """The offset all before which is folded, once what was taken is."""
-        return max(self._next, self._end) if self.at_end and not self.queue else self.position
+    def finished(self) -> tuple[int, int | None]:
+        """The offset all before which is folded, once what was taken is, and the leader epoch of what lies before."""
+        if self.at_end and not self.queue:
+            return self._next, self._next_epoch
+        return self.position, self.leader_epoch
 
     def clock(self) -> float:
         """The time up to which this partition's events are known, seconds since the epoch: what they say of a later

@@ -1,12 +1,15 @@
 """A partition that has lost its end, as by an unclean leader election, while nobody reads; and leaders that change
 without any loss."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from adapter.core.errors import Stop
+from tests.projector.conftest import Stage
+from tests.projector.scribe import Scribe, notified
 from tests.support import estate as say
 from tests.support.broker import Cluster
 from tests.support.estate import Command, unique
@@ -51,7 +54,7 @@ async def test_leaders_that_change_and_lose_nothing_stop_nobody(kafka_cluster: C
                 send(rig, command)
                 await rig.estate.final(command)
                 await rig.estate.caught_up(rig.group)
-            epochs.append(committed_epoch(rig))
+            epochs.append(committed_epoch(rig, rig.group, rig.topics.commands))
             cluster.kill()
             cluster.restart()
         assert epochs[0] is not None
@@ -62,6 +65,66 @@ async def test_leaders_that_change_and_lose_nothing_stop_nobody(kafka_cluster: C
             await worker.stop()
             assert worker.running.cancelled()
         assert len(rig.twin.heard) == 2
+
+
+async def test_new_events_at_offsets_that_were_lost_are_folded_once_somebody_has_looked(
+    kafka_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = kafka_cluster()
+    async with open_rig(cluster.bootstrap, partitions=1) as rig:
+        stage, (old, new) = stage_of(rig), [[notified(unique()) for _ in range(number)] for number in (3, 4)]
+        for event in old:
+            await stage.write(event)  # each is a batch of its own
+        async with stage.projector():
+            await stage.folded()
+        cluster.kill()
+        cluster.lose_end(rig.topics.events, 1)
+        cluster.restart()
+        stage = stage_of(rig)
+        await stage.write(*new)
+        for _ in range(2):  # as an orchestrator does it, unasked
+            async with stage.projector() as projector:
+                await eventually(projector.running.done, what="the end of the projector")
+                with pytest.raises(Stop, match=rf"has lost its end, .*--topic {rig.topics.events}:0 --to-earliest"):
+                    projector.running.result()
+        await reset_to_earliest(rig.bootstrap, stage.group, rig.topics.events, rig.topics.partitions)
+        async with stage.projector():
+            assert (await stage.folded()).keys() == {event.key for event in (*old, *new)}
+
+
+async def test_the_marker_of_a_transaction_under_a_later_leader_stops_no_projector(
+    kafka_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = kafka_cluster()
+    async with open_rig(cluster.bootstrap, partitions=1) as rig:
+        stage, (first, second, third) = stage_of(rig), [notified(unique()) for _ in range(3)]
+        await stage.write(first)
+        async with stage.projector():
+            await stage.folded()
+        before = committed_epoch(rig, stage.group, rig.topics.events)
+        writer = Producer({"bootstrap.servers": rig.bootstrap, "transactional.id": unique()})
+        writer.init_transactions(PATIENCE)
+        writer.begin_transaction()
+        headers: dict[str, str | bytes | None] = {"ce_id": second.id.encode()}
+        writer.produce(rig.topics.events, stage.scribe.value(second), second.key.encode(), 0, headers=headers)
+        assert writer.flush(PATIENCE) == 0
+        cluster.kill()
+        cluster.restart()
+        await asyncio.to_thread(writer.commit_transaction, PATIENCE)
+        async with stage.projector():
+            await stage.folded()
+        after = committed_epoch(rig, stage.group, rig.topics.events)
+        assert before is not None
+        assert after is not None
+        assert before < after, "the marker's, not that of the event before it"
+        async with stage.projector():
+            await stage_of(rig).write(third)
+            assert (await stage.folded()).keys() == {first.key, second.key, third.key}
+
+
+def stage_of(rig: Rig) -> Stage:
+    """With a producer of its own, see `send`."""
+    return Stage(rig, Scribe(rig.bootstrap, rig.registry.url, rig.topics))
 
 
 def send(rig: Rig, *commands: Command) -> list[int | None]:
@@ -78,9 +141,9 @@ def send(rig: Rig, *commands: Command) -> list[int | None]:
     return offsets
 
 
-def committed_epoch(rig: Rig) -> int | None:
-    consumer = Consumer({"bootstrap.servers": rig.bootstrap, "group.id": rig.group})
-    (stands,) = consumer.committed([TopicPartition(rig.topics.commands, 0)], PATIENCE)
+def committed_epoch(rig: Rig, group: str, topic: str) -> int | None:
+    consumer = Consumer({"bootstrap.servers": rig.bootstrap, "group.id": group})
+    (stands,) = consumer.committed([TopicPartition(topic, 0)], PATIENCE)
     consumer.close()
     epoch: int | None = stands.leader_epoch
     return epoch

@@ -43,7 +43,7 @@ class Desk:
         )
         self.partition = Partition(0, 1)
         self.partition.store = Shelf()
-        self.partition.begin(0)
+        self.partition.begin(0, None)
 
     async def keep_one_that_is_due(self) -> None:
         """SP-1 is Resolved, and its deadline is long past."""
@@ -56,8 +56,8 @@ class Desk:
             told = notified("IN_PROGRESS", T0)
             value = self.event.encode({**told.record, "buyerFaultReference": reference})
             headers = (("ce_id", told.id.encode()),)
-            self.partition.deliver(Source(0, offset, time.time(), reference.encode(), value, headers))
-        self.partition.reached_end(len(references) + 1)
+            self.partition.deliver(Source(0, offset, time.time(), reference.encode(), value, headers, leader_epoch=3))
+        self.partition.reached_end(len(references) + 1, 4)
 
 
 async def test_events_do_not_wait_for_tickets_that_are_due_and_cannot_be_read() -> None:
@@ -70,7 +70,7 @@ async def test_events_do_not_wait_for_tickets_that_are_due_and_cannot_be_read() 
         ("tickets", b"SP-2"),
         ("tickets", b"SP-3"),
     ]
-    assert batch.position == 3, "behind the last event and the marker of its transaction"
+    assert (batch.position, batch.leader_epoch) == (3, 4), "behind the last event and the marker of its transaction"
     assert not batch.more, "it is not looked again at once"
     assert len(desk.lines.named("tickets not readable")) == 1
 
@@ -94,11 +94,11 @@ async def test_events_of_a_ticket_that_cannot_be_read_stay_in_the_queue() -> Non
         await desk.folding.fold(desk.partition, timers=False)
     assert [source.offset for source in desk.partition.queue] == [0, 1]
     assert desk.partition.size == size
-    assert desk.partition.finished == 0, "nothing is folded"
+    assert desk.partition.finished == (0, None), "nothing is folded"
 
     desk.tickets.away = False
     batch = await desk.folding.fold(desk.partition, timers=False)
-    assert batch.position == 2
+    assert (batch.position, batch.leader_epoch) == (2, 3)
     folded = {key: known.events for key, known in batch.tickets.items() if known is not None}
     assert folded == {b"SP-1": 2, b"SP-2": 1}
 
@@ -107,7 +107,7 @@ async def test_tickets_wait_for_their_schema_that_the_registry_does_not_have() -
     desk = Desk()
     await desk.keep_one_that_is_due()
     schema_id, text = desk.tickets.forget("Ticket")
-    desk.partition.reached_end(0)
+    desk.partition.reached_end(0, None)
     batch = await desk.folding.fold(desk.partition, timers=True)
     assert not batch, "nothing is to be written"
     reason = f"the ticket SP-1, unknown-schema: the registry has no schema {schema_id}"
@@ -130,7 +130,7 @@ async def test_foreign_bytes_that_are_due_stay_in_the_topic_and_are_looked_at_on
     store = Shelf()
     desk.partition.store = store
     store.load([Kept(b"SP-1", b"something else", due=1)])
-    desk.partition.reached_end(0)
+    desk.partition.reached_end(0, None)
     batch = await desk.folding.fold(desk.partition, timers=True)
     assert batch, "it is to be committed, so that the store hears of it"
     assert not batch.records

@@ -116,9 +116,22 @@ async def test_an_offset_of_topics_that_were_made_anew_stops_whoever_takes_over(
         await stand(log)
 
 
-def commit(kafka: str, topics: Topics, text: str) -> None:
+async def test_the_leader_epoch_comes_with_the_offset_if_it_was_committed_with_it(
+    kafka: str, topics: Topics, log: KafkaTickets
+) -> None:
+    text = f"{await log.identity()}/life-7"
+    for epoch in (7, None):  # earlier releases commit none
+        commit(kafka, topics, text, leader_epoch=epoch)
+        assert (await stand(log)).leader_epoch == epoch
+    for foreign in (f"elsewhere{text}", ""):
+        commit(kafka, topics, foreign, leader_epoch=7)
+        assert (await stand(log)).leader_epoch is None, "that of other topics means nothing"
+
+
+def commit(kafka: str, topics: Topics, text: str, *, leader_epoch: int | None = None) -> None:
     consumer = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix})
-    consumer.commit(offsets=[TopicPartition(topics.events, 0, 0, text)], asynchronous=False)
+    epoch = -1 if leader_epoch is None else leader_epoch
+    consumer.commit(offsets=[TopicPartition(topics.events, 0, 0, text, epoch)], asynchronous=False)
     consumer.close()
 
 

@@ -63,9 +63,10 @@ class CommandConsumer:
         topic: str,
         listener: IntakeListener,
         loop: asyncio.AbstractEventLoop,
-        at_end: Callable[[int, int, int], None] | None = None,
+        at_end: Callable[[int, int, int, int | None], None] | None = None,
     ) -> None:
-        """`at_end` is told (partition, epoch, offset), on the loop, when there is nothing to deliver before it.
+        """`at_end` is told (partition, epoch, offset, leader epoch of what lies before it), on the loop, when there is
+        nothing to deliver before that offset.
 
         Raises Stop if librdkafka refuses a property.
         """
@@ -231,8 +232,10 @@ class CommandConsumer:
             self._tell(self._take, records)
         for message in ends:
             partition = message.partition()
-            if self._at_end is not None and partition in self._started:
-                self._tell(self._at_end, partition, self._owned.get(partition), message.offset())
+            if self._at_end is not None and partition is not None and partition in self._started:
+                # Behind all that came, markers as well, whose epoch the message of the end does not have.
+                (reached,) = self._consumer.position([TopicPartition(self._topic, partition)])
+                self._tell(self._at_end, partition, self._owned.get(partition), reached.offset, reached.leader_epoch)
 
     def _take(self, records: Sequence[tuple[int, Source]]) -> None:
         """On the loop."""

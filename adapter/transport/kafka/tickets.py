@@ -80,9 +80,11 @@ class KafkaTickets:
             if stands.offset < 0:  # every partition has one (`introduce`): its coordinator has just started
                 raise Unavailable(f"tickets of partition {partition}: no committed offset")
             transaction = stands.metadata or ""
-            still(self._events, partition, transaction.rpartition("/")[0], self._identify(), group=self._group)
+            before, now = transaction.rpartition("/")[0], self._identify()
+            still(self._events, partition, before, now, group=self._group)
             first, last = bounds(newest, TopicPartition(self._tickets, partition))
-            return Standing(stands.offset, transaction, first, last)
+            # That of another cluster, or beside an offset that a tool has set, says nothing here.
+            return Standing(stands.offset, transaction, first, last, stands.leader_epoch if before == now else None)
         except KafkaException as error:
             raise Unavailable(f"tickets of partition {partition}: {error.args[0].str()}") from error
         finally:

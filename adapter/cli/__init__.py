@@ -152,10 +152,19 @@ def _end_on_interrupt() -> None:
     """Let Ctrl-C end the process after a moment, whatever it is waiting in: Python itself hears of it only between two
     calls into a library, and one for a cluster that does not answer takes many seconds.
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a shell's background, say
+        signal.signal(signal.SIGINT, _interrupt)
     heard, told = socket.socketpair()
     told.setblocking(False)  # noqa: FBT003 -- takes no keyword
     signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_wait_for_interrupt, args=(heard, told), name="interrupt", daemon=True).start()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """As Python's own, whose exception has no instance yet: under Python 3.11 Kafka's client loses such a one where it
+    comes up in a callback, and its call ends with a SystemError.
+    """
+    raise KeyboardInterrupt
 
 
 def _wait_for_interrupt(heard: socket.socket, _told: socket.socket) -> None:

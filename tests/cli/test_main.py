@@ -177,6 +177,29 @@ def test_an_interrupt_while_a_command_is_imported_is_no_accident() -> None:
     assert (ended.returncode, ended.stderr) == (130, b"")
 
 
+IN_A_CALLBACK = """
+import signal, sys
+from adapter import cli
+from adapter.transport.kafka.client import Edge, Follower
+from adapter.transport.kafka.mock import MockCluster
+def follow(_chosen):
+    cluster = MockCluster()
+    cluster.create(["x"])
+    down = lambda _: signal.raise_signal(signal.SIGINT)
+    follower = Follower({"bootstrap.servers": cluster.bootstrap}, "x", start=Edge.FIRST, down=down)
+    cluster.close()
+    while True:
+        list(follower.read(float("inf")))
+cli._parser = follow
+sys.exit(cli.main())
+"""
+
+
+def test_an_interrupt_in_the_middle_of_a_callback_of_kafkas_client_is_no_accident() -> None:
+    ended = subprocess.run([sys.executable, "-c", IN_A_CALLBACK], stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (130, b"")
+
+
 async def test_an_interrupt_ends_a_command_that_waits_for_a_cluster(processes: Processes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, Final, Protocol, TextIO
@@ -167,7 +168,6 @@ class _Lines:
         self._size = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         """Which writes what waits when its turn is over."""
-        self._failure: Exception | None = None
 
     def info(self, line: str) -> None:
         try:
@@ -193,27 +193,24 @@ class _Lines:
     error = warning
 
     def flush(self) -> None:
-        """Write what waits. Raises what the stream raises."""
+        """Write what waits. A disk that is full, or a reader that has gone, takes the lines and nothing else: who ends
+        because of it carries out nothing until the disk has room again.
+        """
         with self._lock:
             lines, self._waiting, self._size = self._waiting, [], 0
             if lines:
-                self._stream.write("".join(lines))
-                self._stream.flush()
+                with suppress(OSError, ValueError):  # ValueError: it is closed
+                    self._stream.write("".join(lines))
+                    self._stream.flush()
 
     def _wait(self, line: str) -> None:
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
         self._waiting.append(line)
         self._size += len(line)
 
     def _turned(self) -> None:
         with self._lock:
             self._loop = None
-            try:
-                self.flush()
-            except (OSError, ValueError) as failure:  # the loop can do nothing about it: the next line raises it
-                self._failure = failure
+            self.flush()
 
 
 _PIECE: Final = 4096

@@ -106,13 +106,14 @@ class Doubts:
             rejected = Rejected(By.ADAPTER, "ticket-blocked", None, (problem,))
         elif problems := case.too_large(Kind.PARKED):
             rejected = Rejected(By.ADAPTER, "invalid", None, problems)
+        subject = case.task.subject
         if rejected is None:
             case.park()
-            return True
-        if case.publish(rejected):
-            return True
-        del case.assignment.unfinished[case.task.subject.command_id]
-        return self._untaken(case, "event-too-large")
+        elif not case.publish(rejected):
+            del case.assignment.unfinished[subject.command_id]
+            return self._untaken(case, "event-too-large")
+        self.cases.metrics.operation(subject.operation.name).received.inc()
+        return True
 
     def _untaken(self, case: Case, reason: str) -> bool:
         """Leave what could not be parked as it was found, and say why."""

@@ -832,6 +832,19 @@ async def test_what_waits_behind_a_doubt_is_parked_and_above_the_cap_rejected(pl
     assert [len(plant.desk.of(command)) for command in behind] == [1, 1, 0, 0]
 
 
+async def test_what_waits_behind_a_doubt_counts_as_received_once(plant: Plant) -> None:
+    first = plant.hire(0, limits=Bounded(doubt=2, parked_after=0.01, parked=2))
+    plant.desk.answers = lambda call: silent(call) if call.operation == "AddFaultReport" else accepted(call)
+    held, behind = add("T-1"), [amend("T-1", serviceAffected=f"S{n}") for n in range(4)]
+    plant.send(held, *behind, behind[0])
+    await plant.caught_up()
+    assert first.counted("commands_received_total", operation="AmendFaultReport") == 4, "two parked, two rejected"
+    await first.kill()
+    second = plant.hire(0)
+    await plant.final(held, *behind)
+    assert second.counted("commands_received_total", operation="AmendFaultReport") == 0, "they came to the first"
+
+
 async def test_what_is_unreadable_or_repeated_behind_a_doubt_does_not_hold_the_frontier(plant: Plant) -> None:
     plant.hire(0, limits=Bounded(parked_after=0.01))
     plant.desk.answers = silent

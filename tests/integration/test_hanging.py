@@ -56,7 +56,7 @@ async def test_a_partition_that_does_not_start_is_counted_and_told_of_until_it_d
         rig.estate.send(free)
         await rig.estate.final(free)
         await eventually(lambda: told(worker.lines) and told(projector.lines), what="what has not started is told of")
-        assert told(worker.lines) == told(projector.lines) == [0]
+        assert set(told(worker.lines)) == set(told(projector.lines)) == {0}
         assert worker.metric("partitions_starting", flow="worker") == 1
         assert projector.metric("partitions_starting", flow="projector") == 1
         shown = worker.metrics.exposition("text/plain")[0].decode()

@@ -119,6 +119,27 @@ async def test_a_session_that_kafka_refuses_ends_it_by_its_setting(kafka: str, t
         await consumer.close()
 
 
+class Refused(Failing):
+    """And gives all back."""
+
+    async def revoked(self, partitions: Sequence[int]) -> None:
+        assert partitions
+
+
+async def test_a_partition_that_the_library_refuses_to_take_ends_the_flow(kafka: str, topics: Topics) -> None:
+    await introduced(kafka, topics.commands, topics.prefix)
+    listener = Refused()
+    consumer = CommandConsumer(
+        client=_member(kafka, topics), topic=topics.commands, listener=listener, loop=asyncio.get_running_loop()
+    )
+    consumer._consumer.incremental_assign([TopicPartition(topics.commands, 0)])
+    consumer.open()
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(Stop, match="already part of the current assignment"):
+            raise await listener.heard
+        await consumer.close()
+
+
 async def test_a_property_that_a_consumer_can_not_have_is_told(kafka: str, topics: Topics) -> None:
     client = _member(kafka, topics) | {"heartbeat.interval.ms": "0"}
     with pytest.raises(Stop, match=r"ADAPTER_KAFKA__PROPERTIES.*heartbeat"):

@@ -305,8 +305,11 @@ class CommandConsumer:
         # Silent until `start`. librdkafka asks for the committed offset meanwhile, and its answer moves the partition
         # there, also if it comes after `start`: that is where it starts anyway, and what is delivered twice by it lies
         # below what the worker has had. (Assigned at the end instead, a late answer would skip all that lies before.)
-        consumer.incremental_assign(partitions)
-        consumer.pause(partitions)
+        try:
+            consumer.incremental_assign(partitions)
+            consumer.pause(partitions)
+        except KafkaException as error:  # under Python 3.11 the library makes of its own what no `except` catches
+            raise Stop(f"{self._topic}: {error.args[0].str()}") from error
         if new:
             self._tell(self._listener.assigned, new)
 

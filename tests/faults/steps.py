@@ -33,8 +33,8 @@ have made a call that can be repeated."""
 VICTIM_TOTAL = 40
 """Seconds a victim's may, and within which it must have come to its step: many are started at once. Less than
 ADAPTER_WORKER__STOP_TIMEOUT, which has to outlast a call."""
-REPLY = 4.0
-"""Seconds the supplier takes to answer where the test must come in between."""
+REPLY = 8.0
+"""Seconds the supplier takes to answer where the test must come in between, after the last of the requests."""
 AT_ONCE = 7
 """Stories that run side by side."""
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 
 from aiohttp import web
 
@@ -24,7 +25,7 @@ from tests.support.estate import Estate
 from tests.support.known import known
 from tests.support.ports import free_port
 from tests.support.topics import Topics
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ async def open_rig(
 
 async def register(url: str, topics: Topics) -> None:
     """What `adapter schemas register` does."""
-    registry = HttpRegistry(url)
+    registry = HttpRegistry(url, timeout=timedelta(seconds=PATIENCE))
     try:
         for subject, schema in known().subjects(SubjectStrategy.TOPIC_RECORD, asdict(topics)):
             await registry.register(subject, schema.text)

@@ -3,6 +3,8 @@ without any loss."""
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -32,11 +34,7 @@ async def test_new_commands_at_offsets_that_were_lost_are_carried_out_once_someb
         cluster.lose_end(rig.topics.commands, 1)
         cluster.restart()
         assert send(rig, *new) == [1, 2, 3, 4], "the committed offset is 3"
-        for _ in range(2):  # as an orchestrator does it, unasked
-            async with rig.worker() as worker:
-                await eventually(worker.running.done, what="the end of the worker")
-                with pytest.raises(Stop, match=rf"has lost its end, .*--topic {rig.topics.commands}:0 --to-earliest"):
-                    worker.running.result()
+        await refused_each_time(rig.worker, rig.topics.commands)
         await reset_to_earliest(rig.bootstrap, rig.group, rig.topics.commands, rig.topics.partitions)
         async with rig.worker():
             await rig.estate.all_final(new)
@@ -82,11 +80,7 @@ async def test_new_events_at_offsets_that_were_lost_are_folded_once_somebody_has
         cluster.restart()
         stage = stage_of(rig)
         await stage.write(*new)
-        for _ in range(2):  # as an orchestrator does it, unasked
-            async with stage.projector() as projector:
-                await eventually(projector.running.done, what="the end of the projector")
-                with pytest.raises(Stop, match=rf"has lost its end, .*--topic {rig.topics.events}:0 --to-earliest"):
-                    projector.running.result()
+        await refused_each_time(stage.projector, rig.topics.events)
         await reset_to_earliest(rig.bootstrap, stage.group, rig.topics.events, rig.topics.partitions)
         async with stage.projector():
             assert (await stage.folded()).keys() == {event.key for event in (*old, *new)}
@@ -120,6 +114,21 @@ async def test_the_marker_of_a_transaction_under_a_later_leader_stops_no_project
         async with stage.projector():
             await stage_of(rig).write(third)
             assert (await stage.folded()).keys() == {first.key, second.key, third.key}
+
+
+class Role(Protocol):
+    """A worker or a projector."""
+
+    @property
+    def running(self) -> "asyncio.Future[None]": ...
+
+
+async def refused_each_time(start: Callable[[], AbstractAsyncContextManager[Role]], topic: str) -> None:
+    for _ in range(2):  # as an orchestrator does it, unasked
+        async with start() as role:
+            await eventually(role.running.done, what="the end of the role")
+            with pytest.raises(Stop, match=rf"has lost its end, .*--topic {topic}:0 --to-earliest"):
+                role.running.result()
 
 
 def stage_of(rig: Rig) -> Stage:

@@ -20,6 +20,7 @@ _TYPES: Final[dict[str, dict[str, Any]]] = {
     "duration": {"type": ["string", "number"], "pattern": rf"^{_NUMBER} ?(ms|s|m|h|d)?$", "exclusiveMinimum": 0},
     "size": {"type": ["string", "integer"], "pattern": rf"^{_NUMBER} ?([KMG]iB|[kMG]B)?$", "exclusiveMinimum": 0},
     "whole number": {"type": "integer", "minimum": 1},
+    "number": {"type": "number", "exclusiveMinimum": 0},
     "port": {"type": "integer", "minimum": 1, "maximum": 65535},  # probes and policies name it: no free one
     "true or false": {"type": "boolean"},
     "JSON object": {"type": "object"},

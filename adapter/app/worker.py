@@ -28,6 +28,7 @@ from adapter.core.avro import UnknownFields
 from adapter.core.avro.decoders import Decoders
 from adapter.core.command import Policy
 from adapter.core.document import Limits
+from adapter.core.rate import RateLimit
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.ports import Intake, IntakeListener
 from adapter.settings import Settings
@@ -280,7 +281,7 @@ def _call_settings(settings: Settings, known: Catalogue) -> CallSettings:
 
 
 def _gate(settings: Settings, log: Log) -> Gate:
-    limits = settings.worker
+    limits, supplier = settings.worker, settings.supplier
     probe = limits.breaker_probe.total_seconds()
     breaker = Breaker(threshold=limits.breaker_failures, backoff=Backoff(first=probe, longest=6 * probe))
 
@@ -288,7 +289,8 @@ def _gate(settings: Settings, log: Log) -> Gate:
         tell = log.warning if state is BreakerState.OPEN else log.info
         tell("circuit breaker", state=state.value, reason=why, **({} if detail is None else {"detail": detail}))
 
-    return Gate(places=settings.supplier.max_in_flight, breaker=breaker, changed=changed)
+    rate = None if supplier.max_calls_per_second is None else RateLimit(supplier.max_calls_per_second)
+    return Gate(places=supplier.max_in_flight, rate=rate, breaker=breaker, changed=changed)
 
 
 def _policy(settings: Settings) -> Policy:

@@ -172,6 +172,7 @@ DurationOrZero = Annotated[
 ]
 Size = Annotated[int, BeforeValidator(parse_size), Kind("size", "65536 or 4MiB")]
 Count = Annotated[int, Field(gt=0), Kind("whole number", "100")]
+Rate = Annotated[float, Field(ge=0.001, le=100_000), Kind("number", "20 or 0.5")]
 Port = Annotated[int, Field(ge=0, le=65535), Kind("port", "9464")]
 Switch = Annotated[bool, Kind("true or false", "true")]
 Address = Annotated[str, AfterValidator(_web_address), Kind("web address", "https://host:443/path")]

@@ -41,7 +41,7 @@ def describe() -> tuple[Row, ...]:
 
 def bounds(field: FieldInfo) -> str | None:
     """Between which durations, sizes or numbers it has to be ("1s and 15m"), where not all are possible."""
-    if kind(field).name not in {"duration", "size", "whole number"}:
+    if kind(field).name not in {"duration", "size", "whole number", "number"}:
         return None
     limits = [_shown(field, limit) for name in ("ge", "le") if (limit := _limit(field, name)) is not None]
     return " and ".join(limits) or None

@@ -29,6 +29,7 @@ from adapter.settings.kinds import (
     NewFile,
     NewFolder,
     Port,
+    Rate,
     Size,
     Subjects,
     Switch,
@@ -288,6 +289,11 @@ class Supplier(Section):
     allow_plaintext: Switch = Field(default=False, description="Allow a base URL that starts with http://.")
     proxy: Proxy = Proxy()
     max_in_flight: Count = Field(default=512, description="Calls under way at once, over all partitions.")
+    max_calls_per_second: Rate | None = Field(
+        default=None,
+        description="Calls a worker begins in a second, evenly; each worker by itself, so divide what the supplier "
+        "agreed to by their number. Without it as many as it can.",
+    )
     connect_timeout: Duration = Field(default=timedelta(seconds=5), description="Time limit to connect, TLS included.")
     write_timeout: Duration = Field(default=timedelta(seconds=10), description="Time limit to send a request.")
     read_timeout: Duration = Field(

@@ -7,6 +7,9 @@ Who has a permit does what has to be done before the call, which is mostly a com
 no more calls than places. Of permits there are more, by as many as calls have ended, of late, during such a commit:
 else places would lie idle for as long as commits take. With a slow supplier hardly a call ends meanwhile, so hardly
 anybody commits what then waits.
+
+Where calls a second are limited, a place is taken when it is the call's time, and a permit as long before that as
+commits take.
 """
 
 import asyncio
@@ -14,14 +17,21 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from adapter.core.command import Accepted, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
+from adapter.core.rate import RateLimit
 from adapter.core.retry import Breaker, BreakerState
 
 _FORGOTTEN: Final = 1 / 256
 """How much of how many are let in ahead each commit takes away during which fewer calls ended. They come in waves: by
 the mean, places would lie idle in each trough.
+"""
+
+_LONG_BEFORE: Final = 1.0
+"""Seconds by which a permit comes before the time of its call at the most: what a worker that dies has committed by
+then is in doubt for nothing.
 """
 
 
@@ -32,8 +42,10 @@ class Permit:
     key: bytes
     probe: bool
     """Whether this call finds out if the supplier is back."""
+    given: float
+    """When, in seconds of the loop's clock."""
     ended: int
-    """How many calls had ended when it was given."""
+    """How many calls had ended by then."""
     calling: bool = False
     """Whether the call may be made: it has a place."""
     tried: bool = False
@@ -52,7 +64,12 @@ class Gate:
     """
 
     def __init__(
-        self, *, places: int, breaker: Breaker, changed: Callable[[BreakerState, str, str | None], None]
+        self,
+        *,
+        places: int,
+        rate: RateLimit | None,
+        breaker: Breaker,
+        changed: Callable[[BreakerState, str, str | None], None],
     ) -> None:
         self.breaker = breaker
         self.in_flight = 0
@@ -60,10 +77,13 @@ class Gate:
         self.eased: Callable[[], None] = lambda: None
         """Called when somebody may have left the queue."""
         self._places = places
+        self._rate = rate
         self._permits = 0
         """Given and not yet given back: who calls, waits for a place, or has something to commit before."""
         self._ahead = 0.0
         """How many permits there may be beyond the places."""
+        self._before = 0.0
+        """Seconds from a permit to the question for a place, of late."""
         self._ended = 0
         """Calls, since the start."""
         self._ready: deque[tuple[Permit, asyncio.Future[None]]] = deque()
@@ -82,8 +102,9 @@ class Gate:
 
     async def enter(self, key: bytes) -> Permit:
         """Wait for a permit; every permit is given back with `leave`."""
-        if not self._waiters and self._room and self.breaker.allow(self._loop.time()):
-            return self._given(key)
+        now = self._loop.time()
+        if not self._waiters and self._room and self._opens <= now and self.breaker.allow(now):
+            return self._given(key, now)
         waiter = _Waiter(key, self._loop.create_future())
         self._waiters.append(waiter)
         self._pump()
@@ -101,13 +122,16 @@ class Gate:
         permit.tried = True
         ended = min(self._ended - permit.ended, self._places)
         self._ahead = max(ended, self._ahead + (ended - self._ahead) * _FORGOTTEN)
+        if self._rate is not None:
+            took = min(self._loop.time() - permit.given, _LONG_BEFORE)
+            self._before = max(took, self._before + (took - self._before) * _FORGOTTEN)
         if self._stops(permit):
             return None
-        if self.in_flight < self._places and not self._ready:
-            self._place(permit)
+        if not self._ready and self._place(permit):
             return None
         turn: asyncio.Future[None] = self._loop.create_future()
         self._ready.append((permit, turn))
+        self._watch_time()
         return turn
 
     def leave(self, permit: Permit, verdict: Verdict | None) -> None:
@@ -143,10 +167,8 @@ class Gate:
         while self._ready:
             permit, turn = self._ready[0]
             if not turn.done():  # else nobody waits for it any more
-                if not self._stops(permit):
-                    if self.in_flight >= self._places:
-                        return
-                    self._place(permit)
+                if not self._stops(permit) and not self._place(permit):
+                    return
                 turn.set_result(None)
             self._ready.popleft()
 
@@ -154,32 +176,60 @@ class Gate:
         """Whether the breaker stops this call."""
         return self.breaker.state is not BreakerState.CLOSED and not permit.probe
 
-    def _place(self, permit: Permit) -> None:
+    def _place(self, permit: Permit) -> bool:
+        """Take a place, if one is free and it is time."""
+        if self.in_flight >= self._places:
+            return False
+        if self._rate is not None:
+            now = self._loop.time()
+            if now < self._rate.due():
+                return False
+            self._rate.began(now)
         permit.calling = True
         self.in_flight += 1
+        return True
 
     @property
     def _room(self) -> bool:
         ahead = round(self._ahead) if self.breaker.state is BreakerState.CLOSED else 0
         return self._permits < self._places + ahead
 
+    @property
+    def _opens(self) -> float:
+        """When the limit of calls a second lets the next in."""
+        return -inf if self._rate is None else self._rate.due(self._permits - self.in_flight) - self._before
+
     def _pump(self) -> None:
         now = self._loop.time()
         while self._waiters:
             if self._waiters[0].turn.done():  # cancelled while it waited
                 self._waiters.popleft()
-            elif self._room and self.breaker.allow(now):
+            elif self._room and self._opens <= now and self.breaker.allow(now):
                 waiter = self._next()
-                waiter.turn.set_result(self._given(waiter.key))
+                waiter.turn.set_result(self._given(waiter.key, now))
             else:
                 break
-        # Without room the next to leave lets the probe in, whatever the time.
-        due = self._waiters and self._room and self.breaker.state is BreakerState.OPEN
-        self._set_alarm(self.breaker.retry_at if due else None)
+        self._watch_time()
         self.eased()
 
+    def _watch_time(self) -> None:
+        """Set the alarm for what only time brings: the next probe, the next call's time, and no other. A breaker that
+        closes meanwhile may open again for another time.
+        """
+        at = inf
+        if self._waiters and self._room:  # else the next to leave lets one in, whatever the time
+            match self.breaker.state:
+                case BreakerState.OPEN:
+                    at = max(self.breaker.retry_at, self._opens)
+                case BreakerState.CLOSED:
+                    at = self._opens
+                case BreakerState.PROBING:
+                    pass  # its end lets the next in
+        if self._rate is not None and self._ready and self.in_flight < self._places:
+            at = min(at, self._rate.due())
+        self._set_alarm(None if at == inf else at)
+
     def _set_alarm(self, at: float | None) -> None:
-        """For the next probe, and no other: a breaker that closes meanwhile may open again for another time."""
         if at == self._alarm_at:
             return
         if self._alarm is not None:
@@ -189,12 +239,13 @@ class Gate:
 
     def _ring(self) -> None:
         self._alarm = self._alarm_at = None
+        self._give_places()
         self._pump()
 
-    def _given(self, key: bytes) -> Permit:
+    def _given(self, key: bytes, now: float) -> Permit:
         self._permits += 1
         self._tell("probe")
-        return Permit(key, self.breaker.state is BreakerState.PROBING, self._ended)
+        return Permit(key, self.breaker.state is BreakerState.PROBING, now, self._ended)
 
     def _next(self) -> _Waiter:
         """The first in the queue; for a probe the first with another key than the one that opened the breaker."""

@@ -1,6 +1,7 @@
 """Commands end to end on a real broker: what the supplier is asked, what the estate hears, what is refused before."""
 
 import copy
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ import pytest_asyncio
 from lxml import etree
 
 from adapter.catalogue import schema_root
+from adapter.core.rate import TOLERANCE
 from adapter.twin import Fault, Kind, Status
 from tests.support import estate as say
 from tests.support.estate import Command, Event, unique
@@ -369,6 +371,17 @@ async def test_a_request_has_the_headers_that_the_settings_give_it(kafka: str) -
         assert (await done(rig, command)).type == "FaultReportAdded"
         ((heard, _),) = requests(rig, command)
         assert (heard.headers["content-type"], heard.headers["soapaction"]) == ("application/xml", '"urn:add"')
+
+
+async def test_calls_of_many_tickets_keep_to_the_limit_a_second(kafka: str) -> None:
+    async with open_rig(kafka) as rig, rig.worker(SUPPLIER__MAX_CALLS_PER_SECOND="4"):
+        commands = [say.add(unique()) for _ in range(9)]
+        began = time.monotonic()
+        for command in commands:
+            rig.estate.send(command)
+        events = [await rig.estate.final(command) for command in commands]
+        assert time.monotonic() - began >= (len(commands) - 1) / 4 - TOLERANCE
+        assert [event.type for event in events] == ["FaultReportAdded"] * len(commands)
 
 
 def _branches(kind: Any) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from adapter.core.command import Policy
 from adapter.core.document import Limits
 from adapter.core.journal import Entry, Kind
 from adapter.core.partition import partition_of
+from adapter.core.rate import RateLimit
 from adapter.core.retry import Backoff, Breaker
 from adapter.core.ticket import Event as TicketEvent
 from adapter.core.ticket import Policy as TicketPolicy
@@ -200,6 +201,8 @@ class Bounded:
     parked_after: float = 30.0
     parked: int = 100
     permits: int = 64
+    rate: float | None = None
+    """Calls a second."""
     ahead: int = AHEAD
     asleep: float = 0.01
     threshold: int = 1000
@@ -297,6 +300,7 @@ class Plant:
         )
         gate = Gate(
             places=at.permits,
+            rate=None if at.rate is None else RateLimit(at.rate),
             breaker=Breaker(threshold=at.threshold, backoff=Backoff(at.probe, at.probe)),
             changed=lambda *_: None,
         )

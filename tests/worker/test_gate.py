@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapter.core.command import Accepted, By, Misdirected, Rejected, Unavailable, Unclear
+from adapter.core.rate import TOLERANCE, RateLimit
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.worker.gate import Gate, Permit
 from tests.support.wait import eventually
@@ -15,10 +16,18 @@ PROBE = 0.03
 YES = Accepted(None)
 
 
-def gate(*, places: int = 2, threshold: int = 3, probe: float = PROBE, told: list[BreakerState] | None = None) -> Gate:
+def gate(
+    *,
+    places: int = 2,
+    rate: float | None = None,
+    threshold: int = 3,
+    probe: float = PROBE,
+    told: list[BreakerState] | None = None,
+) -> Gate:
     heard = [] if told is None else told
     return Gate(
         places=places,
+        rate=None if rate is None else RateLimit(rate),
         breaker=Breaker(threshold=threshold, backoff=Backoff(probe, probe)),
         changed=lambda state, *_: heard.append(state),
     )
@@ -144,7 +153,7 @@ async def test_the_breaker_opens_after_failures_in_a_row_and_holds_calls() -> No
 async def test_it_is_told_what_was_wrong_with_the_call_that_opened_the_breaker() -> None:
     told: list[tuple[BreakerState, str, str | None]] = []
     breaker = Breaker(threshold=1, backoff=Backoff(PROBE, PROBE))
-    at = Gate(places=1, breaker=breaker, changed=lambda *change: told.append(change))
+    at = Gate(places=1, rate=None, breaker=breaker, changed=lambda *change: told.append(change))
     at.leave(await at.enter(b"a"), Unavailable("tls", detail="certificate has expired"))
     assert told == [(BreakerState.OPEN, "tls", "certificate has expired")]
 
@@ -383,11 +392,84 @@ async def test_who_comes_in_the_moment_before_a_probe_is_due_waits_for_it() -> N
         assert passed[0].probe
 
 
+async def calls(at: Gate, key: bytes, begun: list[float]) -> None:
+    """Make one call that ends at once."""
+    permit = await at.enter(key)
+    turn = at.begin(permit)
+    if turn is not None:
+        await turn
+    assert permit.calling
+    begun.append(asyncio.get_running_loop().time())
+    at.leave(permit, YES)
+
+
+async def test_calls_begin_no_faster_than_the_limit_however_many_want_to() -> None:
+    at, begun = gate(places=50, rate=100), list[float]()
+    await asyncio.gather(*(calls(at, b"%d" % n, begun) for n in range(40)))
+    assert begun[-1] - begun[0] >= 39 / 100 - TOLERANCE - 0.001  # a timer's resolution
+    assert (at.in_flight, at.waiting) == (0, 0)
+
+
+async def test_a_permit_comes_shortly_before_its_call_may_begin() -> None:
+    at, passed, loop = gate(places=9, rate=2), list[Permit](), asyncio.get_running_loop()
+    first = await at.enter(b"a")
+    assert at.begin(first) is None
+    began = loop.time()
+    waiting = waiter(at, b"b", passed)
+    await turns()
+    assert passed == []  # what it committed now could be stale when its time comes
+    await waiting
+    assert loop.time() - began >= 0.3
+    turn = at.begin(passed[0])
+    if turn is not None:
+        await turn
+    assert passed[0].calling
+    assert loop.time() - began >= 0.39
+
+
+async def test_who_gives_up_before_its_time_leaves_it_to_the_next() -> None:
+    at, begun, loop = gate(places=9, rate=5), list[float](), asyncio.get_running_loop()
+    first, gone = await at.enter(b"a"), await at.enter(b"b")
+    assert at.begin(first) is None
+    began = loop.time()
+    turn = at.begin(gone)
+    assert turn is not None
+    stays = asyncio.ensure_future(calls(at, b"c", begun))
+    await turns()
+    turn.cancel()
+    at.leave(gone, None)
+    await stays
+    assert begun[0] - began >= 0.09
+
+
+async def test_who_is_ready_before_its_time_begins_when_it_has_come() -> None:
+    at, loop = gate(places=9, rate=5), asyncio.get_running_loop()
+    first, second = await at.enter(b"a"), await at.enter(b"b")
+    assert at.begin(first) is None
+    began = loop.time()
+    turn = at.begin(second)
+    assert turn is not None
+    await turn
+    assert second.calling
+    assert loop.time() - began >= 0.09
+
+
+async def test_a_probe_keeps_to_the_limit_too() -> None:
+    at, passed, loop = gate(places=9, rate=2, threshold=1, probe=0.01), list[Permit](), asyncio.get_running_loop()
+    first = await at.enter(b"a")
+    assert at.begin(first) is None
+    began = loop.time()
+    at.leave(first, Unavailable("http-503"))
+    await waiter(at, b"b", passed)
+    assert passed[0].probe
+    assert loop.time() - began >= 0.3
+
+
 class Callers:
     """Who passes the gate as a lane does: it waits for its place, and gives both up at once."""
 
-    def __init__(self, places: int) -> None:
-        self.gate = gate(places=places, threshold=3)
+    def __init__(self, places: int, rate: float | None) -> None:
+        self.gate = gate(places=places, rate=rate, threshold=3)
         self.inside: list[Permit] = []
         self._entering: list[asyncio.Task[None]] = []
         self._turns: dict[int, asyncio.Future[None]] = {}
@@ -419,13 +501,17 @@ class Callers:
 STEPS = [Callers.enter, Callers.begin, Callers.leave, Callers.give_up]
 
 
-@example(2, [(step, 0) for step in (*STEPS[:1] * 3, *STEPS[1:3], Callers.begin, Callers.enter, *STEPS[1:2] * 2)])
-@given(st.integers(1, 4), st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9))))
+@example(2, None, [(step, 0) for step in (*STEPS[:1] * 3, *STEPS[1:3], Callers.begin, Callers.enter, *STEPS[1:2] * 2)])
+@given(
+    st.integers(1, 4),
+    st.sampled_from([None, 20.0, 500.0, 1e5]),
+    st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 9))),
+)
 def test_there_are_never_more_calls_than_places_and_all_come_free(
-    places: int, steps: list[tuple[Callable[[Callers, int], None], int]]
+    places: int, rate: float | None, steps: list[tuple[Callable[[Callers, int], None], int]]
 ) -> None:
     async def walk() -> None:
-        callers = Callers(places)
+        callers = Callers(places, rate)
         at, inside = callers.gate, callers.inside
         for step, number in steps:
             step(callers, number)
@@ -434,7 +520,7 @@ def test_there_are_never_more_calls_than_places_and_all_come_free(
         at.breaker.succeeded()
         while at.waiting or inside:
             at._pump()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0 if rate is None else 0.001)
             while inside:
                 callers.leave(-1)
         assert at.in_flight == 0

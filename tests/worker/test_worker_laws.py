@@ -90,10 +90,11 @@ steps = st.one_of(
     batch=st.sampled_from([1, 500]),
     ahead=st.sampled_from([1, 500]),
     permits=st.sampled_from([1, 8]),
+    rate=st.sampled_from([None, 300.0]),
     threshold=st.sampled_from([1, 1000]),
     span=st.sampled_from([2, 10_000]),
 )
-def test_every_story_keeps_the_laws(story: list[tuple[Any, ...]], batch: int, **limits: int) -> None:
+def test_every_story_keeps_the_laws(story: list[tuple[Any, ...]], batch: int, **limits: Any) -> None:
     """Ids come again only where the worker is told to remember: how far back that reaches is a setting. Where it is
     not, the mark alone says what a successor knows.
     """

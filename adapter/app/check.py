@@ -441,21 +441,25 @@ def _placed(client: Mapping[str, str], topic: str, partitions: int) -> tuple[int
 
 async def _membership(settings: Bus, role: Role, admin: Admin) -> Line:
     """Whether the role may join its consumer group."""
-    group = settings.kafka.group_id
+    group, setting, topic = settings.kafka.group_id, "KAFKA__GROUP_ID", settings.topics.names().commands
     if role is Role.PROJECTOR:
         assert isinstance(settings, Projecting), "its settings"
-        group = settings.projector.group_id
+        group, setting, topic = settings.projector.group_id, "PROJECTOR__GROUP_ID", settings.topics.names().events
     loop = asyncio.get_running_loop()
     end = loop.time() + LIMIT
     while True:
         try:
             rights = await asyncio.to_thread(admin.group_rights, group)
+            others = sorted(await asyncio.to_thread(admin.group_topics, group) - {topic})
         except Unavailable as error:
             if loop.time() < end:  # the first group of a cluster has no coordinator yet
                 await asyncio.sleep(_AGAIN)
                 continue
             return Line("group", Verdict.FAILED, str(error), "look at the brokers: one of them coordinates the group")
         break
+    if others:
+        said = f"members of {group} read {', '.join(others)}, and not {topic}"
+        return Line("group", Verdict.FAILED, said, f"set ADAPTER_{setting}: each deployment needs a group of its own")
     if rights is None:
         return Line("group", Verdict.OK, f"{group}: the cluster does not tell our rights")
     if "READ" not in rights:

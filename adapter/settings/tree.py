@@ -166,7 +166,10 @@ class Retention(Section):
 class Topics(Section):
     """The topics of the bus. Commands, events, tickets and journal are placed by one key."""
 
-    prefix: TopicPrefix = Field(default="", description="Put before every topic name below.")
+    prefix: TopicPrefix = Field(
+        default="",
+        description="Put before every topic name below; a second deployment on a cluster needs its own groups too.",
+    )
     commands: TopicName = Field(default="fault.commands", description="Commands of the estate.")
     events: TopicName = Field(default="fault.events", description="Outcomes and notifications.")
     tickets: TopicName = Field(default="fault.tickets", description="Current state of each ticket.")

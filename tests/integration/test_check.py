@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
@@ -14,6 +14,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from adapter.cli import main
 from tests.support.broker import Cluster
 from tests.support.ports import free_port
+from tests.support.topics import Topics
 from tests.support.wait import PATIENCE, wait_until
 
 RULES = {
@@ -40,7 +41,13 @@ Start = Callable[[dict[str, str]], Cluster]
 @pytest.fixture
 def start(kafka_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a cluster with those properties, which the settings then name."""
-    return lambda properties: _named(kafka_cluster(properties=properties), monkeypatch)
+
+    def started(properties: dict[str, str]) -> Cluster:
+        cluster = kafka_cluster(properties=properties)
+        _named(cluster.bootstrap, monkeypatch)
+        return cluster
+
+    return started
 
 
 @pytest.fixture
@@ -48,11 +55,11 @@ def cluster(start: Start) -> Cluster:
     return start(RULES)
 
 
-def _named(started: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+def _named(bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("ADAPTER_")]:
         monkeypatch.delenv(name)
     for name, value in {
-        "KAFKA__BOOTSTRAP_SERVERS": started.bootstrap,
+        "KAFKA__BOOTSTRAP_SERVERS": bootstrap,
         "REGISTRY__URL": f"http://127.0.0.1:{free_port()}",
         "SUPPLIER__BUYER_IDENTIFIER": "SPDEV1",
         "SUPPLIER__BASE_URL": "https://localhost:1",
@@ -60,7 +67,6 @@ def _named(started: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
         "TELEMETRY__PORT": str(free_port()),
     }.items():
         monkeypatch.setenv(f"ADAPTER_{name}", value)
-    return started
 
 
 def _deny(admin: AdminClient, kind: ResourceType, name: str, operation: AclOperation) -> None:
@@ -133,6 +139,22 @@ def test_topics_rights_and_partitions_are_told(
     assert "authoriz" in said.lower()
 
 
+@pytest.mark.parametrize("role", ["worker", "projector"])
+def test_a_group_that_another_deployment_has_is_told(
+    kafka: str, topics: Topics, role: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _named(kafka, monkeypatch)
+    monkeypatch.setenv(f"ADAPTER_{'KAFKA' if role == 'worker' else 'PROJECTOR'}__GROUP_ID", topics.prefix)
+    theirs = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix})
+    theirs.subscribe([topics.quarantine])
+    wait_until(lambda: theirs.poll(0.1) is None and theirs.assignment(), what="a member")
+    ours = "fault.commands" if role == "worker" else "fault.events"
+    said = f"failed: members of {topics.prefix} read {topics.quarantine}, and not {ours}"
+    wait_until(lambda: _verdicts(capsys, role)["group"] == [said], what="being told of the other deployment")
+    theirs.close()
+    assert _verdicts(capsys, role)["group"] == [f"ok: granted to {topics.prefix}"]
+
+
 def test_transactions_that_no_broker_coordinates_are_no_matter_of_rights(
     start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,7 +170,8 @@ def test_transactions_that_no_broker_coordinates_are_no_matter_of_rights(
 def test_partitions_that_nobody_can_read_are_told_while_a_broker_is_away(
     kafka_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cluster = _named(kafka_cluster(nodes=3), monkeypatch)
+    cluster = kafka_cluster(nodes=3)
+    _named(cluster.bootstrap, monkeypatch)
     monkeypatch.setenv("ADAPTER_TOPICS__PARTITIONS", "3")
     assert main(["topics", "create"]) == 0
     cluster.kill(3)

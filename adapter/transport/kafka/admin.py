@@ -237,6 +237,15 @@ class Admin:
             return frozenset() if _code(error) == KafkaError.GROUP_AUTHORIZATION_FAILED else None
         return None if operations is None else frozenset(operation.name for operation in operations)
 
+    def group_topics(self, group: str) -> frozenset[str]:
+        """What the members of a consumer group read at the moment; nothing where the cluster does not tell."""
+        asked = self._client.describe_consumer_groups([group], request_timeout=self._timeout)
+        try:
+            members = self._wait(asked[group]).members
+        except KafkaException:
+            return frozenset()
+        return frozenset(at.topic for member in members for at in member.assignment.topic_partitions)
+
     def create(self, topics: Iterable[Wanted]) -> None:
         """Make these topics; one that exists by now is left alone. Raises Stop with every refusal, Unavailable."""
         orders = [

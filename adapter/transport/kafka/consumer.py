@@ -399,5 +399,6 @@ def _commit(consumer: Consumer, new: list[TopicPartition], group: str) -> None:
         numbers = ", ".join(str(at.partition) for at in left)
         raise Unavailable(
             f"{group} has no committed offset for {new[0].topic} partition {numbers}, and none can be given to it "
-            "while it has members: stop all that use this group, or wait until the cluster drops those that died"
+            "while it has members: give each deployment a group of its own; if they are this one's, stop them all, or "
+            "wait until the cluster drops those that died"
         )

@@ -399,7 +399,10 @@ class Checkpoint:
 
 
 class TicketStore(Protocol):
-    """The tickets of one partition on the local disk. Calls that overlap are carried out one after the other."""
+    """The tickets of one partition on the local disk. Calls that overlap are carried out one after the other.
+
+    All raise Unavailable while the disk is full or fails: nothing was done, it is as it was. Stop if it is damaged.
+    """
 
     @property
     def checkpoint(self) -> Checkpoint | None:
@@ -421,7 +424,7 @@ class TicketStore(Protocol):
         ...
 
     async def save(self, tickets: Sequence[Kept], checkpoint: Checkpoint) -> None:
-        """What was committed to the topic. Raises Stop if the disk does not take it."""
+        """What was committed to the topic."""
         ...
 
     async def close(self) -> None: ...
@@ -429,7 +432,7 @@ class TicketStore(Protocol):
 
 class TicketStores(Protocol):
     async def open(self, partition: int, identity: str) -> TicketStore:
-        """The store of that partition, empty if it is of another identity or damaged. Raises Stop."""
+        """The store of that partition, empty if it is of another identity or damaged. Raises Unavailable."""
         ...
 
 

@@ -21,6 +21,7 @@ from adapter.ports import (
     Checkpoint,
     Intake,
     IntakeListener,
+    Kept,
     Position,
     Standing,
     TicketLog,
@@ -308,8 +309,23 @@ class Projector(IntakeListener):
         partition.tickets += batch.births
         partition.written += len(batch.kept)
         batch.counted(self._w.metrics)
+        await self._keep_copy(partition, batch.kept, Checkpoint(name, partition.bound))
+
+    async def _keep_copy(self, partition: Partition, kept: Sequence[Kept], checkpoint: Checkpoint) -> None:
+        """Nothing more is folded before the store has it; whoever takes the partition over reads it from the topic."""
         assert partition.store is not None, "a partition that was started has one"
-        await partition.store.save(batch.kept, Checkpoint(name, partition.bound))
+        attempt = 0
+        while True:
+            try:
+                await partition.store.save(kept, checkpoint)
+            except Unavailable as error:
+                if partition.closing:
+                    return
+                attempt += 1
+                self._log.warning("tickets not kept", partition=partition.number, reason=str(error), attempt=attempt)
+                await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+            else:
+                return
 
     async def _keep(self) -> None:
         """What has to be looked after now and then."""

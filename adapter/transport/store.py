@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
-from adapter.core.errors import Stop
+from adapter.core.errors import Stop, Unavailable
 from adapter.ports import Checkpoint, Kept
 
 _T = TypeVar("_T")
@@ -58,14 +58,14 @@ class SqliteStores:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _lock(folder)
         except OSError as error:
-            raise _unusable(setting, folder or Path(tempfile.gettempdir()), error) from None
+            raise Stop(_unusable(setting, folder, error)) from None
         if lock is None:
             raise Stop(f"{setting}: {folder} is in use by another process; each needs a folder of its own")
         self._folder, self._lock = folder, lock
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="tickets")
 
     async def open(self, partition: int, identity: str) -> "SqliteStore":
-        """The store of that partition, empty if it is of another identity or damaged. Raises Stop."""
+        """The store of that partition, empty if it is of another identity or damaged. Raises Unavailable."""
         name = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
         path = self._folder / f"tickets-{partition}-{name}.db"
         loop = asyncio.get_running_loop()
@@ -92,7 +92,7 @@ class SqliteStores:
                 _remove(path)
                 return SqliteStore(_connect(path, self._cache), self._threads, path, self._setting)
         except (OSError, sqlite3.Error) as error:
-            raise _unusable(self._setting, path, error) from None
+            raise Unavailable(_unusable(self._setting, path, error)) from None
 
 
 class SqliteStore:
@@ -142,13 +142,12 @@ class SqliteStore:
             try:
                 return what()
             except sqlite3.OperationalError as error:
-                raise _unusable(self._setting, self._path, error) from error
+                raise Unavailable(_unusable(self._setting, self._path, error)) from error
             except sqlite3.DatabaseError as error:
                 self._database.close()
-                _remove(self._path)
-                raise Stop(
-                    f"{self._path} is damaged and was removed; start again: it is read anew ({error})"
-                ) from error
+                with contextlib.suppress(OSError):  # the whole disk may fail
+                    _remove(self._path)
+                raise Stop(f"{self._path} is damaged; start again: it is read anew ({error})") from error
 
     def _load(self, tickets: Sequence[Kept]) -> None:
         if not self._whole:  # a fresh copy that a power failure damages has no checkpoint
@@ -157,8 +156,8 @@ class SqliteStore:
             self._write(tickets)
 
     def _clear(self) -> None:
-        self._database.executescript("DELETE FROM mark; DROP TABLE ticket;" + _SCHEMA)  # noqa: S608 -- constants
         self.checkpoint, self._whole = None, False
+        self._database.executescript("DELETE FROM mark; DROP TABLE IF EXISTS ticket;" + _SCHEMA)  # noqa: S608 -- constants
 
     def _find(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         for start in range(0, len(keys), _AT_ONCE):
@@ -235,5 +234,6 @@ def _remove(path: Path) -> None:
         each.unlink(missing_ok=True)
 
 
-def _unusable(setting: str, path: Path, error: Exception) -> Stop:
-    return Stop(f"{setting}: {path} can't be used ({error}); give a folder on a local disk with room")
+def _unusable(setting: str, path: Path | None, error: Exception) -> str:
+    what = "a temporary folder can't be had" if path is None else f"{path} can't be used"
+    return f"{setting}: {what} ({error}); give a folder on a local disk with room"

@@ -165,6 +165,8 @@ class Tickets:
         return {"current": float(current), "behind": float(len(following) - current)}
 
     async def close(self) -> None:
+        for shelf in self._shelves.values():
+            await shelf.leave()  # the feed waits for what is taken
         await self._feed.close()
         for shelf in self._shelves.values():
             await shelf.close()
@@ -217,6 +219,7 @@ class _Shelf:
         self._questions: dict[bytes, asyncio.Future[_Known | None]] = {}
         self._watches: dict[bytes, list[Watch]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._left = False
 
     @property
     def current(self) -> bool:
@@ -262,12 +265,16 @@ class _Shelf:
             if not self._watches[key]:
                 del self._watches[key]
 
-    async def close(self) -> None:
+    async def leave(self) -> None:
+        """Nothing more is taken or answered."""
+        self._left = True
         if self._leaving is not None:
             self._leaving.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
         if self._store is not None:
             await self._store.close()
 
@@ -277,7 +284,9 @@ class _Shelf:
         async with self._opening:
             if self._store is None:
                 identity = await self._asked(self._feed.identity)
-                self._store = await self._stores.open(self._partition, f"{identity}/{_Known.FORM}")
+                self._store = await self._asked(
+                    partial(self._stores.open, self._partition, f"{identity}/{_Known.FORM}")
+                )
                 self._blank = self._store.checkpoint is None
         if self.following:
             at = self._store.checkpoint
@@ -299,23 +308,39 @@ class _Shelf:
 
     async def _take(self, records: Sequence[Passing], end: int, ended: bool) -> None:  # noqa: FBT001 -- the port's
         """Keep where each lies, tell who watches."""
-        assert self._store is not None, "it is followed from where its store ends"
+        if self._left:
+            return
         if records:
             self._blank = False
-            kept = [
-                Kept(r.key, None if r.value is None else _Known(r.offset, r.commands, r.reference or b"").packed())
-                for r in records
-            ]
+            saving = self._start(self._save(records, end))
+            await asyncio.wait((saving,))
+            if saving.cancelled() or saving.exception() is not None:
+                return
+        self._tell(records)
+        if ended and self.following:
+            self._current.set()
+
+    async def _save(self, records: Sequence[Passing], end: int) -> None:
+        kept = [
+            Kept(r.key, None if r.value is None else _Known(r.offset, r.commands, r.reference or b"").packed())
+            for r in records
+        ]
+
+        async def save() -> None:
+            assert self._store is not None, "it is followed from where its store ends"
             try:
                 await self._store.save(kept, Checkpoint(transaction="", tickets=end))
-            except Exception as error:  # noqa: BLE001 -- whatever it is, the flow must hear of it
-                self._failed(error)
-                return
+            except Unavailable:  # who asks waits, who watches need not
+                self._current.clear()
+                self._tell(records)
+                raise
+
+        await self._asked(save)
+
+    def _tell(self, records: Sequence[Passing]) -> None:
         for record in records:
             for watch in self._watches.get(record.key, ()):
                 watch.tell(record)
-        if ended and self.following:
-            self._current.set()
 
     # -- questions -----------------------------------------------------------------------------------------------------
 
@@ -344,7 +369,7 @@ class _Shelf:
         assert self._store is not None, "it was opened"
         await asyncio.sleep(0)
         questions, self._questions = self._questions, {}
-        found = await self._store.find(questions)
+        found = await self._asked(partial(self._store.find, questions))
         for key, question in questions.items():
             value = found.get(key)
             question.set_result(None if value is None else _Known.unpacked(value))
@@ -359,10 +384,11 @@ class _Shelf:
                 self._log.warning("tickets not readable", partition=self._partition, reason=str(error))
                 await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

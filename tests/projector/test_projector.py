@@ -2,6 +2,8 @@
 
 import asyncio
 import struct
+import sys
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from adapter.core.partition import partition_of
 from tests.projector.conftest import Running, Stage
 from tests.projector.scribe import T0, answered, notified
 from tests.support import topics as topic_sets
+from tests.support.disk import no_file_beyond
 from tests.support.groups import reset_to_earliest
 from tests.support.processes import Processes
 from tests.support.wait import PATIENCE, eventually
@@ -317,6 +320,25 @@ async def _ticked(stage: Stage, running: Running, reference: str) -> None:
         lambda: reference in {line["reference"] for line in running.logged("deadline approaches")},
         what="a look at what is due",
     )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the size of files as Linux does")
+async def test_a_full_disk_delays_the_tickets_and_with_room_all_are_folded(stage: Stage, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        with no_file_beyond(4096):
+            running = await stack.enter_async_context(stage.projector(PROJECTOR__STORE=str(tmp_path)))
+            await eventually(lambda: running.logged("tickets not readable"), what="a look at the disk")
+        await stage.write(notified("SP-1", "IN_PROGRESS"))
+        assert (await stage.folded())["SP-1"]["events"] == 1
+        with no_file_beyond(4096):
+            await stage.write(notified("SP-1", "ON_HOLD", sent=minutes(1)), notified("SP-2"))
+            await eventually(lambda: running.logged("tickets not kept"), what="a transaction that is not kept")
+        await stage.write(notified("SP-1", "IN_PROGRESS", sent=minutes(2)))
+        tickets = await stage.folded()
+    assert (tickets["SP-1"]["events"], tickets["SP-2"]["events"]) == (3, 1)
+    async with stage.projector(PROJECTOR__STORE=str(tmp_path)) as running:
+        await eventually(lambda: running.tickets() == 2, what="the copy")
+        assert all(line["read"] == 0 for line in running.logged("partition started"))
 
 
 async def test_leaving_that_is_given_up_can_be_ended_later(stage: Stage) -> None:

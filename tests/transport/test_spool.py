@@ -1,11 +1,10 @@
 """The spool, on a real disk."""
 
 import asyncio
-import resource
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from adapter.core.errors import Stop, Unavailable
 from adapter.core.notification import Delivery
 from adapter.ports import Arrival, Caller
 from adapter.transport.spool import SqliteSpool
+from tests.support.disk import no_file_beyond
 from tests.support.processes import Processes
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
@@ -32,17 +32,6 @@ def arrival(body: bytes = b"<a/>", *, at: datetime = AT) -> Arrival:
 
 def modes(folder: Path) -> set[int]:
     return {path.stat().st_mode & 0o777 for path in folder.iterdir()}
-
-
-@contextmanager
-def no_file_beyond(size: int) -> Iterator[None]:
-    """A limit in bytes on what this process writes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

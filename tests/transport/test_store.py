@@ -1,7 +1,6 @@
 """The tickets of a partition, on a real disk."""
 
 import os
-import resource
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from adapter.core.errors import Stop
+from adapter.core.errors import Stop, Unavailable
 from adapter.ports import Checkpoint, Kept
 from adapter.transport.store import SqliteStore, SqliteStores
+from tests.support.disk import no_file_beyond
 from tests.support.processes import Processes
 
 Opener = Callable[..., Awaitable[SqliteStore]]
@@ -160,25 +160,43 @@ async def test_damage_that_shows_while_it_works_removes_the_file_and_stops(opene
     content[half:] = os.urandom(len(content) - half)
     path.write_bytes(content)
     store = await opened()
-    with pytest.raises(Stop, match="is damaged and was removed; start again"):
+    with pytest.raises(Stop, match="is damaged; start again"):
         await store.find([str(n).encode() for n in range(2000)])
     assert not path.exists()
     assert (await opened()).checkpoint is None
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the size of files as Linux does")
-async def test_a_full_disk_stops_with_what_to_do_and_keeps_what_was_there(opened: Opener) -> None:
+async def test_a_full_disk_is_told_what_was_there_is_kept_and_with_room_it_goes_on(opened: Opener) -> None:
     store = await opened()
     await store.save([kept("a", "1")], AT)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (256 * 1024, before[1]))
-    try:
-        with pytest.raises(Stop, match="give a folder on a local disk with room"):
-            await store.save([kept(str(n), "x" * 1000) for n in range(2000)], Checkpoint("life-2", 20))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    more, then = [kept(str(n), "x" * 1000) for n in range(2000)], Checkpoint("life-2", 20)
+    with no_file_beyond(256 * 1024):
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="give a folder on a local disk with room"):
+                await store.save(more, then)
+        assert store.checkpoint == AT
+        assert await store.count() == 1
+    await store.save(more, then)
     store = await opened()
-    assert store.checkpoint == AT
+    assert store.checkpoint == then
+    assert await store.count() == 2001
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the size of files as Linux does")
+async def test_a_store_that_could_not_be_cleared_on_a_full_disk_is_not_complete_and_cleared_with_room(
+    opened: Opener,
+) -> None:
+    store = await opened()
+    await store.save([kept(str(n), "x" * 1000) for n in range(2000)], AT)
+    store = await opened()
+    with no_file_beyond(1):
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="give a folder on a local disk with room"):
+                await store.clear()
+        assert store.checkpoint is None
+    await store.clear()
+    await store.save([kept("a")], AT)
     assert await store.count() == 1
 
 
@@ -186,6 +204,16 @@ def test_a_folder_that_can_not_be_had_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Stop, match=r"ADAPTER_PROJECTOR__STORE: .*/file/tickets can't be used"):
         SqliteStores(tmp_path / "file" / "tickets", setting=SETTING, cache=1024**2, damaged=lambda _: None)
+
+
+def test_a_machine_without_room_for_a_temporary_folder_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> list[str]:
+        return ["/proc/none"]
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", nowhere)
+    with pytest.raises(Stop, match=r"ADAPTER_PROJECTOR__STORE: a temporary folder can't be had .*'/proc/none'"):
+        SqliteStores(None, setting=SETTING, cache=1024**2, damaged=lambda _: None)
 
 
 def test_without_a_folder_a_temporary_one_is_used_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """What the worker knows of tickets, question by question, over a feed and a store in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
@@ -12,7 +12,7 @@ from adapter.core.avro import UnknownFields
 from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.ticket import Origin, Ticket
-from adapter.ports import Checkpoint, Passing
+from adapter.ports import Checkpoint, Kept, Passing
 from adapter.worker.tickets import Tickets
 from tests.support.bus import Bus, Feed, Schemas, Shelf, Shelves
 from tests.support.known import known
@@ -220,18 +220,92 @@ async def test_a_topic_that_cannot_be_identified_yet_is_asked_again(plant: Plant
         assert ours.lines.named("tickets not readable")
 
 
-async def test_a_disk_that_takes_nothing_more_ends_the_worker(plant: Plant) -> None:
-    class Full(Shelf):
+class SickShelf(Shelf):
+    """A store on a disk that takes nothing while it is `full`."""
+
+    full = True
+
+    async def save(self, tickets: Sequence[Kept], checkpoint: Checkpoint) -> None:
+        if self.full:
+            raise Unavailable("ADAPTER_WORKER__STORE: the disk is full")
+        await super().save(tickets, checkpoint)
+
+    async def find(self, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
+        if self.full:
+            raise Unavailable("ADAPTER_WORKER__STORE: the disk is full")
+        return await super().find(keys)
+
+
+class SickShelves(Shelves):
+    """Of several partitions one store, and none while it is full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shelf = SickShelf()
+
+    async def open(self, partition: int, identity: str) -> Shelf:  # noqa: ARG002 -- the protocol's
+        if self.shelf.full:
+            raise Unavailable("ADAPTER_WORKER__STORE: the disk is full")
+        return self.shelf
+
+
+async def test_a_disk_that_is_full_from_the_beginning_is_tried_again_until_it_has_room(plant: Plant) -> None:
+    shelves = SickShelves()
+    await plant.tell(ticket())
+    async with desk(plant, shelves) as ours:
+        asking = asyncio.ensure_future(ours.tickets.reference(b"T-1"))
+        await plant.until(lambda: ours.lines.named("tickets not readable"))
+        shelves.shelf.full = False
+        assert await asking == "CF-1"
+        assert not ours.failures
+
+
+async def test_while_the_disk_is_full_who_watches_hears_a_ticket_and_who_asks_waits_for_the_newest(
+    plant: Plant,
+) -> None:
+    shelves = SickShelves()
+    shelves.shelf.full = False
+    await plant.tell(ticket(None))
+    async with desk(plant, shelves) as ours:
+        assert await ours.tickets.reference(b"T-1") is None
+        shelves.shelf.full = True
+        with ours.tickets.watch(b"T-1") as watch:
+            await plant.tell(ticket())
+            async with asyncio.timeout(PATIENCE):
+                while await watch.changed() != ticket():
+                    pass
+        asking = asyncio.ensure_future(ours.tickets.reference(b"T-1"))
+        await plant.until(lambda: len(ours.lines.named("tickets not readable")) > 1)
+        assert not asking.done()
+        shelves.shelf.full = False
+        assert await asking == "CF-1"
+        assert not ours.failures
+
+
+async def test_a_worker_can_leave_while_the_disk_is_full(plant: Plant) -> None:
+    shelves = SickShelves()
+    shelves.shelf.full = False
+    await plant.tell(ticket(None))
+    async with desk(plant, shelves) as ours:
+        assert await ours.tickets.reference(b"T-1") is None
+        shelves.shelf.full = True
+        await plant.tell(ticket())
+        await plant.until(lambda: ours.lines.named("tickets not readable"))
+    assert not ours.failures
+
+
+async def test_a_store_that_is_damaged_ends_the_worker(plant: Plant) -> None:
+    class Damaged(Shelf):
         async def save(self, tickets: object, checkpoint: Checkpoint) -> None:  # noqa: ARG002 -- the protocol's
-            raise Stop("ADAPTER_WORKER__STORE: the disk is full")
+            raise Stop("it is damaged; start again")
 
-    class FullShelves(Shelves):
+    class DamagedShelves(Shelves):
         async def open(self, partition: int, identity: str) -> Shelf:  # noqa: ARG002 -- the protocol's
-            return Full()
+            return Damaged()
 
-    async with desk(plant, FullShelves()) as ours:
+    async with desk(plant, DamagedShelves()) as ours:
         asking = asyncio.ensure_future(ours.tickets.reference(b"T-1"))
         await plant.tell(ticket())
         await plant.until(lambda: ours.failures)
         asking.cancel()
-    assert [str(error) for error in ours.failures] == ["ADAPTER_WORKER__STORE: the disk is full"]
+    assert [str(error) for error in ours.failures] == ["it is damaged; start again"]

@@ -28,7 +28,7 @@ from adapter.ports import Arrival, Outgoing
 from adapter.server.admission import Admission, allowed
 from adapter.server.flow import Deployment, Server, begin
 from adapter.server.records import Records
-from adapter.settings import Receiving
+from adapter.settings import Receiving, Translating
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 from adapter.transport.incoming import Limits
@@ -175,7 +175,9 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
         yield Listening(flow, listener, publishing)
 
 
-def reread(settings: Receiving, known: Catalogue, encoder: Encoder) -> Callable[[Arrival], Outgoing | Refusal]:
+def reread(
+    settings: Receiving | Translating, known: Catalogue, encoder: Encoder
+) -> Callable[[Arrival], Outgoing | Refusal]:
     """Makes of a notification that was kept raw the event that a server of these settings would publish, or says why
     there is none.
     """
@@ -189,7 +191,7 @@ def reread(settings: Receiving, known: Catalogue, encoder: Encoder) -> Callable[
     return event
 
 
-def _records(settings: Receiving, known: Catalogue, encoder: Encoder) -> Records:
+def _records(settings: Receiving | Translating, known: Catalogue, encoder: Encoder) -> Records:
     names = settings.topics.names()
     return Records(
         events_topic=names.events,
@@ -200,7 +202,7 @@ def _records(settings: Receiving, known: Catalogue, encoder: Encoder) -> Records
     )
 
 
-def _buyers(settings: Receiving) -> frozenset[str]:
+def _buyers(settings: Receiving | Translating) -> frozenset[str]:
     return settings.server.accepted_buyers or frozenset({settings.supplier.buyer_identifier})
 
 

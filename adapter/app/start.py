@@ -17,7 +17,7 @@ from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, Schema, subject
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
-from adapter.settings import Bus, GroupProtocol, Kafka, Receiving, Settings, Telemetry, Vocabulary
+from adapter.settings import Bus, GroupProtocol, Kafka, Receiving, Settings, Telemetry, Translating, Vocabulary
 from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics, Tracer, open_tracer, switch_debug
 from adapter.telemetry import metrics as m
@@ -36,7 +36,7 @@ _LIMITS_LOOKED_AT: Final = timedelta(seconds=10)
 """Between two looks of a transaction coordinator at time limits, where nobody has set that."""
 
 
-def misnamed(settings: Receiving) -> list[str]:
+def misnamed(settings: Receiving | Translating) -> list[str]:
     """What the settings say of operations that the supplier has not."""
     names = [operation.name for operation in served().operations]
     supplier = settings.supplier
@@ -49,7 +49,7 @@ def misnamed(settings: Receiving) -> list[str]:
     ]
 
 
-def load_catalogue(settings: Receiving) -> Catalogue:
+def load_catalogue(settings: Receiving | Translating) -> Catalogue:
     """The supplier's operations, compiled from the schemas. Raises Stop with everything that does not fit."""
     if problems := misnamed(settings):
         raise Stop(*problems)

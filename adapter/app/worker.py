@@ -31,7 +31,7 @@ from adapter.core.document import Limits
 from adapter.core.rate import RateLimit
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.ports import Intake, IntakeListener
-from adapter.settings import Settings
+from adapter.settings import Settings, Translating
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 from adapter.transport.https import CallSettings, HttpsCalls
@@ -123,7 +123,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
         await until_available("Kafka", lambda: asyncio.to_thread(introduce, client, names.commands, group), log)
         transactor = await stack.enter_async_context(transactions(settings, names.commands, group, log, metrics))
         gate = _gate(settings, log)
-        policy = _policy(settings)
+        rules = policy(settings)
         events = Events(
             events_topic=names.events,
             dead_letters_topic=names.dead_letters,
@@ -146,7 +146,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
                 reader=Reader(known, registry, settings.registry.unknown_fields),
                 ledger=flow.ledger,
                 events=events,
-                policy=policy,
+                policy=rules,
                 memory=memory,
                 tickets=tickets,
                 commands_topic=names.commands,
@@ -166,7 +166,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
                 requests=Requests(
                     supplier=known.supplier,
                     calls=calls,
-                    terms=_terms(settings, known),
+                    terms=terms(settings, base_url(settings, known)),
                     log=log,
                     metrics=metrics,
                     tracer=tracer,
@@ -179,7 +179,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
             )
 
         def intake(listener: IntakeListener) -> Intake:
-            giving_back = timedelta(seconds=policy.call_limit) + settings.kafka.transaction_timeout
+            giving_back = timedelta(seconds=rules.call_limit) + settings.kafka.transaction_timeout
             member = {**client, **membership(settings.kafka, group, giving_back=giving_back)}
             return CommandConsumer(client=member, topic=names.commands, listener=listener, loop=loop)
 
@@ -207,7 +207,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
                 memory=memory,
                 partitions=seen.partitions,
                 check=lambda: asyncio.to_thread(topics.check, seen),
-                call_limit=policy.call_limit,
+                call_limit=rules.call_limit,
                 commit_limit=settings.kafka.transaction_timeout.total_seconds(),
                 log=log,
                 metrics=metrics,
@@ -293,7 +293,7 @@ def _gate(settings: Settings, log: Log) -> Gate:
     return Gate(places=supplier.max_in_flight, rate=rate, breaker=breaker, changed=changed)
 
 
-def _policy(settings: Settings) -> Policy:
+def policy(settings: Settings | Translating) -> Policy:
     limits = settings.worker
     return Policy(
         backoff=Backoff(first=limits.retry_first.total_seconds(), longest=limits.retry_max.total_seconds()),
@@ -304,7 +304,7 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _terms(settings: Settings, known: Catalogue) -> Terms:
+def terms(settings: Settings | Translating, url: str) -> Terms:
     supplier = settings.supplier
     return Terms(
         protocol={
@@ -317,5 +317,5 @@ def _terms(settings: Settings, known: Catalogue) -> Terms:
         content_type=supplier.content_type,
         soap_actions=supplier.soap_actions,
         reply_limits=Limits(size=supplier.max_reply_bytes),
-        base_url=base_url(settings, known),
+        base_url=url,
     )

@@ -36,6 +36,7 @@ _COMMANDS: Final = (
     ("check", "check", "is everything there for a role to go live?"),
     ("settings", "settings", "every setting with its default and meaning"),
     ("send", "send", "send commands written as JSON, and follow their outcomes"),
+    ("translate", "translate", "what commands and messages become, without Kafka and without a call"),
     ("watch", "watch", "show the events as they come"),
     ("tickets", "tickets", "how the tickets stand; one ticket's state and timeline"),
     ("doubt", "doubt", "commands whose outcome is unknown: list them, settle one"),
@@ -67,6 +68,7 @@ first steps:
   adapter server                             start, notifications to Kafka
   adapter projector                          start, current state of each ticket
   adapter send --example AddFaultReport      a command to fill in
+  adapter translate command.json             the request it becomes, without sending anything
   adapter watch                              what happens
   adapter tickets                            how things stand
   adapter stuck                              what does not come to an end

@@ -148,5 +148,3 @@ def _command(known: Catalogue, where: str, content: Any, problems: list[str]) ->
     if len(record["commandId"]) > COMMAND_ID_LIMIT:
         problems.append(f"{where}: commandId: longer than {COMMAND_ID_LIMIT}")
     return Written(entry, record)
-
-

@@ -22,7 +22,7 @@ _MEANINGS = {
     Exit.FAILED: "failed: something outside did not answer or refused",
     Exit.WRONG: "wrong usage, settings, schemas or input; nothing was done",
     Exit.DIFFERENT: "topics plan, schemas check, check: not as it should be",
-    Exit.NOT_ACCEPTED: "send --wait: not accepted, or no outcome yet; twin notify: not acknowledged; quarantine again: "
-    "still not readable",
+    Exit.NOT_ACCEPTED: "send --wait: not accepted, or no outcome yet; twin notify: not acknowledged; quarantine again, "
+    "translate: not readable, or against the rules",
     Exit.INTERRUPTED: "interrupted",
 }

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from adapter.cli.bus import Client
 from adapter.core import wording
-from adapter.core.avro import to_json
+from adapter.core.avro import Schema, to_json
 from adapter.core.errors import Undecodable
 from adapter.core.instant import utc
 from adapter.transport.kafka.client import Seen
@@ -67,8 +67,14 @@ def event(bus: Client, seen: Seen, *, text: bool) -> str:
     if text:
         name, record = decoded.name, decoded.record
         return _aligned(at, key, wording.headline(name, record), wording.particulars(name, record))
-    envelope = dict(zip(ENVELOPE, (decoded.name, key, utc(seen.at), seen.header("ce_id")), strict=True))
-    return json_line(envelope | to_json(bus.known.events[decoded.name], decoded.record))
+    schema = bus.known.events[decoded.name]
+    return event_line(schema, decoded.record, key=key, at=utc(seen.at), identifier=seen.header("ce_id"))
+
+
+def event_line(schema: Schema, record: Mapping[str, Any], *, key: str, at: str, identifier: str) -> str:
+    """The JSON line of an event."""
+    envelope = dict(zip(ENVELOPE, (schema.name, key, at, identifier), strict=True))
+    return json_line(envelope | to_json(schema, record))
 
 
 def json_line(content: Mapping[str, Any]) -> str:

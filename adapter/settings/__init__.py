@@ -22,6 +22,7 @@ from adapter.settings.tree import (
     Settings,
     Telemetry,
     Topics,
+    Translating,
     Vocabulary,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "Settings",
     "Telemetry",
     "Topics",
+    "Translating",
     "Vocabulary",
     "describe",
     "load",

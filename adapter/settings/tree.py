@@ -516,6 +516,15 @@ class Offline(Tree):
     )
 
 
+class Translating(Offline):
+    """What it takes to write and read the supplier's messages without asking anybody."""
+
+    topics: Topics = Topics()
+    supplier: Supplier
+    server: Server = Server()
+    worker: Worker = Worker()
+
+
 class Vocabulary(Offline):
     """What the commands about schemas need."""
 

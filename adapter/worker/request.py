@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from adapter.core.command import Unavailable, Unclear, Verdict
 from adapter.core.document import Limits
-from adapter.core.operation import Supplier
+from adapter.core.operation import Operation, Supplier
 from adapter.core.outcome import judge
 from adapter.core.soap import wrap
 from adapter.ports import Calls, NotSent
@@ -64,11 +64,15 @@ class Requests:
         )
         return wrap(element)
 
+    def headers(self, operation: Operation) -> dict[str, str]:
+        """Of every request of that operation."""
+        action = self.terms.soap_actions.get(operation.name, "")
+        return {"content-type": self.terms.content_type, "soapaction": f'"{action}"'}
+
     async def send(self, task: Task, body: bytes, *, attempt: int, about: Callable[[], Mapping[str, Any]]) -> Verdict:
         """Send it once and say what came of it. `about` tells a log line which command it is."""
         operation = task.subject.operation
-        action = self.terms.soap_actions.get(operation.name, "")
-        headers = {"content-type": self.terms.content_type, "soapaction": f'"{action}"'}
+        headers = self.headers(operation)
         span = None
         if self.tracer is not None:
             place = urlsplit(self.terms.base_url)

@@ -1,0 +1,149 @@
+"""Messages translated on this machine alone, by the code and settings of the flows: what a worker asks the supplier,
+what it makes of an answer, and what a server makes of a notification.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from adapter.app.server import reread
+from adapter.app.start import load_catalogue
+from adapter.app.worker import policy, terms
+from adapter.catalogue import Entry
+from adapter.core import cloudevents
+from adapter.core.avro import Decoder, Encoder, Schema, UnknownFields, unframe
+from adapter.core.command import Action, Command, Intend, Publish, Untouched, Wait
+from adapter.core.document import trimmed
+from adapter.core.errors import Refused
+from adapter.core.journal import Source
+from adapter.core.notification import Delivery, Refusal
+from adapter.core.operation import Operation, Problem
+from adapter.ports import Arrival, Caller, Outgoing, Reply
+from adapter.settings import Translating
+from adapter.telemetry import Log, Metrics
+from adapter.worker.events import Events
+from adapter.worker.reader import Reader, Task
+from adapter.worker.request import Requests
+
+_NONE = Reply(503, {}, b"")
+"""The answer of a supplier that is not asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the supplier would be sent."""
+
+    operation: Operation
+    headers: Mapping[str, str]
+    body: bytes
+    warnings: Sequence[Problem]
+    """What the supplier may refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What would be on the events topic."""
+
+    schema: Schema
+    record: Mapping[str, Any]
+    key: str
+    headers: Mapping[str, str]
+
+
+class Translator:
+    """Translates as a deployment with these settings would. Nothing is sent, looked up or remembered."""
+
+    def __init__(self, settings: Translating, log: Log) -> None:
+        self.known = known = load_catalogue(settings)
+        self._settings = settings
+        self._log = log
+        self._schemas = [*known.commands.values(), *known.events.values()]
+        self._encoders = {schema.name: Encoder(schema, n) for n, schema in enumerate(self._schemas)}
+        self._reader = Reader(known, self, UnknownFields.REJECT)
+        names = settings.topics.names()
+        self._events = Events(
+            events_topic=names.events,
+            dead_letters_topic=names.dead_letters,
+            journal_topic=names.journal,
+            source=cloudevents.source(known.supplier.name, settings.supplier.buyer_identifier),
+            encoders=self._encoders,
+        )
+        self._reread = reread(settings, known, self._encoders[known.notification.event.name])
+
+    async def schema(self, identifier: int) -> str | None:
+        return self._schemas[identifier].text
+
+    async def identifier(self, subject: str, schema: str) -> int | None:
+        raise NotImplementedError
+
+    async def request(self, entry: Entry, record: Mapping[str, Any]) -> Request:
+        """Raises Refused with all that forbids it."""
+        task = await self._task(entry, record)
+        requests = self._requests(_NONE)
+        return Request(entry.operation, requests.headers(entry.operation), requests.write(task, None), task.warnings)
+
+    async def outcome(self, entry: Entry, record: Mapping[str, Any], reply: Reply) -> Published | Wait:
+        """What becomes of the command if its first call is answered so. Raises Refused if there would be none."""
+        task = await self._task(entry, record)
+        requests = self._requests(reply)
+        body = requests.write(task, None)
+        now = time.time()
+        command = Command(entry.operation, policy(self._settings), not_after=None)
+        if isinstance(command.begin(now, Untouched()), Intend):
+            command.intended(now)
+        verdict = await requests.send(task, body, attempt=1, about=dict)
+        return self._told(task, command.answered(now, verdict))
+
+    def event(self, delivery: Delivery) -> Published | Refusal:
+        """What becomes of a notification, or why it would be in the quarantine."""
+        made = self._reread(Arrival(delivery, Caller("", None)))
+        return made if isinstance(made, Refusal) else self._published(made)
+
+    async def _task(self, entry: Entry, record: Mapping[str, Any]) -> Task:
+        operation = entry.operation
+        key = trimmed(record[operation.key]).encode()
+        value = self._encoders[entry.command.name].encode(record)
+        task = await self._reader.read(Source(0, 0, time.time(), key, value, ()))
+        problems = task.problems
+        reference = self.known.supplier.notification.supplier_reference
+        if operation.needs_reference and not (record[reference] or "").strip():
+            problems = (*problems, Problem(reference, "left out: a worker takes it from the ticket; write one here"))
+        if problems:
+            raise Refused(*problems)
+        return task
+
+    def _requests(self, reply: Reply) -> Requests:
+        return Requests(
+            supplier=self.known.supplier,
+            calls=_Answered(reply),
+            terms=terms(self._settings, ""),
+            log=self._log,
+            metrics=Metrics(),
+        )
+
+    def _told(self, task: Task, action: Action) -> Published | Wait:
+        if isinstance(action, Wait):
+            return action
+        assert isinstance(action, Publish), "nothing else follows an answer"
+        return self._published(self._events.outcome(task.subject, action.event, attempts=1, at=datetime.now(UTC)))
+
+    def _published(self, made: Outgoing) -> Published:
+        number, payload = unframe(made.value)
+        schema = self._schemas[number]
+        headers = {name: (value or b"").decode() for name, value in made.headers}
+        record = Decoder(schema.text, [schema]).decode(payload).record
+        return Published(schema, record, (made.key or b"").decode(), headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """Calls that all have one answer."""
+
+    reply: Reply
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:  # noqa: ARG002 -- Calls
+        return self.reply
+
+    async def close(self) -> None: ...

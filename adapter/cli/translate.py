@@ -1,0 +1,132 @@
+"""`adapter translate`: commands as the supplier would get them, and its messages as the estate would."""
+
+import argparse
+import asyncio
+import sys
+from codecs import BOM_UTF8
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from lxml import etree
+
+from adapter.cli import show
+from adapter.cli.commands import FORM, Written, contents, read
+from adapter.cli.exits import Exit
+from adapter.core.command import Wait
+from adapter.core.errors import Refused, Undecodable
+from adapter.core.notification import Delivery, Refusal
+from adapter.core.wording import harmless
+from adapter.ports import Reply
+from adapter.settings import Translating, load
+from adapter.telemetry import start_logging
+
+if TYPE_CHECKING:
+    from adapter.app.translate import Published, Request, Translator
+
+_EPILOG = f"""\
+Of a command (JSON) the request to the supplier, as a worker would send it; with --reply the event that the command ends
+with if the supplier answers so. Of a notification (XML) the event that a server would publish. Nothing is sent and
+nobody is asked: Kafka, registry and supplier need not be there. What would be refused is told with every reason.
+
+{FORM}
+
+needs ADAPTER_SUPPLIER__BUYER_IDENTIFIER, and heeds what else the roles are set to.
+
+examples:
+  adapter send --example AddFaultReport > command.json
+  adapter translate command.json                           the request
+  adapter translate command.json --reply reply.xml         and what becomes of it
+  adapter translate command.json --reply page.html --status 502
+  adapter translate notification.xml | jq
+"""
+
+
+def add(_name: str, parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOG
+    parser.add_argument("files", nargs="+", metavar="FILE", help="commands or notifications, - for standard input")
+    parser.add_argument("--reply", metavar="FILE", help="what the supplier answers to the commands")
+    parser.add_argument("--status", type=int, default=200, metavar="CODE", help="with that HTTP status (%(default)s)")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> Exit:
+    from adapter.app.translate import Translator  # noqa: PLC0415 -- see adapter.cli
+
+    translator = Translator(load(Translating), start_logging(level="error"))
+    problems: list[str] = []
+    commands, notifications = list[tuple[str, bytes]](), list[tuple[str, bytes]]()
+    for name, content in contents(arguments.files, problems):
+        (commands if _is_json(content) else notifications).append((name, content))
+    reply = None
+    if not 200 <= arguments.status <= 599:
+        problems.append("--status: is no final status of HTTP, from 200 to 599")
+    if arguments.reply is not None:
+        if notifications:
+            problems.append(f"--reply answers commands, and {notifications[0][0]} is none: it is not JSON")
+        for _, content in contents([arguments.reply], problems):
+            reply = Reply(arguments.status, {}, content)
+    written = read(translator.known, commands, problems)
+    codes = asyncio.run(_commands(translator, written, reply))
+    codes += [_notification(translator, name, content) for name, content in notifications]
+    return max(codes, default=Exit.DONE)
+
+
+def _is_json(content: bytes) -> bool:
+    return content.removeprefix(BOM_UTF8).lstrip()[:1] in (b"{", b"[")
+
+
+async def _commands(translator: "Translator", commands: Iterable[Written], reply: Reply | None) -> list[Exit]:
+    codes = []
+    for command in commands:
+        try:
+            if reply is None:
+                _show_request(await translator.request(command.entry, command.record), command)
+                codes.append(Exit.DONE)
+            else:
+                codes.append(_show_outcome(await translator.outcome(command.entry, command.record, reply), command))
+        except (Refused, Undecodable) as refused:
+            problems = refused.problems if isinstance(refused, Refused) else (refused.detail,)
+            _tell(command.command_id, *(f"refused: {problem}" for problem in problems))
+            codes.append(Exit.NOT_ACCEPTED)
+    return codes
+
+
+def _show_request(request: "Request", command: Written) -> None:
+    """As one XML document, indented, with its way as a comment in front."""
+    _tell(command.command_id, *(f"warning: {warning}" for warning in request.warnings))
+    envelope = etree.fromstring(request.body)
+    etree.indent(envelope)
+    headers = "".join(f", {name}: {value}" for name, value in request.headers.items())
+    comment = f"POST {request.operation.path}{headers}".replace("--", "- -")  # which no comment can hold
+    show.write(f"<!-- {comment} -->")
+    for line in etree.tostring(envelope, encoding="unicode").splitlines():
+        show.write(line)
+
+
+def _show_outcome(outcome: "Published | Wait", command: Written) -> Exit:
+    if isinstance(outcome, Wait):
+        _tell(command.command_id, f"no event yet: a worker would try again ({outcome.reason})")
+        return Exit.NOT_ACCEPTED
+    _show_event(outcome)
+    return Exit.DONE
+
+
+def _notification(translator: "Translator", name: str, content: bytes) -> Exit:
+    found = translator.event(Delivery(content, datetime.now(UTC)))
+    if isinstance(found, Refusal):
+        _tell(name, f"quarantined: {found.reason}: {found.detail}")
+        return Exit.NOT_ACCEPTED
+    _show_event(found)
+    return Exit.DONE
+
+
+def _show_event(event: "Published") -> None:
+    headers = event.headers
+    show.write(
+        show.event_line(event.schema, event.record, key=event.key, at=headers["ce_time"], identifier=headers["ce_id"])
+    )
+
+
+def _tell(subject: str, *lines: str) -> None:
+    sys.stderr.writelines(harmless(f"adapter: {subject}: {line}") + "\n" for line in lines)

@@ -168,7 +168,6 @@ class Listener:
         while True:
             await asyncio.sleep(_RELOAD)
             reload = await asyncio.to_thread(tls.refresh)
-            if reload is None:
-                continue
             self._room.context = tls.context
-            self._on_reload(reload)
+            if reload is not None:
+                self._on_reload(reload)

@@ -4,11 +4,16 @@ runs. As on the client's side, changed files become a *new* context; a live one 
 
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from adapter.core.errors import Stop
-from adapter.transport.tls import LiveTls, NotAfter, TlsFiles, check, load_pair, readable, trust
+from adapter.transport.tls import LiveTls, NotAfter, Reload, TlsFiles, check, load_pair, readable, trust
+
+_SESSIONS: Final = 1000
+"""Of TLS 1.2, each with the client's whole chain. OpenSSL would keep 20,000, and Python has no way to forbid it."""
 
 
 class ServerTls(LiveTls):
@@ -16,6 +21,14 @@ class ServerTls(LiveTls):
 
     def __init__(self, files: TlsFiles) -> None:
         super().__init__(files, server_context)
+
+    def refresh(self) -> Reload | None:
+        """Besides, a context that remembers many clients makes way for a new one that remembers none."""
+        reload = super().refresh()
+        if self.context.session_stats()["number"] > _SESSIONS:
+            with suppress(Stop):  # told above; what is in use goes on
+                self.context, self.not_after = server_context(self._files)
+        return reload
 
 
 def server_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, datetime]]:
@@ -27,6 +40,7 @@ def server_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, dateti
     context.verify_mode = ssl.CERT_REQUIRED
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     # A resumed session would not be asked for its certificate again, also after its authority was taken off the list.
+    # Without tickets, what can be resumed is in this context's own memory and ends with it.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
     context.set_alpn_protocols(["http/1.1"])

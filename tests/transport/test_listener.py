@@ -445,6 +445,37 @@ async def test_a_caller_without_a_certificate_of_ours_is_told_to_the_receiver(op
     ]
 
 
+async def test_the_sessions_of_callers_who_come_anew_each_time_are_not_kept_for_good(
+    opened: Opened, trials: Trials
+) -> None:
+    good = trials.good
+    context = ssl.create_default_context(cafile=str(good.ca))
+    context.load_cert_chain(good.client_certificate, good.client_key)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def visit(port: int, session: ssl.SSLSession | None = None) -> tuple[ssl.SSLSession, bool]:
+        with (
+            socket.create_connection(("127.0.0.1", port), PATIENCE) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as secured,
+        ):
+            secured.sendall(LAST)
+            while secured.recv(1000):
+                pass
+            assert secured.session is not None
+            return secured.session, bool(secured.session_reused)
+
+    async with opened(tls=ServerTls(TlsFiles(good.server_certificate, good.server_key, good.ca))) as it:
+        first, _ = await asyncio.to_thread(visit, it.listener.port)
+        assert (await asyncio.to_thread(visit, it.listener.port, first))[1]
+        for _ in range(51):
+            await asyncio.gather(*(asyncio.to_thread(visit, it.listener.port) for _ in range(20)))
+
+        async def forgotten() -> bool:
+            return not (await asyncio.to_thread(visit, it.listener.port, first))[1]
+
+        await eventually(forgotten)
+
+
 async def test_a_burst_of_callers_who_never_begin_their_handshake_stays_within_the_limit(
     opened: Opened, trials: Trials
 ) -> None:

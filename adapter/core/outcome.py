@@ -25,6 +25,14 @@ from adapter.core.document import Limits, folded_text, local_name, trimmed
 from adapter.core.errors import Unreadable
 from adapter.core.mapping import Read, ReplyReader
 
+ANSWERS: Final[Mapping[str, str]] = {
+    "buyerFaultReference": "string",
+    "status": "string",
+    "responseCode": "int",
+    "errorMessage": "string",
+}
+"""Fields of a reply that are looked at, and what they are in Avro. Without status and code nothing could say no."""
+
 _LONGEST_RETRY_AFTER: Final = 3600.0
 """Seconds; more is taken as this much, so that a slip at the supplier does not stop us for days."""
 
@@ -296,7 +304,7 @@ def _instead(message: soap.Message) -> Iterator[str]:
 
 def _told(read: Read) -> Iterator[str]:
     """What an answer says of its outcome."""
-    for name in ("buyerFaultReference", "status", "responseCode", "errorMessage"):
+    for name in ANSWERS:
         value = read.record.get(name)
         if value not in (None, ""):
             yield f"{name}: {value}"

@@ -123,6 +123,22 @@ def test_an_accepted_record_without_what_every_one_has(folder: Path, loaded: Cat
     assert stops(folder) == [f"{name}.{missing}: every accepted record has it, this one has not"]
 
 
+def test_a_reply_that_could_not_say_no(folder: Path, loaded: Catalogue) -> None:
+    operation = loaded.supplier.operations[0]
+
+    def reword(schema: dict[str, Any]) -> None:
+        (reply,) = (field["type"][1] for field in schema["fields"] if field["name"] == "reply")
+        reply["fields"] = [field for field in reply["fields"] if field["name"] not in {"responseCode", "status"}]
+        (said,) = (field for field in reply["fields"] if field["name"] == "errorMessage")
+        said["type"] = ["null", "int"]
+
+    edit(folder / f"avro/events/{operation.accepted}.avsc", reword)
+    found = stops(folder)
+    where = f"{operation.accepted}.reply"
+    assert f"{where}: has neither responseCode nor status, by which alone an answer says no (core/outcome.py)" in found
+    assert f"{where}.errorMessage: is no string, as which an answer is judged (core/outcome.py)" in found
+
+
 def test_what_an_operation_finds_is_a_list_of_its_reply(folder: Path, loaded: Catalogue) -> None:
     first, *others = loaded.supplier.operations
     lost = replace(loaded.supplier, operations=(replace(first, finds="status"), *others))

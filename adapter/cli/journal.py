@@ -132,7 +132,7 @@ def held(bus: Client, found: Partition) -> Iterator[Held]:
             name, record = command(bus, entry.source.value)
             if name in bus.known.operations:
                 operation = bus.known.operations[name].operation
-                reference = record.get("buyerFaultReference")
+                reference = record.get(bus.known.supplier.notification.reference)
                 yield Held(entry, operation, reference, behind.get(entry.source.key, 0))
 
 

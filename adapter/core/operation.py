@@ -138,7 +138,8 @@ class Notification:
     """What a report is about; the texts are hints (URL path, SOAPAction) that count only where it leaves that open."""
 
     reference: str
-    """Field of the report with the buyer's reference, the key of the event."""
+    """Field of the report with the buyer's reference, the key of the event. A command that has it is about that ticket.
+    """
 
     supplier_reference: str
     """Field with the supplier's reference."""

@@ -98,7 +98,7 @@ class Reader:
                 operation=operation,
                 command_id=command_id,
                 correlation_id=record["correlationId"],
-                reference=record.get("buyerFaultReference"),
+                reference=record.get(self.supplier.notification.reference),
                 key=key,
                 traceparent=None if trace is None else str(trace),
                 message_id=message_id(command_id),

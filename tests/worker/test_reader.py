@@ -76,6 +76,14 @@ async def test_a_reference_names_the_ticket_that_the_supplier_calls_so(
     assert task.subject.key == ticket.encode()
 
 
+async def test_the_declaration_says_which_field_names_the_ticket(plant: Plant) -> None:
+    supplier = plant.catalogue.supplier
+    theirs = replace(supplier, notification=replace(supplier.notification, reference="serviceAffected"))
+    reader = Reader(replace(plant.catalogue, supplier=theirs), plant.registry, UnknownFields.REJECT)
+    command = add("T-1")
+    assert (await read(plant, reader, command)).subject.reference == command.record["serviceAffected"]
+
+
 async def test_without_a_key_the_outcome_still_finds_its_timeline(plant: Plant, reader: Reader) -> None:
     task = await reader.read(source(plant.encode(add("T-1")), None))
     assert [str(problem) for problem in task.problems] == [

@@ -21,7 +21,7 @@ _EPILOG = """\
 check      compiles the mapping between Avro and XSD, and compares every Avro schema with all released copies
            (FULL_TRANSITIVE). Needs no network; with --registry the registry is asked as well whether it has them.
 register   sets each subject to FULL_TRANSITIVE and registers what is not registered yet.
-show       lists the records, or prints the schema of one.
+show       lists the records, or prints the schema of one: into a file or pipe exactly as it is registered.
 
 register and --registry need ADAPTER_REGISTRY__URL (see adapter settings).
 
@@ -75,7 +75,9 @@ def _show(arguments: argparse.Namespace) -> Exit:
         return Exit.DONE
     for schemas in groups.values():
         if arguments.record in schemas:
-            sys.stdout.write(json.dumps(json.loads(schemas[arguments.record].text), indent=2) + "\n")
+            text = schemas[arguments.record].text
+            # Some registries (Apicurio) find a schema by its exact text alone: what goes to a file is that.
+            sys.stdout.write(json.dumps(json.loads(text), indent=2) + "\n" if sys.stdout.isatty() else text)
             return Exit.DONE
     raise Stop(f"{arguments.record}: no such record; `adapter schemas show` lists them")
 

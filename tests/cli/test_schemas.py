@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -12,6 +13,7 @@ from adapter.catalogue import schema_root
 from adapter.cli import main
 from adapter.demo import registry
 from adapter.suppliers import served
+from adapter.transport.registry import HttpRegistry
 
 
 @pytest.fixture
@@ -73,6 +75,22 @@ def test_the_list_and_one_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["name"] == "AddFaultReport"
     assert main(["schemas", "show", "AddFault"]) == 2
     assert "adapter schemas show" in capsys.readouterr().err
+
+
+@pytest.mark.apicurio
+async def test_the_schema_that_a_pipe_gets_is_the_one_the_registry_finds(
+    apicurio: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ADAPTER_REGISTRY__URL", apicurio)
+    monkeypatch.setenv("ADAPTER_TOPICS__PREFIX", f"{uuid4()}.")
+    assert await run("schemas", "register") == 0
+    subject, _, _ = capsys.readouterr().out.partition(": id ")
+    assert await run("schemas", "show", subject.rpartition(".")[2]) == 0
+    client = HttpRegistry(apicurio)
+    try:
+        assert await client.identifier(subject, capsys.readouterr().out) is not None
+    finally:
+        await client.close()
 
 
 async def test_an_empty_registry_is_told_and_then_filled(url: str, capsys: pytest.CaptureFixture[str]) -> None:

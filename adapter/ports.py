@@ -337,7 +337,7 @@ COMMANDS: Final = "commands"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class TicketRecord:
     """A ticket as it lies in its topic; no value: it is forgotten."""
 
     key: bytes
@@ -379,7 +379,12 @@ class TicketLog(Protocol):
         ...
 
     async def read(
-        self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None], going: Callable[[], bool]
+        self,
+        partition: int,
+        start: int,
+        end: int,
+        take: Callable[[Sequence[TicketRecord]], None],
+        going: Callable[[], bool],
     ) -> None:
         """Hand everything committed from `start` on and before `end` to `take`, in order, on another thread.
 
@@ -409,7 +414,7 @@ class TicketStore(Protocol):
         """None: what is in it is not complete."""
         ...
 
-    def load(self, tickets: Sequence[Kept]) -> None:
+    def load(self, tickets: Sequence[TicketRecord]) -> None:
         """Take in what was read from the topic; on the calling thread."""
         ...
 
@@ -419,11 +424,11 @@ class TicketStore(Protocol):
 
     async def find(self, keys: Collection[bytes]) -> Mapping[bytes, bytes]: ...
 
-    async def due(self, until: int, limit: int) -> Sequence[Kept]:
+    async def due(self, until: int, limit: int) -> Sequence[TicketRecord]:
         """Those that are due then, the first ones first."""
         ...
 
-    async def save(self, tickets: Sequence[Kept], checkpoint: Checkpoint) -> None:
+    async def save(self, tickets: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:
         """What was committed to the topic."""
         ...
 

@@ -33,7 +33,7 @@ from adapter.settings import Projecting
 from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics
 from adapter.transport.kafka.admin import Admin
-from adapter.transport.kafka.consumer import CommandConsumer, introduce
+from adapter.transport.kafka.consumer import KafkaIntake, introduce
 from adapter.transport.kafka.identity import REMADE
 from adapter.transport.kafka.tickets import KafkaTickets
 from adapter.transport.registry import open_registry
@@ -113,9 +113,7 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
                 **client,
                 **membership(settings.kafka, ours.group_id, giving_back=settings.kafka.transaction_timeout),
             }
-            return CommandConsumer(
-                client=member, topic=names.events, listener=listener, loop=loop, at_end=listener.at_end
-            )
+            return KafkaIntake(client=member, topic=names.events, listener=listener, loop=loop, at_end=listener.at_end)
 
         flow = Projector(
             Wiring(

@@ -36,7 +36,7 @@ from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 from adapter.transport.https import CallSettings, HttpsCalls
 from adapter.transport.kafka.admin import Admin
-from adapter.transport.kafka.consumer import CommandConsumer, introduce
+from adapter.transport.kafka.consumer import KafkaIntake, introduce
 from adapter.transport.kafka.feed import KafkaTicketFeed
 from adapter.transport.kafka.identity import REMADE
 from adapter.transport.kafka.journal import KafkaJournal
@@ -181,7 +181,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
         def intake(listener: IntakeListener) -> Intake:
             giving_back = timedelta(seconds=rules.call_limit) + settings.kafka.transaction_timeout
             member = {**client, **membership(settings.kafka, group, giving_back=giving_back)}
-            return CommandConsumer(client=member, topic=names.commands, listener=listener, loop=loop)
+            return KafkaIntake(client=member, topic=names.commands, listener=listener, loop=loop)
 
         flow = Worker(
             Wiring(

@@ -183,7 +183,7 @@ def _row(seen: Seen | Source, *, command_id: str, operation: str, sent: datetime
 # -- from the workers --------------------------------------------------------------------------------------------------
 
 _WHY: Final = {
-    "gate": "waits for the supplier: too many calls under way, or the circuit breaker is open",
+    "gate": "waits for the supplier: as many calls under way, or a second, as set, or the circuit breaker is open",
     "ticket": "waits for its ticket to have the supplier's reference",
     "doubt": "in doubt; adapter doubt settles it",
     "registry": "the schema registry does not answer",

@@ -21,10 +21,10 @@ from adapter.ports import (
     Checkpoint,
     Intake,
     IntakeListener,
-    Kept,
     Position,
     Standing,
     TicketLog,
+    TicketRecord,
     TicketStore,
     TicketStores,
     Transactor,
@@ -311,7 +311,7 @@ class Projector(IntakeListener):
         batch.counted(self._w.metrics)
         await self._keep_copy(partition, batch.kept, Checkpoint(name, partition.bound))
 
-    async def _keep_copy(self, partition: Partition, kept: Sequence[Kept], checkpoint: Checkpoint) -> None:
+    async def _keep_copy(self, partition: Partition, kept: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:
         """Nothing more is folded before the store has it; whoever takes the partition over reads it from the topic."""
         assert partition.store is not None, "a partition that was started has one"
         attempt = 0

@@ -16,7 +16,7 @@ from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Abandoned, Unavailable, Undecodable
 from adapter.core.journal import Source
 from adapter.core.ticket import Drop, Policy, Ticket, Verdict, Warn, fire, fold, ticket
-from adapter.ports import Kept, Outgoing
+from adapter.ports import Outgoing, TicketRecord
 from adapter.projector.partition import Partition
 from adapter.projector.reader import Heard, Reader
 from adapter.projector.records import Records
@@ -50,7 +50,7 @@ class Batch:
     births: int = 0
     """Tickets more than before."""
     records: list[Outgoing] = field(default_factory=list)
-    kept: list[Kept] = field(default_factory=list)
+    kept: list[TicketRecord] = field(default_factory=list)
     counts: Counter[tuple[m.Metric, tuple[str, ...]]] = field(default_factory=Counter)
     size: int = 0
     more: bool = False
@@ -157,7 +157,7 @@ class Folding:
         for each in due:
             known = batch.tickets[each.key]
             if known is None:  # no ticket of ours, so nothing to fire; what lies in the topic is not ours to take away
-                batch.kept.append(Kept(each.key, each.value))
+                batch.kept.append(TicketRecord(each.key, each.value))
                 continue
             match fire(known, self._policy, now):
                 case Warn() as warn:
@@ -192,7 +192,7 @@ class Folding:
     async def _write(self, batch: Batch) -> None:
         for key in batch.changed:
             after = batch.tickets[key]
-            kept, trimmed = (Kept(key, None), False) if after is None else self._records.keep(after)
+            kept, trimmed = (TicketRecord(key, None), False) if after is None else self._records.keep(after)
             if trimmed:
                 batch.count(m.TICKETS_TRIMMED)
             batch.kept.append(kept)

@@ -8,7 +8,7 @@ from typing import Final
 from adapter.core import cloudevents
 from adapter.core.avro import Encoder
 from adapter.core.ticket import Outcome, Policy, Ticket, Warn, due, mark
-from adapter.ports import COMMANDS, DUE, REFERENCE, Kept, Outgoing
+from adapter.ports import COMMANDS, DUE, REFERENCE, Outgoing, TicketRecord
 
 SOURCE: Final = b"/fault-adapter/projector"
 
@@ -28,7 +28,7 @@ class Records:
     largest: int
     """Bytes a topic takes as one record."""
 
-    def keep(self, ticket: Ticket) -> tuple[Kept, bool]:
+    def keep(self, ticket: Ticket) -> tuple[TicketRecord, bool]:
         """The ticket as it is kept, and whether something had to be left out for it to fit its topic."""
         kept = whole = self._kept(ticket)
         for lighter in _lighter(ticket):
@@ -37,7 +37,7 @@ class Records:
             kept = self._kept(lighter)
         return kept, kept is not whole
 
-    def written(self, kept: Kept, partition: int) -> Outgoing:
+    def written(self, kept: TicketRecord, partition: int) -> Outgoing:
         """What is kept, as a record of the tickets topic; without a value a tombstone."""
         headers: list[tuple[str, bytes | None]] = []
         if kept.due is not None:
@@ -60,9 +60,9 @@ class Records:
         key = warn.ticket.reference.encode()
         return Outgoing(self.events_topic, key, self.warning.encode(warn.record), headers, partition)
 
-    def _kept(self, ticket: Ticket) -> Kept:
+    def _kept(self, ticket: Ticket) -> TicketRecord:
         at, theirs = due(ticket, self.policy), ticket.maintainer_reference
-        return Kept(
+        return TicketRecord(
             ticket.reference.encode(),
             self.ticket.encode(ticket.record()),
             None if at is None else milliseconds(at),

@@ -16,7 +16,7 @@ from adapter.core.errors import Unavailable
 from adapter.core.notification import LIMITS, NotificationReader, Readable, Refusal
 from adapter.ports import Answer, Arrival, Caller, Head, Outgoing, Peer, Publisher, Spool
 from adapter.server.admission import Admission, Reason, Refused
-from adapter.server.keeper import Keeper, Kept
+from adapter.server.keeper import Keeper, Stored
 from adapter.server.records import REASONS, Records
 from adapter.telemetry import Log, Metrics, Role, Trace, Tracer, parse_traceparent
 from adapter.telemetry import metrics as m
@@ -34,7 +34,7 @@ _PATH_LIMIT: Final = 200
 _NO_WORD: Final = re.compile(r"[^/]*[^/A-Za-z][^/]*")
 _TOO_LARGE: Final = 413
 _RETRY_AFTER: Final = {"Retry-After": "5"}
-RESULTS: Final = (*Kept, "repeated", "quarantined", "unavailable")
+RESULTS: Final = (*Stored, "repeated", "quarantined", "unavailable")
 """What may become of a notification that was read to its end: a label of metrics."""
 
 
@@ -234,7 +234,7 @@ class Server:
 
     async def _keep(
         self, key: bytes | None, record: Outgoing | None, arrival: Arrival, *, late: Callable[[], None] = lambda: None
-    ) -> Kept | None:
+    ) -> Stored | None:
         span = None
         if self._tracer is not None and record is not None:
             span = self._tracer.span(
@@ -275,7 +275,7 @@ class Server:
         if len(self._stored) > self._deployment.remembered:
             self._stored.popitem(last=False)
 
-    def _told(self, readable: Readable, kept: Kept) -> None:
+    def _told(self, readable: Readable, kept: Stored) -> None:
         count = self._metrics.count
         count(m.NOTIFICATIONS, kept.value)
         count(m.NOTIFICATION_KINDS, readable.kind)

@@ -29,7 +29,7 @@ _FORGOTTEN: Final = 600.0
 """Seconds after the last write that failed: with a spool, or a supplier that repeats, another is tried long before."""
 
 
-class Kept(StrEnum):
+class Stored(StrEnum):
     PUBLISHED = "published"
     SPOOLED = "spooled"
 
@@ -75,7 +75,7 @@ class Keeper:
 
     async def keep(
         self, key: bytes | None, record: Outgoing | None, arrival: Arrival, *, late: Callable[[], None] = lambda: None
-    ) -> Kept:
+    ) -> Stored:
         """Safe when this returns. Raises Unavailable if it could not be made safe in time.
 
         Without a key there is no order to keep; without a record, which cannot be made yet, there is the spool alone.
@@ -129,22 +129,22 @@ class Keeper:
 
     async def _keep(
         self, key: bytes, record: Outgoing | None, arrival: Arrival, deadline: float, late: Callable[[], None]
-    ) -> Kept:
+    ) -> Stored:
         if self._spool is None:
             if self._is_down(record) and self._tries(record):
                 raise Unavailable("Kafka does not answer, and one is trying already")
             if why := await self._publish(record, deadline, late):
                 raise Unavailable(why)
-            return Kept.PUBLISHED
+            return Stored.PUBLISHED
         behind = (key and self._spool.holds(key)) or (
             self._is_down(record) and (self._tries(record) or self._spool.depth)
         )
         if not behind and not await self._publish(record, deadline, late):
-            return Kept.PUBLISHED
+            return Stored.PUBLISHED
         await self._spool.put(key, arrival)
         self._empty.clear()
         self._wake.set()
-        return Kept.SPOOLED
+        return Stored.SPOOLED
 
     async def _publish(self, record: Outgoing | None, deadline: float, late: Callable[[], None]) -> str:
         """Why it is not known to be written; empty if it is."""

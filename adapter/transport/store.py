@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from adapter.core.errors import Stop, Unavailable
-from adapter.ports import Checkpoint, Kept
+from adapter.ports import Checkpoint, TicketRecord
 
 _T = TypeVar("_T")
 
@@ -110,7 +110,7 @@ class SqliteStore:
         self.checkpoint = Checkpoint(marks["transaction"], marks["tickets"]) if complete else None
         self._whole = self.checkpoint is not None
 
-    def load(self, tickets: Sequence[Kept]) -> None:
+    def load(self, tickets: Sequence[TicketRecord]) -> None:
         self._alone(lambda: self._load(tickets))
 
     async def clear(self) -> None:
@@ -122,11 +122,11 @@ class SqliteStore:
     async def find(self, keys: Collection[bytes]) -> Mapping[bytes, bytes]:
         return await self._do(lambda: dict(self._find(list(keys))))
 
-    async def due(self, until: int, limit: int) -> Sequence[Kept]:
+    async def due(self, until: int, limit: int) -> Sequence[TicketRecord]:
         question = "SELECT key, value, due FROM ticket WHERE due <= ? ORDER BY due LIMIT ?"
-        return await self._do(lambda: [Kept(*row) for row in self._database.execute(question, (until, limit))])
+        return await self._do(lambda: [TicketRecord(*row) for row in self._database.execute(question, (until, limit))])
 
-    async def save(self, tickets: Sequence[Kept], checkpoint: Checkpoint) -> None:
+    async def save(self, tickets: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:
         await self._do(lambda: self._save(tickets, checkpoint))
 
     async def close(self) -> None:
@@ -149,7 +149,7 @@ class SqliteStore:
                     _remove(self._path)
                 raise Stop(f"{self._path} is damaged; start again: it is read anew ({error})") from error
 
-    def _load(self, tickets: Sequence[Kept]) -> None:
+    def _load(self, tickets: Sequence[TicketRecord]) -> None:
         if not self._whole:  # a fresh copy that a power failure damages has no checkpoint
             self._database.execute("PRAGMA synchronous = OFF")
         with self._transaction():
@@ -165,7 +165,7 @@ class SqliteStore:
             marks = ",".join("?" * len(some))
             yield from self._database.execute(f"SELECT key, value FROM ticket WHERE key IN ({marks})", some)  # noqa: S608 -- marks alone
 
-    def _save(self, tickets: Sequence[Kept], checkpoint: Checkpoint) -> None:
+    def _save(self, tickets: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:
         if not self._whole:  # what was loaded unsynced reaches the disk before anything says it is complete
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -177,7 +177,7 @@ class SqliteStore:
             )
         self.checkpoint, self._whole = checkpoint, True
 
-    def _write(self, tickets: Sequence[Kept]) -> None:
+    def _write(self, tickets: Sequence[TicketRecord]) -> None:
         last = {t.key: t for t in tickets}.values()
         self._database.executemany(_WRITE, [(t.key, t.value, t.due) for t in last if t.value is not None])
         self._database.executemany("DELETE FROM ticket WHERE key = ?", [(t.key,) for t in last if t.value is None])

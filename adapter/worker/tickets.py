@@ -20,7 +20,7 @@ from adapter.core.errors import Unavailable, Undecodable
 from adapter.core.partition import partition_of
 from adapter.core.retry import ASK_AGAIN
 from adapter.core.ticket import MARK, Ticket, mark, ticket
-from adapter.ports import Checkpoint, Kept, Passing, TicketFeed, TicketStore, TicketStores
+from adapter.ports import Checkpoint, Passing, TicketFeed, TicketRecord, TicketStore, TicketStores
 from adapter.telemetry import Log
 
 _T = TypeVar("_T")
@@ -322,7 +322,7 @@ class _Shelf:
 
     async def _save(self, records: Sequence[Passing], end: int) -> None:
         kept = [
-            Kept(r.key, None if r.value is None else _Known(r.offset, r.commands, r.reference or b"").packed())
+            TicketRecord(r.key, None if r.value is None else _Known(r.offset, r.commands, r.reference or b"").packed())
             for r in records
         ]
 

@@ -11,7 +11,7 @@ from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Unavailable
 from adapter.core.journal import Source
 from adapter.core.ticket import fold
-from adapter.ports import Checkpoint, Kept
+from adapter.ports import Checkpoint, TicketRecord
 from adapter.projector.folding import Folding
 from adapter.projector.partition import Partition
 from adapter.projector.reader import Reader
@@ -129,7 +129,7 @@ async def test_foreign_bytes_that_are_due_stay_in_the_topic_and_are_looked_at_on
     desk = Desk()
     store = Shelf()
     desk.partition.store = store
-    store.load([Kept(b"SP-1", b"something else", due=1)])
+    store.load([TicketRecord(b"SP-1", b"something else", due=1)])
     desk.partition.reached_end(0, None)
     batch = await desk.folding.fold(desk.partition, timers=True)
     assert batch, "it is to be committed, so that the store hears of it"

@@ -13,7 +13,7 @@ from adapter.core.errors import Unavailable
 from adapter.core.journal import Source
 from adapter.core.partition import partition_of
 from adapter.core.ticket import fold
-from adapter.ports import Kept, Standing, TicketLog
+from adapter.ports import Standing, TicketLog, TicketRecord
 from adapter.projector.flow import Projector, Wiring
 from adapter.projector.folding import Folding
 from adapter.projector.reader import Reader
@@ -35,7 +35,7 @@ MORE_THAN_WAIT: Final = 6000
 class Tickets(TicketLog):
     """The tickets topic: in each partition there is this one."""
 
-    def __init__(self, *kept: Kept) -> None:
+    def __init__(self, *kept: TicketRecord) -> None:
         self._kept = kept
         self.undecided = False
         """A transaction keeps back where the partitions stand."""
@@ -58,7 +58,7 @@ class Tickets(TicketLog):
         partition: int,
         start: int,
         end: int,
-        take: Callable[[Sequence[Kept]], None],
+        take: Callable[[Sequence[TicketRecord]], None],
         going: Callable[[], bool],  # noqa: ARG002 -- the protocol's
     ) -> None:
         take([kept for kept in self._kept[start:end] if partition_of(kept.key, 2) == partition])
@@ -78,7 +78,7 @@ class Stage:
         ticket = Encoder(TICKET, self.registry.add(TICKET.text))
         return Records("events", "tickets", ticket, Encoder(WARNING, 99), POLICY, 1024 * 1024)
 
-    def kept(self, reference: str) -> Kept:
+    def kept(self, reference: str) -> TicketRecord:
         """A ticket as it was written before; its schema is the first that the registry forgets."""
         return self._former.keep(fold(None, reference, notified("ACCEPTED", T0), POLICY).ticket)[0]
 

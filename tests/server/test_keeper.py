@@ -12,7 +12,7 @@ import pytest
 from adapter.core.errors import Unavailable
 from adapter.core.notification import Delivery
 from adapter.ports import Arrival, Caller, Outgoing
-from adapter.server.keeper import Keeper, Kept
+from adapter.server.keeper import Keeper, Stored
 from adapter.telemetry import start_logging
 from adapter.transport.spool import SqliteSpool
 from tests.support.wait import eventually
@@ -103,13 +103,13 @@ async def test_while_one_of_a_ticket_is_spooled_the_next_goes_behind_it_even_if_
     other = asyncio.ensure_future(keeping.keep(b"U", record(b"u"), arrival(b"u")))
     await eventually(lambda: bus.written == [b"u"])
     bus.broken = True
-    assert await keeping.keep(b"T", record(b"1"), arrival(b"1")) is Kept.SPOOLED
+    assert await keeping.keep(b"T", record(b"1"), arrival(b"1")) is Stored.SPOOLED
     bus.broken = False
     bus.acknowledge()
-    assert await other is Kept.PUBLISHED
+    assert await other is Stored.PUBLISHED
     assert not down(keeping)
     bus.writes.clear()
-    assert await keeping.keep(b"T", record(b"2"), arrival(b"2")) is Kept.SPOOLED
+    assert await keeping.keep(b"T", record(b"2"), arrival(b"2")) is Stored.SPOOLED
     assert bus.written == []
     drain = asyncio.ensure_future(keeping.drain())
     await eventually(lambda: bus.written == [b"1"])
@@ -124,13 +124,13 @@ async def test_a_topic_that_refuses_what_has_no_ticket_says_nothing_of_kafka(spo
     bus, log = Bus(), io.StringIO()
     keeping = keeper(bus, spool, record=remade_by_body, log=log)
     bus.refusing.add("quarantine")
-    assert await keeping.keep(None, junk(b"junk"), arrival(b"junk")) is Kept.SPOOLED
+    assert await keeping.keep(None, junk(b"junk"), arrival(b"junk")) is Stored.SPOOLED
     drain = asyncio.ensure_future(keeping.drain())
     await eventually(lambda: len(bus.late) > 1, what="a second try")
     kept = asyncio.ensure_future(keeping.keep(b"T", record(b"1"), arrival(b"1")))
     await eventually(lambda: bus.written == [b"1"])
     bus.acknowledge()
-    assert await kept is Kept.PUBLISHED
+    assert await kept is Stored.PUBLISHED
     assert not down(keeping)
     drain.cancel()
     (line,) = [json.loads(line) for line in log.getvalue().splitlines()]
@@ -168,7 +168,7 @@ async def test_the_second_of_a_ticket_waits_for_the_first_other_tickets_do_not()
     bus.acknowledge()
     await eventually(lambda: bus.written == [b"1", b"u", b"2"])
     bus.acknowledge()
-    assert {*await asyncio.gather(first, second, other)} == {Kept.PUBLISHED}
+    assert {*await asyncio.gather(first, second, other)} == {Stored.PUBLISHED}
 
 
 async def test_kafka_counts_as_down_for_ten_minutes_after_the_last_write_that_failed() -> None:
@@ -185,7 +185,7 @@ async def test_kafka_counts_as_down_for_ten_minutes_after_the_last_write_that_fa
     await eventually(lambda: bus.written == [b"2"])
     assert down(keeping), "nothing is acknowledged yet"
     bus.acknowledge()
-    assert await again is Kept.PUBLISHED
+    assert await again is Stored.PUBLISHED
     assert not down(keeping)
     lines = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
     assert lines == ["Kafka does not acknowledge", "Kafka acknowledges again"]
@@ -203,7 +203,7 @@ async def test_down_without_a_spool_one_tries_and_the_others_are_refused_at_once
     with pytest.raises(Unavailable):
         await keeping.keep(b"C", record(b"c"), arrival(b"c"))
     bus.acknowledge()
-    assert await trying is Kept.PUBLISHED
+    assert await trying is Stored.PUBLISHED
     assert not down(keeping)
 
 
@@ -219,7 +219,7 @@ async def test_a_topic_that_was_down_is_tried_though_another_one_always_has_writ
     trying = asyncio.ensure_future(keeping.keep(None, junk(b"2"), arrival(b"2")))
     await eventually(lambda: trying.done() or bus.written == [b"t", b"2"])
     bus.acknowledge()
-    assert {await other, await trying} == {Kept.PUBLISHED}
+    assert {await other, await trying} == {Stored.PUBLISHED}
 
 
 async def test_a_write_that_succeeds_after_its_time_is_told() -> None:

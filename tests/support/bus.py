@@ -19,13 +19,13 @@ from adapter.ports import (
     IntakeListener,
     JournalReader,
     JournalTail,
-    Kept,
     Outgoing,
     Passing,
     Position,
     Registry,
     Take,
     TicketFeed,
+    TicketRecord,
     TicketStore,
     TicketStores,
     Transactor,
@@ -397,13 +397,13 @@ class Shelf(TicketStore):
 
     def __init__(self) -> None:
         self._checkpoint: Checkpoint | None = None
-        self.rows: dict[bytes, Kept] = {}
+        self.rows: dict[bytes, TicketRecord] = {}
 
     @property
     def checkpoint(self) -> Checkpoint | None:
         return self._checkpoint
 
-    def load(self, tickets: Sequence[Kept]) -> None:
+    def load(self, tickets: Sequence[TicketRecord]) -> None:
         for each in tickets:
             self.rows[each.key] = each
             if each.value is None:
@@ -420,11 +420,11 @@ class Shelf(TicketStore):
         await asyncio.sleep(0)
         return {key: self.rows[key].value or b"" for key in keys if key in self.rows}
 
-    async def due(self, until: int, limit: int) -> Sequence[Kept]:
+    async def due(self, until: int, limit: int) -> Sequence[TicketRecord]:
         found = [each for each in self.rows.values() if each.due is not None and each.due <= until]
         return sorted(found, key=lambda each: each.due or 0)[:limit]
 
-    async def save(self, tickets: Sequence[Kept], checkpoint: Checkpoint) -> None:
+    async def save(self, tickets: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:
         await asyncio.sleep(0)
         self.load(tickets)
         self._checkpoint = checkpoint

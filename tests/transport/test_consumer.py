@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
-from adapter.transport.kafka.consumer import CommandConsumer, introduce
+from adapter.transport.kafka.consumer import KafkaIntake, introduce
 from tests.support.groups import introduced
 from tests.support.topics import Topics
 from tests.support.wait import PATIENCE, wait_until
@@ -79,7 +79,7 @@ async def test_a_library_that_does_not_come_back_keeps_nobody_once_all_is_given_
     level = library.level
     library.setLevel(logging.DEBUG)
     try:
-        consumer = CommandConsumer(
+        consumer = KafkaIntake(
             client=_member(kafka, topics) | {"debug": "cgrp"},
             topic=topics.commands,
             listener=listener,
@@ -111,7 +111,7 @@ async def test_a_session_that_kafka_refuses_ends_it_by_its_setting(kafka: str, t
     await introduced(kafka, topics.commands, topics.prefix)
     listener = Failing()
     client = _member(kafka, topics) | {"session.timeout.ms": "2000000", "max.poll.interval.ms": "2000000"}
-    consumer = CommandConsumer(client=client, topic=topics.commands, listener=listener, loop=asyncio.get_running_loop())
+    consumer = KafkaIntake(client=client, topic=topics.commands, listener=listener, loop=asyncio.get_running_loop())
     consumer.open()
     async with asyncio.timeout(PATIENCE):
         with pytest.raises(Stop, match="ADAPTER_KAFKA__SESSION_TIMEOUT"):
@@ -129,7 +129,7 @@ class Refused(Failing):
 async def test_a_partition_that_the_library_refuses_to_take_ends_the_flow(kafka: str, topics: Topics) -> None:
     await introduced(kafka, topics.commands, topics.prefix)
     listener = Refused()
-    consumer = CommandConsumer(
+    consumer = KafkaIntake(
         client=_member(kafka, topics), topic=topics.commands, listener=listener, loop=asyncio.get_running_loop()
     )
     consumer._consumer.incremental_assign([TopicPartition(topics.commands, 0)])
@@ -143,7 +143,7 @@ async def test_a_partition_that_the_library_refuses_to_take_ends_the_flow(kafka:
 async def test_a_property_that_a_consumer_can_not_have_is_told(kafka: str, topics: Topics) -> None:
     client = _member(kafka, topics) | {"heartbeat.interval.ms": "0"}
     with pytest.raises(Stop, match=r"ADAPTER_KAFKA__PROPERTIES.*heartbeat"):
-        CommandConsumer(client=client, topic=topics.commands, listener=Clinging(), loop=asyncio.get_running_loop())
+        KafkaIntake(client=client, topic=topics.commands, listener=Clinging(), loop=asyncio.get_running_loop())
     with pytest.raises(Stop, match=r"ADAPTER_KAFKA__PROPERTIES.*heartbeat"):
         introduce(client, topics.commands, topics.prefix)
 
@@ -194,7 +194,7 @@ def test_a_close_that_is_given_up_keeps_nobody(kafka: str, topics: Topics) -> No
     async def give_up() -> float:
         await introduced(kafka, topics.commands, topics.prefix)
         listener = Clinging()
-        consumer = CommandConsumer(
+        consumer = KafkaIntake(
             client=_member(kafka, topics), topic=topics.commands, listener=listener, loop=asyncio.get_running_loop()
         )
         consumer.open()

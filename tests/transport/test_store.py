@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adapter.core.errors import Stop, Unavailable
-from adapter.ports import Checkpoint, Kept
+from adapter.ports import Checkpoint, TicketRecord
 from adapter.transport.store import SqliteStore, SqliteStores
 from tests.support.disk import no_file_beyond
 from tests.support.processes import Processes
@@ -44,15 +44,15 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
     assert not told
 
 
-def kept(name: str, value: str = "v", due: int | None = None) -> Kept:
-    return Kept(name.encode(), value.encode(), due)
+def kept(name: str, value: str = "v", due: int | None = None) -> TicketRecord:
+    return TicketRecord(name.encode(), value.encode(), due)
 
 
 async def test_what_was_saved_is_there_after_a_restart_with_the_name_of_its_transaction(opened: Opener) -> None:
     store = await opened()
     assert store.checkpoint is None
     await store.save([kept("a", "1"), kept("b", "2", due=7)], AT)
-    await store.save([kept("a", "3"), Kept(b"b", None)], Checkpoint("life-2", 10))
+    await store.save([kept("a", "3"), TicketRecord(b"b", None)], Checkpoint("life-2", 10))
     store = await opened()
     assert store.checkpoint == Checkpoint("life-2", 10)
     assert await store.find([b"a", b"b", b"c"]) == {b"a": b"3"}
@@ -79,14 +79,14 @@ async def test_what_is_due_comes_the_first_ones_first(opened: Opener) -> None:
 
 async def test_the_last_of_several_of_a_key_counts(opened: Opener) -> None:
     store = await opened()
-    await store.save([kept("a", "1"), kept("a", "2"), kept("b"), Kept(b"b", None)], AT)
+    await store.save([kept("a", "1"), kept("a", "2"), kept("b"), TicketRecord(b"b", None)], AT)
     assert await store.find([b"a", b"b"]) == {b"a": b"2"}
 
 
 async def test_what_is_loaded_is_complete_only_once_that_was_said(opened: Opener) -> None:
     store = await opened()
     store.load([kept("a", "1"), kept("b")])
-    store.load([kept("a", "2"), Kept(b"b", None)])
+    store.load([kept("a", "2"), TicketRecord(b"b", None)])
     assert (await opened()).checkpoint is None
     store = await opened()
     assert await store.find([b"a", b"b"]) == {b"a": b"2"}
@@ -252,13 +252,14 @@ def _left(folder: Path) -> list[Path]:
 _SAVING = """
 import asyncio, sys
 from pathlib import Path
-from adapter.ports import Checkpoint, Kept
+from adapter.ports import Checkpoint, TicketRecord
 from adapter.transport.store import SqliteStores
 
 async def main():
     store = await SqliteStores(Path(sys.argv[1]), setting="X", cache=0, damaged=print).open(3, "one")
     for number in range(10**6):
-        await store.save([Kept(b"%d" % each, b"%d" % number) for each in range(50)], Checkpoint(str(number), number))
+        tickets = [TicketRecord(b"%d" % each, b"%d" % number) for each in range(50)]
+        await store.save(tickets, Checkpoint(str(number), number))
         print(number, flush=True)
 
 asyncio.run(main())

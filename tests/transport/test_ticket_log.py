@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from adapter.core.errors import Stop, Unavailable
-from adapter.ports import Kept, Standing
+from adapter.ports import Standing, TicketRecord
 from adapter.transport.kafka.span import Patience
 from adapter.transport.kafka.tickets import KafkaTickets
 from tests.support import topics as topic_sets
@@ -74,10 +74,10 @@ async def stand(log: KafkaTickets) -> Standing:
     return found
 
 
-async def read(log: KafkaTickets, start: int, end: int) -> list[Kept]:
-    found: list[Kept] = []
+async def read(log: KafkaTickets, start: int, end: int) -> list[TicketRecord]:
+    found: list[TicketRecord] = []
 
-    def take(kept: Sequence[Kept]) -> None:
+    def take(kept: Sequence[TicketRecord]) -> None:
         found.extend(kept)
 
     await asyncio.wait_for(log.read(0, start, end, take, lambda: True), 30)
@@ -146,8 +146,12 @@ async def test_the_committed_tickets_are_read_with_when_they_are_due_and_who_is_
     producer.commit_transaction(20)
     standing = await stand(log)
     assert (standing.first, standing.last) == (0, 4)  # the marker is the last of it
-    assert await read(log, 0, 4) == [Kept(b"a", b"1", 1_700_000_000_000), Kept(b"b", b"2"), Kept(b"b", None)]
-    assert await read(log, 1, 4) == [Kept(b"b", b"2"), Kept(b"b", None)]
+    assert await read(log, 0, 4) == [
+        TicketRecord(b"a", b"1", 1_700_000_000_000),
+        TicketRecord(b"b", b"2"),
+        TicketRecord(b"b", None),
+    ]
+    assert await read(log, 1, 4) == [TicketRecord(b"b", b"2"), TicketRecord(b"b", None)]
 
 
 @pytest.mark.parametrize("due", [b"soon", b"", b"\xff", "\u0661".encode(), b"9" * 40, b"-1"])
@@ -159,7 +163,7 @@ async def test_a_time_that_is_none_is_no_reason_to_end(
     producer.produce(topics.tickets, b"1", b"a", 0, headers={"due": due})
     producer.commit_transaction(20)
     await stand(log)
-    assert await read(log, 0, 2) == [Kept(b"a", b"1")]
+    assert await read(log, 0, 2) == [TicketRecord(b"a", b"1")]
 
 
 async def test_what_was_aborted_is_not_there(kafka: str, topics: Topics, log: KafkaTickets) -> None:
@@ -168,7 +172,7 @@ async def test_what_was_aborted_is_not_there(kafka: str, topics: Topics, log: Ka
     producer.commit_transaction(20)
     write(producer, topics, "b")
     producer.abort_transaction(20)
-    assert await read(log, 0, (await stand(log)).last) == [Kept(b"a", b"A")]
+    assert await read(log, 0, (await stand(log)).last) == [TicketRecord(b"a", b"A")]
 
 
 async def test_an_open_transaction_of_a_dead_owner_is_waited_for(kafka: str, topics: Topics, log: KafkaTickets) -> None:
@@ -184,7 +188,7 @@ async def test_an_open_transaction_of_a_dead_owner_is_waited_for(kafka: str, top
     done, _ = await asyncio.wait((reading,), timeout=1)
     assert not done
     dead.abort_transaction(20)
-    assert await reading == [Kept(b"a", b"A")]
+    assert await reading == [TicketRecord(b"a", b"A")]
 
 
 async def test_reading_ends_when_it_is_not_wanted_any_more(kafka: str, topics: Topics, log: KafkaTickets) -> None:

@@ -12,7 +12,7 @@ from adapter.core.avro import UnknownFields
 from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.ticket import Origin, Ticket
-from adapter.ports import Checkpoint, Kept, Passing
+from adapter.ports import Checkpoint, Passing, TicketRecord
 from adapter.worker.tickets import Tickets
 from tests.support.bus import Bus, Feed, Schemas, Shelf, Shelves
 from tests.support.known import known
@@ -225,7 +225,7 @@ class SickShelf(Shelf):
 
     full = True
 
-    async def save(self, tickets: Sequence[Kept], checkpoint: Checkpoint) -> None:
+    async def save(self, tickets: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:
         if self.full:
             raise Unavailable("ADAPTER_WORKER__STORE: the disk is full")
         await super().save(tickets, checkpoint)

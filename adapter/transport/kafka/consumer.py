@@ -53,7 +53,7 @@ _OWN_LOOK_UP: Final = 20.0
 """Seconds that librdkafka has after a start to find out by itself where the group stands: far more than it takes."""
 
 
-class CommandConsumer:
+class KafkaIntake:
     """`ports.Intake` over one consumer-group member."""
 
     def __init__(

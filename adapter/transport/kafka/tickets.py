@@ -14,7 +14,7 @@ from datetime import timedelta
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from adapter.core.errors import Unavailable
-from adapter.ports import DUE, Kept, Standing
+from adapter.ports import DUE, Standing, TicketRecord
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.identity import identity, still
@@ -60,7 +60,12 @@ class KafkaTickets:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._stand, partition, going)
 
     async def read(
-        self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None], going: Callable[[], bool]
+        self,
+        partition: int,
+        start: int,
+        end: int,
+        take: Callable[[Sequence[TicketRecord]], None],
+        going: Callable[[], bool],
     ) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._read, partition, start, end, take, going)
 
@@ -92,7 +97,12 @@ class KafkaTickets:
             newest.close()
 
     def _read(
-        self, partition: int, start: int, end: int, take: Callable[[Sequence[Kept]], None], going: Callable[[], bool]
+        self,
+        partition: int,
+        start: int,
+        end: int,
+        take: Callable[[Sequence[TicketRecord]], None],
+        going: Callable[[], bool],
     ) -> None:
         if start >= end:
             return
@@ -107,7 +117,7 @@ class KafkaTickets:
             reader.close()
 
 
-def _kept(message: Message) -> Kept:
+def _kept(message: Message) -> TicketRecord:
     due = next((value for name, value in headers(message) if name == DUE), None) or b""
     # No more digits than a time in milliseconds has, and nothing that somebody else wrote here.
-    return Kept(message.key() or b"", message.value(), int(due) if due.isdigit() and len(due) < 16 else None)
+    return TicketRecord(message.key() or b"", message.value(), int(due) if due.isdigit() and len(due) < 16 else None)

@@ -1,18 +1,25 @@
 """Topics as they are wanted and as they are; the second half against a real broker."""
 
 import secrets
+import socketserver
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.settings import Retention, Topics
 from adapter.transport.kafka.admin import Admin, Config, Found, Wanted, Wish, differences, wanted
+from adapter.transport.kafka.client import Follower
 from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
+from tests.support.certificates import Trials
 from tests.support.wait import wait_until
 
 
@@ -178,6 +185,64 @@ def test_a_cluster_that_is_not_there_is_unavailable(ask: Callable[[Admin], objec
     admin = Admin({"bootstrap.servers": "127.0.0.1:1"}, timeout=timedelta(seconds=1))
     with pytest.raises(Unavailable, match="does not answer"):
         ask(admin)
+
+
+@contextmanager
+def speechless() -> Iterator[str]:
+    """The address of somebody who ends each connection once it has heard something, as brokers do with the protocol of
+    another listener."""
+
+    class End(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(100)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), End) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: Admin(client, timeout=timedelta(seconds=6)).brokers(),
+        lambda client: Follower(client, "x", timeout=timedelta(seconds=6)),
+    ],
+    ids=["admin", "follower"],
+)
+def test_brokers_that_end_each_connection_without_a_word_point_to_the_security_protocol(
+    ask: Callable[[dict[str, str]], object],
+) -> None:
+    with speechless() as address, pytest.raises(Unavailable, match="PROPERTIES__SECURITY_PROTOCOL"):
+        ask({"bootstrap.servers": address})
+
+
+@pytest.mark.parametrize(
+    ("properties", "cure"),
+    [
+        ({"security.protocol": "SASL_SSL"}, "; set ADAPTER_KAFKA__PROPERTIES__SASL_MECHANISM to what the brokers take"),
+        ({"security.protocol": "SSL", "ssl.ca.location": "/nowhere/ca.pem"}, "; name a PEM file that can be read"),
+    ],
+)
+def test_what_librdkafka_says_in_its_own_terms_comes_with_what_to_do(properties: dict[str, str], cure: str) -> None:
+    with pytest.raises(Stop) as stop:
+        Admin({"bootstrap.servers": "127.0.0.1:1", **properties})
+    assert cure in stop.value.problems[0]
+
+
+def test_a_key_with_a_password_says_where_that_goes(tmp_path: Path, trials: Trials) -> None:
+    made = serialization.load_pem_private_key(trials.good.client_key.read_bytes(), None)
+    key = tmp_path / "encrypted.key"
+    key.write_bytes(
+        made.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"password"),
+        )
+    )
+    files = {"ssl.certificate.location": str(trials.good.client_certificate), "ssl.key.location": str(key)}
+    with pytest.raises(Stop, match="ADAPTER_KAFKA__PROPERTIES_FILES__SSL_KEY_PASSWORD"):
+        Admin({"bootstrap.servers": "127.0.0.1:1", "security.protocol": "SSL", **files})
 
 
 def test_a_property_librdkafka_does_not_know_stops_the_start() -> None:

@@ -23,7 +23,7 @@ from confluent_kafka.cimpl import NewTopic
 from adapter.core.errors import Stop, Unavailable
 from adapter.settings import Topics
 from adapter.transport.kafka.mock import is_mock
-from adapter.transport.kafka.refusal import properties_told
+from adapter.transport.kafka.refusal import connections_told, properties_told
 
 _SETTING: Final = "ADAPTER_TOPICS__"
 _SETTINGS: Final = {"retention.ms": "RETENTION__…", "max.message.bytes": "MAX_MESSAGE_BYTES"}
@@ -157,13 +157,17 @@ class Admin:
     def __init__(self, client: Mapping[str, str], *, timeout: timedelta = timedelta(seconds=10)) -> None:
         """`client`: librdkafka's properties. Raises Stop if it refuses one of them."""
         self._timeout = timeout.total_seconds()
-        self._heard: deque[KafkaError] = deque(maxlen=1)
+        self._heard = heard = deque([""], maxlen=1)
         """The client must not know of us: an admin that nobody uses any more ends with its client, at once."""
         self._cluster = ""
         """Its id, once it was asked for: the answer is as long as there are topics."""
         with properties_told():
             # librdkafka's own lines say on standard error, and many times, what our exceptions say once.
-            self._properties: dict[str, Any] = {**client, "error_cb": self._heard.append, "log_level": 0}
+            self._properties: dict[str, Any] = {
+                **client,
+                "error_cb": lambda error: heard.append(connections_told(error, heard[0])),
+                "log_level": 0,
+            }
             self._client = AdminClient(self._properties)
 
     def cluster_id(self) -> str:
@@ -335,7 +339,7 @@ class Admin:
 
     def _unavailable(self, error: KafkaException) -> Unavailable:
         self._client.poll(0)  # delivers to `_heard` what librdkafka knows of the connections
-        heard = self._heard[0].str() if self._heard else _text(error)
+        heard = self._heard[0] or _text(error)
         # Whose broker is gone knocks there in a busy loop until the time is up, and asks nobody else the next time.
         self._client = AdminClient(self._properties)
         return Unavailable(f"the cluster does not answer: {heard}")

@@ -18,7 +18,7 @@ from adapter.core.partition import partition_of
 from adapter.ports import Outgoing
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.mock import is_mock
-from adapter.transport.kafka.refusal import properties_told
+from adapter.transport.kafka.refusal import connections_told, properties_told
 
 _MOVING: Final = frozenset(
     {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
@@ -280,10 +280,10 @@ class _Heard:
         return (self.text if error.code() in _UNANSWERED else "") or error.str()
 
     def _hear(self, error: KafkaError) -> None:
-        self.text = error.str()
+        self.text = connections_told(error, self.text)
         if error.code() == KafkaError._ALL_BROKERS_DOWN and not self.told:  # noqa: SLF001 -- its public name
             self.told = True
-            self.down(self.text)
+            self.down(error.str())
 
 
 def moment(seconds: float) -> datetime:

@@ -15,6 +15,29 @@ _SETTINGS: Final = {
     "(their group.min.session.timeout.ms and group.max.session.timeout.ms)",
 }
 
+_CURES: Final = {
+    "No provider for SASL mechanism": "; set ADAPTER_KAFKA__PROPERTIES__SASL_MECHANISM to what the brokers take "
+    "(PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER)",
+    "ssl.key.location failed": "; name the PEM key of ssl.certificate.location, and if it is encrypted a file with "
+    "its password in ADAPTER_KAFKA__PROPERTIES_FILES__SSL_KEY_PASSWORD",
+    ".location failed": "; name a PEM file that can be read",
+}
+"""What to do where librdkafka says in its own terms what is wrong."""
+
+_ENDED: Final = (
+    "all brokers end our connections without a word: they stop, or ADAPTER_KAFKA__PROPERTIES__SECURITY_PROTOCOL is not "
+    "that of their listener"
+)
+
+
+def connections_told(error: KafkaError, before: str) -> str:
+    """What is known of the connections with this error of the client, `before` it was that. The client counts brokers
+    that are down, after it has said why: unless they ended the connection, which it only logs.
+    """
+    if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 -- its public name
+        return before or _ENDED
+    return error.str()
+
 
 @contextmanager
 def properties_told() -> Iterator[None]:
@@ -22,7 +45,9 @@ def properties_told() -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        raise Stop(f"ADAPTER_KAFKA__PROPERTIES: {error.args[0].str().strip()}") from None
+        said = error.args[0].str().strip()
+        cure = next((cure for words, cure in _CURES.items() if words in said), "")
+        raise Stop(f"ADAPTER_KAFKA__PROPERTIES: {said}{cure}") from None
     except (ImportError, TypeError, ValueError) as error:  # of one that its wrapper for Python looks at by itself
         raise Stop(f"ADAPTER_KAFKA__PROPERTIES: {' '.join(str(error).split())}") from None
 

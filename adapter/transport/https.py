@@ -26,6 +26,9 @@ from adapter.transport.way import Proxy, reach, resolve
 _WATCH: Final = 5.0
 """Seconds between two looks at the certificate files."""
 
+_GOOD_BYE: Final = 2.0
+"""Seconds a server has to answer the end of TLS; its socket is ours until then."""
+
 _RESOLVED: Final = 10.0
 """Seconds for which the addresses of a name are believed."""
 
@@ -192,6 +195,7 @@ class HttpsCalls:
                 sock=link,
                 ssl=context,
                 server_hostname=None if context is None else self._host,
+                ssl_shutdown_timeout=None if context is None else _GOOD_BYE,
             )
         except BaseException:
             self._distrusted[address] = self._loop.time()

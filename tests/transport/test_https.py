@@ -662,6 +662,34 @@ async def test_an_idle_connection_is_dropped_before_the_time_that_the_supplier_n
         await eventually(lambda: server.active == 0, what="the client closing its idle connection")
 
 
+async def test_a_server_that_does_not_answer_our_good_bye_is_left_all_the_same(calls: Make, trials: Trials) -> None:
+    context = server_context(trials.good, ask=False)
+    left = threading.Event()
+
+    def serve() -> None:
+        accepted, _ = server.accept()
+        accepted.settimeout(PATIENCE)
+        connection = context.wrap_socket(accepted, server_side=True)
+        while b"<request/>" not in connection.recv(65536):
+            pass
+        connection.sendall(OK + b"Connection: close\r\nContent-Length: 0\r\n\r\n")
+        # From here on it says nothing, not even within TLS.
+        with socket.socket(fileno=connection.detach()) as mute:
+            mute.settimeout(20)  # a loop of its own accord waits for 30
+            while mute.recv(65536):
+                pass
+        left.set()
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        server.settimeout(PATIENCE)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        made = calls(f"https://localhost:{server.getsockname()[1]}", tls=TlsFiles(ca=trials.good.ca))
+        assert await outcome(post(made)) == (Reply, "200")
+        await asyncio.to_thread(thread.join)
+    assert left.is_set()
+
+
 class Ahead(asyncio.SelectorEventLoop):
     """Its clock can be put ahead."""
 

@@ -80,6 +80,7 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (by default the process's own). The exit code; see Exit."""
+    _keep_places()
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv), alone=argv is None)
         sys.stdout.flush()
@@ -100,6 +101,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     return code
+
+
+def _keep_places() -> None:
+    """Where an input or output is closed, the next socket would take its number: uvloop ends the process when it closes
+    such a one, and what is meant for the output would go to whoever is at the other end.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _run(given: Sequence[str], *, alone: bool) -> int:

@@ -211,7 +211,8 @@ class Registry(Section):
     """The schema registry (Confluent HTTP API)."""
 
     url: Addresses = Field(
-        description="Address of the registry, several separated by commas.", examples=["http://registry:8081"]
+        description="Address of the registry, several separated by commas; asked directly, through no proxy.",
+        examples=["http://registry:8081"],
     )
     credentials: File | None = Field(
         default=None,
@@ -240,7 +241,9 @@ class Tls(Section):
 class Proxy(Section):
     """An HTTP CONNECT proxy to leave by; the supplier allow-lists source addresses."""
 
-    url: Address | None = Field(default=None, description="Address of the proxy; without it none is used.")
+    url: Address | None = Field(
+        default=None, description="Address of the proxy; without it none is used, whatever HTTPS_PROXY says."
+    )
     credentials: File | None = Field(default=None, description="File with user:password for the proxy (one line).")
 
 
@@ -314,7 +317,10 @@ class Supplier(Section):
         "that its answers name (Keep-Alive), or after which it has ended one in the last hour, counts by itself. 0s: "
         "none is used again, for a supplier that ends them after each answer without saying so.",
     )
-    max_reply_bytes: Size = Field(default=2 * 1024**2, description="A longer reply is not read to its end.")
+    max_reply_bytes: Size = Field(
+        default=2 * 1024**2,
+        description="A longer reply is not read to its end. Each call under way may hold so much in memory.",
+    )
     doubt_limits: Durations = Field(
         default={},
         description="How long an unclear call is reconciled before its command ends undetermined, where not "
@@ -327,9 +333,11 @@ class Worker(Section):
 
     window_records: Count = Field(
         default=10_000,
-        description="Unfinished commands held in memory before partitions are paused; up to 500 may come on top.",
+        description="Unfinished commands in memory before partitions are paused; of each up to 500 may come on top.",
     )
-    window_bytes: Size = Field(default=64 * 1024**2, description="The same in bytes.")
+    window_bytes: Size = Field(
+        default=64 * 1024**2, description="The same in bytes; of each what one fetch brings (1 MiB) may come on top."
+    )
     partition_span: Count = Field(
         default=50_000,
         description="Offsets between the oldest unfinished and the newest command of a partition before it is paused.",

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import shlex
 import signal
 import socket
 import socketserver
@@ -162,6 +163,22 @@ def test_an_output_that_takes_no_more_is_told_in_a_line(word: str) -> None:
 def test_an_output_that_is_closed_is_told_in_a_line() -> None:
     ended = subprocess.run(f"{sys.executable} -m adapter settings >&-", shell=True, stderr=subprocess.PIPE, check=False)
     assert (ended.returncode, ended.stderr) == (2, b"adapter: standard output is closed\n")
+
+
+ALL_OPEN = """
+import os, sys
+from adapter import cli
+cli._parser = lambda chosen: print([os.readlink(f"/proc/self/fd/{number}") for number in range(3)])
+cli.main()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at descriptors as Linux shows them")
+def test_no_socket_takes_the_place_of_an_input_or_error_output_that_is_closed() -> None:
+    script = shlex.quote(ALL_OPEN)
+    ended = subprocess.run(f"{sys.executable} -c {script} <&- 2>&- | cat", shell=True, capture_output=True, check=False)
+    assert b"['/dev/null', 'pipe:[" in ended.stdout
+    assert ended.stdout.endswith(b"]', '/dev/null']\n")
 
 
 LATE = """

@@ -69,8 +69,8 @@ def filled(kind: Type, text: str) -> Any:
             return {field.name: filled(field.type, text) for field in fields}
         case Array(items):
             return [filled(items, text)]
-        case Enum(_, symbols, _):
-            return symbols[0]
+        case Enum(_, symbols, default):  # which stands for what a reader does not know, and is refused in a command
+            return next(symbol for symbol in symbols if symbol != default)
         case Primitive("string", _):
             return text
         case Primitive("boolean", _):

@@ -72,10 +72,14 @@ class Answer:
 
 
 def load(folder: Path) -> Mapping[str, etree.XMLSchema]:
-    """The schemas of the requests, by operation. `folder` has faultReport.xsd and appointments.xsd."""
-    tickets = etree.XMLSchema(etree.parse(folder / "faultReport.xsd"))
-    appointments = etree.XMLSchema(etree.parse(folder / "appointments.xsd"))
-    return dict.fromkeys(TICKETS, tickets) | dict.fromkeys(APPOINTMENTS, appointments)
+    """The schemas of the requests, by operation: each from the file in `folder` that declares its element."""
+    found: dict[str, etree.XMLSchema] = {}
+    for path in folder.glob("*.xsd"):
+        document = etree.parse(path)
+        declared = {str(each.get("name")) for each in document.getroot().iterchildren("{*}element")}
+        if served := declared.intersection(TICKETS + APPOINTMENTS):
+            found |= dict.fromkeys(served, etree.XMLSchema(document))
+    return found
 
 
 @dataclass(slots=True)

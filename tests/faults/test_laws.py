@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from adapter.core.operation import Repeat
+from adapter.suppliers import served
 from tests.faults import laws
+from tests.faults.command_laws import FINAL
 from tests.faults.evidence import Call, DeadLetter, Ending, Event, Evidence, Webhook
 from tests.faults.notices import Posted
-from tests.faults.workload import Sent
+from tests.faults.workload import KEYED, NEVER, SAFE, Sent
 
 SENT = [
     Sent("T-0001", "AddFaultReport", "T", 1),
@@ -47,6 +50,15 @@ EVENTS = [
 
 def found(calls: list[Call], events: list[Event], sent: list[Sent] | None = None) -> set[str]:
     return {violation.law for violation in laws.judge(sent or SENT, calls, events)}
+
+
+def test_the_judge_knows_the_end_of_every_command() -> None:
+    assert {operation.accepted for operation in served().operations} | {"CommandRejected", "CommandSettled"} == FINAL
+
+
+def test_the_judge_knows_what_may_be_repeated() -> None:
+    declared = {repeat: {o.name for o in served().operations if o.repeat is repeat} for repeat in Repeat}
+    assert declared == {Repeat.SAFE: SAFE, Repeat.KEYED: KEYED, Repeat.NEVER: NEVER}
 
 
 def test_a_clean_run_breaks_no_law() -> None:

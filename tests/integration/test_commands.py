@@ -11,12 +11,12 @@ import pytest
 import pytest_asyncio
 from lxml import etree
 
-from adapter.catalogue import schema_root
 from adapter.core.rate import TOLERANCE
 from adapter.twin import Fault, Kind, Status
 from tests.support import estate as say
 from tests.support.estate import Command, Event, unique
 from tests.support.rig import Heard, Member, Rig, open_rig
+from tests.support.xsd import judge
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -53,11 +53,7 @@ def text(element: etree._Element, name: str) -> str | None:
 
 
 def valid(element: etree._Element) -> bool:
-    """By the schemas, with a judge that is not the product's."""
-    folder = schema_root() / "xsd" / "cityfibre"
-    nicc = etree.QName(element).localname.endswith(("Availability", "Appointment"))
-    schema = etree.XMLSchema(etree.parse(folder / ("appointments.xsd" if nicc else "faultReport.xsd")))
-    return schema.validate(element)
+    return judge(str(element.tag)).validate(element)
 
 
 async def done(rig: Rig, command: Command) -> Event:

@@ -165,6 +165,21 @@ def test_a_misspelt_name_is_told_the_nearest_one() -> None:
     assert "ADAPTER_KAFKA__GROUP_ID" in found["ADAPTER_kafka__group_id"]
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("KAFKA__SECURITY_PROTOCOL", "KAFKA__PROPERTIES__SECURITY_PROTOCOL"),
+        ("KAFKA_SSL_CA_LOCATION", "KAFKA__PROPERTIES__SSL_CA_LOCATION"),
+        ("KAFKA__SASL_PASSWORD", "KAFKA__PROPERTIES_FILES__SASL_PASSWORD"),
+        ("KAFKA__PROPERTEIS__SECURITY_PROTOCOL", "KAFKA__PROPERTIES__SECURITY_PROTOCOL"),
+        ("KAFKA__PROPERTIES_FILE__SASL_PASSWORD", "KAFKA__PROPERTIES_FILES__SASL_PASSWORD"),
+        ("SUPPLIER__SOAP_ACTION__AddFaultReport", "SUPPLIER__SOAP_ACTIONS__AddFaultReport"),
+    ],
+)
+def test_a_misspelt_name_of_one_entry_is_told_with_its_entry(written: str, meant: str) -> None:
+    assert faults(Settings, **{written: "x"})[f"ADAPTER_{written}"].endswith(f"did you mean ADAPTER_{meant}?")
+
+
 def test_variables_that_kubernetes_makes_for_a_service_are_no_fault() -> None:
     links = {
         "ADAPTER_SERVICE_HOST": "10.0.0.1",
@@ -184,6 +199,45 @@ def test_white_space_around_a_value_counts_for_nothing() -> None:
     assert read.supplier.buyer_identifier == "SPDEV1"
     assert read.supplier.base_url == "https://supplier.example/x"
     assert loaded(SUPPLIER__ENVIRONMENT=" ") == loaded()
+
+
+@pytest.mark.parametrize("value", ['"SPDEV1"', "'SPDEV1'", '""'])
+@pytest.mark.parametrize("name", ["SUPPLIER__BUYER_IDENTIFIER", "KAFKA__PROPERTIES__CLIENT_ID", "SUPPLIER__TLS__KEY"])
+def test_a_value_in_quotes_is_told_as_such(name: str, value: str) -> None:
+    # `docker run --env-file` and Kubernetes leave quotes as they are; a shell takes them off.
+    assert "quotes" in faults(Settings, **{name: value})[f"ADAPTER_{name}"]
+
+
+def test_an_environment_that_does_not_exist_is_one_fault() -> None:
+    files = dict.fromkeys(("SUPPLIER__TLS__CERTIFICATE", "SUPPLIER__TLS__KEY"), __file__)
+    assert set(faults(Settings, SUPPLIER__BASE_URL="", SUPPLIER__ENVIRONMENT="CFSIT", **files)) == {
+        "ADAPTER_SUPPLIER__ENVIRONMENT"
+    }
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "SASL_SSL://kafka:9092",
+        "http://kafka:9092",
+        "k:1;k:2",
+        "k:1 k:2",
+        "k:65536",
+        "k:0",
+        '["k:1"]',
+        ",",
+        "k:1:2",
+        "k:",
+    ],
+)
+def test_what_is_no_list_of_brokers(value: str) -> None:
+    found = faults(Cluster, KAFKA__BOOTSTRAP_SERVERS=value)["ADAPTER_KAFKA__BOOTSTRAP_SERVERS"]
+    assert "host:port" in found
+
+
+@pytest.mark.parametrize("value", ["k", "k-1.example:9092, k_2:9093 ,", "10.0.0.1:1", "[2001:db8::1]:9092", "[::1]"])
+def test_what_is_a_list_of_brokers(value: str) -> None:
+    assert loaded(KAFKA__BOOTSTRAP_SERVERS=value).kafka.bootstrap_servers == value
 
 
 def test_an_empty_variable_counts_as_not_set() -> None:
@@ -315,6 +369,16 @@ def test_a_secret_property_comes_from_a_file(tmp_path: Path) -> None:
 def test_a_secret_property_is_refused_as_a_variable(name: str) -> None:
     found = faults(Cluster, **{f"KAFKA__PROPERTIES__{name}": "p"})
     assert "PROPERTIES_FILES" in found["ADAPTER_KAFKA__PROPERTIES"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("socket.timeout.ms", "10s"), ("queued.max.messages.kbytes", "8 MiB"), ("fetch.max.bytes", "1_000")],
+)
+def test_a_number_of_librdkafka_has_no_unit(name: str, value: str) -> None:
+    # It would take the digits in front, 10 milliseconds.
+    assert name in faults(Cluster, **{f"KAFKA__PROPERTIES__{name}": value})["ADAPTER_KAFKA__PROPERTIES"]
+    loaded(KAFKA__PROPERTIES='{"linger.ms": 0.5, "metadata.max.age.ms": "-1", "client.id": "10s"}')
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,13 @@ _OURS = {
     "partitioner": "keys are placed as Java clients place them (murmur2_random)",
 }
 _SECRET = re.compile(r"password|passphrase|secret|\.(key|keystore)\.pem$|^sasl\.jaas\.config$")
+_NUMBER = re.compile(r"\.(ms|seconds|bytes|kbytes|messages|size)$")
+"""Properties of librdkafka that are numbers: of what is none it takes the digits in front."""
+
+
+def is_secret(name: str) -> bool:
+    """Whether this property of librdkafka is one."""
+    return _SECRET.search(name) is not None and not name.endswith(".location")
 
 
 def conflicts(settings: Tree) -> Iterator[tuple[str, str]]:
@@ -80,8 +87,10 @@ def _kafka_conflicts(kafka: Kafka) -> Iterator[tuple[str, str]]:
     for name in (*kafka.properties, *kafka.properties_files):
         if name in _OURS:
             yield f"{PREFIX}KAFKA__PROPERTIES", f"{name} is the adapter's own: {_OURS[name]}"
-    for name in kafka.properties:
-        if _SECRET.search(name) and not name.endswith(".location"):
+    for name, value in kafka.properties.items():
+        if _NUMBER.search(name) and not re.fullmatch(r"-?\d+(\.\d+)?", value, re.ASCII):
+            yield f"{PREFIX}KAFKA__PROPERTIES", f"{name} is a number alone, without a unit"
+        if is_secret(name):
             yield (
                 f"{PREFIX}KAFKA__PROPERTIES",
                 f"{name} is a secret: write it to a file and name that in {PREFIX}KAFKA__PROPERTIES_FILES",

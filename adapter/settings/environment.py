@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from adapter.core.errors import Stop
 from adapter.core.wording import is_text
-from adapter.settings.conflicts import conflicts
+from adapter.settings.conflicts import conflicts, is_secret
 from adapter.settings.paths import find, is_mapping, kind, section, variable
 from adapter.settings.reference import bounds, describe
 from adapter.settings.tree import PREFIX, Settings, Tree
@@ -59,8 +59,8 @@ def _texts(environ: Mapping[str, str], faults: list[tuple[str, str]]) -> dict[st
         path, key, field = found
         if value == "":
             continue
-        if not is_text(value) and kind(field).name not in _OF_ANY_BYTES:
-            faults.append((name, "is not UTF-8 text"))
+        if flaw := _flaw(value, field):
+            faults.append((name, flaw))
             continue
         branch = tree
         for segment in path[:-1]:
@@ -100,6 +100,15 @@ def _place(name: str) -> tuple[tuple[str, ...], str | None, FieldInfo] | None:
     return None
 
 
+def _flaw(value: str, field: FieldInfo) -> str | None:
+    """What is wrong with a value whatever it is to say."""
+    if value[0] in "\"'" and value[-1] == value[0]:
+        return "is in quotes, which would be part of it: write it without them"
+    if not is_text(value) and kind(field).name not in _OF_ANY_BYTES:
+        return "is not UTF-8 text"
+    return None
+
+
 _OF_ANY_BYTES = frozenset({"file", "folder", "path"})
 """Kinds that name what the file system has."""
 
@@ -132,14 +141,29 @@ def _json_object(text: str, *, dotted: bool) -> dict[str, str]:
     }
 
 
+_OF_KAFKA = re.compile(r"KAFKA__?((?:SECURITY|SASL|SSL)_\w+)", re.IGNORECASE)
+"""A property of librdkafka that is written as if it were a setting of ours."""
+
+
 def _unknown(name: str) -> str:
-    known = [row.variable for row in describe()]
-    sections = sorted(v for v in known if v.startswith(name + "__"))
+    rows = describe()
+    sections = sorted(row.variable for row in rows if row.variable.startswith(name + "__"))
     if sections:
         return f"is a section, not a setting; its settings begin with {sections[0]}"
-    places = [each.removeprefix(PREFIX) for each in known]
-    near = get_close_matches(name.removeprefix(PREFIX).upper(), places, n=1, cutoff=0.6)
-    return f"is not a setting; did you mean {PREFIX}{near[0]}?" if near else "is not a setting; see `adapter settings`"
+    meant = _meant(name.removeprefix(PREFIX), {row.variable.removeprefix(PREFIX): row.type for row in rows})
+    return f"is not a setting; did you mean {PREFIX}{meant}?" if meant else "is not a setting; see `adapter settings`"
+
+
+def _meant(place: str, known: Mapping[str, str]) -> str | None:
+    """The setting that may be meant; `known` has all, with their types."""
+    if found := _OF_KAFKA.fullmatch(place):
+        files = "_FILES" if is_secret(_key(found[1], dotted=True)) else ""
+        return f"KAFKA__PROPERTIES{files}__{found[1].upper()}"
+    *head, entry = place.split("__", 2)
+    mappings = [name for name, kind_ in known.items() if kind_ == "JSON object"]
+    if len(head) > 1 and (near := get_close_matches("__".join(head).upper(), mappings, n=1, cutoff=0.9)):
+        return f"{near[0]}__{entry}"
+    return next(iter(get_close_matches(place.upper(), known, n=1, cutoff=0.6)), None)
 
 
 def _fault(location: tuple[str | int, ...], fault: str, message: str) -> tuple[str, str]:
@@ -172,5 +196,9 @@ def _repair(tree: dict[str, Any], error: ValidationError) -> None:
         for segment in path[:-1]:
             branch = branch.setdefault(segment, {})
         branch.pop(path[-1], None)
-        if field is not None and field.is_required():
+        if field is None:
+            continue
+        if field.is_required():
             branch[path[-1]] = (field.examples or [""])[0]
+        elif field.default is None and kind(field).name not in _OF_ANY_BYTES:  # else it would also count as missing
+            branch[path[-1]] = kind(field).example

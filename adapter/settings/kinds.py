@@ -166,6 +166,21 @@ def _web_addresses(value: str) -> str:
     return ",".join(_web_address(part.strip()) for part in value.split(","))
 
 
+_BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:;,/\[\]{}\"']+)(:0*(?P<port>[0-9]{1,5}))?")
+
+
+def _brokers(value: str) -> str:
+    """Hosts, each with or without a port, as librdkafka takes them: it waits for ever for others."""
+    named = [part.strip() for part in value.split(",") if part.strip()]
+    found = [_BROKER.fullmatch(part) for part in named]
+    if not found or not all(each and 1 <= int(each["port"] or 1) <= 65535 for each in found):
+        raise ValueError(
+            "is not a list of brokers, host:port separated by commas (a protocol before it goes into "
+            "ADAPTER_KAFKA__PROPERTIES__SECURITY_PROTOCOL)"
+        )
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration), Kind("duration", "500ms, 10s or 2m")]
 DurationOrZero = Annotated[
     timedelta, BeforeValidator(partial(parse_duration, zero=True)), Kind("duration", "0s, 10s or 2m")
@@ -176,6 +191,7 @@ Rate = Annotated[float, Field(ge=0.001, le=100_000), Kind("number", "20 or 0.5")
 Port = Annotated[int, Field(ge=0, le=65535), Kind("port", "9464")]
 Switch = Annotated[bool, Kind("true or false", "true")]
 Address = Annotated[str, AfterValidator(_web_address), Kind("web address", "https://host:443/path")]
+Brokers = Annotated[str, AfterValidator(_brokers), Kind("text", "kafka-1:9092,kafka-2:9092")]
 Addresses = Annotated[str, AfterValidator(_web_addresses), Kind("web addresses", "http://registry:8081")]
 File = Annotated[Path, AfterValidator(_file), Kind("file", "/run/secrets/name")]
 Folder = Annotated[Path, AfterValidator(_folder), Kind("folder", "/opt/schemas")]

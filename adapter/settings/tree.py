@@ -14,6 +14,7 @@ from adapter.settings.kinds import (
     Actions,
     Address,
     Addresses,
+    Brokers,
     Codes,
     Count,
     Duration,
@@ -83,7 +84,7 @@ class Section(BaseModel):
 class Kafka(Section):
     """The cluster and how the worker joins it."""
 
-    bootstrap_servers: Text = Field(
+    bootstrap_servers: Brokers = Field(
         description="Brokers to find the cluster by, host:port separated by commas.",
         examples=["kafka-1:9092,kafka-2:9092"],
     )

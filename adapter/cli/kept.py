@@ -1,6 +1,7 @@
 """`adapter quarantine` and `adapter dead-letters`: what nobody could read, as it came. List, show, take again."""
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -10,15 +11,17 @@ from datetime import UTC, datetime
 from typing import Final
 
 from adapter.cli import show
-from adapter.cli.bus import connected, look_for
+from adapter.cli.bus import compiled, connected, look_for
 from adapter.cli.exits import Exit
 from adapter.cli.follow import since
-from adapter.core.errors import Stop
+from adapter.core.avro import to_json
+from adapter.core.errors import Stop, Undecodable
 from adapter.core.instant import utc
 from adapter.core.notification import Refusal
+from adapter.core.wording import harmless
 from adapter.ports import Outgoing
 from adapter.server.records import quarantined_arrival
-from adapter.settings import Cluster, Receiving, load
+from adapter.settings import Bus, Cluster, Receiving, load
 from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Start
 
 _QUARANTINE: Final = """\
@@ -36,14 +39,16 @@ examples:
 """
 _DEAD_LETTERS: Final = """\
 Records of the commands topic that could not become commands. `again` puts them back there as they were, with key and
-headers, once what was wrong is mended: a schema that the registry lacked, say. A worker then judges them anew.
+headers, once what was wrong is mended: a schema that the registry lacked, say. A worker then judges them anew. What was
+wrong with the command itself, as an id that another one had, is mended in its JSON.
 
-needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS, and the right to read the topic.
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS, show --json also ADAPTER_REGISTRY__URL; and the right to read the topic.
 
 examples:
   adapter dead-letters list --since 1d
   adapter dead-letters show 3/4711 > record.bin
   adapter dead-letters again 3/4711
+  adapter dead-letters show 3/4711 --json > command.json        to be edited; then adapter send command.json
 """
 _PLACE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,18})")
 _AT_ONCE: Final = 4 * 1024 * 1024
@@ -63,6 +68,9 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     one = ways.add_parser("show", help="the bytes of one, which may hold personal data")
     one.add_argument("place", metavar="PARTITION/OFFSET", help="which, as the list has it")
     one.set_defaults(run=_show)
+    if not quarantine:
+        one.add_argument("--json", action="store_true", help="as adapter send takes it, where its schema is known")
+    one.set_defaults(json=False)
     again = ways.add_parser("again", help="publish what has become readable" if quarantine else "make commands of them")
     again.add_argument("places", nargs="*", metavar="PARTITION/OFFSET", help="which, as the list has it")
     again.set_defaults(run=_reread if quarantine else _resend)
@@ -135,6 +143,8 @@ def _row(seen: Seen, prefix: str, at: str, origin: str) -> Row:
 
 def _show(arguments: argparse.Namespace) -> Exit:
     place = _place(arguments.place)
+    if arguments.json:
+        return _show_command(arguments, place)
     (seen,) = _named(load(Cluster), arguments, [place])
     value = seen.value or b""
     if sys.stdout.isatty():
@@ -142,6 +152,23 @@ def _show(arguments: argparse.Namespace) -> Exit:
             show.write(line)
     else:
         sys.stdout.buffer.write(value)
+    return Exit.DONE
+
+
+def _show_command(arguments: argparse.Namespace, place: Place) -> Exit:
+    settings = load(Bus)
+    known = compiled(settings)
+    (seen,) = _named(settings, arguments, [place])
+    with connected(settings, known) as bus:
+        try:
+            found = bus.decode(seen.value, known.commands)
+        except Undecodable as why:
+            sys.stderr.write(harmless(f"adapter: {arguments.place}: {why.reason}: {why.detail}") + "\n")
+            return Exit.NOT_ACCEPTED
+    sys.stderr.writelines(harmless(f"adapter: {path}: left out: no such field here") + "\n" for path in found.unknown)
+    content = {"command": found.name, **to_json(known.commands[found.name], found.record)}
+    for line in json.dumps(content, indent=2, ensure_ascii=False).splitlines():
+        show.write(harmless(line))
     return Exit.DONE
 
 

@@ -3,8 +3,9 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from adapter.ports import Outgoing
 from adapter.transport.kafka.client import Sender
 from tests.server.bus import Record, records
 from tests.server.conftest import PLAIN, notification, serving
+from tests.support import estate as say
 from tests.support.rig import Rig, open_rig
 from tests.support.wait import eventually
 
@@ -108,6 +110,30 @@ async def test_a_dead_letter_goes_back_to_the_commands_as_it_was(desk: Desk) -> 
     assert (code, json.loads(said[0])["again"]) == (0, letters["unframed"])
     first, second = await asyncio.to_thread(records, desk.rig.bootstrap, topics.commands)
     assert first == second
+
+
+async def test_a_dead_letter_that_can_be_decoded_is_mended_as_json_and_sent(desk: Desk, tmp_path: Path) -> None:
+    first, second = say.add("SP-1"), say.add("SP-2")
+    async with desk.rig.worker():
+        desk.rig.estate.send(first)
+        await desk.rig.estate.final(first)
+        reused = desk.rig.estate.send(replace(second, command_id=first.command_id))
+        garbage = desk.rig.estate.put(LETTER.value or b"", LETTER.key or b"")
+        for place in (reused, garbage):
+            await desk.rig.estate.letter(place)
+        letters = await desk.places("dead-letters")
+
+        code, said, _ = await desk.run("dead-letters", "show", letters["unframed"], "--json")
+        assert (code, said) == (4, [])
+        code, said, complained = await desk.run("dead-letters", "show", letters["command-id-reused"], "--json")
+        assert (code, complained) == (0, [])
+        command = json.loads("\n".join(said))
+        assert (command["command"], command["commandId"]) == ("AddFaultReport", first.command_id)
+        file = tmp_path / "mended.json"
+        file.write_text(json.dumps(command | {"commandId": second.command_id}))
+        code, _, complained = await desk.run("send", str(file))
+        assert (code, complained) == (0, [])
+        assert (await desk.rig.estate.final(second)).type == "FaultReportAdded"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from adapter.core.avro.schema import Enum, Record, optional
 from adapter.core.mapping import record_of
 from adapter.core.notification import REASONS
-from adapter.suppliers.cityfibre_notifications import CLOSURE_CODES, HINTS, RULES, STATUSES, Facts, tell
+from adapter.core.xsd import Leaf
+from adapter.suppliers.cityfibre_notifications import CLOSURE_CODES, HINTS, INCIDENT_TYPES, RULES, STATUSES, Facts, tell
 from tests.strategies import values
 from tests.support.known import known
 
@@ -99,6 +100,15 @@ def test_what_a_report_is_about_is_told_from_its_content(expected: str, found: d
 def test_every_kind_of_the_event_has_a_case() -> None:
     hinted = {"AMENDED"}  # no content can tell it
     assert {expected for expected, _ in CASES} | hinted == symbols("kind")
+
+
+def test_the_incident_types_of_notifications_are_those_of_reports() -> None:
+    content = known().xsd.element("addFaultReport").content
+    for name in ("faultDetails", "type"):
+        assert isinstance(content, tuple)
+        content = next(child.content for child in content if child.name == name)
+    assert isinstance(content, Leaf)
+    assert content.values == INCIDENT_TYPES
 
 
 def test_rules_and_statuses_speak_the_words_of_the_event() -> None:

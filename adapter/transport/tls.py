@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from adapter.core.errors import Stop
 
@@ -198,10 +200,6 @@ def readable(path: Path, problems: list[str]) -> bool:
     return True
 
 
-_NO_PAIR = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
-"""What OpenSSL says of a key and a certificate that do not belong together, also of two kinds: RSA and EC."""
-
-
 def load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: list[str]) -> None:
     """Make them the context's own; a problem noted if they are no pair."""
     try:
@@ -210,12 +208,26 @@ def load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: l
     except _Encrypted:
         problems.append(f"{key}: the key is encrypted; give it without a password, protected by file permissions")
     except ssl.SSLError as error:
-        if error.reason in _NO_PAIR:
-            problems.append(f"{key}: is not the key of {certificate}; give the two files of one pair")
-        else:
-            problems.append(f"{key}: cannot be used with {certificate} ({reason(error)}); give a PEM private key")
+        problems.append(_no_pair(certificate, key, error))
     except OSError as error:
         problems.append(f"{key}: cannot be read ({reason(error)}); check path and permissions")
+
+
+def _no_pair(certificate: Path, key: Path, error: ssl.SSLError) -> str:
+    """What is wrong with two files that OpenSSL does not take together."""
+    try:
+        ours = load_pem_private_key(key.read_bytes(), None).public_key()
+        keys = [each.public_key() for each in x509.load_pem_x509_certificates(certificate.read_bytes())]
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
+        return f"{key}: cannot be used with {certificate} ({reason(error)}); give a PEM private key"
+    if ours not in keys:
+        return f"{key}: is not the key of {certificate}; give the two files of one pair"
+    if ours != keys[0]:
+        cure = "put it first, then who signed it, each before its own issuer"
+        return f"{certificate}: the certificate of {key} is not its first; {cure}"
+    return (
+        f"{certificate}: OpenSSL can't use it ({reason(error)}); give it as it was issued, or have another one issued"
+    )
 
 
 class _Encrypted(Exception):  # noqa: N818 -- a signal, caught where it is provoked

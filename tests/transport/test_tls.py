@@ -167,6 +167,19 @@ def _alter(name: str, before: bytes, after: bytes) -> Break:
     return change
 
 
+def _behind_its_authority(files: TlsFiles, trials: Trials) -> TlsFiles:
+    assert files.certificate is not None
+    files.certificate.write_bytes(trials.good.ca.read_bytes() + files.certificate.read_bytes())
+    return files
+
+
+def _indented(files: TlsFiles, _: Trials) -> TlsFiles:
+    assert files.certificate is not None
+    lines = files.certificate.read_text().splitlines()
+    files.certificate.write_text("".join(f"  {line}\n" for line in lines))
+    return files
+
+
 _VERSION_3, _VERSION_5 = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x04"
 
 
@@ -191,6 +204,8 @@ _VERSION_3, _VERSION_5 = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x04"
         (_write("certificate", b"\xff\x00binary"), "holds no PEM certificate"),
         (_no_certificate_in_block, "holds no PEM certificate"),
         (_write("key", b"not a key"), "give a PEM private key"),
+        (_behind_its_authority, r"client\.pem: the certificate of .*client\.key is not its first; put it first"),
+        (_indented, r"client\.pem: OpenSSL can't use it"),
         (_write("ca", b"nothing"), "holds no PEM certificate"),
         (_alter("certificate", _VERSION_3, _VERSION_5), "holds no PEM certificate that can be read"),
         (_alter("ca", _VERSION_3, _VERSION_5), "holds no PEM certificate that can be read"),

@@ -354,6 +354,8 @@ def test_a_secret_property_comes_from_a_file(tmp_path: Path) -> None:
     secret.write_text("p w\n")
     kafka = loaded(KAFKA__PROPERTIES_FILES__SASL_PASSWORD=str(secret)).kafka
     assert kafka.client()["sasl.password"] == "p w"
+    secret.write_text("p w\r\n", encoding="utf-8-sig")  # as Windows' editors do
+    assert kafka.client()["sasl.password"] == "p w"
     secret.unlink()
     with pytest.raises(Stop, match=r"sasl\.password: can't read"):
         kafka.client()

@@ -127,7 +127,7 @@ class Kafka(Section):
         faults: list[str] = []
         for name, path in self.properties_files.items():
             try:
-                secrets[name] = path.read_text(encoding="utf-8").strip("\r\n")
+                secrets[name] = path.read_text(encoding="utf-8-sig").strip("\r\n")
             except OSError as error:
                 fault = f"can't read its file ({error.strerror}); check path and permissions"
                 faults.append(f"{PREFIX}KAFKA__PROPERTIES_FILES: {name}: {fault}")

@@ -264,7 +264,7 @@ def proxy(address: str, credentials: Path | None) -> Proxy:
     secret = None
     if credentials is not None:
         try:
-            secret = credentials.read_text(encoding="utf-8").strip()
+            secret = credentials.read_text(encoding="utf-8-sig").strip()
         except OSError as error:
             raise Stop(f"{credentials}: cannot be read ({error.strerror}); check path and permissions") from None
         except UnicodeDecodeError:

@@ -261,9 +261,11 @@ def _address(text: str) -> str:
 
 def _authorization(file: Path) -> str:
     try:
-        line = file.read_text(encoding="utf-8").strip()
+        line = file.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise Unavailable(f"the credentials file can't be read: {type(error).__name__}") from None
+    if not line:
+        raise Unavailable("the credentials file is empty")
     if not line.isascii() or not line.isprintable():
         raise Unavailable("the credentials file is not one line of ASCII text")
     # A token (RFC 6750 section 2.1) has no colon.

@@ -320,7 +320,7 @@ class TestAccess:
         async with serving(look) as url, asking(url, credentials=file) as registry:
             with pytest.raises(Unavailable, match="credentials file"):
                 await registry.schema(1)
-            file.write_text("user:pass:word\n")
+            file.write_text("user:pass:word\n", encoding="utf-8-sig")
             await registry.schema(2)
             file.write_text("a-token\n")
             await registry.schema(3)
@@ -333,6 +333,10 @@ class TestAccess:
             with pytest.raises(Unavailable, match="one line") as caught:
                 await registry.schema(1)
         assert "Evil" not in str(caught.value)
+        file.write_text("\n")
+        async with serving(answers_schema) as url, asking(url, credentials=file) as registry:
+            with pytest.raises(Unavailable, match="credentials file is empty"):
+                await registry.schema(1)
 
     @pytest.mark.parametrize(
         "url", ["http://user:secret@localhost", "registry:8081", "http://", "ftp://host", "", "http://a,"]

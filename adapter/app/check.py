@@ -3,6 +3,7 @@ written is a transactional id that no worker uses.
 """
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
@@ -28,6 +29,7 @@ from adapter.server.admission import allowed
 from adapter.settings import Bus, Projecting, Receiving, Settings, load
 from adapter.suppliers import served
 from adapter.transport import probe
+from adapter.transport.failures import system_words
 from adapter.transport.https import proxy
 from adapter.transport.kafka.admin import Admin, Difference, Found, differences, wanted
 from adapter.transport.kafka.client import Follower
@@ -111,7 +113,7 @@ async def check(role: Role) -> AsyncGenerator[Line, None]:
         for problem in stop.problems:
             yield Line("schemas", Verdict.FAILED, problem, "mend the schemas, or unset ADAPTER_SCHEMAS")
         return
-    yield _port("telemetry port", settings.telemetry.host, settings.telemetry.port, "ADAPTER_TELEMETRY__PORT")
+    yield _port("telemetry port", settings.telemetry.host, settings.telemetry.port, "ADAPTER_TELEMETRY__")
     async for line in _own(settings, known):
         yield line
     async for line in _kafka(settings, role, known):
@@ -126,12 +128,13 @@ async def _own(settings: Receiving | Projecting, known: Catalogue) -> AsyncItera
         case Settings():
             async for line in _supplier(settings, known):
                 yield line
+            yield _store(settings.worker.store, "ADAPTER_WORKER__STORE", "none: a temporary folder is used")
         case Receiving():
             for line in _listener(settings):
                 yield line
         case Projecting():
-            for line in _store(settings):
-                yield line
+            said = "none: the tickets are read at every start"
+            yield _store(settings.projector.store, "ADAPTER_PROJECTOR__STORE", said)
 
 
 def _compile(settings: Receiving | Projecting) -> Catalogue:
@@ -140,14 +143,18 @@ def _compile(settings: Receiving | Projecting) -> Catalogue:
     return catalogue.load(served(), settings.schemas)
 
 
-def _port(subject: str, host: str, port: int, setting: str) -> Line:
+def _port(subject: str, host: str, port: int, section: str) -> Line:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.create_server((host, port), family=family, reuse_port=False):
             pass
     except OSError as error:
-        said = f"{host}:{port}: {error.strerror or error}"
-        return Line(subject, Verdict.WARNING, said, f"fine if the role runs here already; else another {setting}")
+        said = f"{host}:{port}: {system_words(error) or error}"
+        if error.errno == errno.EADDRINUSE:
+            fix = f"fine if the role runs here already; else another {section}PORT"
+            return Line(subject, Verdict.WARNING, said, fix)
+        fix = f"name in {section}HOST and __PORT an address of this machine and a port that its user may take"
+        return Line(subject, Verdict.FAILED, said, fix)
     return Line(subject, Verdict.OK, f"{host}:{port} is free")
 
 
@@ -199,7 +206,7 @@ async def _greeted(address: str, context: ssl.SSLContext, through: Proxy | None)
 
 def _listener(settings: Receiving) -> Iterator[Line]:
     server, subject = settings.server, "listener certificate"
-    yield _port("listener port", server.host, server.port, "ADAPTER_SERVER__PORT")
+    yield _port("listener port", server.host, server.port, "ADAPTER_SERVER__")
     try:
         tls = server_tls(settings)
     except Stop as stop:
@@ -222,7 +229,7 @@ def _listener(settings: Receiving) -> Iterator[Line]:
     if is_folder:
         yield Line("spool", Verdict.FAILED, f"{server.spool.path} is a folder", "name a file in it")
     else:
-        yield _writable("spool", server.spool.path.parent)
+        yield _writable("spool", server.spool.path.parent, "make it, for the user the process runs as")
 
 
 def _callers(settings: Receiving) -> Iterator[Line]:
@@ -241,16 +248,14 @@ def _callers(settings: Receiving) -> Iterator[Line]:
         yield Line("callers", Verdict.WARNING, said, fix)
 
 
-def _store(settings: Projecting) -> Iterator[Line]:
-    if settings.projector.store is None:
-        yield Line("store", Verdict.OK, "none: the tickets are read at every start")
-        return
+def _store(folder: Path | None, setting: str, without: str) -> Line:
+    if folder is None:
+        return Line("store", Verdict.OK, without)
     try:
-        place = _existing(settings.projector.store)
+        place = _existing(folder)
     except OSError as error:
-        yield _closed("store", settings.projector.store, error)
-    else:
-        yield _writable("store", place)
+        return _closed("store", folder, error)
+    return _writable("store", place, f"name in {setting} a folder that the user the process runs as can make or write")
 
 
 def _problems(subject: str, stop: Stop, fix: str = "") -> Iterator[Line]:
@@ -286,10 +291,9 @@ def _closed(subject: str, path: Path, error: OSError) -> Line:
     return Line(subject, Verdict.FAILED, f"{path}: {error.strerror or error}", fix)
 
 
-def _writable(subject: str, folder: Path) -> Line:
+def _writable(subject: str, folder: Path, fix: str) -> Line:
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
         return Line(subject, Verdict.OK, f"{folder} can be written")
-    fix = "make it, for the user the process runs as"
     return Line(subject, Verdict.FAILED, f"{folder} is not a folder that can be written", fix)
 
 

@@ -2,6 +2,7 @@
 ports.Unclear. Which of the two it is, the place where they occur knows.
 """
 
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -58,6 +59,15 @@ def refused_certificate(error: Exception | None) -> NotSent | None:
     return None
 
 
+def system_words(error: OSError) -> str | None:
+    """What the system says of it. asyncio puts in its place where a connection failed: then both."""
+    said, number = error.strerror, error.errno or 0
+    if number <= 0 or isinstance(error, socket.gaierror | ssl.SSLError):
+        return said
+    why = os.strerror(number)
+    return f"{why}: {said}" if said and not said.startswith(why) else said or why
+
+
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     # Not the context: where a caller is handling an error of its own, that would be taken for one of this call's.
     while error is not None:
@@ -73,8 +83,8 @@ def _words(error: BaseException) -> str:
                 return f"the server's certificate is refused: {cause.verify_message}"
             case ssl.SSLError() if cause.reason:
                 return cause.reason
-            case OSError() if cause.strerror:
-                return cause.strerror
+            case OSError() if words := system_words(cause):
+                return words
             case _:
                 pass
     return type(error).__name__

@@ -13,6 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from adapter.core.errors import Unavailable
 from adapter.ports import NotSent
+from adapter.transport.failures import refused_certificate, system_words
 from adapter.transport.way import Proxy, reach, resolve
 
 _LISTEN: Final = 1.0
@@ -84,9 +85,10 @@ async def greet(
     except ssl.SSLCertVerificationError as error:
         raise Unavailable(f"its certificate is not accepted: {error.verify_message}") from None
     except ssl.SSLError as error:
-        raise Unavailable(f"TLS fails: {error.reason or error}") from None
+        refused = refused_certificate(error)
+        raise Unavailable(refused.detail if refused else f"TLS fails: {error.reason or error}") from None
     except OSError as error:
-        raise Unavailable(error.strerror or str(error) or type(error).__name__) from None
+        raise Unavailable(system_words(error) or str(error) or type(error).__name__) from None
     return greeting
 
 

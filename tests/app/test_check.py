@@ -88,7 +88,7 @@ async def test_the_supplier_refuses_a_certificate_it_does_not_know(
     environment(**_client(trials.unknown_client, trials=trials, SUPPLIER__BASE_URL=twin.url))
     line = await _line(Role.WORKER, "supplier")
     assert line.verdict is Verdict.FAILED
-    assert "UNKNOWN_CA" in line.said or "closes the connection" in line.said
+    assert "refuses the client certificate" in line.said or "closes the connection" in line.said
 
 
 async def test_the_supplier_is_another_than_we_trust(environment: Environment, twin: Twin, trials: Trials) -> None:
@@ -102,6 +102,7 @@ async def test_nobody_listens_where_the_supplier_should_be(environment: Environm
     environment(**_client(trials=trials))
     line = await _line(Role.WORKER, "supplier")
     assert line.verdict is Verdict.FAILED
+    assert "Connection refused" in line.said
     assert "firewall" in line.fix
 
 
@@ -238,9 +239,13 @@ async def test_folders_that_can_not_be_written(environment: Environment, tmp_pat
     environment(SERVER__ALLOW_PLAINTEXT="true", SERVER__SPOOL__PATH=tmp_path / "missing" / "spool.db")
     line = await _line(Role.SERVER, "spool")
     assert line.verdict is Verdict.FAILED
-    environment(PROJECTOR__STORE=tmp_path / "made" / "by" / "itself")
-    line = await _line(Role.PROJECTOR, "store")
-    assert line.verdict is Verdict.OK
+    for role, setting in ((Role.WORKER, "WORKER__STORE"), (Role.PROJECTOR, "PROJECTOR__STORE")):
+        environment(**{setting: tmp_path / "made" / "by" / "itself"})
+        assert (await _line(role, "store")).verdict is Verdict.OK
+        environment(**{setting: Path(__file__)})
+        line = await _line(role, "store")
+        assert line.verdict is Verdict.FAILED
+        assert f"ADAPTER_{setting}" in line.fix
 
 
 async def test_folders_that_can_not_be_looked_into(environment: Environment, tmp_path: Path) -> None:
@@ -267,6 +272,17 @@ async def test_a_port_is_taken(environment: Environment) -> None:
         line = await _line(Role.SERVER, "listener port")
         assert line.verdict is Verdict.WARNING
         assert "ADAPTER_SERVER__PORT" in line.fix
+
+
+async def test_an_address_to_listen_on_that_is_none_of_this_machine(environment: Environment) -> None:
+    environment(TELEMETRY__HOST="192.0.2.1")
+    line = await _line(Role.PROJECTOR, "telemetry port")
+    assert line.verdict is Verdict.FAILED
+    assert "ADAPTER_TELEMETRY__HOST" in line.fix
+    environment(SERVER__HOST="nowhere.invalid", SERVER__ALLOW_PLAINTEXT="true")
+    line = await _line(Role.SERVER, "listener port")
+    assert line.verdict is Verdict.FAILED
+    assert "ADAPTER_SERVER__HOST" in line.fix
 
 
 async def test_nothing_answers(environment: Environment) -> None:

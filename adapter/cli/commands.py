@@ -53,7 +53,9 @@ def read(known: Catalogue, sources: Iterable[tuple[str, bytes]], problems: list[
     """All commands of all `sources`. Raises Stop with everything that is wrong with them, and the `problems`."""
     commands: list[Written] = []
     seen: set[str] = set()
+    given = False
     for source, content in sources:
+        given = True
         for where, value in _objects(source, content, problems):
             command = _command(known, where, value, problems)
             if command is None:
@@ -62,6 +64,8 @@ def read(known: Catalogue, sources: Iterable[tuple[str, bytes]], problems: list[
                 problems.append(f"{where}: commandId: another command here has the same")
             seen.add(command.command_id)
             commands.append(command)
+    if given and not commands and not problems:
+        problems.append("there is no command in the input")
     if problems:
         raise Stop(*problems)
     return commands

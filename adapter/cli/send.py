@@ -54,8 +54,6 @@ def _run(arguments: argparse.Namespace) -> Exit:
     known = compiled(settings)
     problems: list[str] = []
     commands = read(known, contents(arguments.files, problems), problems)
-    if not commands:
-        raise Stop("send: there is no command in the input")
     with connected(settings, known) as bus, ExitStack() as stack:
         records = bus.run(_encoded(commands, bus))
         look_for(settings, bus.topics.commands)

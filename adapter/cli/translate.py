@@ -100,7 +100,10 @@ def _show_request(request: "Request", command: Written) -> None:
     headers = "".join(f", {name}: {value}" for name, value in request.headers.items())
     comment = f"POST {request.operation.path}{headers}".replace("--", "- -")  # which no comment can hold
     show.write(f"<!-- {comment} -->")
-    for line in etree.tostring(envelope, encoding="unicode").splitlines():
+    # What could take a terminal over is written as a reference, which means the same.
+    text = etree.tostring(envelope, encoding="unicode")
+    text = "".join(c if c.isprintable() or c == "\n" else f"&#{ord(c)};" for c in text)
+    for line in text.split("\n"):
         show.write(line)
 
 

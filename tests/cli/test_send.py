@@ -130,7 +130,7 @@ def test_no_command_at_all_is_wrong_usage(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode()), encoding="ascii"))
     assert main(["send", "-"]) == 2
-    assert problems(capsys) == ["send: there is no command in the input"]
+    assert problems(capsys) == ["there is no command in the input"]
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,24 @@ def test_both_kinds_are_told_apart_by_their_content_also_on_standard_input(
     assert shown.splitlines()[-1].startswith('{"event": "FaultReportUpdated"')
 
 
+def test_a_request_means_the_same_as_the_one_that_is_sent_whatever_is_in_its_texts(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    text = "a\tb\n\x85c\u2028d\u202ee <&>"
+    details = {"type": "IMPAIRED_SERVICE", "description": text}
+    assert main(["translate", str(command(tmp_path, GOLDEN / "AddFaultReport/minimal", faultDetails=details))]) == 0
+    out = capfd.readouterr().out
+    assert all(c.isprintable() or c == "\n" for c in out)
+    assert etree.fromstring(out.encode()).findtext(".//description") == text
+
+
+def test_json_without_a_command_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "none.json"
+    file.write_text("[]")
+    assert main(["translate", str(file), str(NOTIFICATIONS[0] / "notification.xml")]) == 2
+    assert capfd.readouterr().err == "adapter: there is no command in the input\n"
+
+
 def test_everything_that_is_wrong_with_the_input_is_told_at_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

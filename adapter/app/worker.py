@@ -219,7 +219,8 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
             unready=lambda: [] if flow.intake.joined else ["not yet a member of the consumer group"],
             status=lambda: {**report.status(flow, gate), **certificates.status()},
         )
-        log.info("worker starts", telemetry=page.url, topic=names.commands, group=group)
+        supplier = base_url(settings, known)
+        log.info("worker starts", telemetry=page.url, topic=names.commands, group=group, supplier=supplier)
         flow.open()
         stack.push_async_callback(flow.close)
         yield flow

@@ -79,6 +79,7 @@ async def test_every_schema_that_is_not_registered_is_told(kafka: str) -> None:
 async def test_more_partitions_while_running_stop_the_worker(rig: Rig, processes: Processes) -> None:
     worker = processes.adapter("worker", env=rig.environment())
     await worker.ready(lambda process: "partition started" in process.output)
+    assert f'"supplier":"{rig.twin.url}"' in worker.output  # whom it calls is the first thing to look at after a 404
     command = say.add(unique())
     rig.estate.send(command)
     await rig.estate.final(command)

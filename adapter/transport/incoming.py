@@ -236,6 +236,7 @@ class Incoming(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's signature
         # What is being answered goes on all the same: the notification may be half way to Kafka.
         self._transport = None
+        self._parser = None  # it knows us: left alone, the two would hold the TLS context until a full collection
         self._ending = True
         self._forget_body()
         self._forget_waiting()

@@ -1,12 +1,14 @@
 """The listener's HTTP, before a receiver whose answers the test gives."""
 
 import asyncio
+import gc
 import io
 import resource
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable, Sequence
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
@@ -120,6 +122,14 @@ async def opened() -> Opened:
         assert listener.bytes_in_flight == 0
 
     return make
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What goes, goes at once, not when the collector of cycles finds it: of old objects hours later."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 LAST = post(b"last", b"Connection: close")
@@ -445,6 +455,7 @@ async def test_a_caller_without_a_certificate_of_ours_is_told_to_the_receiver(op
     ]
 
 
+@pytest.mark.usefixtures("no_collector")
 async def test_the_sessions_of_callers_who_come_anew_each_time_are_not_kept_for_good(
     opened: Opened, trials: Trials
 ) -> None:
@@ -464,7 +475,9 @@ async def test_the_sessions_of_callers_who_come_anew_each_time_are_not_kept_for_
             assert secured.session is not None
             return secured.session, bool(secured.session_reused)
 
-    async with opened(tls=ServerTls(TlsFiles(good.server_certificate, good.server_key, good.ca))) as it:
+    tls = ServerTls(TlsFiles(good.server_certificate, good.server_key, good.ca))
+    full = weakref.ref(tls.context)  # with it, all that it remembers
+    async with opened(tls=tls) as it:
         first, _ = await asyncio.to_thread(visit, it.listener.port)
         assert (await asyncio.to_thread(visit, it.listener.port, first))[1]
         for _ in range(51):
@@ -474,6 +487,7 @@ async def test_the_sessions_of_callers_who_come_anew_each_time_are_not_kept_for_
             return not (await asyncio.to_thread(visit, it.listener.port, first))[1]
 
         await eventually(forgotten)
+        await eventually(lambda: full() is None)
 
 
 async def test_a_burst_of_callers_who_never_begin_their_handshake_stays_within_the_limit(

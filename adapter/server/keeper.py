@@ -63,6 +63,8 @@ class Keeper:
         """Whether the spool was found to hold nothing since something was put there."""
         self._down: dict[str, bool] = {}
         """Topics whose last write failed, and whether it is the tickets'."""
+        self._told = False
+        """That the spool takes nothing, since Kafka does not answer."""
         self._failed_at = 0.0
         """When a write for a ticket failed last, by the loop's clock."""
 
@@ -136,12 +138,20 @@ class Keeper:
             if why := await self._publish(record, deadline, late):
                 raise Unavailable(why)
             return Stored.PUBLISHED
-        behind = (key and self._spool.holds(key)) or (
-            self._is_down(record) and (self._tries(record) or self._spool.depth)
-        )
-        if not behind and not await self._publish(record, deadline, late):
+        behind = bool(key) and self._spool.holds(key)
+        direct = not behind and not (self._is_down(record) and (self._tries(record) or self._spool.depth))
+        if direct and not await self._publish(record, deadline, late):
             return Stored.PUBLISHED
-        await self._spool.put(key, arrival)
+        try:
+            await self._spool.put(key, arrival)
+        except Unavailable as error:
+            if not self._told:
+                self._told = True
+                self._log.error("spool not usable", reason=str(error))
+            # A disk that fails may give back nothing either: nobody else can tell then that Kafka is there again.
+            if direct or behind or self._tries(record) or await self._publish(record, deadline, late):
+                raise
+            return Stored.PUBLISHED
         self._empty.clear()
         self._wake.set()
         return Stored.SPOOLED
@@ -213,4 +223,5 @@ class Keeper:
     def _rose(self, topics: Iterable[str]) -> None:
         for topic in {_ALL, *topics} & self._down.keys():
             del self._down[topic]
+            self._told = False
             self._log.info("Kafka acknowledges again", topic=topic)

@@ -7,6 +7,9 @@ all of them are, is kept in memory, read once at the start; the contents stay on
 To delete needs room too, which a full disk does not have. So what is published is gone from memory at once, and deleted
 when it can be; when nothing else is left in the file, it is begun anew, which makes room again.
 
+A file that was removed or replaced would still take notifications, and lose them with the process. So it takes none; it
+is begun anew once all that it held is published.
+
 One that can't be read keeps back nobody: it stays in the file for somebody to look into, and for the next start, which
 may be that of a release that knows it; until then it is passed over.
 """
@@ -91,6 +94,7 @@ class SqliteSpool:
                 "this process alone may write"
             ) from None
         self._database: sqlite3.Connection | None = database
+        self._place = _place(path)
         for number, key, received_at, size in database.execute(
             "SELECT number, key, received_at, length(key) + length(facts) + length(body) FROM notification "
             "ORDER BY number"
@@ -202,12 +206,27 @@ class SqliteSpool:
                         if following is None:
                             self._requests.put(None)
             if puts:
-                self._answer([put.done for put in puts], partial(_insert, puts=puts))
+                self._answer([put.done for put in puts], partial(self._insert, puts=puts))
             if isinstance(following, _Do):
                 self._answer([following.done], partial(_act, action=following.action))
         if self._database is not None:
             with contextlib.suppress(sqlite3.Error):
                 self._database.close()
+
+    def _insert(self, database: sqlite3.Connection, *, puts: Sequence["_Put"]) -> list[int]:
+        if _place(self._path) == self._place:
+            return _insert(database, puts)
+        if database.execute("SELECT 1 FROM notification LIMIT 1").fetchone() is not None:
+            raise FileNotFoundError(errno.ENOENT, "it was removed or replaced before all in it was published")
+        database.close()
+        self._database = None
+        return _insert(self._connected(), puts)
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._database is None:
+            self._database = _connect(self._path)
+            self._place = _place(self._path)
+        return self._database
 
     def _delete(self, database: sqlite3.Connection, *, numbers: frozenset[int]) -> None:
         try:
@@ -229,9 +248,7 @@ class SqliteSpool:
         failure: Exception | None = None
         results: list[Any] = []
         try:
-            if self._database is None:
-                self._database = _connect(self._path)
-            results = act(self._database)
+            results = act(self._connected())
         except Exception as error:  # noqa: BLE001 -- who waits is told, whatever it is: the thread goes on
             failure = Unavailable(f"the spool can't be used: {_told(error)}")
 
@@ -333,6 +350,15 @@ def _connect(path: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """What tells the file there from any other; None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _check(database: sqlite3.Connection) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,6 +119,46 @@ async def test_while_one_of_a_ticket_is_spooled_the_next_goes_behind_it_even_if_
     bus.acknowledge()
     await eventually(lambda: spool.depth == 0)
     drain.cancel()
+
+
+async def test_a_spool_that_takes_nothing_while_kafka_is_away_is_told_once(spool: SqliteSpool, tmp_path: Path) -> None:
+    bus, log = Bus(), io.StringIO()
+    bus.broken = True
+    keeping = keeper(bus, spool, log=log)
+    shutil.rmtree(tmp_path)
+    for number in (1, 2):
+        with pytest.raises(Unavailable, match="spool"):
+            await keeping.keep(b"T", record(b"1"), arrival(b"%d" % number))
+    await asyncio.to_thread(tmp_path.mkdir)
+    assert await keeping.keep(b"T", record(b"3"), arrival(b"3")) is Stored.SPOOLED
+    lines = [json.loads(line) for line in log.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["Kafka does not acknowledge", "spool not usable"]
+    assert "No such file or directory" in lines[1]["reason"]
+
+
+async def test_what_a_failing_disk_keeps_back_keeps_no_other_ticket_from_kafka_that_is_back(
+    spool: SqliteSpool,
+) -> None:
+    bus = Bus()
+    bus.broken = True
+    keeping = keeper(bus, spool)
+    assert await keeping.keep(b"T", record(b"1"), arrival(b"1")) is Stored.SPOOLED
+    await spool.close()
+    with pytest.raises(Unavailable):
+        await keeping.keep(b"U", record(b"u"), arrival(b"u"))
+    bus.broken = False
+    first = asyncio.ensure_future(keeping.keep(b"U", record(b"2"), arrival(b"2")))
+    await eventually(lambda: bus.written == [b"2"])
+    with pytest.raises(Unavailable):  # one tries
+        await keeping.keep(b"V", record(b"3"), arrival(b"3"))
+    bus.acknowledge()
+    assert await first is Stored.PUBLISHED
+    after = asyncio.ensure_future(keeping.keep(b"V", record(b"4"), arrival(b"4")))
+    await eventually(lambda: bus.written == [b"2", b"4"])
+    bus.acknowledge()
+    assert await after is Stored.PUBLISHED
+    with pytest.raises(Unavailable):  # its turn comes after the one that is kept back
+        await keeping.keep(b"T", record(b"5"), arrival(b"5"))
 
 
 async def test_a_topic_that_refuses_what_has_no_ticket_says_nothing_of_kafka(spool: SqliteSpool) -> None:

@@ -1,6 +1,7 @@
 """The spool, on a real disk."""
 
 import asyncio
+import shutil
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -117,6 +118,37 @@ async def test_a_full_disk_refuses_and_harms_nothing(opened: Opener) -> None:
     spool = await opened()
     assert spool.depth == 2
     assert [head.arrival.delivery.body for head in await spool.heads(5)] == [b"kept"]
+
+
+async def test_a_file_that_was_removed_takes_no_more_until_what_it_held_is_published(
+    opened: Opener, tmp_path: Path
+) -> None:
+    spool = await opened()
+    await spool.put(b"A", arrival(b"kept"))
+    shutil.rmtree(tmp_path)
+    await asyncio.to_thread(tmp_path.mkdir)
+    with pytest.raises(Unavailable, match="removed or replaced"):
+        await spool.put(b"B", arrival(b"would be lost"))
+    (head,) = await spool.heads(5)
+    assert head.arrival.delivery.body == b"kept"
+    await spool.drop([head.number])
+    await spool.put(b"B", arrival(b"safe"))
+    spool = await opened()
+    assert [head.arrival.delivery.body for head in await spool.heads(5)] == [b"safe"]
+
+
+async def test_an_empty_file_that_was_removed_is_begun_anew_once_its_folder_is_there(
+    opened: Opener, tmp_path: Path
+) -> None:
+    spool = await opened()
+    shutil.rmtree(tmp_path)
+    with pytest.raises(Unavailable, match="No such file or directory"):
+        await spool.put(b"A", arrival(b"nowhere"))
+    await asyncio.to_thread(tmp_path.mkdir)
+    await spool.put(b"A", arrival(b"safe"))
+    assert spool.depth == 1
+    spool = await opened()
+    assert spool.depth == 1
 
 
 @pytest.mark.skipif(

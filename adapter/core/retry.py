@@ -5,6 +5,7 @@ Pure: the time (seconds of a monotonic clock) and the random share are arguments
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import Final
 
 
@@ -34,6 +35,7 @@ TRANSACTION_AGAIN: Final = Backoff(first=0.1, longest=0.5)
 
 
 _FORGOTTEN: Final = 600.0
+"""Seconds after which what is known of the supplier may hold no more."""
 
 
 class BreakerState(StrEnum):
@@ -45,10 +47,22 @@ class BreakerState(StrEnum):
 class Breaker:
     """Stops starting calls while the supplier is down or refuses us, and probes with one call at a time.
 
-    Opens after `threshold` failures in a row, at once on a refusal that concerns every call (401, 403, 404, redirects).
+    Opens after `threshold` failures in a row, at once on a refusal that may concern every call (401, 403, 404,
+    redirects) where none was refused so for ten minutes. Such as come while it is closed again concern their own calls:
+    others have passed meanwhile, and would stand still as long as somebody tries what he may not do.
     """
 
-    __slots__ = ("_failures", "_opened", "backoff", "last_key", "retry_at", "state", "successes", "threshold")
+    __slots__ = (
+        "_failures",
+        "_opened",
+        "_refused_at",
+        "backoff",
+        "last_key",
+        "retry_at",
+        "state",
+        "successes",
+        "threshold",
+    )
 
     def __init__(self, *, threshold: int, backoff: Backoff) -> None:
         self.threshold = threshold
@@ -62,6 +76,7 @@ class Breaker:
         """Calls answered as they should be, ever."""
         self._failures = 0
         self._opened = 0
+        self._refused_at = -inf
 
     def known(self, now: float) -> BreakerState:
         """The state as what is known of the supplier: that it is down is forgotten after ten minutes in which a probe
@@ -91,7 +106,11 @@ class Breaker:
     ) -> None:
         """A call found the supplier unavailable, unclear, or set up wrongly (`at_once`)."""
         self._failures += 1
-        if self.state is BreakerState.CLOSED and not at_once and self._failures < self.threshold:
+        enough = self._failures >= self.threshold
+        if at_once:
+            enough = enough or now - self._refused_at >= _FORGOTTEN
+            self._refused_at = now
+        if self.state is BreakerState.CLOSED and not enough:
             return
         if self.state is BreakerState.OPEN:
             return  # a call that started before it opened

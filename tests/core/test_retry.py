@@ -1,4 +1,5 @@
 from fractions import Fraction
+from math import inf
 
 import pytest
 from hypothesis import given, settings
@@ -96,6 +97,28 @@ def test_a_refusal_that_concerns_every_call_opens_it_at_once() -> None:
     assert (breaker.state, breaker.last_key) == (BreakerState.OPEN, b"a")
 
 
+def test_one_call_that_is_refused_again_and_again_while_others_pass_stops_them_once() -> None:
+    breaker = Breaker(threshold=3, backoff=STEADY)
+    breaker.failed(b"a", 0.0, share=0.0, at_once=True)
+    for now in (10.0, 609.9, 1209.8):
+        breaker.succeeded()  # another's
+        breaker.failed(b"a", now, share=0.0, at_once=True)
+        assert breaker.state is BreakerState.CLOSED
+    breaker.succeeded()
+    breaker.failed(b"a", 1809.9, share=0.0, at_once=True)
+    assert breaker.state is BreakerState.OPEN, "after ten minutes without one it may be everybody's again"
+
+
+def test_when_all_calls_are_refused_soon_after_one_alone_was_the_threshold_opens_it() -> None:
+    breaker = Breaker(threshold=3, backoff=STEADY)
+    breaker.failed(b"a", 0.0, share=0.0, at_once=True)
+    breaker.succeeded()
+    for key in (b"a", b"b", b"c"):
+        assert breaker.state is BreakerState.CLOSED
+        breaker.failed(key, 10.0, share=0.0, at_once=True)
+    assert (breaker.state, breaker.last_key) == (BreakerState.OPEN, b"c")
+
+
 def test_what_the_supplier_asked_for_sets_the_time_of_the_probe() -> None:
     breaker = Breaker(threshold=1, backoff=STEADY)
     breaker.failed(b"a", 100.0, share=0.0, at_least=60.0)
@@ -168,8 +191,9 @@ class Supplier(RuleBasedStateMachine):
         self.failures = 0
         self.good = 0
         self.probing = False
+        self.refused = -inf
 
-    @rule(seconds=st.floats(0, 40))
+    @rule(seconds=st.floats(0, 40) | st.just(600.0))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
@@ -190,9 +214,11 @@ class Supplier(RuleBasedStateMachine):
         before, due = self.breaker.state, self.breaker.retry_at
         self.failures += 1
         self.breaker.failed(b"k", self.now, share=share, at_once=at_once, at_least=at_least)
+        first = at_once and self.now - self.refused >= 600
+        self.refused = self.now if at_once else self.refused
         match before:
             case BreakerState.CLOSED:
-                opens = at_once or self.failures >= self.breaker.threshold
+                opens = first or self.failures >= self.breaker.threshold
                 assert (self.breaker.state is BreakerState.OPEN) == opens
             case BreakerState.PROBING:
                 assert self.breaker.state is BreakerState.OPEN

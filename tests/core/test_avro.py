@@ -116,6 +116,23 @@ def test_values_that_are_not_framed(value: bytes | None, reason: str) -> None:
     assert refused.value.reason == reason
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (b'{"commandId": "1"}', "JSON"),
+        (b"<addFaultReport/>", "XML"),
+        (b"Obj\x01\x04", "a file of Avro"),
+        (b"\xc3\x01" + bytes(8), "Avro's single-object encoding"),
+        (b"\x03\x00" + bytes(16), "the framing of AWS Glue"),
+        (b"\x01" + bytes(16), "a schema's GUID instead of its id"),
+    ],
+)
+def test_what_is_not_framed_is_told_by_what_it_looks_like(value: bytes, said: str) -> None:
+    with pytest.raises(Undecodable) as refused:
+        unframe(value)
+    assert refused.value.detail == f"the first byte is not zero; it may be {said}"
+
+
 @given(st.integers(0, 2**31 - 1), st.binary())
 def test_a_frame_is_taken_off_again(identifier: int, data: bytes) -> None:
     assert unframe(frame(identifier, data)) == (identifier, data)
@@ -239,6 +256,13 @@ def test_truncated_and_overlong_records_are_malformed(cut: int) -> None:
     decoder = Decoder(THING.text, [THING])
     assert undecodable(decoder, data[: cut % len(data)]) == "malformed"
     assert undecodable(decoder, data + b"\x00" * (cut + 1)) == "malformed"
+
+
+def test_a_record_that_ends_too_early_is_told_as_such() -> None:
+    writer = schema({"name": "text", "type": "string"})
+    with pytest.raises(Undecodable) as refused:
+        Decoder(writer.text, [writer]).decode(b"\x14abc")
+    assert refused.value.detail == "not what its schema says: it ends within a value"
 
 
 def test_a_string_longer_than_its_bytes_is_malformed() -> None:

@@ -53,6 +53,16 @@ NOT_OURS: Final = frozenset({"null-value", "empty", "unframed", "truncated"})
 ours: it is then the registry that has not, or no longer, what was written with.
 """
 
+_MARKS: Final = {
+    b"{": "JSON",
+    b"<": "XML",
+    b"Obj\x01": "a file of Avro",
+    b"\xc3\x01": "Avro's single-object encoding",
+    b"\x03": "the framing of AWS Glue",
+    b"\x01": "a schema's GUID instead of its id",
+}
+"""How what others write begins."""
+
 
 def unframe(value: bytes | None) -> tuple[int, bytes]:
     """Schema id and payload of a record value in the Confluent wire format (zero byte, four bytes of id)."""
@@ -61,7 +71,8 @@ def unframe(value: bytes | None) -> tuple[int, bytes]:
     if not value:
         raise Undecodable("empty", "a value of no bytes")
     if value[0] != 0:
-        raise Undecodable("unframed", "the first byte is not zero")
+        looks = next((f"; it may be {what}" for mark, what in _MARKS.items() if value.startswith(mark)), "")
+        raise Undecodable("unframed", f"the first byte is not zero{looks}")
     if len(value) < _FRAME.size:
         raise Undecodable("truncated", f"{len(value)} bytes, the frame alone has {_FRAME.size}")
     identifier = _FRAME.unpack_from(value)[1]
@@ -183,6 +194,8 @@ class Decoder:
                 pass
         if isinstance(error, OverflowError):
             return "a time or date beyond the years 1 to 9999"
+        if isinstance(error, EOFError):
+            return "not what its schema says: it ends within a value"
         return f"not what its schema says ({type(error).__name__})"
 
     @cached_property

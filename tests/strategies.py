@@ -87,11 +87,18 @@ def texts_of(leaf: Leaf) -> st.SearchStrategy[str]:
     """Texts a text type of the XSD takes."""
     if leaf.values:
         return st.sampled_from(leaf.values)
-    found = xml_text
+    found = st.from_regex(leaf.patterns[0], fullmatch=True) if leaf.patterns else xml_text
     if leaf.not_blank:
         found = st.tuples(xml_text, st.sampled_from("aZ9é<&\U0001f600"), xml_text).map("".join)
-    longest = 10**6 if leaf.longest is None else leaf.longest
-    return found.filter(lambda text: len(fold(text) if leaf.collapse else text) <= longest)
+    if leaf.shortest and not leaf.patterns:
+        found = found.map(lambda text: text + "x" * leaf.shortest)
+
+    def fits(text: str) -> bool:
+        seen = fold(text) if leaf.collapse else text
+        long = leaf.shortest <= len(seen) <= (10**6 if leaf.longest is None else leaf.longest)
+        return long and all(pattern.fullmatch(seen) for pattern in leaf.patterns)
+
+    return found.filter(fits)
 
 
 def fitting(content: Leaf | tuple[Element, ...], kind: Type) -> st.SearchStrategy[Any]:

@@ -28,7 +28,7 @@ from tests import strategies
 from tests.support.known import known
 
 OPERATIONS = [operation.name for operation in served().operations]
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden" / served().name
 VALUES: dict[str, Any] = {
     "api_version": "1.0",
     "buyer_identifier": "SPDEV1",
@@ -351,7 +351,7 @@ def _record_json(schema: Schema, field: str) -> str:
     return json.dumps(next(kind for kind in kinds if isinstance(kind, dict)))
 
 
-CASES = sorted(path.parent for path in GOLDEN.glob("*/*/*/command.json"))
+CASES = sorted(path.parent for path in GOLDEN.glob("*/*/command.json"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}-{case.name}")

@@ -285,8 +285,8 @@ class Receiver(Protocol):
         """There is no room for the body among those under way."""
         ...
 
-    def garbled(self, caller: Caller) -> Answer:
-        """What came is not HTTP; perhaps before it was known whose certificate that is."""
+    def garbled(self, caller: Caller, why: str) -> Answer:
+        """What came is not HTTP; perhaps before it was known whose certificate that is. `why` quotes nothing of it."""
         ...
 
     async def receive(self, arrival: Arrival) -> Answer: ...

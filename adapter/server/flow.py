@@ -131,8 +131,8 @@ class Server:
     def too_busy(self, caller: Caller) -> Answer:
         return self._turned_away(503, "Too much at once; send it again.", caller)
 
-    def garbled(self, caller: Caller) -> Answer:
-        return self._turned_away(400, "This is not HTTP as we read it.", caller)
+    def garbled(self, caller: Caller, why: str) -> Answer:
+        return self._turned_away(400, f"This is not HTTP as we read it: {why}.", caller)
 
     def _judge_head(self, head: Head, caller: Caller) -> Answer | None:
         if head.method in {"GET", "HEAD"} and _HEALTH.search(head.path):
@@ -147,13 +147,14 @@ class Server:
             return self._turned_away(411, "Send Content-Length, or the body in chunks.", caller)
         announced = head.headers.get("content-length", "0")
         if not announced.isdecimal() or len(announced) > 18:
-            return self.garbled(caller)
+            return self.garbled(caller, "Content-Length is no number")
         return self.too_large(caller) if int(announced) > self._deployment.max_body_bytes else None
 
     def _turned_away(self, status: int, text: str, caller: Caller) -> Answer:
         self._metrics.count(m.REQUESTS_REFUSED, str(status))
         if status != 503:  # those come in crowds, and come again; what is refused otherwise may be lost
-            self._log.warning("request refused", status=status, subject=caller.subject, address=caller.address)
+            who = {"subject": caller.subject, "address": caller.address}
+            self._log.warning("request refused", status=status, detail=text, **who)
         headers = {405: {"Allow": "POST"}, 503: _RETRY_AFTER}.get(status, {})
         return Answer(status, f"{text}\n".encode(), headers=headers, close=True)
 

@@ -25,6 +25,7 @@ from adapter.telemetry import Log, parse_traceparent
 _HEADER_LINES: Final = 100
 _HEADER_BYTES: Final = 32 * 1024
 """Of a whole header; a certificate that a proxy passes on may take 8 KiB of it."""
+_LONG_HEADER: Final = f"the header is longer than {_HEADER_BYTES} bytes or {_HEADER_LINES} lines"
 _PIPELINED: Final = 128
 """Requests of one connection that wait for their turn; one more, and nothing after it is read."""
 _FRAMING_BYTES: Final = 64 * 1024
@@ -214,8 +215,8 @@ class Incoming(asyncio.Protocol):
                 if not isinstance(error.__context__, _Enough):
                     self._room.log.exception("notification answer failed")
                     self.refuse(_OURS)
-            except HttpParserError:
-                self.refuse(self._room.receiver.garbled(self.caller))
+            except HttpParserError as error:  # its words are llhttp's own, and quote nothing
+                self.refuse(self._room.receiver.garbled(self.caller, str(error)))
             # The parser tells of no line before its end, of nothing around chunks and before requests: if nothing has
             # begun or ended, all these bytes belong to the same header or body.
             if not self._moved and not self._ending and (answer := self._too_long(len(data))):
@@ -265,7 +266,7 @@ class Incoming(asyncio.Protocol):
         parser, room = cast("HttpRequestParser", self._parser), self._room
         if "transfer-encoding" in self._headers and parser.get_http_version() == "1.0":
             # Whoever passed it on may not know of chunks (RFC 9112 section 6.1).
-            self._stop_if(room.receiver.garbled(self.caller))
+            self._stop_if(room.receiver.garbled(self.caller, "Transfer-Encoding in HTTP/1.0"))
         if "upgrade" in self._headers and parser.should_upgrade():
             # We do not take up the offer (RFC 9110 section 7.8), but the parser would take the body for another
             # protocol: the request is read again without it.
@@ -321,7 +322,7 @@ class Incoming(asyncio.Protocol):
             if self._size - received > _FRAMING_BYTES + received // 4:
                 return self._room.receiver.too_large(self.caller)
         elif self._size > _HEADER_BYTES or self._lines > _HEADER_LINES:
-            return self._room.receiver.garbled(self.caller)
+            return self._room.receiver.garbled(self.caller, _LONG_HEADER)
         return None
 
     def _stop_if(self, answer: Answer | None) -> None:

@@ -141,6 +141,27 @@ async def test_a_request_that_is_refused_is_in_the_log_with_its_status_and_calle
         assert "secret" not in server.lines.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        (b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n", "Invalid method encountered"),
+        (HEAD + b"SOAPAction: a\r\n b\r\n\r\n", "Unexpected whitespace after header value"),
+        (HEAD + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", "Duplicate Content-Length"),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "Transfer-Encoding in HTTP/1.0"),
+        (HEAD + b"X: y\r\n" * 101 + b"\r\n", "the header is longer than 32768 bytes or 100 lines"),
+    ],
+)
+async def test_what_is_wrong_with_the_http_is_in_the_answer_and_in_the_log(
+    serve: Serve, request_: bytes, why: str
+) -> None:
+    async with serve() as server:
+        answer = await raw(server.port, request_)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(f": {why}.\n".encode())
+        (line,) = [json.loads(line) for line in server.lines.getvalue().splitlines() if "request refused" in line]
+        assert line["detail"].endswith(f": {why}.")
+
+
 async def test_slow_heads_and_bodies_end_in_time_and_harm_nobody_else(serve: Serve) -> None:
     async with serve(SERVER__IDLE_TIMEOUT="2s", SERVER__BODY_TIMEOUT="2s") as server:
         slow = [

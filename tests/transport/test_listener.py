@@ -64,7 +64,7 @@ class Receiver:
     def too_busy(self, caller: Caller) -> Answer:  # noqa: ARG002 -- the port's signature
         return Answer(503, b"", close=True)
 
-    def garbled(self, caller: Caller) -> Answer:  # noqa: ARG002 -- the port's signature
+    def garbled(self, caller: Caller, why: str) -> Answer:  # noqa: ARG002 -- the port's signature
         return Answer(400, b"", close=True)
 
     async def receive(self, arrival: Arrival) -> Answer:

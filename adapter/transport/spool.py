@@ -35,6 +35,7 @@ from typing import Any, Final
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.notification import Delivery
 from adapter.ports import Arrival, Caller, Spooled
+from adapter.transport.damage import is_damage
 
 _GROUP: Final = 500
 """Notifications of one transaction at most."""
@@ -287,8 +288,8 @@ _Request = _Put | _Do
 def _open(path: Path, damaged: Callable[[Path, int], None]) -> sqlite3.Connection:
     try:
         return _connect(path)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):  # busy, unreadable: not the file's contents
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if not is_damage(error):  # busy, unreadable
             raise
     aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     for ending in _ENDINGS:

@@ -21,6 +21,7 @@ from typing import Final, TypeVar
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.ports import Checkpoint, TicketRecord
+from adapter.transport.damage import is_damage
 
 _T = TypeVar("_T")
 
@@ -85,8 +86,8 @@ class SqliteStores:
                     foreign.unlink(missing_ok=True)
             try:
                 return SqliteStore(_connect(path, self._cache), self._threads, path, self._setting)
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):  # not the file: the disk or its permissions
+            except (sqlite3.Error, UnicodeDecodeError) as error:
+                if not is_damage(error):
                     raise
                 self._damaged(path)
                 _remove(path)
@@ -141,9 +142,9 @@ class SqliteStore:
         with self._access:
             try:
                 return what()
-            except sqlite3.OperationalError as error:
-                raise Unavailable(_unusable(self._setting, self._path, error)) from error
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:
+                if not is_damage(error):
+                    raise Unavailable(_unusable(self._setting, self._path, error)) from error
                 self._database.close()
                 with contextlib.suppress(OSError):  # the whole disk may fail
                     _remove(self._path)
@@ -187,11 +188,11 @@ class SqliteStore:
         self._database.execute("BEGIN")
         try:
             yield
+            self._database.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
                 self._database.execute("ROLLBACK")
             raise
-        self._database.execute("COMMIT")
 
 
 def _connect(path: Path, cache: int) -> sqlite3.Connection:

@@ -193,6 +193,19 @@ async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(opened: Opener, t
     assert spool.depth == 1
 
 
+async def test_a_file_whose_tables_are_garbled_is_set_aside_and_a_new_one_begun(opened: Opener, tmp_path: Path) -> None:
+    spool = await opened()
+    await spool.put(b"A", arrival())
+    await spool.close()
+    path = tmp_path / "spool.db"
+    sound = path.read_bytes()
+    path.write_bytes(sound.replace(b"CREATE TABLE", b"CREATE " + b"\xff" * 5))
+    aside: list[Path] = []
+    spool = await opened(damaged=lambda path, _: aside.append(path))
+    assert spool.depth == 0
+    assert aside[0].read_bytes() != sound
+
+
 async def test_damage_within_the_file_is_found_at_the_start(opened: Opener, tmp_path: Path) -> None:
     spool = await opened()
     for number in range(50):

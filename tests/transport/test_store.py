@@ -151,6 +151,34 @@ async def test_a_file_that_is_no_database_is_made_anew(opened: Opener, tmp_path:
     assert told == ([path] if damage else [])
 
 
+def unknown_format(content: bytes) -> bytes:
+    return content[:44] + b"\0\0\0\x09" + content[48:]
+
+
+def garbled_schema(content: bytes) -> bytes:
+    return content.replace(b"CREATE TABLE", b"CREATE \xff\xff\xff\xff\xff")
+
+
+def renamed_column(content: bytes) -> bytes:
+    return content.replace(b"mark (name TEXT PRIMARY KEY, value)", b"mark (name TEXT PRIMARY KEY, valuf)")
+
+
+@pytest.mark.parametrize("damage", [unknown_format, garbled_schema, renamed_column])
+async def test_a_database_that_says_it_is_of_another_form_is_made_anew(
+    opened: Opener, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    await (await opened()).save([kept("a")], AT)
+    await opened(partition=4)
+    (path,) = (tmp_path / "tickets").glob("tickets-3-*.db")
+    sound = path.read_bytes()
+    path.write_bytes(damage(sound))
+    assert path.read_bytes() != sound
+    told: list[Path] = []
+    store = await opened(damaged=told)
+    assert (store.checkpoint, await store.count()) == (None, 0)
+    assert told == [path]
+
+
 async def test_damage_that_shows_while_it_works_removes_the_file_and_stops(opened: Opener, tmp_path: Path) -> None:
     await (await opened()).save([kept(str(n), "x" * 500) for n in range(2000)], AT)
     await opened(partition=4)

@@ -16,19 +16,19 @@ def not_connected(error: OSError) -> NotSent:
         case socket.gaierror():
             return NotSent("resolve", "the host name does not resolve")
         case ssl.SSLError():
-            return NotSent("tls", _words(error))
+            return NotSent("tls", words(error))
         case _:
-            return NotSent("connect", _words(error))
+            return NotSent("connect", words(error))
 
 
 def not_tunnelled(error: OSError) -> NotSent:
     """For a call that found no way to the proxy, or was lost within its answer."""
-    return NotSent("proxy", f"no connection through the proxy: {_words(error)}")
+    return NotSent("proxy", f"no connection through the proxy: {words(error)}")
 
 
 def lost(error: Exception | None) -> Unclear:
     """For a call whose connection ended, with or without an error, after something was written."""
-    return Unclear("reset", f"the connection was lost: {'closed by the server' if error is None else _words(error)}")
+    return Unclear("reset", f"the connection was lost: {'closed by the server' if error is None else words(error)}")
 
 
 CERTIFICATE_ALERTS = {
@@ -75,16 +75,19 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _words(error: BaseException) -> str:
+def words(error: BaseException) -> str:
+    """What is wrong with the connection, or the error's type."""
     # Never str(): it may quote what came.
     for cause in _causes(error):
         match cause:
             case ssl.SSLCertVerificationError():
                 return f"the server's certificate is refused: {cause.verify_message}"
+            case ssl.SSLError() if cause.reason == "WRONG_VERSION_NUMBER":
+                return f"{cause.reason}: what answers there does not speak TLS"
             case ssl.SSLError() if cause.reason:
                 return cause.reason
-            case OSError() if words := system_words(cause):
-                return words
+            case OSError() if said := system_words(cause):
+                return said
             case _:
                 pass
     return type(error).__name__

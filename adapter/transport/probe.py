@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from adapter.core.errors import Unavailable
 from adapter.ports import NotSent
-from adapter.transport.failures import refused_certificate, system_words
+from adapter.transport.failures import refused_certificate, system_words, words
 from adapter.transport.way import Proxy, reach, resolve
 
 _LISTEN: Final = 1.0
@@ -86,7 +86,7 @@ async def greet(
         raise Unavailable(f"its certificate is not accepted: {error.verify_message}") from None
     except ssl.SSLError as error:
         refused = refused_certificate(error)
-        raise Unavailable(refused.detail if refused else f"TLS fails: {error.reason or error}") from None
+        raise Unavailable(refused.detail if refused else f"TLS fails: {words(error)}") from None
     except OSError as error:
         raise Unavailable(system_words(error) or str(error) or type(error).__name__) from None
     return greeting

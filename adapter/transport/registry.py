@@ -18,6 +18,7 @@ import httpx
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.settings import Registry
+from adapter.transport.failures import words
 from adapter.transport.tls import TlsFiles, client_context
 
 K = TypeVar("K")
@@ -159,7 +160,7 @@ class HttpRegistry:
             self._addresses.remove(address)
             self._addresses.insert(0, address)
             return answer
-        raise Unavailable("; ".join(problems))
+        raise Unavailable(f"the schema registry at {'; at '.join(problems)}")
 
     async def _ask_one(
         self, method: str, address: str, path: str, document: dict[str, Any] | None
@@ -185,7 +186,7 @@ class HttpRegistry:
         except (httpx.TimeoutException, TimeoutError):
             raise Unavailable(f"no answer within {self._timeout:g} s") from None
         except httpx.TransportError as error:
-            raise Unavailable(f"{type(error).__name__}: {error}") from error
+            raise Unavailable(_why(error)) from error
         self.time = _date(reply.headers.get("Date"))
         return reply.status_code, _answer(reply.status_code, bytes(body))
 
@@ -272,6 +273,15 @@ def _authorization(file: Path) -> str:
     if ":" in line:
         return "Basic " + base64.b64encode(line.encode()).decode()
     return f"Bearer {line}"
+
+
+def _why(error: httpx.TransportError) -> str:
+    """Of a refused connection httpx says that all attempts failed; the reason is beneath what httpcore has raised."""
+    match error.__cause__:
+        case Exception(__context__=OSError() as reason):
+            return words(reason)
+        case _:
+            return f"{type(error).__name__}: {error}"
 
 
 def _answer(status: int, body: bytes) -> dict[str, Any]:

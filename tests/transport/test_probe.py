@@ -64,6 +64,17 @@ async def test_who_shakes_no_hands_is_not_waited_for_longer_than_the_limit(trial
         await eventually(lambda: server.active == 0, what="the connection being closed")
 
 
+async def test_who_answers_a_handshake_in_plain_text_is_told_as_such(trials: Trials) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await exchange.wait_for_client()
+
+    context, _ = client_context(TlsFiles(ca=trials.good.ca))
+    async with supplier(script) as server:
+        with pytest.raises(Unavailable, match="does not speak TLS"):
+            await greet("localhost", server.port, context, limit=LIMIT)
+
+
 async def test_a_proxy_that_refuses_is_told_by_its_status() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.head()

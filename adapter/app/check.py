@@ -26,7 +26,7 @@ from adapter.core.avro import SubjectStrategy
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
 from adapter.server.admission import allowed
-from adapter.settings import Bus, Projecting, Receiving, Settings, load
+from adapter.settings import Bus, Cluster, Projecting, Receiving, Settings, load
 from adapter.suppliers import served
 from adapter.transport import probe
 from adapter.transport.failures import system_words
@@ -95,16 +95,16 @@ _NEEDS: Final[Mapping[Role, Mapping[str, frozenset[str]]]] = {
 
 
 async def check(role: Role) -> AsyncGenerator[Line, None]:
-    """One line after another, as it is known. Settings that are wrong are the last thing that is told."""
+    """One line after another, as it is known. Settings that are wrong are the last thing that is told, with those that
+    Kafka's client alone knows to be.
+    """
     try:
-        settings = load(_TREES[role])
+        settings = _settings(role)
     except Stop as stop:
         for problem in stop.problems:
             yield Line("settings", Verdict.FAILED, problem, "see adapter settings")
-        return
-    if isinstance(settings, Receiving) and (problems := misnamed(settings)):
-        for problem in problems:
-            yield Line("settings", Verdict.FAILED, problem, "see adapter settings")
+        for line in _properties():
+            yield line
         return
     yield Line("settings", Verdict.OK, f"complete for the {role}")
     try:
@@ -120,6 +120,14 @@ async def check(role: Role) -> AsyncGenerator[Line, None]:
         yield line
     async for line in _registry(settings, known):
         yield line
+
+
+def _settings(role: Role) -> Receiving | Projecting:
+    """Raises Stop."""
+    settings = load(_TREES[role])
+    if isinstance(settings, Receiving) and (problems := misnamed(settings)):
+        raise Stop(*problems)
+    return settings
 
 
 async def _own(settings: Receiving | Projecting, known: Catalogue) -> AsyncIterator[Line]:
@@ -196,7 +204,10 @@ async def _greeted(address: str, context: ssl.SSLContext, through: Proxy | None)
     try:
         greeting = await probe.greet(host, port, context if secure else None, limit=LIMIT, proxy=through)
     except Unavailable as error:
-        fix = "look at address, firewall, proxy and ADAPTER_SUPPLIER__TLS__CA; the supplier must know our certificate"
+        fix = (
+            "look at address, firewall, proxy and ADAPTER_SUPPLIER__TLS__CA; the supplier must know our certificate, "
+            "and its issuer unless that stands behind it in the file"
+        )
         return Line("supplier", Verdict.FAILED, f"{at}: {error}", fix)
     if greeting is None:
         return Line("supplier", Verdict.WARNING, f"{at}: reached, without encryption", "write https:// for production")
@@ -309,6 +320,21 @@ def _existing(folder: Path) -> Path:
 # -- Kafka -------------------------------------------------------------------------------------------------------------
 
 
+_PROPERTIES: Final = "look at ADAPTER_KAFKA__PROPERTIES and our rights"
+
+
+def _properties() -> Iterator[Line]:
+    """What the client refuses of its properties, if nothing is wrong with the settings of Kafka themselves."""
+    try:
+        kafka = load(Cluster).kafka
+    except Stop:
+        return
+    try:
+        Admin(kafka.client())
+    except Stop as stop:
+        yield from _problems("Kafka", stop, _PROPERTIES)
+
+
 async def _kafka(settings: Bus, role: Role, known: Catalogue) -> AsyncIterator[Line]:
     names = settings.topics.names()
     needs = {getattr(names, topic): rights for topic, rights in _NEEDS[role].items()}
@@ -324,7 +350,7 @@ async def _kafka(settings: Bus, role: Role, known: Catalogue) -> AsyncIterator[L
         yield Line("Kafka", Verdict.FAILED, str(error), fix)
         return
     except Stop as stop:
-        for line in _problems("Kafka", stop, "look at ADAPTER_KAFKA__PROPERTIES and our rights"):
+        for line in _problems("Kafka", stop, _PROPERTIES):
             yield line
         return
     yield Line("Kafka", Verdict.OK, f"{brokers} brokers")

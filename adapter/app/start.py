@@ -37,15 +37,22 @@ _LIMITS_LOOKED_AT: Final = timedelta(seconds=10)
 
 
 def misnamed(settings: Receiving | Translating) -> list[str]:
-    """What the settings say of operations that the supplier has not."""
-    names = [operation.name for operation in served().operations]
+    """What the settings say of operations that the supplier has not, or an address of one where that of all belongs."""
+    operations = served().operations
+    names = [operation.name for operation in operations]
     supplier = settings.supplier
     told: Mapping[str, Iterable[str]] = {"SOAP_ACTIONS": supplier.soap_actions, "DOUBT_LIMITS": supplier.doubt_limits}
-    return [
+    problems = [
         f"ADAPTER_SUPPLIER__{setting}: there is no operation {name[:100]}; there are {', '.join(names)}"
         for setting, entries in told.items()
         for name in entries
         if name not in names
+    ]
+    url = (supplier.base_url or "").lower()
+    return problems + [
+        f"ADAPTER_SUPPLIER__BASE_URL: ends with {operation.path}; leave that off, each operation's is put behind it"
+        for operation in operations
+        if url.endswith(operation.path.lower())
     ]
 
 

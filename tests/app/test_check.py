@@ -274,6 +274,24 @@ async def test_a_port_is_taken(environment: Environment) -> None:
         assert "ADAPTER_SERVER__PORT" in line.fix
 
 
+async def test_a_property_that_kafkas_client_does_not_know_is_told_beside_settings_that_are_wrong(
+    environment: Environment,
+) -> None:
+    environment(SUPPLIER__BASE_URL="supplier", KAFKA__PROPERTIES__SECURITY_PROTCOL="SSL")
+    found = {line.subject: line async for line in check(Role.WORKER)}
+    assert found.keys() == {"settings", "Kafka"}
+    assert "security.protcol" in found["Kafka"].said
+    environment(KAFKA__PROPERTIES__SECURITY_PROTCOL="SSL", TOPICS__PARTITIONS="many")
+    assert {line.subject async for line in check(Role.WORKER)} == {"settings"}
+
+
+async def test_a_base_url_that_names_an_operation(environment: Environment, trials: Trials) -> None:
+    environment(**_client(trials=trials, SUPPLIER__BASE_URL="https://supplier.example/api2/AddFaultReport/"))
+    line = await _line(Role.WORKER, "settings")
+    assert line.verdict is Verdict.FAILED
+    assert "ADAPTER_SUPPLIER__BASE_URL: ends with /addFaultReport" in line.said
+
+
 async def test_an_address_to_listen_on_that_is_none_of_this_machine(environment: Environment) -> None:
     environment(TELEMETRY__HOST="192.0.2.1")
     line = await _line(Role.PROJECTOR, "telemetry port")

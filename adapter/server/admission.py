@@ -51,6 +51,8 @@ class Reason(StrEnum):
 class Refused:
     reason: Reason
     caller: Caller
+    detail: str | None = None
+    """What is wrong with the certificate, without anything of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +77,25 @@ class Admission:
 
     def judge(self, peer: Peer, head: Head) -> Caller | Refused:
         address, certificate = _address(peer.address), peer.certificate
+        none = "neither TLS nor a trusted proxy shows one"
         if address is not None and _within(address, self.proxies):
+            none = "the proxy passes on none"
             address = _forwarded_address(head.headers.get(self.address_header), address, self.proxies)
             try:
                 certificate = _forwarded_certificate(head.headers.get(self.certificate_header))
             except _NO_CERTIFICATE:
-                return Refused(Reason.CERTIFICATE, Caller(_shown(address, peer), None))
+                bad = f"{self.certificate_header} is neither as RFC 9440 has it nor URL-encoded PEM"
+                return Refused(Reason.CERTIFICATE, Caller(_shown(address, peer), None), bad)
         try:
             identity = None if certificate is None else identity_of(certificate)
         except _NO_CERTIFICATE:
-            return Refused(Reason.CERTIFICATE, Caller(_shown(address, peer), None))
+            return Refused(Reason.CERTIFICATE, Caller(_shown(address, peer), None), "it can't be read")
         caller = Caller(_shown(address, peer), None if identity is None else identity.subject[:SUBJECT_LIMIT])
         if self.networks and (address is None or not _within(address, self.networks)):
             return Refused(Reason.NETWORK, caller)
         if self.subjects:
             if identity is None:
-                return Refused(Reason.CERTIFICATE, caller)
+                return Refused(Reason.CERTIFICATE, caller, none)
             if identity.names.isdisjoint(self.subjects):
                 return Refused(Reason.SUBJECT, caller)
         return caller

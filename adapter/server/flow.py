@@ -114,7 +114,9 @@ class Server:
         if isinstance(judged, Refused):
             caller = judged.caller
             self._metrics.count(m.CALLERS_REFUSED, judged.reason)
-            self._log.warning("caller refused", reason=judged.reason, subject=caller.subject, address=caller.address)
+            said = {} if judged.detail is None else {"detail": judged.detail}
+            who = {"subject": caller.subject, "address": caller.address}
+            self._log.warning("caller refused", reason=judged.reason, **said, **who)
             return Answer(403, b"You are not on the list of callers.\n", close=True)
         return self._judge_head(head, judged) or judged
 

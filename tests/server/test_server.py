@@ -220,6 +220,26 @@ async def test_a_stranger_is_403_before_the_body_and_counted(serve: Serve, netwo
         assert 'callers_refused_total{reason="network"} 1.0' in exposed(server)
 
 
+@pytest.mark.parametrize(
+    ("proxies", "line", "why"),
+    [
+        ("127.0.0.1/32", b"", "the proxy passes on none"),
+        (
+            "127.0.0.1/32",
+            b"Client-Cert: Hash=secret\r\n",
+            "client-cert is neither as RFC 9440 has it nor URL-encoded PEM",
+        ),
+        ("192.0.2.0/24", b"Client-Cert: :AAAA:\r\n", "neither TLS nor a trusted proxy shows one"),
+    ],
+)
+async def test_why_a_caller_has_no_certificate_is_in_the_log(serve: Serve, proxies: str, line: bytes, why: str) -> None:
+    async with serve(SERVER__ALLOWED_SUBJECTS="CN=gateway", SERVER__TRUSTED_PROXIES=proxies) as server:
+        assert b" 403 " in await raw(server.port, HEAD + line + b"Content-Length: 1000\r\n\r\n")
+        (told,) = [json.loads(line) for line in server.lines.getvalue().splitlines() if "caller refused" in line]
+        assert (told["reason"], told["detail"]) == ("certificate", why)
+        assert "secret" not in server.lines.getvalue()
+
+
 async def test_mutual_tls_with_curl_and_openssl(serve: Serve, trials: Trials) -> None:
     good = trials.good
     tls = {

@@ -49,10 +49,12 @@ class Breaker:
 
     Opens after `threshold` failures in a row, at once on a refusal that may concern every call (401, 403, 404,
     redirects) where none was refused so for ten minutes. Such as come while it is closed again concern their own calls:
-    others have passed meanwhile, and would stand still as long as somebody tries what he may not do.
+    others have passed meanwhile, and would stand still as long as somebody tries what he may not do. They open it where
+    none passes any more for as long as a probe waits.
     """
 
     __slots__ = (
+        "_failing_since",
         "_failures",
         "_opened",
         "_refused_at",
@@ -75,6 +77,7 @@ class Breaker:
         self.successes = 0
         """Calls answered as they should be, ever."""
         self._failures = 0
+        self._failing_since = 0.0
         self._opened = 0
         self._refused_at = -inf
 
@@ -106,9 +109,13 @@ class Breaker:
     ) -> None:
         """A call found the supplier unavailable, unclear, or set up wrongly (`at_once`)."""
         self._failures += 1
+        if self._failures == 1:
+            self._failing_since = now
         enough = self._failures >= self.threshold
         if at_once:
-            enough = enough or now - self._refused_at >= _FORGOTTEN
+            # Of calls that are made side by side the refused ones come first, and in a row.
+            lasting = now - self._failing_since >= self.backoff.first
+            enough = now - self._refused_at >= _FORGOTTEN or (enough and lasting)
             self._refused_at = now
         if self.state is BreakerState.CLOSED and not enough:
             return

@@ -109,14 +109,24 @@ def test_one_call_that_is_refused_again_and_again_while_others_pass_stops_them_o
     assert breaker.state is BreakerState.OPEN, "after ten minutes without one it may be everybody's again"
 
 
-def test_when_all_calls_are_refused_soon_after_one_alone_was_the_threshold_opens_it() -> None:
+def test_many_refused_side_by_side_do_not_stop_others_whose_answers_are_still_to_come() -> None:
     breaker = Breaker(threshold=3, backoff=STEADY)
     breaker.failed(b"a", 0.0, share=0.0, at_once=True)
     breaker.succeeded()
-    for key in (b"a", b"b", b"c"):
+    for _ in range(20):
+        breaker.failed(b"a", 10.0, share=0.0, at_once=True)
+    assert breaker.state is BreakerState.CLOSED
+
+
+def test_when_all_are_refused_soon_after_some_alone_were_it_opens_after_the_time_of_a_probe() -> None:
+    breaker = Breaker(threshold=3, backoff=STEADY)
+    breaker.failed(b"a", 0.0, share=0.0, at_once=True)
+    breaker.succeeded()
+    for now in (10.0, 15.0, 19.9):
+        breaker.failed(b"a", now, share=0.0, at_once=True)
         assert breaker.state is BreakerState.CLOSED
-        breaker.failed(key, 10.0, share=0.0, at_once=True)
-    assert (breaker.state, breaker.last_key) == (BreakerState.OPEN, b"c")
+    breaker.failed(b"b", 20.0, share=0.0, at_once=True)
+    assert (breaker.state, breaker.last_key) == (BreakerState.OPEN, b"b")
 
 
 def test_what_the_supplier_asked_for_sets_the_time_of_the_probe() -> None:
@@ -192,6 +202,7 @@ class Supplier(RuleBasedStateMachine):
         self.good = 0
         self.probing = False
         self.refused = -inf
+        self.failing_since = 0.0
 
     @rule(seconds=st.floats(0, 40) | st.just(600.0))
     def time_passes(self, seconds: float) -> None:
@@ -213,12 +224,15 @@ class Supplier(RuleBasedStateMachine):
     def a_call_fails(self, *, at_once: bool, share: float, at_least: float | None) -> None:
         before, due = self.breaker.state, self.breaker.retry_at
         self.failures += 1
+        if self.failures == 1:
+            self.failing_since = self.now
         self.breaker.failed(b"k", self.now, share=share, at_once=at_once, at_least=at_least)
         first = at_once and self.now - self.refused >= 600
+        lasting = not at_once or self.now - self.failing_since >= self.breaker.backoff.first
         self.refused = self.now if at_once else self.refused
         match before:
             case BreakerState.CLOSED:
-                opens = first or self.failures >= self.breaker.threshold
+                opens = first or (lasting and self.failures >= self.breaker.threshold)
                 assert (self.breaker.state is BreakerState.OPEN) == opens
             case BreakerState.PROBING:
                 assert self.breaker.state is BreakerState.OPEN

@@ -41,6 +41,8 @@ from adapter.transport.store import SqliteStores
 
 _CACHE: Final = 4 * 1024 * 1024
 """Bytes of memory for each partition's store; the rest is left to the system's cache of files."""
+_CACHES: Final = 256 * 1024 * 1024
+"""For all of them, should one projector own them all."""
 _LEAVE: Final = timedelta(seconds=5)
 """Time to leave the group and close the stores, once no transaction is under way."""
 _PREFETCH_KIB: Final = 16 * 1024
@@ -102,7 +104,7 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
         )
         stack.push_async_callback(tickets.close)
         await until_available("Kafka", lambda: asyncio.to_thread(introduce, client, names.events, ours.group_id), log)
-        stores = _stores(ours.store, log)
+        stores = _stores(ours.store, seen.partitions, log)
         stack.push_async_callback(asyncio.to_thread, stores.close)
         transactor = await stack.enter_async_context(transactions(settings, names.events, ours.group_id, log, metrics))
 
@@ -162,10 +164,10 @@ def leave_limit(settings: Projecting) -> timedelta:
     return settings.kafka.transaction_timeout + _LEAVE
 
 
-def _stores(folder: Path | None, log: Log) -> SqliteStores:
+def _stores(folder: Path | None, partitions: int, log: Log) -> SqliteStores:
     return SqliteStores(
         folder,
         setting="ADAPTER_PROJECTOR__STORE",
-        cache=_CACHE,
+        cache=min(_CACHE, _CACHES // partitions),
         damaged=lambda path: log.error("tickets on disk damaged", made_anew=str(path)),
     )

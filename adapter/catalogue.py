@@ -16,8 +16,7 @@ from adapter.core.avro.schema import NONE, Array, Enum, Map, Primitive, Record, 
 from adapter.core.errors import Stop
 from adapter.core.mapping import ReplyReader, RequestWriter, compile_reply, compile_request, record_of
 from adapter.core.notification import NotificationReader, compile_notification
-from adapter.core.operation import Operation, Supplier
-from adapter.core.outcome import ANSWERS
+from adapter.core.operation import Operation, Replies, Supplier
 from adapter.core.xsd import Xsd, load_schema
 
 GROUPS: Final = ("commands", "events", "tickets", "journal")
@@ -204,19 +203,20 @@ def _contract_faults(operation: Operation, command: Schema, accepted: Schema, su
         if name not in told:
             yield f"{operation.accepted}.{name}: every accepted record has it, this one has not"
     if "reply" in told:
-        yield from _unsaid(f"{operation.accepted}.reply", optional(told["reply"].type)[0])
+        yield from _unsaid(f"{operation.accepted}.reply", optional(told["reply"].type)[0], supplier.replies)
     if operation.finds and "reply" in told and not _is_list(optional(told["reply"].type)[0], operation.finds):
         yield f"{operation.accepted}.reply.{operation.finds}: no list of records, but what {operation.name} finds"
 
 
-def _unsaid(where: str, reply: Type) -> Iterable[str]:
+def _unsaid(where: str, reply: Type, replies: Replies) -> Iterable[str]:
     """Why a no in a reply could not be seen: it would pass for a yes."""
     kinds = {field.name: optional(field.type)[0] for field in (reply.fields if isinstance(reply, Record) else ())}
-    if kinds.keys().isdisjoint({"responseCode", "status"}):
-        yield f"{where}: has neither responseCode nor status, by which alone an answer says no (core/outcome.py)"
-    for name, kind in ANSWERS.items():
+    if kinds.keys().isdisjoint({replies.code, replies.status}):
+        yield f"{where}: has neither {replies.code} nor {replies.status}, by which alone an answer says no"
+    judged = dict.fromkeys((replies.reference, replies.status, replies.text), "string") | {replies.code: "int"}
+    for name, kind in judged.items():
         if name in kinds and kinds[name] != Primitive(kind, None):
-            yield f"{where}.{name}: is no {kind}, as which an answer is judged (core/outcome.py)"
+            yield f"{where}.{name}: is no {kind}, as which an answer is judged"
 
 
 def _unheard_of(supplier: Supplier, event: Schema) -> Iterable[str]:

@@ -211,6 +211,7 @@ def _judge() -> Callable[[int], None]:
         headers=headers,
         body=_reply(),
         reader=_known().operations[_OPERATION].reader,
+        replies=_known().supplier.replies,
         accepted_codes=frozenset({200}),
         limits=Limits(),
         now=datetime.now(UTC),

@@ -106,6 +106,29 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class Replies:
+    """Where the supplier's replies say yes or no. Without code and status none could say no."""
+
+    reference: str
+    """Field with the buyer's reference: which ticket it is about."""
+
+    code: str
+    """Field with a number; which of them say yes is a setting."""
+
+    status: str
+    """Field with a word."""
+
+    text: str
+    """Field that explains a no."""
+
+    taken: frozenset[str]
+    """Words that say that the request was taken, as letters and digits alone in lower case."""
+
+    refused: str
+    """How words that say no begin, likewise."""
+
+
+@dataclass(frozen=True, slots=True)
 class Told:
     """What the content of a notification says it is about."""
 
@@ -166,6 +189,7 @@ class Supplier:
     """Name of an environment to its base URL."""
 
     operations: tuple[Operation, ...]
+    replies: Replies
     notification: Notification
     schemas: tuple[str, ...]
     """XSD files (below schemas/xsd/) that declare the elements of the operations."""

@@ -24,14 +24,7 @@ from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected,
 from adapter.core.document import Limits, folded_text, local_name, trimmed
 from adapter.core.errors import Unreadable
 from adapter.core.mapping import Read, ReplyReader
-
-ANSWERS: Final[Mapping[str, str]] = {
-    "buyerFaultReference": "string",
-    "status": "string",
-    "responseCode": "int",
-    "errorMessage": "string",
-}
-"""Fields of a reply that are looked at, and what they are in Avro. Without status and code nothing could say no."""
+from adapter.core.operation import Replies
 
 _LONGEST_RETRY_AFTER: Final = 3600.0
 """Seconds; more is taken as this much, so that a slip at the supplier does not stop us for days."""
@@ -43,6 +36,7 @@ def judge(
     headers: Mapping[str, str],
     body: bytes,
     reader: ReplyReader,
+    replies: Replies,
     accepted_codes: frozenset[int],
     limits: Limits,
     now: datetime,
@@ -64,12 +58,19 @@ def judge(
     content_type = headers.get("content-type")
     record = None if by_way is not None else reader.forms.read(body, content_type, limits)
     if record is not None:
-        return _content(status, Read(record, (), ()), accepted_codes, reference, silent=silent, finds=finds)
+        return _content(status, Read(record, (), ()), replies, accepted_codes, reference, silent=silent, finds=finds)
     found = _answer(
-        status, by_way, body, content_type, reader=reader, limits=limits, silenced=silent and 200 <= status < 300
+        status,
+        by_way,
+        body,
+        content_type,
+        reader=reader,
+        replies=replies,
+        limits=limits,
+        silenced=silent and 200 <= status < 300,
     )
     if isinstance(found, Read):
-        return _content(status, found, accepted_codes, reference, silent=silent, finds=finds)
+        return _content(status, found, replies, accepted_codes, reference, silent=silent, finds=finds)
     return found
 
 
@@ -80,6 +81,7 @@ def _answer(
     content_type: str | None,
     *,
     reader: ReplyReader,
+    replies: Replies,
     limits: Limits,
     silenced: bool,
 ) -> Read | Verdict:
@@ -93,7 +95,7 @@ def _answer(
             _unclear(f"unreadable-{error.reason}", error.detail) if 200 <= status < 300 else Unclear(f"http-{status}")
         )
     if isinstance(by_way, Forbidden):
-        return replace(by_way, said=_explained(message, reader))
+        return replace(by_way, said=_explained(message, reader, replies))
     element = None if message.extra else message.element
     own = element is not None and local_name(element) == reader.element
     if by_way is not None and not own:
@@ -103,7 +105,7 @@ def _answer(
     if silenced and message.element is None:
         return Accepted(None)
     # The root of a documented 400 was never seen: any element that carries its fields will do.
-    if element is None or not (own or (status == 400 and _speaks(element))):
+    if element is None or not (own or (status == 400 and _speaks(element, replies))):
         return _unclear("unexpected-body" if 200 <= status < 300 else f"http-{status}", *_instead(message))
     read = reader.read(element)
     if own and read.straight:
@@ -162,13 +164,13 @@ def _way(status: int, headers: Mapping[str, str], body: bytes, now: datetime) ->
             return None
 
 
-def _explained(message: soap.Message, reader: ReplyReader) -> str | None:
+def _explained(message: soap.Message, reader: ReplyReader, replies: Replies) -> str | None:
     """The supplier's words beside a status that decides."""
     if message.fault is not None:
         return _said(message.fault.code, message.fault.text, message.fault.detail)
     if message.element is None or local_name(message.element) != reader.element:
         return None
-    return reader.read(message.element).record.get("errorMessage") or None
+    return reader.read(message.element).record.get(replies.text) or None
 
 
 def _fault(status: int, fault: soap.Fault) -> Verdict:
@@ -181,28 +183,35 @@ def _fault(status: int, fault: soap.Fault) -> Verdict:
 
 
 def _content(
-    status: int, read: Read, accepted_codes: frozenset[int], reference: str | None, *, silent: bool, finds: str | None
+    status: int,
+    read: Read,
+    replies: Replies,
+    accepted_codes: frozenset[int],
+    reference: str | None,
+    *,
+    silent: bool,
+    finds: str | None,
 ) -> Verdict:
     reply: Mapping[str, Any] = read.record
-    if _of_another(reply, reference):
-        return _unclear("other-reference", *_told(read))
-    code, text = reply.get("responseCode"), reply.get("errorMessage")
+    if _of_another(reply.get(replies.reference), reference):
+        return _unclear("other-reference", *_told(read, replies))
+    code, text = reply.get(replies.code), reply.get(replies.text)
     bad_code: int | None = None if code in accepted_codes else code
-    words = _words(read)
-    noes = [word.startswith("reject") for word in words]
-    refused, pending = bool(noes) and all(noes), not words.isdisjoint(_TAKEN)
+    words = _words(read, replies.status)
+    noes = [word.startswith(replies.refused) for word in words]
+    refused, pending = bool(noes) and all(noes), not words.isdisjoint(replies.taken)
     taken = not refused and _may_be_yes(bad_code) and (pending or (code is not None and bad_code != 0))
     said = "rejected" if refused else str(status)
     rejected = Rejected(By.SUPPLIER, said if bad_code is None else str(bad_code), text, aside=read.aside)
     if 400 <= status < 500:
         # A yes in the body under a no in the status is neither.
-        return _unclear(f"http-{status}", *_told(read)) if taken else rejected
+        return _unclear(f"http-{status}", *_told(read, replies)) if taken else rejected
     fine = 200 <= status < 300
-    garbled = any(path == "responseCode" for path, _ in read.aside)  # no number, or there twice
+    garbled = any(path == replies.code for path, _ in read.aside)  # no number, or there twice
     if refused or (bad_code is not None and not garbled and not pending and _refuses(bad_code, fine=fine)):
         return rejected
     if not fine:
-        return _unclear(f"http-{status}", *_told(read))
+        return _unclear(f"http-{status}", *_told(read, replies))
     if (
         garbled
         or bad_code is not None
@@ -210,7 +219,7 @@ def _content(
         or (not taken and (words or text or _may_say_no(read, silent=silent)))
         or (finds is not None and read.aside and _unfound(read, finds))
     ):
-        return _unclear("unclear-answer", *_told(read))
+        return _unclear("unclear-answer", *_told(read, replies))
     return Accepted(reply, deviations=len(read.unknown) + len(read.deviations), aside=read.aside)
 
 
@@ -228,9 +237,9 @@ def _refuses(code: int, *, fine: bool) -> bool:
     return fine or 400 <= code < 500
 
 
-def _words(read: Read) -> set[str]:
+def _words(read: Read, status: str) -> set[str]:
     """What its status says, as spellings are compared (section 8, number 4), whether its page has a status or not."""
-    found = (read.record.get("status"), *(text for path, text in read.aside if path == "status"))
+    found = (read.record.get(status), *(text for path, text in read.aside if path == status))
     return {
         text.lower() if text.isalpha() else re.sub(r"[\s_-]", "", text).lower()
         for text in found
@@ -238,18 +247,14 @@ def _words(read: Read) -> set[str]:
     }
 
 
-_TAKEN: Final = frozenset({"pending", "accepted"})
-"""What the status of an answer says where the request was taken (contract section 4.1)."""
-
 _ANSWER: Final = re.compile(r"code|status|error|fault|reason|result|reject|fail", re.IGNORECASE)
 """In names of elements that may say yes or no, whoever has thought of them."""
 
 
-def _of_another(reply: Mapping[str, Any], reference: str | None) -> bool:
+def _of_another(named: str | None, reference: str | None) -> bool:
     """Whether it names another ticket. The message id tells nothing: the samples answer under another one (section 8,
     number 16).
     """
-    named = reply.get("buyerFaultReference")
     if not named or not reference or named == reference:
         return False
     named, ours = trimmed(named).casefold(), trimmed(reference).casefold()
@@ -275,8 +280,8 @@ def _unfound(read: Read, finds: str) -> bool:
     )
 
 
-def _speaks(element: etree._Element) -> bool:
-    return any(local_name(child) in {"responseCode", "errorMessage"} for child in element)
+def _speaks(element: etree._Element, replies: Replies) -> bool:
+    return any(local_name(child) in (replies.code, replies.text) for child in element)
 
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
@@ -302,9 +307,9 @@ def _instead(message: soap.Message) -> Iterator[str]:
         yield f"and more elements: {message.extra}"
 
 
-def _told(read: Read) -> Iterator[str]:
+def _told(read: Read, replies: Replies) -> Iterator[str]:
     """What an answer says of its outcome."""
-    for name in ANSWERS:
+    for name in (replies.reference, replies.status, replies.code, replies.text):
         value = read.record.get(name)
         if value not in (None, ""):
             yield f"{name}: {value}"

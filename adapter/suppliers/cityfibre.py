@@ -7,7 +7,7 @@ those of docs/contract.md, which also says what of it was seen and what is infer
 from collections.abc import Iterable
 from datetime import timedelta
 
-from adapter.core.operation import Mode, Operation, Problem, Record, Repeat, Rule, Supplier
+from adapter.core.operation import Mode, Operation, Problem, Record, Repeat, Replies, Rule, Supplier
 from adapter.suppliers.cityfibre_notifications import KINDS, NOTIFICATION
 
 ENVIRONMENTS = {
@@ -112,6 +112,14 @@ def supplier(*, reservation_key_rule: Mode = Mode.REFUSE, unique_references: boo
                 # no notification names an address: waiting longer clears nothing up
                 doubt_limit=timedelta(seconds=60),
             ),
+        ),
+        replies=Replies(
+            reference="buyerFaultReference",
+            code="responseCode",
+            status="status",
+            text="errorMessage",
+            taken=frozenset({"pending", "accepted"}),  # section 4.1
+            refused="reject",
         ),
         notification=NOTIFICATION,
         schemas=("cityfibre/faultReport.xsd", "cityfibre/appointments.xsd"),

@@ -116,6 +116,7 @@ class Requests:
                 headers=reply.headers,
                 body=reply.body,
                 reader=task.compiled.reader,
+                replies=self.supplier.replies,
                 accepted_codes=self.terms.accepted_codes,
                 limits=self.terms.reply_limits,
                 now=datetime.now(UTC),

@@ -42,6 +42,7 @@ def verdict(reader: ReplyReader, body: str | bytes, **other: Any) -> Verdict:
         headers={"content-type": other.get("content_type", UTF_8)},
         body=body if isinstance(body, bytes) else body.encode(),
         reader=reader,
+        replies=known().supplier.replies,
         accepted_codes=frozenset({200}),
         limits=other.get("limits", DEFAULT_LIMITS),
         now=NOW,

@@ -21,6 +21,7 @@ from adapter.core.command import (
     Verdict,
 )
 from adapter.core.document import DEFAULT_LIMITS
+from adapter.core.operation import Replies
 from adapter.core.outcome import judge, retry_after
 from adapter.core.soap import SOAP_1_1, SOAP_1_2
 from tests.support.known import known
@@ -46,10 +47,38 @@ def judged(body: str | bytes, *, status: int = 200, operation: str = ADD, **more
         headers={"content-type": "text/xml; charset=utf-8"} | more.pop("headers", {}),
         body=body if isinstance(body, bytes) else body.encode(),
         reader=known().operations[operation].reader,
+        replies=more.pop("replies", known().supplier.replies),
         accepted_codes=frozenset({200, 201, 202}),
         limits=DEFAULT_LIMITS,
         now=NOW,
         **more,
+    )
+
+
+def test_which_fields_and_words_say_yes_or_no_is_the_suppliers_own() -> None:
+    reader = known().operations[ADD].reader
+    own = Replies(
+        reference="messageId",
+        code="responseCode",
+        status="apiVersion",
+        text="buyerIdentifier",
+        taken=frozenset({"takenup"}),
+        refused="not",
+    )
+
+    def said(status: str) -> Verdict:
+        body = (
+            f"<{reader.element}><apiVersion>{status}</apiVersion><buyerIdentifier>no such line</buyerIdentifier>"
+            f"<messageId>SP-1</messageId></{reader.element}>"
+        )
+        return judged(body, replies=own, reference="SP-1")
+
+    assert isinstance(said("Taken-up"), Accepted)
+    assert said("Not taken") == rejected("rejected", "no such line")
+    assert isinstance(said("Pending"), Unclear)
+    assert isinstance(
+        judged(f"<{reader.element}><messageId>SP-2</messageId></{reader.element}>", replies=own, reference="SP-1"),
+        Unclear,
     )
 
 

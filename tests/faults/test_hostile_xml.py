@@ -118,6 +118,7 @@ def _reply() -> tuple[bytes, Reader]:
             headers={},
             body=body,
             reader=entry.reader,
+            replies=known().supplier.replies,
             accepted_codes=frozenset({200}),
             limits=Limits(size=hostile.LARGEST),
             now=AT,

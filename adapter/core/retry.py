@@ -59,7 +59,7 @@ class Breaker:
         "_opened",
         "_refused_at",
         "backoff",
-        "last_key",
+        "failed_keys",
         "retry_at",
         "state",
         "successes",
@@ -72,8 +72,8 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self.retry_at = 0.0
         """When the next probe may start (monotonic seconds), if open."""
-        self.last_key: bytes | None = None
-        """Key of the call that opened it: a probe with another key tells more."""
+        self.failed_keys: set[bytes] = set()
+        """Keys of the calls that failed since the last good answer: a probe with another key tells more."""
         self.successes = 0
         """Calls answered as they should be, ever."""
         self._failures = 0
@@ -102,12 +102,14 @@ class Breaker:
         self.successes += 1
         self._failures = 0
         self._opened = 0
+        self.failed_keys.clear()
         self.state = BreakerState.CLOSED
 
     def failed(
         self, key: bytes, now: float, *, share: float, at_least: float | None = None, at_once: bool = False
     ) -> None:
         """A call found the supplier unavailable, unclear, or set up wrongly (`at_once`)."""
+        self.failed_keys.add(key)
         self._failures += 1
         if self._failures == 1:
             self._failing_since = now
@@ -122,7 +124,6 @@ class Breaker:
         if self.state is BreakerState.OPEN:
             return  # a call that started before it opened
         self._opened += 1
-        self.last_key = key
         self.state = BreakerState.OPEN
         self.retry_at = now + self.backoff.delay(self._opened, share, at_least)
 

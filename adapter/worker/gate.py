@@ -1,7 +1,7 @@
 """The gate before the supplier: how many calls are in flight, and whether one may start at all.
 
 Callers queue for a permit in the order they came. While the breaker is open nobody passes; then one passes as the
-probe, by preference one with another key than the call that opened it.
+probe, by preference one with a key that has not failed since the last good answer.
 
 Who has a permit does what has to be done before the call, which is mostly a commit, and then takes a place; there are
 no more calls than places. Of permits there are more, by as many as calls have ended, of late, during such a commit:
@@ -148,10 +148,11 @@ class Gate:
         match verdict:
             case Accepted() | Rejected():
                 self.breaker.succeeded()
-            case _ if not believed:
-                pass
             case None:
-                self.breaker.released(now)
+                if believed:
+                    self.breaker.released(now)
+            case _ if not believed:
+                self.breaker.failed_keys.add(permit.key)
             case Unavailable(_, retry_after):
                 self.breaker.failed(permit.key, now, share=share, at_least=retry_after)
             case Unclear():
@@ -248,11 +249,11 @@ class Gate:
         return Permit(key, self.breaker.state is BreakerState.PROBING, now, self._ended)
 
     def _next(self) -> _Waiter:
-        """The first in the queue; for a probe the first with another key than the one that opened the breaker."""
+        """The first in the queue; for a probe the first whose key has not failed since the last good answer."""
         waiting = self._waiters
         place = 0
         if self.breaker.state is BreakerState.PROBING:
-            others = (n for n, w in enumerate(waiting) if w.key != self.breaker.last_key and not w.turn.done())
+            others = (n for n, w in enumerate(waiting) if w.key not in self.breaker.failed_keys and not w.turn.done())
             place = next(others, 0)
         waiter = waiting[place]
         del waiting[place]

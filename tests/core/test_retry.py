@@ -72,14 +72,14 @@ def test_failures_below_the_threshold_leave_it_closed() -> None:
     breaker = Breaker(threshold=3, backoff=STEADY)
     for _ in range(2):
         breaker.failed(b"a", 0.0, share=0.0)
-    assert (breaker.state, breaker.allow(0.0), breaker.last_key) == (BreakerState.CLOSED, True, None)
+    assert (breaker.state, breaker.allow(0.0)) == (BreakerState.CLOSED, True)
 
 
 def test_as_many_failures_in_a_row_as_the_threshold_open_it() -> None:
     breaker = Breaker(threshold=3, backoff=STEADY)
     for key in (b"a", b"b", b"c"):
         breaker.failed(key, 100.0, share=0.0)
-    assert (breaker.state, breaker.retry_at, breaker.last_key) == (BreakerState.OPEN, 105.0, b"c")
+    assert (breaker.state, breaker.retry_at, breaker.failed_keys) == (BreakerState.OPEN, 105.0, {b"a", b"b", b"c"})
     assert not breaker.allow(104.9)
 
 
@@ -87,14 +87,14 @@ def test_a_good_answer_starts_the_count_anew() -> None:
     breaker = Breaker(threshold=2, backoff=STEADY)
     breaker.failed(b"a", 0.0, share=0.0)
     breaker.succeeded()
-    breaker.failed(b"a", 0.0, share=0.0)
-    assert (breaker.state, breaker.successes) == (BreakerState.CLOSED, 1)
+    breaker.failed(b"b", 0.0, share=0.0)
+    assert (breaker.state, breaker.successes, breaker.failed_keys) == (BreakerState.CLOSED, 1, {b"b"})
 
 
 def test_a_refusal_that_concerns_every_call_opens_it_at_once() -> None:
     breaker = Breaker(threshold=100, backoff=STEADY)
     breaker.failed(b"a", 0.0, share=0.0, at_once=True)
-    assert (breaker.state, breaker.last_key) == (BreakerState.OPEN, b"a")
+    assert (breaker.state, breaker.failed_keys) == (BreakerState.OPEN, {b"a"})
 
 
 def test_one_call_that_is_refused_again_and_again_while_others_pass_stops_them_once() -> None:
@@ -126,7 +126,7 @@ def test_when_all_are_refused_soon_after_some_alone_were_it_opens_after_the_time
         breaker.failed(b"a", now, share=0.0, at_once=True)
         assert breaker.state is BreakerState.CLOSED
     breaker.failed(b"b", 20.0, share=0.0, at_once=True)
-    assert (breaker.state, breaker.last_key) == (BreakerState.OPEN, b"b")
+    assert (breaker.state, breaker.failed_keys) == (BreakerState.OPEN, {b"a", b"b"})
 
 
 def test_what_the_supplier_asked_for_sets_the_time_of_the_probe() -> None:
@@ -158,7 +158,7 @@ def test_probes_that_fail_open_it_again_for_longer_each_time() -> None:
         breaker.failed(b"b", now, share=0.0)
         waits.append(breaker.retry_at - now)
     assert waits == [0.5, 1.0, 2.0, 2.0, 2.0]
-    assert breaker.last_key == b"b"
+    assert breaker.failed_keys == {b"a", b"b"}
 
 
 def test_after_it_closed_the_waits_start_short_again() -> None:
@@ -174,7 +174,7 @@ def test_after_it_closed_the_waits_start_short_again() -> None:
 def test_failures_of_calls_that_started_before_it_opened_do_not_put_off_the_probe() -> None:
     breaker = opened(at=0.0)
     breaker.failed(b"late", 4.0, share=0.0, at_once=True)
-    assert (breaker.retry_at, breaker.last_key) == (5.0, b"a")
+    assert (breaker.retry_at, breaker.failed_keys) == (5.0, {b"a", b"late"})
 
 
 def test_a_probe_that_was_abandoned_lets_another_call_probe_at_once() -> None:

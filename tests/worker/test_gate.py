@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapter.core.command import Accepted, By, Misdirected, Rejected, Unavailable, Unclear
+from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected, Unavailable, Unclear
 from adapter.core.rate import TOLERANCE, RateLimit
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.worker.gate import Gate, Permit
@@ -179,6 +179,18 @@ async def test_the_probe_prefers_another_key_than_the_one_that_opened_the_breake
     tasks = [waiter(at, key, passed) for key in (b"a", b"b")]
     await eventually(lambda: passed)
     assert keys(passed) == [b"b"]
+    for task in tasks:
+        task.cancel()
+
+
+async def test_the_probe_prefers_a_key_that_has_not_failed_since_the_last_good_answer() -> None:
+    at, passed = gate(threshold=1), list[Permit]()
+    both = [await at.enter(b"a"), await at.enter(b"b")]
+    for permit in both:
+        at.leave(permit, Forbidden("http-403"))
+    tasks = [waiter(at, key, passed) for key in (b"a", b"b", b"c")]
+    await eventually(lambda: passed)
+    assert keys(passed) == [b"c"]
     for task in tasks:
         task.cancel()
 

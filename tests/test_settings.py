@@ -329,6 +329,11 @@ def test_what_kafka_or_its_client_would_refuse(name: str, least: str, most: str,
     assert meaning.endswith(f" Between {least} and {most}.")
 
 
+@pytest.mark.parametrize(("name", "value"), [("WORKER__RETRY_MAX", "30000"), ("WORKER__BREAKER_PROBE", "5000")])
+def test_milliseconds_written_as_seconds_do_not_make_commands_wait_for_hours(name: str, value: str) -> None:
+    assert faults(Settings, **{name: value})[f"ADAPTER_{name}"] == "must be between 1ms and 1h"
+
+
 def test_librdkafka_properties_from_json_and_single_variables() -> None:
     kafka = loaded(
         KAFKA__PROPERTIES='{"client.id": "a", "socket.keepalive.enable": true, "linger.ms": 5}',

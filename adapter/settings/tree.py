@@ -346,12 +346,20 @@ class Worker(Section):
     retry_first: Duration = Field(
         default=timedelta(milliseconds=500), description="First wait before a call is repeated."
     )
-    retry_max: Duration = Field(default=timedelta(seconds=30), description="Longest wait before a call is repeated.")
+    retry_max: Duration = Field(
+        default=timedelta(seconds=30),
+        ge=timedelta(milliseconds=1),
+        le=timedelta(hours=1),
+        description="Longest wait before a call is repeated.",
+    )
     breaker_failures: Count = Field(
         default=5, description="Calls that fail in a row before the circuit breaker stops starting new ones."
     )
     breaker_probe: Duration = Field(
-        default=timedelta(seconds=5), description="Wait between the probes of an open circuit breaker."
+        default=timedelta(seconds=5),
+        ge=timedelta(milliseconds=1),
+        le=timedelta(hours=1),
+        description="Wait between the probes of an open circuit breaker.",
     )
     stop_timeout: Duration = Field(
         default=timedelta(seconds=60),

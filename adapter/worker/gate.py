@@ -131,7 +131,8 @@ class Gate:
             return None
         turn: asyncio.Future[None] = self._loop.create_future()
         self._ready.append((permit, turn))
-        self._watch_time()
+        if self._rate is not None:  # else a call that ends gives the place, not time
+            self._watch_time()
         return turn
 
     def leave(self, permit: Permit, verdict: Verdict | None) -> None:

@@ -338,7 +338,7 @@ def test_an_alert_says_numbers(tmp_path: Path) -> None:
                             "namespace": "faults",
                         },
                         "exp_annotations": {
-                            "summary": "A certificate expires",
+                            "summary": "A certificate expires within 1 day",
                             "description": "The supplier-certificate expires in 11h 40m 0s.",
                             "runbook_url": "docs/runbook.md#faultadaptercertificateexpiresin1day",
                         },

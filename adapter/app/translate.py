@@ -108,10 +108,10 @@ class Translator:
         key = trimmed(record[operation.key]).encode()
         value = self._encoders[entry.command.name].encode(record)
         task = await self._reader.read(Source(0, 0, time.time(), key, value, ()))
-        problems = task.problems
-        reference = self.known.supplier.notification.supplier_reference
-        if operation.needs_reference and not (record[reference] or "").strip():
-            problems = (*problems, Problem(reference, "left out: a worker takes it from the ticket; write one here"))
+        problems, supplier = task.problems, self.known.supplier
+        if operation.needs_reference and supplier.leaves_out_reference(record):
+            field = supplier.notification.supplier_reference
+            problems = (*problems, Problem(field, "left out: a worker takes it from the ticket; write one here"))
         if problems:
             raise Refused(*problems)
         return task

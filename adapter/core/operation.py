@@ -202,9 +202,7 @@ class Supplier:
     """Fields of every command that are the adapter's own business and not part of a request:
     commandId, issuedAt, notAfter, correlationId."""
 
-    def operation(self, name: str) -> Operation:
-        """The operation of that name. KeyError if there is none."""
-        for operation in self.operations:
-            if operation.name == name:
-                return operation
-        raise KeyError(name)
+    def leaves_out_reference(self, command: Record) -> bool:
+        """Whether a command could name the supplier's reference of its ticket, and does not."""
+        name = self.notification.supplier_reference
+        return name in command and not (command[name] or "").strip()

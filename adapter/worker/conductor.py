@@ -174,7 +174,7 @@ class _Turn:
             problems = self._task.problems or self._unstorable()
             if problems:
                 return self._command.refuse(problems, "invalid")
-        if self._calls_next(past) and self._leaves_out_reference():
+        if self._calls_next(past) and self._c.requests.supplier.leaves_out_reference(self._task.record):
             return self._command.seek(self._case.now())
         return self._proceed(past)
 
@@ -218,18 +218,13 @@ class _Turn:
             case Settled():
                 return command.settle(told)
             case Again():
-                if self._leaves_out_reference():
+                if self._c.requests.supplier.leaves_out_reference(self._task.record):
                     self._reference = told.reference
                 return command.repeat(now, told)
             case None:
                 return command.resumed(now)
 
     # -- the ticket ----------------------------------------------------------------------------------------------------
-
-    def _leaves_out_reference(self) -> bool:
-        """Whether the command could name the supplier's reference, and does not."""
-        name = self._c.requests.supplier.notification.supplier_reference
-        return name in self._task.record and not (self._task.record[name] or "").strip()
 
     async def _seek(self, until: float, past: Past) -> Action:
         """Take the supplier's reference from the ticket. Nothing is decided before the tickets were read to their end;

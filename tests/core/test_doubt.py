@@ -14,8 +14,8 @@ from adapter.core.ticket import Event, Policy, Ticket, fold, ticket
 from adapter.suppliers import cityfibre
 from adapter.suppliers.cityfibre_notifications import KINDS
 
-SUPPLIER: Final = cityfibre.supplier()
-ADD, AMEND, RESERVE = (SUPPLIER.operation(n) for n in ("AddFaultReport", "AmendFaultReport", "ReserveAppointment"))
+OPERATIONS: Final = {operation.name: operation for operation in cityfibre.supplier().operations}
+ADD, AMEND, RESERVE = (OPERATIONS[name] for name in ("AddFaultReport", "AmendFaultReport", "ReserveAppointment"))
 CALLED: Final = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 POLICY: Final = Policy(timedelta(hours=48), timedelta(hours=6), timedelta(days=90))
 

@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from adapter.core.operation import Mode, Operation, Problem, Repeat
+from adapter.core.operation import Mode, Operation, Problem, Repeat, Supplier
 from adapter.settings.tree import Environment
 from adapter.suppliers import cityfibre
 from adapter.suppliers.cityfibre_notifications import KINDS
 
 KEY = "appointment.appointmentReservationKey"
 SCHEMAS = Path(__file__).parents[2] / "schemas"
+
+
+def named(name: str, supplier: Supplier) -> Operation:
+    return next(operation for operation in supplier.operations if operation.name == name)
 
 
 def problems(operation: Operation, command: dict[str, Any]) -> list[Problem]:
@@ -47,13 +51,8 @@ def test_every_keyed_operation_and_no_other_knows_what_already_done_reads_like()
 
 
 def test_a_supplier_that_enforces_unique_references_lets_a_report_be_sent_again() -> None:
-    add = cityfibre.supplier(unique_references=True).operation("AddFaultReport")
+    add = named("AddFaultReport", cityfibre.supplier(unique_references=True))
     assert add.repeat is Repeat.KEYED
-
-
-def test_an_operation_that_does_not_exist_is_a_key_error() -> None:
-    with pytest.raises(KeyError, match="NoSuchCommand"):
-        cityfibre.supplier().operation("NoSuchCommand")
 
 
 def test_every_declared_file_and_record_exists() -> None:
@@ -98,28 +97,28 @@ def test_every_declared_element_exists() -> None:
 def test_only_a_service_outage_has_a_reservation_key_and_it_must_have_one(
     kind: str | None, key: str | None, *, allowed: bool
 ) -> None:
-    add = cityfibre.supplier().operation("AddFaultReport")
+    add = named("AddFaultReport", cityfibre.supplier())
     found = problems(add, report(kind, key))
     assert [p.path for p in found] == ([] if allowed else [KEY])
     assert not any(p.warning for p in found)
 
 
 def test_a_service_outage_without_any_appointment_has_no_reservation_key() -> None:
-    add = cityfibre.supplier().operation("AddFaultReport")
+    add = named("AddFaultReport", cityfibre.supplier())
     assert [p.path for p in problems(add, report("SERVICE_OUTAGE", appointment=False))] == [KEY]
     assert not problems(add, report("IMPAIRED_SERVICE", appointment=False))
 
 
 def test_the_reservation_key_rule_can_warn_or_be_off() -> None:
     broken = report("SERVICE_OUTAGE")
-    warning = cityfibre.supplier(reservation_key_rule=Mode.WARN).operation("AddFaultReport")
-    off = cityfibre.supplier(reservation_key_rule=Mode.OFF).operation("AddFaultReport")
+    warning = named("AddFaultReport", cityfibre.supplier(reservation_key_rule=Mode.WARN))
+    off = named("AddFaultReport", cityfibre.supplier(reservation_key_rule=Mode.OFF))
     assert [(p.path, p.warning) for p in problems(warning, broken)] == [(KEY, True)]
     assert problems(off, broken) == []
 
 
 def test_an_amendment_may_carry_a_new_key_without_repeating_the_type() -> None:
-    amend = cityfibre.supplier().operation("AmendFaultReport")
+    amend = named("AmendFaultReport", cityfibre.supplier())
     assert problems(amend, {"faultDetails": None, "appointment": {"appointmentReservationKey": "77"}}) == []
 
 
@@ -134,7 +133,7 @@ def test_an_amendment_may_carry_a_new_key_without_repeating_the_type() -> None:
     ],
 )
 def test_who_rejects_a_resolution_says_why(*, accepted: bool | None, reason: str | None, allowed: bool) -> None:
-    resolve = cityfibre.supplier().operation("ResolveResponse")
+    resolve = named("ResolveResponse", cityfibre.supplier())
     found = problems(resolve, resolution(accepted=accepted, reason=reason))
     assert [p.path for p in found] == ([] if allowed else ["rejectedReason"])
 
@@ -182,7 +181,7 @@ def test_what_notifications_tell_of_a_call_in_doubt_is_data() -> None:
     ],
 )
 def test_which_refusals_of_a_repeated_resolution_mean_that_the_first_one_arrived(text: str, *, done: bool) -> None:
-    assert means_done(cityfibre.supplier().operation("ResolveResponse"), text) is done
+    assert means_done(named("ResolveResponse", cityfibre.supplier()), text) is done
 
 
 @pytest.mark.parametrize(
@@ -198,7 +197,7 @@ def test_which_refusals_of_a_repeated_resolution_mean_that_the_first_one_arrived
     ],
 )
 def test_which_refusals_of_a_repeated_report_mean_that_the_first_one_arrived(text: str, *, done: bool) -> None:
-    add = cityfibre.supplier(unique_references=True).operation("AddFaultReport")
+    add = named("AddFaultReport", cityfibre.supplier(unique_references=True))
     assert means_done(add, text) is done
 
 
@@ -208,7 +207,7 @@ def test_a_long_refusal_is_read_in_time(word: str) -> None:
     supplier = cityfibre.supplier(unique_references=True)
     text = word.replace("already ", "already closed ") * 50_000
     for name in ("AddFaultReport", "ResolveResponse"):
-        assert not means_done(supplier.operation(name), text)
+        assert not means_done(named(name, supplier), text)
 
 
 def means_done(operation: Operation, text: str) -> bool:

@@ -141,12 +141,12 @@ class _Door(Calls):
 
 
 def accepted(call: Call) -> Reply:
-    element = known().supplier.operation(call.operation).reply.rpartition("}")[2]
+    element = known().operations[call.operation].operation.reply.rpartition("}")[2]
     return Reply(200, {}, f"<{element}><responseCode>201</responseCode></{element}>".encode())
 
 
 def refused(call: Call) -> Reply:
-    element = known().supplier.operation(call.operation).reply.rpartition("}")[2]
+    element = known().operations[call.operation].operation.reply.rpartition("}")[2]
     text = f"<{element}><responseCode>400</responseCode><errorMessage>no</errorMessage></{element}>"
     return Reply(400, {}, text.encode())
 

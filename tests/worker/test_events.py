@@ -21,7 +21,7 @@ from tests.support.known import known
 NOW = datetime(2026, 3, 2, 9, 30, 0, 412_000, tzinfo=UTC)
 SCHEMAS = {**known().events, **known().journal}
 SUBJECT = Subject(
-    operation=known().supplier.operation("AddFaultReport"),
+    operation=known().operations["AddFaultReport"].operation,
     command_id="c-1",
     correlation_id="corr",
     reference="T-1",

@@ -304,7 +304,7 @@ class _Teller:
         assert set(letters) <= {"unframed", "command-id-reused"}
         for command in self.sent:
             calls = self.plant.desk.of(command)
-            repeat = known().supplier.operation(command.name).repeat
+            repeat = known().operations[command.name].operation.repeat
             if repeat is Repeat.NEVER and command.command_id not in self.reused | self.sent_again:
                 assert not any(call.taken for call in calls[:-1]), "no blind repeat"
             if command.command_id in doubts and command.command_id not in self.reused:
@@ -314,7 +314,7 @@ class _Teller:
 
     def _agrees(self, command: Command, calls: list[Call]) -> None:
         (final,) = (event for event in self.plant.of(command) if event.final)
-        repeat = known().supplier.operation(command.name).repeat
+        repeat = known().operations[command.name].operation.repeat
         match final.type:
             case "CommandSettled" if final.record["settledBy"] == "OPERATOR" and command.command_id in self.sent_again:
                 assert final.record["outcome"] != "ACCEPTED" or any(call.taken for call in calls)

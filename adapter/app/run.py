@@ -42,8 +42,8 @@ async def run_all(settings: Settings) -> NoReturn:
 
 
 async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]], *, limit: timedelta) -> NoReturn:
-    """Run them until SIGTERM or SIGINT, then end the process; a second one, or the end of `limit` after the first, ends
-    it at once. If one can't go on, all stop in order.
+    """Run them until SIGTERM, SIGINT or SIGHUP, then end the process; being asked again, or the end of `limit` after
+    the first, ends it at once. If one can't go on, all stop in order.
 
     Raises what they had to say, Stop with the problems of all.
     """

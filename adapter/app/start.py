@@ -240,7 +240,8 @@ async def before(stop: asyncio.Event, starting: Awaitable[_Answer]) -> _Answer |
 
 
 def stop_on_signals(log: Log, limit: timedelta) -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT. A second one ends the process at once, and so does the end of `limit`.
+    """Set by the first SIGTERM, SIGINT or SIGHUP. A second SIGTERM or SIGINT ends the process at once, and so does the
+    end of `limit`.
 
     SIGUSR1 switches debug lines on and off.
     """
@@ -257,8 +258,14 @@ def stop_on_signals(log: Log, limit: timedelta) -> asyncio.Event:
         loop.call_later(limit.total_seconds() + _CLOSING, leave, "time limit")
         stop.set()
 
+    def hung_up() -> None:
+        if not stop.is_set():  # of a terminal that is closed both the shell and the kernel tell
+            asked(signal.SIGHUP.name)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number.name)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
     loop.add_signal_handler(signal.SIGUSR1, lambda: log.warning("log level", now=switch_debug()))
     return stop
 

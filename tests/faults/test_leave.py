@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import signal
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -67,6 +68,16 @@ async def test_told_to_leave_at_any_moment_of_a_start(processes: Processes) -> N
 
     for moment in MOMENTS:
         await asyncio.gather(*(told(moment, role) for role in (*ROLES, "run")))
+
+
+async def test_one_that_is_to_outlive_its_terminal_does(processes: Processes) -> None:
+    role = processes.start("nohup", sys.executable, "-m", "adapter", "run", env=lonely())
+    await role.ready(asks_kafka)
+    role.send(signal.SIGHUP)
+    role.send(signal.SIGUSR1)  # delivered behind it: the lower number comes first
+    await role.ready(lambda process: '"log level"' in process.output)
+    assert "stopping" not in role.output
+    assert await role.stop() == 0
 
 
 def has_come_to(process: Process, moment: str) -> bool:

@@ -57,6 +57,17 @@ async def test_a_worker_asked_to_stop_finishes_its_calls_and_leaves_no_doubt(ope
     assert (await finished_by_another(stage, workload))["CommandOutcomeUnknown"] == 0
 
 
+async def test_a_worker_whose_terminal_is_closed_finishes_its_calls_however_often_it_is_told(opened: Open) -> None:
+    stage = await opened(30)
+    worker, workload, calls = await at_work(stage)
+    worker.send(signal.SIGHUP)  # from the shell
+    await worker.ready(lambda process: '"signal":"SIGHUP"' in process.output)
+    worker.send(signal.SIGHUP)  # from the kernel
+    assert await worker.ended() == 0
+    assert calls.count() == 0  # it waited for them
+    assert (await finished_by_another(stage, workload))["CommandOutcomeUnknown"] == 0
+
+
 async def test_a_worker_asked_twice_leaves_at_once_and_loses_nothing(opened: Open) -> None:
     stage = await opened(2 * LATENCY)
     worker, workload, calls = await at_work(stage)

@@ -90,35 +90,36 @@ class Kafka(Section):
     )
     properties: Texts = Field(
         default={},
-        description="Further librdkafka properties for every client, as a JSON object or one variable each: "
-        "ADAPTER_KAFKA__PROPERTIES__SECURITY_PROTOCOL=SASL_SSL is security.protocol.",
+        description="Further librdkafka properties for every client, as one JSON object or one variable each: "
+        "ADAPTER_KAFKA__PROPERTIES__SECURITY_PROTOCOL=SASL_SSL sets security.protocol.",
     )
     properties_files: Files = Field(
         default={},
-        description="Those with secret values, each with the file that holds the value: "
-        "ADAPTER_KAFKA__PROPERTIES_FILES__SASL_PASSWORD=/run/secrets/kafka-password. Read at the start.",
+        description="Properties with secret values, each with the file that holds the value: "
+        "ADAPTER_KAFKA__PROPERTIES_FILES__SASL_PASSWORD=/run/secrets/kafka-password. Read at start.",
     )
     group_id: Text = Field(default="fault-adapter-worker", description="Consumer group of the workers.")
     group_protocol: GroupProtocol = Field(
         default=GroupProtocol.CLASSIC,
-        description="How workers share partitions: classic (cooperative-sticky) or consumer (KIP-848).",
+        description="How the members of a consumer group share partitions: classic (cooperative-sticky) or consumer "
+        "(KIP-848).",
     )
     session_timeout: Duration = Field(
         default=timedelta(seconds=10),
         ge=timedelta(seconds=1),
         le=timedelta(minutes=30),
-        description="A worker silent for so long loses its partitions to the others (classic groups; in "
-        "consumer groups the broker decides).",
+        description="A group member that is silent for this long loses its partitions to the others. For classic "
+        "groups only; with the consumer protocol the broker decides.",
     )
     transaction_timeout: Duration = Field(
         default=timedelta(seconds=10),
         ge=timedelta(seconds=1),
         le=timedelta(minutes=15),
-        description="A transaction left open by a dead worker hides newer records from readers for so long.",
+        description="A transaction left open by a dead worker hides newer records from readers for this long.",
     )
     transactional_id_prefix: Text = Field(
         default="fault-adapter",
-        description="Start of the transactional ids; access rules for transactional ids name this prefix.",
+        description="Prefix of the transactional ids; access rules for transactional ids refer to it.",
     )
 
     def client(self) -> dict[str, str]:
@@ -156,11 +157,11 @@ class Retention(Section):
 
     commands: Duration = Field(default=timedelta(days=7), description="Retention of the commands topic.")
     events: Duration = Field(default=timedelta(days=365), description="Retention of the events topic.")
-    dead_letters: Duration = Field(default=timedelta(days=90), description="Retention of the dead letters.")
+    dead_letters: Duration = Field(default=timedelta(days=90), description="Retention of the dead-letter topic.")
     quarantine: Duration = Field(default=timedelta(days=90), description="Retention of the quarantine topic.")
     journal: Duration = Field(
         default=timedelta(days=15),
-        description="Retention of the send journal; at least twice that of the commands.",
+        description="Retention of the send journal; at least twice that of the commands topic.",
     )
 
 
@@ -169,36 +170,38 @@ class Topics(Section):
 
     prefix: TopicPrefix = Field(
         default="",
-        description="Put before every topic name below; a second deployment on a cluster needs its own groups too.",
+        description="Prepended to every topic name below. A second deployment on the same cluster also needs its own "
+        "consumer groups.",
     )
-    commands: TopicName = Field(default="fault.commands", description="Commands of the estate.")
-    events: TopicName = Field(default="fault.events", description="Outcomes and notifications.")
+    commands: TopicName = Field(default="fault.commands", description="Commands from the estate.")
+    events: TopicName = Field(default="fault.events", description="Outcomes of commands, and notifications.")
     tickets: TopicName = Field(default="fault.tickets", description="Current state of each ticket.")
     dead_letters: TopicName = Field(
-        default="fault.dead-letters", description="Records that can never become a command, raw."
+        default="fault.dead-letters", description="Records that can never become a command, as raw bytes."
     )
     quarantine: TopicName = Field(
-        default="fault.quarantine", description="Bodies from the supplier that are not a notification, raw."
+        default="fault.quarantine", description="Bodies from the supplier that are not a notification, as raw bytes."
     )
-    journal: TopicName = Field(default="fault.journal", description="The workers' own send journal.")
+    journal: TopicName = Field(default="fault.journal", description="The workers' send journal.")
     partitions: Count = Field(
         default=8,
         ge=1,
         le=100_000,
-        description="Partitions of commands, events, tickets and journal: the same for the four.",
+        description="Number of partitions of the commands, events, tickets and journal topics; it is the same for "
+        "all four.",
     )
     replication_factor: Count = Field(
         default=3,
         ge=1,
         le=10_000,
-        description="Copies of each partition of topics made by the adapter; all but one must be in sync.",
+        description="Replicas of each partition in topics that the adapter creates; all but one must be in sync.",
     )
     max_message_bytes: Size = Field(
         default=4 * 1024**2,
         ge=1024,
         le=512 * 1024**2,
-        description="Largest record the adapter writes. The commands topic takes half of it: every command must "
-        "fit the dead letters.",
+        description="Largest record that the adapter writes. The commands topic accepts half of it, so that every "
+        "command fits into the dead-letter topic.",
     )
     retention: Retention = Retention()
 
@@ -217,33 +220,39 @@ class Registry(Section):
     )
     credentials: File | None = Field(
         default=None,
-        description="File with user:password for basic authentication, or a bearer token alone (one line).",
+        description="File with user:password for basic authentication, or with only a bearer token (one line).",
     )
-    ca: File | None = Field(default=None, description="PEM file of the authority that signed its certificate.")
-    timeout: Duration = Field(default=timedelta(seconds=10), description="Time limit of one request.")
+    ca: File | None = Field(
+        default=None, description="PEM file of the authority that signed the registry's certificate."
+    )
+    timeout: Duration = Field(default=timedelta(seconds=10), description="Timeout of a request.")
     subject_strategy: SubjectStrategy = Field(
         default=SubjectStrategy.TOPIC_RECORD,
-        description="Subject of a schema: topic_record (topic-namespace.Record), record or topic (topic-value).",
+        description="Subject naming strategy: topic_record (topic-namespace.Record), record (namespace.Record) or "
+        "topic (topic-value).",
     )
     unknown_fields: UnknownFields = Field(
         default=UnknownFields.REJECT,
-        description="A command with a value in a field we do not know: reject it, or ignore the field.",
+        description="What to do with a command that has a value in a field unknown to the adapter: reject it, or "
+        "ignore the field.",
     )
 
 
 class Tls(Section):
     """Mutual TLS towards the supplier; files are read again when they change."""
 
-    certificate: File | None = Field(default=None, description="PEM file of our certificate with its chain.")
-    key: File | None = Field(default=None, description="PEM file of the certificate's private key.")
-    ca: File | None = Field(default=None, description="PEM file of the authorities we trust; without it the system's.")
+    certificate: File | None = Field(default=None, description="PEM file of the client certificate with its chain.")
+    key: File | None = Field(default=None, description="PEM file of the client certificate's private key.")
+    ca: File | None = Field(
+        default=None, description="PEM file of the trusted certificate authorities. Unset: the system's."
+    )
 
 
 class Proxy(Section):
     """An HTTP CONNECT proxy to leave by; the supplier allow-lists source addresses."""
 
     url: Address | None = Field(
-        default=None, description="Address of the proxy; without it none is used, whatever HTTPS_PROXY says."
+        default=None, description="Address of the proxy. Unset: no proxy, even if HTTPS_PROXY is set."
     )
     credentials: File | None = Field(default=None, description="File with user:password for the proxy (one line).")
 
@@ -252,80 +261,86 @@ class Supplier(Section):
     """The supplier's API: where it is, who we are there, and how it is called."""
 
     base_url: Address | None = Field(
-        default=None, description="Where its operations are; this or the environment, not both."
+        default=None, description="Base URL of the supplier's operations. Set this or the environment, not both."
     )
     environment: Environment | None = Field(
-        default=None, description="A published environment of the supplier; this or the base URL, not both."
+        default=None, description="A published environment of the supplier. Set this or the base URL, not both."
     )
     buyer_identifier: Identifier = Field(
         description="Who we are: buyerIdentifier of every request.", examples=["SPDEV1"]
     )
-    api_version: Identifier = Field(default="1.0", description="apiVersion of every request.")
+    api_version: Identifier = Field(default="1.0", description="Value of apiVersion in every request.")
     seller_identifier: Identifier = Field(
-        default="CITYFIBRE", description="seller.sellerIdentifier of the appointment requests."
+        default="CITYFIBRE", description="Value of seller.sellerIdentifier in the appointment requests."
     )
     reseller_id: Identifier | None = Field(
-        default=None, description="buyer.resellerId of the appointment requests; left out without it."
+        default=None, description="Value of buyer.resellerId in the appointment requests. Unset: left out."
     )
     content_type: Header = Field(
         default="text/xml; charset=utf-8",
-        description="Content-Type of the requests: that of SOAP 1.1; the supplier's reference names application/xml.",
+        description="Content-Type of requests. The default is that of SOAP 1.1; the supplier's reference names "
+        "application/xml.",
     )
     soap_actions: Actions = Field(
         default={},
-        description='SOAPAction of an operation where it is not empty: {"AddFaultReport": "urn:add"}, or one '
-        "variable each: ADAPTER_SUPPLIER__SOAP_ACTIONS__AddFaultReport.",
+        description='SOAPAction of each operation whose SOAPAction is not empty: {"AddFaultReport": "urn:add"}, or '
+        "one variable each: ADAPTER_SUPPLIER__SOAP_ACTIONS__AddFaultReport.",
     )
     accepted_codes: Codes = Field(
-        default=frozenset({200, 201, 202}), description="Values of responseCode that mean accepted."
+        default=frozenset({200, 201, 202}), description="Values of responseCode that mean the command was accepted."
     )
     reservation_key_rule: Mode = Field(
         default=Mode.REFUSE,
-        description="A Service Outage without reservation key, or another type with one: refuse, warn, off.",
+        description="How to treat a Service Outage without a reservation key, or another incident type with one: "
+        "refuse, warn or off.",
     )
     unique_references: Switch = Field(
         default=False,
-        description="true if the supplier refuses a second report with the same reference: an unclear "
-        "AddFaultReport is then sent again instead of being held in doubt.",
+        description="Set to true if the supplier refuses a second report with the same reference. An AddFaultReport "
+        "whose outcome is unclear is then sent again instead of being held in doubt.",
     )
     time_zone: Zone = Field(
         default_factory=lambda: ZoneInfo("Europe/London"),
-        description="Zone of the supplier's times that name none.",
+        description="Time zone of supplier times that name none.",
     )
     tls: Tls = Tls()
     allow_plaintext: Switch = Field(default=False, description="Allow a base URL that starts with http://.")
     proxy: Proxy = Proxy()
-    max_in_flight: Count = Field(default=512, description="Calls under way at once, over all partitions.")
+    max_in_flight: Count = Field(default=512, description="Maximum number of concurrent calls, over all partitions.")
     max_calls_per_second: Rate | None = Field(
         default=None,
-        description="Calls a worker begins in a second, evenly; each worker by itself, so divide what the supplier "
-        "agreed to by their number. Without it as many as it can.",
+        description="Maximum rate at which a worker starts calls, evenly spaced. It applies to each worker: divide "
+        "the rate agreed with the supplier by the number of workers. Unset: unlimited.",
     )
-    connect_timeout: Duration = Field(default=timedelta(seconds=5), description="Time limit to connect, TLS included.")
-    write_timeout: Duration = Field(default=timedelta(seconds=10), description="Time limit to send a request.")
+    connect_timeout: Duration = Field(
+        default=timedelta(seconds=5), description="Timeout for connecting, including the TLS handshake."
+    )
+    write_timeout: Duration = Field(default=timedelta(seconds=10), description="Timeout for sending a request.")
     read_timeout: Duration = Field(
-        default=timedelta(seconds=30), description="Longest silence while a reply is awaited."
+        default=timedelta(seconds=30), description="Longest silence while waiting for a reply."
     )
     total_timeout: Duration = Field(
         default=timedelta(seconds=45),
         ge=timedelta(milliseconds=1),
         le=timedelta(hours=1),
-        description="Time limit of a whole call.",
+        description="Timeout of a whole call.",
     )
     keep_alive: DurationOrZero = Field(
         default=timedelta(seconds=25),
-        description="Idle connections are closed after this; choose less than the supplier's own limit. A shorter one "
-        "that its answers name (Keep-Alive), or after which it has ended one in the last hour, counts by itself. 0s: "
-        "none is used again, for a supplier that ends them after each answer without saying so.",
+        description="Idle connections are closed after this time; choose less than the supplier's own limit. A "
+        "shorter limit takes precedence if the supplier's answers name it (Keep-Alive), or if the "
+        "supplier closed a connection after it in the last hour. 0s: never reuse a connection, for a "
+        "supplier that closes each one after its answer without saying so.",
     )
     max_reply_bytes: Size = Field(
         default=2 * 1024**2,
-        description="A longer reply is not read to its end. Each call under way may hold so much in memory.",
+        description="Maximum size of a reply; a longer one is not read to its end. Each concurrent call may hold "
+        "this much in memory.",
     )
     doubt_limits: Durations = Field(
         default={},
-        description="How long an unclear call is reconciled before its command ends undetermined, where not "
-        'the built-in limit: {"ReserveAppointment": "60s"}.',
+        description="How long an unclear call is reconciled before its command ends as undetermined, per operation, "
+        'where the built-in limit does not suit: {"ReserveAppointment": "60s"}.',
     )
 
 
@@ -334,57 +349,62 @@ class Worker(Section):
 
     window_records: Count = Field(
         default=10_000,
-        description="Unfinished commands in memory before partitions are paused; of each up to 500 may come on top.",
+        description="Maximum number of unfinished commands in memory; above it, partitions are paused. Each "
+        "partition may add up to 500 on top.",
     )
     window_bytes: Size = Field(
-        default=64 * 1024**2, description="The same in bytes; of each what one fetch brings (1 MiB) may come on top."
+        default=64 * 1024**2,
+        description="The same limit in bytes. Each partition may add what one fetch returns (1 MiB) on top.",
     )
     partition_span: Count = Field(
         default=50_000,
-        description="Offsets between the oldest unfinished and the newest command of a partition before it is paused.",
+        description="Maximum distance in offsets between the oldest unfinished and the newest command of a "
+        "partition; above it, the partition is paused.",
     )
     retry_first: Duration = Field(
-        default=timedelta(milliseconds=500), description="First wait before a call is repeated."
+        default=timedelta(milliseconds=500), description="First wait before a call is retried."
     )
     retry_max: Duration = Field(
         default=timedelta(seconds=30),
         ge=timedelta(milliseconds=1),
         le=timedelta(hours=1),
-        description="Longest wait before a call is repeated.",
+        description="Longest wait before a call is retried.",
     )
     breaker_failures: Count = Field(
-        default=5, description="Calls that fail in a row before the circuit breaker stops starting new ones."
+        default=5,
+        description="Number of consecutive failed calls that opens the circuit breaker, which then starts no new "
+        "calls.",
     )
     breaker_probe: Duration = Field(
         default=timedelta(seconds=5),
         ge=timedelta(milliseconds=1),
         le=timedelta(hours=1),
-        description="Wait between the probes of an open circuit breaker.",
+        description="Time between the probes of an open circuit breaker.",
     )
     stop_timeout: Duration = Field(
         default=timedelta(seconds=60),
-        description="Time limit to finish what is under way when asked to stop.",
+        description="Time allowed to finish work under way after a request to stop.",
     )
     parked_after: Duration = Field(
         default=timedelta(seconds=30),
-        description="A lane held in doubt for so long has the commands that wait behind it moved into the journal, so "
-        "that its partition goes on.",
+        description="When a command has been in doubt for this long, the commands waiting behind it in its lane are "
+        "moved into the journal, so that the partition can continue.",
     )
     parked_per_ticket: Count = Field(
-        default=1000, description="Commands that may wait so behind one in doubt; more are rejected."
+        default=1000, description="Maximum number of commands parked behind one in doubt; further ones are rejected."
     )
     reference_wait: Duration = Field(
         default=timedelta(seconds=60),
-        description="A command that needs the supplier's reference and leaves it out waits so long for its ticket to "
-        "have one; then it is rejected.",
+        description="How long a command that needs the supplier's reference, but leaves it out, waits for its ticket "
+        "to have one. After that it is rejected.",
     )
     store: NewFolder | None = Field(
         default=None,
-        description="Folder for an index of the tickets that commands were asked about, on a local disk; each worker "
-        "needs its own. Without it a temporary folder.",
+        description="Folder on a local disk for an index of the tickets that commands referred to; each worker needs "
+        "its own. Unset: a temporary folder.",
     )
     remembered_commands: Count = Field(
-        default=50_000, description="Finished commands remembered, by id, to recognise one that comes again."
+        default=50_000, description="Number of finished commands remembered, by id, to recognise repeats."
     )
 
 
@@ -392,7 +412,7 @@ class ServerTls(Section):
     """Mutual TLS of the notification listener; files are read again when they change."""
 
     certificate: File | None = Field(default=None, description="PEM file of the listener's certificate with its chain.")
-    key: File | None = Field(default=None, description="PEM file of the certificate's private key.")
+    key: File | None = Field(default=None, description="PEM file of the listener certificate's private key.")
     ca: File | None = Field(
         default=None, description="PEM file of the authorities whose client certificates are accepted."
     )
@@ -403,10 +423,12 @@ class Spool(Section):
 
     path: NewFile | None = Field(
         default=None,
-        description="File of the spool, on a disk that outlives the process; without it the supplier gets 503 while "
-        "Kafka does not answer, and a server that starts then does not listen.",
+        description="File of the spool, on a disk that outlives the process. Unset: the supplier gets 503 while "
+        "Kafka does not answer, and a server started at such a time does not listen.",
     )
-    max_bytes: Size = Field(default=256 * 1024**2, description="Notifications kept there at most, in bytes of content.")
+    max_bytes: Size = Field(
+        default=256 * 1024**2, description="Maximum size of the notifications in the spool, in bytes of content."
+    )
 
 
 class Server(Section):
@@ -416,60 +438,67 @@ class Server(Section):
     port: Port = Field(default=8443, description="Port of the listener; 0 takes a free one.")
     tls: ServerTls = ServerTls()
     allow_plaintext: Switch = Field(
-        default=False, description="Listen without TLS: behind a proxy that ends it, or for a test."
+        default=False, description="Listen without TLS: behind a proxy that terminates it, or for a test."
     )
     allowed_subjects: Subjects = Field(
         default=frozenset(),
-        description="Client certificates that are let in, by a subject alternative name or the whole distinguished "
-        "name, as the log line of a refused caller has it, separated by semicolons; without it every one the "
-        "authorities have signed.",
+        description="Client certificates that are accepted, separated by semicolons: a subject alternative name, or "
+        "the whole distinguished name as the log line of a refused caller shows it. Unset: every "
+        "certificate signed by the authorities.",
     )
     allowed_networks: Networks = Field(
-        default=frozenset(), description="Networks callers may come from (IPv4, IPv6); without it any."
+        default=frozenset(), description="Networks from which callers are accepted (IPv4, IPv6). Unset: any."
     )
     trusted_proxies: Networks = Field(
         default=frozenset(),
-        description="Networks of proxies that end TLS for us; only from them are the two headers below believed.",
+        description="Networks of proxies that terminate TLS for the listener. The two headers below are believed "
+        "only if they come from these.",
     )
     certificate_header: Text = Field(
         default="Client-Cert",
-        description="Header in which such a proxy passes the client's certificate: RFC 9440, or URL-encoded PEM.",
+        description="Header in which a trusted proxy passes the client's certificate: RFC 9440, or URL-encoded PEM.",
     )
     address_header: Text = Field(
-        default="X-Forwarded-For", description="Header in which such a proxy passes the client's address."
+        default="X-Forwarded-For", description="Header in which a trusted proxy passes the client's address."
     )
     accepted_buyers: Names = Field(
         default=frozenset(),
-        description="Values of buyerIdentifier that are ours; without it ADAPTER_SUPPLIER__BUYER_IDENTIFIER alone.",
+        description="Accepted values of buyerIdentifier. Unset: only ADAPTER_SUPPLIER__BUYER_IDENTIFIER.",
     )
     own_message_id: Switch = Field(
-        default=False, description="Answer with a messageId of our own instead of the notification's."
+        default=False, description="Answer with a new messageId instead of the notification's."
     )
-    max_body_bytes: Size = Field(default=2 * 1024**2, description="Longest notification; a longer one is not read.")
+    max_body_bytes: Size = Field(
+        default=2 * 1024**2, description="Maximum size of a notification; a longer one is not read."
+    )
     max_bytes_in_flight: Size = Field(
-        default=64 * 1024**2, description="Bytes of all notifications under way at once; beyond it callers get 503."
+        default=64 * 1024**2,
+        description="Maximum size of all notifications being processed at once; above it, callers get 503.",
     )
     max_connections: Count = Field(
         default=2000,
-        description="Connections at once, those in their TLS handshake included; beyond it the oldest handshake is "
-        "ended, or the connection that was silent for longest where handshakes are few.",
+        description="Maximum number of connections, including those in their TLS handshake. Above it, the oldest "
+        "handshake is ended, or, if there are few handshakes, the connection that has been silent for "
+        "longest.",
     )
     idle_timeout: Duration = Field(
-        default=timedelta(seconds=30), description="A connection without a whole request header for so long is closed."
+        default=timedelta(seconds=30),
+        description="A connection is closed after this time without a complete request header.",
     )
-    body_timeout: Duration = Field(default=timedelta(seconds=20), description="Time limit for the body of a request.")
+    body_timeout: Duration = Field(default=timedelta(seconds=20), description="Timeout for the body of a request.")
     publish_timeout: Duration = Field(
         default=timedelta(seconds=10),
         ge=timedelta(milliseconds=1),
         le=timedelta(hours=1),
-        description="Time limit for Kafka's acknowledgement; after it the notification is spooled or refused with 503.",
+        description="Timeout for Kafka's acknowledgement. After it, the notification is spooled or refused with 503.",
     )
     remembered_notifications: Count = Field(
-        default=100_000, description="Stored notifications remembered, by id, to recognise one that comes again."
+        default=100_000, description="Number of stored notifications remembered, by id, to recognise repeats."
     )
     stop_timeout: Duration = Field(
         default=timedelta(seconds=20),
-        description="Time limit to answer what is under way, and to publish what the spool holds, when asked to stop.",
+        description="Time allowed to answer requests under way and to publish what the spool holds, after a request "
+        "to stop.",
     )
     spool: Spool = Spool()
 
@@ -481,34 +510,35 @@ class Projector(Section):
     store: NewFolder | None = Field(
         default=None,
         description="Folder for a copy of the tickets, on a disk that outlives the process; each projector needs its "
-        "own. Without it the copy is read from the tickets topic at every start.",
+        "own. Unset: the copy is read from the tickets topic at every start.",
     )
     resolve_deadline: Duration = Field(
         default=timedelta(hours=48),
-        description="From Resolved on: after it the supplier takes silence for acceptance.",
+        description="Time after Resolved at which the supplier takes silence for acceptance.",
     )
     warn_before: Duration = Field(
-        default=timedelta(hours=6), description="ResolveDeadlineApproaching is published so long before that."
+        default=timedelta(hours=6), description="How long before that deadline ResolveDeadlineApproaching is published."
     )
     tombstone_after: Duration = Field(
         default=timedelta(days=90),
-        description="A ticket that is Closed or Rejected, or whose state nobody ever told, is forgotten so long after "
-        "its last event.",
+        description="How long after its last event a ticket is forgotten, if it is Closed or Rejected or its state "
+        "never became known.",
     )
 
 
 class Telemetry(Section):
     """Logs, metrics and health."""
 
-    host: Text = Field(default="0.0.0.0", description="Address the metrics endpoint listens on.")  # noqa: S104 -- scraped from outside the container
+    host: Text = Field(default="0.0.0.0", description="Address the telemetry endpoint binds to.")  # noqa: S104 -- scraped from outside the container
     port: Port = Field(default=9464, description="Port of /metrics, /health and /status; 0 takes a free one.")
-    log_level: LogLevel = Field(default=LogLevel.INFO, description="Least severe log lines to write.")
+    log_level: LogLevel = Field(default=LogLevel.INFO, description="Lowest severity of the log lines to write.")
     log_format: LogFormat = Field(
         default=LogFormat.AUTO, description="json, console, or auto: console on a terminal, else json."
     )
     tracing: Switch = Field(
         default=False,
-        description="Send spans by OpenTelemetry (OTLP over HTTP) to where the standard variables OTEL_… say.",
+        description="Export spans with OpenTelemetry (OTLP over HTTP), to the endpoint in the standard OTEL_… "
+        "variables.",
     )
 
 
@@ -529,7 +559,7 @@ class Offline(Tree):
     """What the commands about schemas need that stay on this machine."""
 
     schemas: Folder | None = Field(
-        default=None, description="Folder of schemas to use instead of the built-in ones; holds avro/ and xsd/."
+        default=None, description="Folder of schemas to use instead of the built-in ones; it contains avro/ and xsd/."
     )
 
 

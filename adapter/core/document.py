@@ -88,6 +88,24 @@ def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None =
     return root
 
 
+def admit_mended(
+    body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None = None
+) -> tuple[etree._Element, bool]:
+    """The root element as by `admit`, but with bytes that are not UTF-8 read as Windows-1252 where the document claims
+    to be UTF-8 or ASCII: senders paste such texts without converting them. The second value: whether there were any.
+    """
+    try:
+        return admit(body, limits=limits, charset=charset), False
+    except Unreadable as error:
+        if error.reason != "encoding":
+            raise
+        mark, encoding = _encoding(body, charset)
+        if encoding not in _OF_UTF_8:
+            raise
+    text = body[len(mark) :].decode("utf-8", "surrogateescape").translate(_WINDOWS_1252)
+    return admit(text.encode(), limits=limits, charset="utf-8"), True
+
+
 def charset(content_type: str | None) -> str | None:
     """The charset parameter of a media type (RFC 9110 section 8.3.2)."""
     found = _CHARSET.search(content_type or "")
@@ -201,6 +219,9 @@ _SPOKEN: Final = {
     "utf16be": "utf-16-be",
 }
 """By letters and digits alone: there are several spellings."""
+_OF_UTF_8: Final = frozenset({"utf-8", "us-ascii"})
+_WINDOWS_1252: Final = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}
+"""By the surrogates that stand for bytes which could not be decoded (PEP 383)."""
 
 
 def _check_size(data: bytes, limits: Limits) -> None:
@@ -239,6 +260,18 @@ def _check_prolog(text: bytes) -> None:
 
 def _utf8(body: bytes, charset: str | None) -> bytes:
     """The document in UTF-8 without a byte order mark; bytes said to be UTF-8 are left to the parser to check."""
+    mark, encoding = _encoding(body, charset)
+    body = body[len(mark) :]
+    if encoding == "utf-8":
+        return body
+    try:
+        return body.decode(encoding).encode("utf-8")
+    except UnicodeError:
+        raise Unreadable("encoding", f"the bytes are not {encoding}") from None
+
+
+def _encoding(body: bytes, charset: str | None) -> tuple[bytes, str]:
+    """The byte order mark, and the encoding of what follows it."""
     mark, encoding = _mark(body) if body[:1] in _MARKED else _UNMARKED
     if encoding is None:
         raise Unreadable("encoding", "neither UTF-32 nor gzip is spoken")
@@ -251,13 +284,7 @@ def _utf8(body: bytes, charset: str | None) -> bytes:
         encoding = _spoken(declared[1].decode("ascii")) if declared else "utf-8"
     if encoding.startswith("utf-16") and not mark and re.match(rb"\s*<[^\x00]", body):
         encoding = "utf-8"  # it is not what it says: a text of .NET, declared before it was encoded
-    body = body[len(mark) :]
-    if encoding == "utf-8":
-        return body
-    try:
-        return body.decode(encoding).encode("utf-8")
-    except UnicodeError:
-        raise Unreadable("encoding", f"the bytes are not {encoding}") from None
+    return mark, encoding
 
 
 def _mark(body: bytes) -> tuple[bytes, str | None]:

@@ -22,7 +22,7 @@ from adapter.core.document import Limits, attributes, local_name, trimmed
 from adapter.core.errors import Stop, Unreadable
 from adapter.core.immutable import immutable
 from adapter.core.mapping import Deviation, ReplyReader, ValueClass, compile_reply, record_of
-from adapter.core.mapping.notes import ASIDE_LIMIT, NAMED_LIMIT
+from adapter.core.mapping.notes import ASIDE_LIMIT, NAMED_LIMIT, NOT_UTF_8
 from adapter.core.operation import Notification
 from adapter.core.xsd import Xsd
 
@@ -111,7 +111,9 @@ class NotificationReader:
     def read(self, delivery: Delivery, *, buyers: frozenset[str], limits: Limits = LIMITS) -> Readable | Refusal:
         """What was delivered. `buyers` are the identifiers that are ours; a message that names none is taken."""
         try:
-            root = document.admit(delivery.body, limits=limits, charset=document.charset(delivery.content_type))
+            root, mended = document.admit_mended(
+                delivery.body, limits=limits, charset=document.charset(delivery.content_type)
+            )
         except Unreadable as error:
             in_parts = (delivery.content_type or "").lstrip().lower().startswith("multipart/")
             return Refusal(error.reason, "send one XML document, not several parts" if in_parts else error.detail)
@@ -125,10 +127,16 @@ class NotificationReader:
             return Refusal("no-message", "the envelope is empty", version)
         if local_name(element) != self._element:
             return Refusal("unknown-root", f"the body element is not {self._element}", version)
-        return self._judged(delivery, element, version, buyers)
+        return self._judged(delivery, element, version, buyers, mended=mended)
 
     def _judged(
-        self, delivery: Delivery, element: etree._Element, version: soap.Version, buyers: frozenset[str]
+        self,
+        delivery: Delivery,
+        element: etree._Element,
+        version: soap.Version,
+        buyers: frozenset[str],
+        *,
+        mended: bool,
     ) -> Readable | Refusal:
         declared = self._declared
         objects = list(element.iter())  # lxml makes new ones at every look, unless somebody holds them
@@ -150,6 +158,7 @@ class NotificationReader:
         deviations = tuple(
             [
                 *_of_element(element, declared),
+                *([Deviation("", NOT_UTF_8, ValueClass.TEXT)] if mended else []),
                 *read.deviations,
                 *blanked,
                 *(Deviation(problem.path, problem.text, ValueClass.TEXT) for problem in told.problems),

@@ -23,7 +23,8 @@ from adapter.core import document, soap
 from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
 from adapter.core.document import Limits, folded_text, local_name, trimmed
 from adapter.core.errors import Unreadable
-from adapter.core.mapping import Read, ReplyReader
+from adapter.core.mapping import Deviation, Read, ReplyReader, ValueClass
+from adapter.core.mapping.notes import NOT_UTF_8
 from adapter.core.operation import Replies
 
 _LONGEST_RETRY_AFTER: Final = 3600.0
@@ -87,13 +88,14 @@ def _answer(
 ) -> Read | Verdict:
     """The operation's own answer in the body, or the verdict on what has none."""
     try:
-        message = soap.unwrap(document.admit(body, limits=limits, charset=document.charset(content_type)))
+        root, mended = document.admit_mended(body, limits=limits, charset=document.charset(content_type))
     except Unreadable as error:
         if silenced and error.reason == "empty":
             return Accepted(None)
         return by_way or (
             _unclear(f"unreadable-{error.reason}", error.detail) if 200 <= status < 300 else Unclear(f"http-{status}")
         )
+    message = soap.unwrap(root)
     if isinstance(by_way, Forbidden):
         return replace(by_way, said=_explained(message, reader, replies))
     element = None if message.extra else message.element
@@ -108,6 +110,8 @@ def _answer(
     if element is None or not (own or (status == 400 and _speaks(element, replies))):
         return _unclear("unexpected-body" if 200 <= status < 300 else f"http-{status}", *_instead(message))
     read = reader.read(element)
+    if mended:
+        return replace(read, deviations=(*read.deviations, Deviation("", NOT_UTF_8, ValueClass.TEXT)))
     if own and read.straight:
         reader.forms.learn(body, content_type, limits, element, read.record)
     return read

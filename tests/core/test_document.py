@@ -2,13 +2,14 @@ import gzip
 import sys
 from collections.abc import Callable
 from time import thread_time
+from xml.sax.saxutils import escape
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from adapter.core.document import REASONS, Limits, admit, charset, fold, folded_text
+from adapter.core.document import REASONS, Limits, admit, admit_mended, charset, fold, folded_text
 from adapter.core.errors import Unreadable
 from tests.support.alone import alone, resident
 
@@ -113,6 +114,51 @@ def test_encodings_that_are_spoken(body: bytes, charset: str | None) -> None:
 )
 def test_bytes_that_contradict_their_charset(body: bytes, charset: str) -> None:
     assert reason(body, charset=charset) == "encoding"
+
+
+@pytest.mark.parametrize(
+    ("body", "charset", "text"),
+    [
+        ("<a>£5 “née” €</a>".encode("cp1252"), None, "£5 “née” €"),
+        ("<a>£5</a>".encode("cp1252"), "utf-8", "£5"),
+        (b"<?xml version='1.0' encoding='UTF-8'?><a>\xa35</a>", None, "£5"),
+        (b"\xef\xbb\xbf<a>\xa35</a>", None, "£5"),
+        (b"<a>\xa35</a>", "us-ascii", "£5"),
+        ("<a>é ".encode() + b"\xe9</a>", None, "é é"),  # what is UTF-8 stays it
+        (b"<a>cut off\xe2\x82</a>", None, "cut off\xe2\u201a"),
+        (b"<a>\x81</a>", None, "\ufffd"),
+    ],
+)
+def test_bytes_that_are_no_utf_8_are_read_as_windows_1252_where_that_is_asked(
+    body: bytes, charset: str | None, text: str
+) -> None:
+    root, mended = admit_mended(body, charset=charset)
+    assert (root.text, mended) == (text, True)
+
+
+@pytest.mark.parametrize(
+    ("expected", "body"),
+    [
+        ("encoding", b"<?xml version='1.0' encoding='windows-1252'?><a>\x81</a>"),
+        ("encoding", b"\xff\xfe<\x00a"),
+        ("encoding", gzip.compress(b"<a/>", mtime=0)),
+        ("too-large", b"<a>" + b"\x80" * 4_000 + b"</a>"),
+        ("doctype", BOMB.replace("x", "\xe9").encode("latin-1")),
+        ("malformed", b"<a>\xe9"),
+        ("malformed", b"<a>\xc0\xbc/a>"),  # "<" in two bytes, as no decoder may take it
+    ],
+)
+def test_mending_admits_nothing_else(expected: str, body: bytes) -> None:
+    with pytest.raises(Unreadable) as refused:
+        admit_mended(body, limits=SMALL)
+    assert refused.value.reason == expected
+
+
+@given(st.text())
+def test_what_is_admitted_is_not_mended(text: str) -> None:
+    body = f"<a>{escape(text)}</a>".encode(errors="replace")
+    if reason(body) is None:
+        assert admit_mended(body)[1] is False
 
 
 def test_a_doctype_inside_text_is_text() -> None:

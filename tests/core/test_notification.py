@@ -486,6 +486,15 @@ def test_every_encoding_that_is_spoken_says_the_same(body: bytes, content_type: 
     assert found.id == readable(LATIN).id
 
 
+def test_bytes_that_are_not_the_utf_8_they_are_said_to_be_are_a_deviation() -> None:
+    found = readable(b"<?xml version='1.0' encoding='UTF-8'?>" + LATIN.encode("cp1252"))
+    assert found.record["report"]["reporterContactDetails"]["name"] == "Jo\xe9"
+    assert found.record["deviations"] == [
+        {"path": "", "what": "holds bytes that are not UTF-8, read as Windows-1252", "valueClass": "text"}
+    ]
+    assert found.id == readable(LATIN).id
+
+
 def enveloped(text: str, namespace: str) -> str:
     head = "<w:Security xmlns:w='urn:w'><w:Token>1</w:Token></w:Security>"
     return f"<e:Envelope xmlns:e='{namespace}'><e:Header>{head}</e:Header><e:Body>{text}</e:Body></e:Envelope>"

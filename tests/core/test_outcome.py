@@ -272,6 +272,15 @@ def test_a_body_that_is_encoded_cannot_be_read_and_one_that_only_says_so_can(
     assert verdict(body, status=status, headers={"content-encoding": encoding}) == expected
 
 
+def test_an_answer_with_bytes_that_are_not_the_utf_8_it_says_counts_all_the_same() -> None:
+    yes = TAKEN.replace("<messageId>", "<note>\xa35</note><messageId>").encode("cp1252")
+    for _ in range(2):  # it is learned as no form
+        found = verdict(yes)
+        assert isinstance(found, Accepted)
+        assert found.deviations == 2  # the bytes, and the unknown element
+    assert verdict(REFUSED.replace("no such", "no \xa3").encode("cp1252"), status=400) == rejected("404", "no \xa3")
+
+
 CLIENT = "<e:Fault><faultcode>e:Client</faultcode><faultstring>no</faultstring></e:Fault>"
 SERVER = "<e:Fault><faultcode>e:Server.Busy</faultcode><faultstring>down</faultstring></e:Fault>"
 OTHER = "<fault><faultcode>F-9</faultcode><faultmessage>no</faultmessage><detail>of <b>it</b></detail></fault>"

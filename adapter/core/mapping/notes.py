@@ -17,6 +17,9 @@ NAMED_LIMIT: Final = 100
 ASIDE_LIMIT: Final = 1_000
 """Texts of one message that are kept aside."""
 
+NOT_UTF_8: Final = "holds bytes that are not UTF-8, read as Windows-1252"
+"""Of a message that `document.admit_mended` had to mend."""
+
 
 class ValueClass(StrEnum):
     """What stood where a message strays, without saying it."""

@@ -3,8 +3,8 @@
 The body is read before the status, since SOAP 1.1 sends every fault with HTTP 500 (section 6.2) and this supplier
 documents refusals with 400. Only where a status speaks of the way and not of the request (401, 403, 429, 503,
 redirects, 404 without the operation's own answer) does it decide whatever the body says: all of these but the last
-also where the body broke off. And two bodies speak of the way: nginx's 400 about our certificate, and Envoy's 503
-where somebody had the request.
+also where the body broke off. And some bodies speak of the way: nginx's 400 about our certificate, Envoy's 503 where
+somebody had the request, and Varnish's where somebody may have had it.
 
 A yes and a no have to be said: what may be either (a code that is no number, both at once, a word nobody has
 documented, another ticket's answer) is unclear. A wrong no makes somebody send it again, a wrong yes nobody.
@@ -145,15 +145,18 @@ _NO_ENTRY: Final = re.compile(rb"<title>400 (The SSL certificate error|No requir
 _LOST: Final = re.compile(
     rb"reset reason: "
     rb"(connection termination|remote reset|local reset|protocol error|HTTP/1 premature upstream half close)\b"
+    rb"|<title>503 (Backend fetch failed)</title>"
 )
-"""How Envoy says that it lost whoever had the request already; other reasons of its 503 are that nobody had."""
+"""How Envoy says that it lost whoever had the request already; other reasons of its 503 are that nobody had. And how
+Varnish says both.
+"""
 
 
 def _way(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Verdict | None:
     """What is decided whatever the supplier's software says."""
     match status:
         case 503 if lost := _LOST.search(body, 0, 1000):
-            return Unclear("http-503", lost[1].decode())
+            return Unclear("http-503", (lost[1] or lost[2]).decode())
         case 429 | 503:
             return Unavailable(f"http-{status}", retry_after(headers.get("retry-after"), now))
         case 400 if refused := _NO_ENTRY.search(body, 0, 1000):

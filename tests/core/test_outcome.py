@@ -503,6 +503,20 @@ def test_a_gateway_that_lost_who_had_the_request_leaves_its_outcome_open(reason:
     assert verdict("upstream connect error or disconnect/reset before headers", status=503) == Unavailable("http-503")
 
 
+def test_a_cache_that_does_not_say_whether_anybody_had_the_request_leaves_its_outcome_open() -> None:
+    # As Varnish 7.1 says it of a supplier it did not reach, and of one that had the request and hung up.
+    page = (
+        "<!DOCTYPE html>\n<html>\n  <head>\n    <title>503 {said}</title>\n  </head>\n  <body>\n"
+        "    <h1>Error 503 {said}</h1>\n    <p>{said}</p>\n    <h3>Guru Meditation:</h3>\n    <p>XID: 36</p>\n"
+        "    <hr>\n    <p>Varnish cache server</p>\n  </body>\n</html>\n"
+    )
+    headers = {"retry-after": "5"}
+    failed = judged(page.format(said="Backend fetch failed"), status=503, headers=headers)
+    assert failed == Unclear("http-503", "Backend fetch failed")
+    its_own = judged(page.format(said="Service Unavailable"), status=503, headers=headers)
+    assert its_own == Unavailable("http-503", 5.0)
+
+
 def test_never_a_yes_under_a_bad_status_or_with_a_no_in_the_body() -> None:
     for status, word, code in itertools.product(STATUSES, PIECES, CODES):
         found = verdict(answer(word + code), status=status)

@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 # Name, module and one line of help. A module is imported only when its command is run or explained: the flows bring
 # libraries along that a look at the settings has no use for.
 _COMMANDS: Final = (
-    ("worker", "flows", "take commands from Kafka to the supplier, and outcomes back"),
-    ("server", "flows", "take the supplier's notifications to Kafka"),
+    ("worker", "flows", "send commands from Kafka to the supplier and publish their outcomes"),
+    ("server", "flows", "receive the supplier's notifications and publish them to Kafka"),
     ("projector", "flows", "fold the events of each ticket into its current state"),
-    ("run", "flows", "all three in one process"),
-    ("twin", "twin", "a stand-in for the supplier; post files as its notifications"),
-    ("demo", "flows", "the whole product against a twin, on this machine"),
-    ("topics", "topics", "compare the cluster's topics with those wanted; create what is missing"),
-    ("schemas", "schemas", "check, register and show the schemas"),
-    ("check", "check", "is everything there for a role to go live?"),
-    ("settings", "settings", "every setting with its default and meaning"),
-    ("send", "send", "send commands written as JSON, and follow their outcomes"),
-    ("translate", "translate", "what commands and messages become, without Kafka and without a call"),
-    ("watch", "watch", "show the events as they come"),
-    ("tickets", "tickets", "how the tickets stand; one ticket's state and timeline"),
-    ("doubt", "doubt", "commands whose outcome is unknown: list them, settle one"),
-    ("quarantine", "kept", "notifications nobody could read: list, show, take again"),
-    ("dead-letters", "kept", "records that could not become commands: list, show, take again"),
-    ("stuck", "stuck", "commands that do not come to an end: which, since when, why"),
+    ("run", "flows", "run worker, server and projector in one process"),
+    ("twin", "twin", "run a stand-in for the supplier; post files as its notifications"),
+    ("demo", "flows", "run the whole product against a twin, on this machine"),
+    ("topics", "topics", "compare the cluster's topics with the settings; create missing ones"),
+    ("schemas", "schemas", "check, register and show schemas"),
+    ("check", "check", "check that a role has everything it needs to go live"),
+    ("settings", "settings", "list every setting with its default and meaning"),
+    ("send", "send", "send commands written as JSON and follow their outcomes"),
+    ("translate", "translate", "show what commands and messages become, without Kafka or a call"),
+    ("watch", "watch", "show events as they arrive"),
+    ("tickets", "tickets", "show the state of all tickets, or the state and timeline of one"),
+    ("doubt", "doubt", "list commands whose outcome is unknown; settle one"),
+    ("quarantine", "kept", "list, show and reprocess notifications that could not be read"),
+    ("dead-letters", "kept", "list, show and resend records that could not become commands"),
+    ("stuck", "stuck", "list unfinished commands, with their age and reason"),
 )
 
 _ROLES: Final = frozenset({"worker", "server", "projector", "run"})
@@ -60,18 +60,18 @@ _MOMENT: Final = 1.0
 _EPILOG: Final = f"""\
 first steps:
   adapter demo                               see it work, without anything installed
-  adapter settings                           what can be set, all through variables ADAPTER_…
-  adapter topics plan                        what the cluster lacks
-  adapter schemas register                   hand the schemas to the registry
-  adapter check worker                       is everything there to go live?
-  adapter worker                             start, commands to the supplier
-  adapter server                             start, notifications to Kafka
-  adapter projector                          start, current state of each ticket
-  adapter send --example AddFaultReport      a command to fill in
-  adapter translate command.json             the request it becomes, without sending anything
-  adapter watch                              what happens
-  adapter tickets                            how things stand
-  adapter stuck                              what does not come to an end
+  adapter settings                           list the settings, all of them variables ADAPTER_…
+  adapter topics plan                        show what the cluster lacks
+  adapter schemas register                   register the schemas in the registry
+  adapter check worker                       check that everything is there to go live
+  adapter worker                             start: commands to the supplier
+  adapter server                             start: notifications to Kafka
+  adapter projector                          start: current state of each ticket
+  adapter send --example AddFaultReport      print a command to fill in
+  adapter translate command.json             show the request it becomes, without sending it
+  adapter watch                              show what happens
+  adapter tickets                            show how things stand
+  adapter stuck                              show what does not finish
 
 exit codes:
 {Exit.table()}

@@ -13,10 +13,16 @@ if TYPE_CHECKING:
     from adapter.app.check import Role
 
 _EPILOG = """\
-Looks, from where the role will run and with its settings, at: the settings; certificates (pair, chain, use, expiry);
-the TLS handshake with the supplier, as the supplier sees it; Kafka, its topics and our rights; the registry and our
-schemas in it; clock, telemetry port and folders. Changes nothing. Its exit code is 3 if a line failed; warnings alone
-are 0.
+Run it where the role will run, with the role's settings. It changes nothing. It checks:
+
+  settings
+  certificates: pair, chain, use, expiry
+  the TLS handshake with the supplier, as the supplier sees it
+  Kafka: topics and rights
+  the schema registry and the schemas in it
+  clock, telemetry port and folders
+
+The exit code is 3 if a check failed, and 0 if there are only warnings.
 
 examples:
   adapter check worker
@@ -27,8 +33,8 @@ _WIDTHS = (9, 28)
 
 def add(_name: str, parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
-    parser.add_argument("role", choices=("worker", "server", "projector"), help="for which role")
-    parser.add_argument("--json", action="store_true", help="as a JSON array")
+    parser.add_argument("role", choices=("worker", "server", "projector"), help="the role to check for")
+    parser.add_argument("--json", action="store_true", help="print a JSON array")
     parser.set_defaults(run=_run)
 
 

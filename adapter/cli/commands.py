@@ -16,8 +16,8 @@ from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.errors import Refused, Stop
 
 FORM: Final = """\
-A file holds a JSON object, an array of them, or one after the other; "command" names the record, the other fields are
-its own. commandId and issuedAt are filled in where they are missing."""
+A file holds one JSON object, an array of objects, or several objects in a row. "command" names the record; the other
+fields are the record's own. commandId and issuedAt are filled in where they are missing."""
 
 
 @dataclass(frozen=True, slots=True)

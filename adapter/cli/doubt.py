@@ -30,17 +30,17 @@ NAMESPACE: Final = UUID("0c6c6a5e-38a5-5a4e-a9a5-7d6b1d0a3f52")
 _RULINGS: Final = {"accepted": Ruling.ACCEPTED, "rejected": Ruling.REJECTED, "repeat": Ruling.REPEAT}
 
 _MEANINGS = """\
-  accepted   the supplier has taken it
-  rejected   it has not, and it is not to be sent again
-  repeat     it has not; send it once more. Should it have been taken after all, it is then there twice
+  accepted   the supplier has taken the command
+  rejected   the supplier has not taken it, and it must not be sent again
+  repeat     the supplier has not taken it: send it again. If it was taken after all, it then exists twice
 """
 _EPILOG = f"""\
-A command is in doubt when its request may have arrived and the answer did not. It holds up its own ticket alone, until
-the supplier's next notification tells, somebody decides, or its time limit has passed. Look the ticket up on the
-supplier's portal first. The decision is an event like any other: whichever was first, it or the notification, counts.
+A command is in doubt if its request may have arrived but no clear answer came. It blocks only its own ticket, until the
+supplier's next fitting notification, a decision, or its time limit settles it. Look the ticket up on the supplier's
+portal before you decide. A decision is an event like any other: it or the notification counts, whichever came first.
 
 {_MEANINGS}
-needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL, and a projector that runs.
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL, and a running projector.
 
 examples:
   adapter doubt list
@@ -51,21 +51,21 @@ examples:
 def add(_name: str, parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     ways = parser.add_subparsers(title="what to do", metavar="list | settle", required=True)
-    listing = ways.add_parser("list", help="the commands in doubt, the oldest first")
+    listing = ways.add_parser("list", help="list the commands in doubt, oldest first")
     show.add_form(listing)
     listing.set_defaults(run=_list)
     settle = ways.add_parser(
         "settle",
-        help="decide what becomes of one of them",
-        epilog=f"what is decided:\n{_MEANINGS}",
+        help="decide about one of them",
+        epilog=f"decisions:\n{_MEANINGS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    settle.add_argument("command_id", metavar="COMMAND", help="its commandId")
-    settle.add_argument("ruling", choices=sorted(_RULINGS), help="what is decided")
-    settle.add_argument("--why", required=True, metavar="TEXT", help="the reason, for whoever reads the events")
-    settle.add_argument("--who", metavar="NAME", help="who decides; without it the user of this machine")
+    settle.add_argument("command_id", metavar="COMMAND", help="the commandId")
+    settle.add_argument("ruling", choices=sorted(_RULINGS), help="the decision")
+    settle.add_argument("--why", required=True, metavar="TEXT", help="the reason, published with the decision")
+    settle.add_argument("--who", metavar="NAME", help="who decides (default: the user of this machine)")
     settle.add_argument("--wait", action="store_true", help="print the command's events until it is settled")
-    settle.add_argument("--timeout", default="60s", help="longest wait for that (%(default)s)")
+    settle.add_argument("--timeout", default="60s", help="how long to wait for that (%(default)s)")
     settle.set_defaults(run=_settle)
 
 

@@ -19,9 +19,9 @@ class Exit(IntEnum):
 
 _MEANINGS = {
     Exit.DONE: "done",
-    Exit.FAILED: "failed: something outside did not answer or refused",
+    Exit.FAILED: "failed: an external system did not answer, or refused",
     Exit.WRONG: "wrong usage, settings, schemas or input; nothing was done",
-    Exit.DIFFERENT: "topics plan, schemas check, check: not as it should be",
+    Exit.DIFFERENT: "topics plan, schemas check, check: something is missing or different",
     Exit.NOT_ACCEPTED: "send --wait: not accepted, or no outcome yet; twin notify: not acknowledged; quarantine again, "
     "translate: not readable, or against the rules",
     Exit.INTERRUPTED: "interrupted",

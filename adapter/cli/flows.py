@@ -20,8 +20,8 @@ _SWITCH: Final = 0.0005
 times to go on: beside a busy loop each took 10 ms with Python's own 5 ms, and takes 0.7 ms so, for the same CPU."""
 
 _WORKER = """\
-Takes commands from Kafka, calls the supplier, publishes one final outcome for each command. Stops in order on SIGTERM:
-finishes what is under way within ADAPTER_WORKER__STOP_TIMEOUT. Start several to share the partitions.
+Reads commands from Kafka, calls the supplier, and publishes one final outcome for each command. On SIGTERM it stops
+gracefully: it finishes work under way within ADAPTER_WORKER__STOP_TIMEOUT. Start several to share the partitions.
 
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS, ADAPTER_REGISTRY__URL, ADAPTER_SUPPLIER__BUYER_IDENTIFIER and either
 ADAPTER_SUPPLIER__BASE_URL or ADAPTER_SUPPLIER__ENVIRONMENT. Metrics and health are on ADAPTER_TELEMETRY__PORT.
@@ -31,10 +31,10 @@ examples:
   curl -s localhost:9464/health/ready
 """
 _SERVER = """\
-Listens for the supplier's notifications and publishes an event for each: 200 is answered when all in-sync replicas have
-it. Unreadable ones go to the quarantine topic. Stops in order on SIGTERM: answers what is under way and publishes what
-its spool holds, within ADAPTER_SERVER__STOP_TIMEOUT. Start several behind one address; each with a spool needs a file
-of its own.
+Receives the supplier's notifications and publishes an event for each. It answers 200 once all in-sync replicas have the
+event. Unreadable notifications go to the quarantine topic. On SIGTERM it stops gracefully: it answers requests under
+way and publishes what its spool holds, within ADAPTER_SERVER__STOP_TIMEOUT. You can start several behind one address;
+each one with a spool needs its own file.
 
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS, ADAPTER_REGISTRY__URL, ADAPTER_SUPPLIER__BUYER_IDENTIFIER and the three files
 ADAPTER_SERVER__TLS__CERTIFICATE, __KEY and __CA, or ADAPTER_SERVER__ALLOW_PLAINTEXT=true.
@@ -46,17 +46,17 @@ examples:
 _PROJECTOR = """\
 Folds the events of each ticket into its current state, on the compacted tickets topic: status, service level clock,
 resolve deadline, appointments, commands. Publishes ResolveDeadlineApproaching before a deadline. Start several to share
-the partitions; each with ADAPTER_PROJECTOR__STORE needs a folder of its own.
+the partitions; each one with ADAPTER_PROJECTOR__STORE needs its own folder. docs/tickets.md describes the records.
 
-needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL. What the records say is in docs/tickets.md.
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL.
 
 examples:
   adapter projector
   ADAPTER_PROJECTOR__STORE=/var/lib/fault-adapter/tickets adapter projector
 """
 _RUN = """\
-Worker, server and projector in one process, with one telemetry endpoint. If one of them can't go on, all stop. Stops in
-order on SIGTERM, each flow within its own time limit.
+Runs worker, server and projector in one process, with one telemetry endpoint. If one of them cannot continue, all stop.
+On SIGTERM it stops gracefully, each flow within its own time limit.
 
 needs what `adapter worker` and `adapter server` need.
 
@@ -66,9 +66,9 @@ examples:
 """
 _DEMO = """\
 Runs the real product on this machine: Kafka (librdkafka's mock cluster unless --kafka is given), a schema registry, the
-twin, and worker, server and projector, with mutual TLS in both directions. It plays nine tickets from their report on,
-with commands of all kinds and the supplier's notifications, shows what becomes of them, and ends with exit code 0 if
-every event and every ticket's state is the expected one.
+twin, and worker, server and projector, with mutual TLS in both directions. It plays the lives of nine tickets, with
+commands of all kinds and the supplier's notifications, and shows what becomes of them. The exit code is 0 if every
+event and every ticket's state is as expected.
 
 examples:
   adapter demo
@@ -80,12 +80,14 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     match name:
         case "demo":
             parser.epilog = _DEMO
-            parser.add_argument("--kafka", metavar="HOST:PORT", help="a real cluster instead of the mock")
-            parser.add_argument("--registry", metavar="URL", help="a real schema registry instead of the built-in one")
+            parser.add_argument("--kafka", metavar="HOST:PORT", help="use a real cluster instead of the mock")
+            parser.add_argument(
+                "--registry", metavar="URL", help="use a real schema registry instead of the built-in one"
+            )
             parser.add_argument(
                 "--keep",
                 action="store_true",
-                help="leave everything running and print the addresses; topics on a real cluster stay after it",
+                help="leave everything running and print the addresses; topics on a real cluster are not deleted",
             )
             parser.set_defaults(run=_demo)
         case "server":

@@ -25,30 +25,32 @@ from adapter.settings import Bus, Cluster, Receiving, load
 from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Start
 
 _QUARANTINE: Final = """\
-Bodies that the supplier was answered 400 for, with why, from whom and when. `again` reads them as the settings and
-schemas are now, and publishes what has become readable just as the server would have: under the id that it has always
-had, with the time at which it was received. To publish one twice does no harm. What is still unreadable stays.
+Bodies from the supplier that were answered with 400, each with the reason, the sender and the time. `again` reads them
+with the current settings and schemas and publishes those that have become readable, just as the server would have:
+under the same id, with the time at which they were received. Publishing one twice does no harm. Those that are still
+unreadable stay.
 
-list and show need ADAPTER_KAFKA__BOOTSTRAP_SERVERS, again what adapter server needs; and the right to read the topic.
+list and show need ADAPTER_KAFKA__BOOTSTRAP_SERVERS; again needs what `adapter server` needs. All need the right to read
+the topic.
 
 examples:
   adapter quarantine list --since 1d
   adapter quarantine show 0/17 > body.xml
   adapter quarantine again 0/17
-  adapter quarantine again --since 2h        after ADAPTER_SERVER__ACCEPTED_BUYERS was corrected
+  adapter quarantine again --since 2h        after correcting ADAPTER_SERVER__ACCEPTED_BUYERS
 """
 _DEAD_LETTERS: Final = """\
-Records of the commands topic that could not become commands. `again` puts them back there as they were, with key and
-headers, once what was wrong is mended: a schema that the registry lacked, say. A worker then judges them anew. What was
-wrong with the command itself, as an id that another one had, is mended in its JSON.
+Records of the commands topic that could not become commands. Fix the cause first, for example a schema missing from the
+registry; then `again` writes them back to the commands topic unchanged, with key and headers, and a worker judges them
+anew. If the command itself is wrong, for example an id that another one had, correct its JSON and send it.
 
-needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS, show --json also ADAPTER_REGISTRY__URL; and the right to read the topic.
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS, and the right to read the topic; show --json also needs ADAPTER_REGISTRY__URL.
 
 examples:
   adapter dead-letters list --since 1d
   adapter dead-letters show 3/4711 > record.bin
   adapter dead-letters again 3/4711
-  adapter dead-letters show 3/4711 --json > command.json        to be edited; then adapter send command.json
+  adapter dead-letters show 3/4711 --json > command.json        edit it, then: adapter send command.json
 """
 _PLACE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,18})")
 _AT_ONCE: Final = 4 * 1024 * 1024
@@ -62,20 +64,24 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     quarantine = name == "quarantine"
     parser.epilog = _QUARANTINE if quarantine else _DEAD_LETTERS
     ways = parser.add_subparsers(title="what to do", metavar="list | show | again", required=True)
-    listing = ways.add_parser("list", help="where each is, since when, why, from whom; the oldest first")
+    listing = ways.add_parser("list", help="list where each is, its age, reason and sender; oldest first")
     show.add_form(listing)
     listing.set_defaults(run=_list, start=Edge.FIRST)
-    one = ways.add_parser("show", help="the bytes of one, which may hold personal data")
-    one.add_argument("place", metavar="PARTITION/OFFSET", help="which, as the list has it")
+    one = ways.add_parser("show", help="print the bytes of one, which may hold personal data")
+    one.add_argument("place", metavar="PARTITION/OFFSET", help="which one, as shown by list")
     one.set_defaults(run=_show)
     if not quarantine:
-        one.add_argument("--json", action="store_true", help="as adapter send takes it, where its schema is known")
+        one.add_argument(
+            "--json", action="store_true", help="print it as adapter send takes it, if its schema is known"
+        )
     one.set_defaults(json=False)
-    again = ways.add_parser("again", help="publish what has become readable" if quarantine else "make commands of them")
-    again.add_argument("places", nargs="*", metavar="PARTITION/OFFSET", help="which, as the list has it")
+    again = ways.add_parser(
+        "again", help="publish those that have become readable" if quarantine else "send them again"
+    )
+    again.add_argument("places", nargs="*", metavar="PARTITION/OFFSET", help="which ones, as shown by list")
     again.set_defaults(run=_reread if quarantine else _resend)
     for way in (listing, again):
-        way.add_argument("--since", metavar="WHEN", help="all from then on: 2h, 2026-01-31T12:00:00Z, beginning")
+        way.add_argument("--since", metavar="WHEN", help="all since then: 2h, 2026-01-31T12:00:00Z or beginning")
     for way in (listing, one, again):
         way.set_defaults(quarantine=quarantine)
 

@@ -19,9 +19,9 @@ from adapter.transport.registry import open_registry
 
 _EPILOG = """\
 check      compiles the mapping between Avro and XSD, and compares every Avro schema with all released copies
-           (FULL_TRANSITIVE). Needs no network; with --registry the registry is asked as well whether it has them.
-register   sets each subject to FULL_TRANSITIVE and registers what is not registered yet.
-show       lists the records, or prints the schema of one: into a file or pipe exactly as it is registered.
+           (FULL_TRANSITIVE). It needs no network. With --registry it also asks whether the registry has them.
+register   sets each subject to FULL_TRANSITIVE and registers the schemas that are not registered yet.
+show       lists the records, or prints the schema of one. In a file or pipe the schema is exactly as registered.
 
 register and --registry need ADAPTER_REGISTRY__URL (see adapter settings).
 
@@ -35,12 +35,12 @@ examples:
 def add(_name: str, parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    check = actions.add_parser("check", help="do the schemas fit each other, and what was released?")
-    check.add_argument("--registry", action="store_true", help="ask the registry too")
+    check = actions.add_parser("check", help="check that the schemas fit each other and the released ones")
+    check.add_argument("--registry", action="store_true", help="also ask the registry")
     check.set_defaults(run=_check)
-    actions.add_parser("register", help="hand the schemas to the registry").set_defaults(run=_register)
+    actions.add_parser("register", help="register the schemas in the registry").set_defaults(run=_register)
     show = actions.add_parser("show", help="list the records, or print the schema of one")
-    show.add_argument("record", nargs="?", help="a record's name: AddFaultReport")
+    show.add_argument("record", nargs="?", help="name of a record, such as AddFaultReport")
     show.set_defaults(run=_show)
 
 

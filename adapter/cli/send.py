@@ -23,10 +23,10 @@ from adapter.telemetry import continued
 from adapter.transport.kafka.client import Sender
 
 _EPILOG = f"""\
-{FORM} Nothing is sent if
-anything is wrong anywhere.
+{FORM}
+If any command is wrong, nothing is sent.
 
-needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL, and schemas that are registered.
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL, and registered schemas.
 
 examples:
   adapter send --example AddFaultReport > command.json
@@ -38,9 +38,9 @@ examples:
 def add(_name: str, parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("files", nargs="*", metavar="FILE", help="files of commands, - for standard input")
-    parser.add_argument("--example", metavar="COMMAND", help="print a command to fill in, and send nothing")
+    parser.add_argument("--example", metavar="COMMAND", help="print a command to fill in; send nothing")
     parser.add_argument("--wait", action="store_true", help="print each command's events until its outcome is final")
-    parser.add_argument("--timeout", default="60s", help="longest wait for the outcomes (%(default)s)")
+    parser.add_argument("--timeout", default="60s", help="how long to wait for the outcomes (%(default)s)")
     parser.set_defaults(run=_run)
 
 

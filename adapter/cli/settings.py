@@ -12,15 +12,15 @@ from adapter.settings import describe, markdown
 _EPILOG = """\
 examples:
   adapter settings | less
-  adapter settings --json | jq -r '.[] | select(.default == null) | .variable'    those that must be set
+  adapter settings --json | jq -r '.[] | select(.default == null) | .variable'    the required ones
 """
 
 
 def add(_name: str, parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="as a JSON array")
-    form.add_argument("--markdown", action="store_true", help="as the page docs/settings.md")
+    form.add_argument("--json", action="store_true", help="print a JSON array")
+    form.add_argument("--markdown", action="store_true", help="print the page docs/settings.md")
     parser.set_defaults(run=_run)
 
 

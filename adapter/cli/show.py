@@ -20,7 +20,9 @@ ENVELOPE: Final = ("event", "key", "at", "id")
 
 
 def add_form(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text", action="store_true", help="lines for a person, also where the output is no terminal")
+    parser.add_argument(
+        "--text", action="store_true", help="print lines for people even if the output is not a terminal"
+    )
 
 
 def as_text(arguments: argparse.Namespace) -> bool:

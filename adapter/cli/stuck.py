@@ -23,12 +23,14 @@ from adapter.settings.kinds import parse_duration
 from adapter.transport.kafka.client import Seen, moment
 
 _EPILOG = """\
-Without --worker it reads the topics: the oldest command of each partition that is not finished, and all that are in
-doubt or wait behind one. What a command waits for at this moment only its worker knows: --worker asks it, at the
-address where it serves /metrics. What lies in a transaction that its producer has not ended no worker can read yet,
-nor what comes behind it on that partition: only the topics tell.
+Without --worker it reads the topics. It lists the oldest unfinished command of each partition, and all commands that
+are in doubt or wait behind one in doubt.
 
-needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL; with --worker nothing.
+With --worker it asks a worker, at the address where it serves /metrics, what each command is waiting for at the moment.
+Only the worker knows that. Commands in a transaction that its producer has not ended, and those behind it on the same
+partition, are shown only without --worker: no worker can read them yet.
+
+needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL; with --worker, nothing.
 
 examples:
   adapter stuck
@@ -55,7 +57,7 @@ class Row:
 
 def add(_name: str, parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
-    parser.add_argument("--older", default="1m", metavar="TIME", help="only what is older (%(default)s)")
+    parser.add_argument("--older", default="1m", metavar="TIME", help="only commands older than this (%(default)s)")
     parser.add_argument("--worker", action="append", default=[], metavar="URL", help="ask this worker; may be repeated")
     show.add_form(parser)
     parser.set_defaults(run=_run)

@@ -19,13 +19,14 @@ from adapter.settings import Bus, load
 from adapter.transport.kafka.client import Edge, Seen
 
 _EPILOG = """\
-Reads the topic of tickets, which the projector writes, and for one ticket its events too. Without a reference those
-that are Closed or Rejected are left out. In a pipe: the records as JSON lines; of one ticket, its events follow.
+Reads the tickets topic, which the projector writes, and for a single ticket also its events. Without a reference,
+Closed and Rejected tickets are left out. In a pipe it prints the records as JSON lines; for a single ticket its events
+follow.
 
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL.
 
 examples:
-  adapter tickets                      a table, what needs an answer first
+  adapter tickets                      a table, with the nearest deadline first
   adapter tickets SP-1001              its state, clock and deadline, and its timeline
   adapter tickets | jq -r 'select(.status == "RESOLVED") | [.resolveDeadline, .buyerFaultReference] | @tsv' | sort
 """
@@ -40,7 +41,7 @@ _CLOCKS_APART: Final = timedelta(minutes=10)
 def add(_name: str, parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("reference", nargs="?", metavar="REFERENCE", help="the buyer's reference of one ticket")
-    parser.add_argument("--all", action="store_true", help="also those that are Closed or Rejected")
+    parser.add_argument("--all", action="store_true", help="include Closed and Rejected tickets")
     show.add_form(parser)
     parser.set_defaults(run=_run)
 

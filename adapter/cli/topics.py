@@ -9,20 +9,20 @@ from adapter.settings import Cluster, load
 from adapter.transport.kafka.admin import Admin, Wanted, differences, wanted
 
 _EPILOG = """\
-plan changes nothing; its exit code is 3 if something is missing or different. create makes the topics that are
-missing and never touches one that exists: it shows what differs, for you to decide.
+plan     changes nothing. The exit code is 3 if a topic is missing or different.
+create   creates the missing topics and never changes an existing one. It shows what differs, for you to decide.
 
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS; names, partitions and retention are ADAPTER_TOPICS__… (see adapter settings).
 
 examples:
   ADAPTER_KAFKA__BOOTSTRAP_SERVERS=localhost:9092 adapter topics plan
-  ADAPTER_TOPICS__REPLICATION_FACTOR=1 adapter topics create        a cluster of one broker
+  ADAPTER_TOPICS__REPLICATION_FACTOR=1 adapter topics create        on a cluster of one broker
 """
 
 
 def add(_name: str, parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
-    parser.add_argument("action", choices=("plan", "create"), help="compare only, or create what is missing as well")
+    parser.add_argument("action", choices=("plan", "create"), help="only compare, or also create what is missing")
     parser.set_defaults(run=_run)
 
 

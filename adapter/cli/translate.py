@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from adapter.app.translate import Published, Request, Translator
 
 _EPILOG = f"""\
-Of a command (JSON) the request to the supplier, as a worker would send it; with --reply the event that the command ends
-with if the supplier answers so. Of a notification (XML) the event that a server would publish. Nothing is sent and
-nobody is asked: Kafka, registry and supplier need not be there. What would be refused is told with every reason.
+For a command (JSON) it prints the request to the supplier, as a worker would send it; with --reply, the event that the
+command ends with if the supplier answers so. For a notification (XML) it prints the event that a server would publish.
+Whatever would be refused is reported with every reason. Nothing is sent: Kafka, registry and supplier are not needed.
 
 {FORM}
 
-needs ADAPTER_SUPPLIER__BUYER_IDENTIFIER, and heeds what else the roles are set to.
+needs ADAPTER_SUPPLIER__BUYER_IDENTIFIER; the other settings of the roles apply as well.
 
 examples:
   adapter send --example AddFaultReport > command.json
   adapter translate command.json                           the request
-  adapter translate command.json --reply reply.xml         and what becomes of it
+  adapter translate command.json --reply reply.xml         the event that the answer leads to
   adapter translate command.json --reply page.html --status 502
   adapter translate notification.xml | jq
 """
@@ -45,8 +45,10 @@ examples:
 def add(_name: str, parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("files", nargs="+", metavar="FILE", help="commands or notifications, - for standard input")
-    parser.add_argument("--reply", metavar="FILE", help="what the supplier answers to the commands")
-    parser.add_argument("--status", type=int, default=200, metavar="CODE", help="with that HTTP status (%(default)s)")
+    parser.add_argument("--reply", metavar="FILE", help="the supplier's answer to the commands")
+    parser.add_argument(
+        "--status", type=int, default=200, metavar="CODE", help="HTTP status of that answer (%(default)s)"
+    )
     parser.set_defaults(run=_run)
 
 

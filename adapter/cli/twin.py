@@ -10,8 +10,8 @@ from adapter.cli.flows import looped
 from adapter.twin import Answered
 
 _EPILOG = """\
-A stateful stand-in for the supplier: it validates requests, keeps tickets, answers like the contract, fails on demand,
-and with --notify-url tells what happens to tickets. Everything about it is in docs/twin.md.
+A stateful stand-in for the supplier. It validates requests, keeps tickets, answers according to the contract and fails
+on demand. With --notify-url it sends notifications about its tickets. docs/twin.md describes it.
 
 examples:
   adapter twin --port 8444
@@ -20,8 +20,8 @@ examples:
   adapter twin notify message.xml --to https://localhost:8443/ --certificate c.pem --key c.key --ca ca.pem
 """
 _NOTIFY = """\
-Posts each file once, as it is, one after the other, and holds the answers against the contract. The exit code is 0 if
-all were acknowledged, 4 if one was answered otherwise, 1 if one got no answer.
+Posts the files unchanged, each once, one after the other, and checks the answers against the contract. The exit code is
+0 if all were acknowledged, 4 if one was answered otherwise, 1 if one got no answer.
 
 examples:
   adapter twin notify tests/golden/cityfibre/notifications/*/notification.xml --to http://localhost:8443/
@@ -35,9 +35,9 @@ def add(_name: str, parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     twin.add_arguments(parser)
     parser.set_defaults(run=_twin)
-    notify = parser.add_subparsers(title="instead of standing in", metavar="notify").add_parser(
+    notify = parser.add_subparsers(title="commands", metavar="notify").add_parser(
         "notify",
-        help="post files as notifications and judge the answers",
+        help="post files as notifications and check the answers",
         epilog=_NOTIFY,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -17,13 +17,13 @@ from adapter.settings import Bus, load
 from adapter.transport.kafka.client import Edge, Seen
 
 _EPILOG = """\
-Reads committed records only and belongs to no group: watching disturbs nobody. A kind is the name of an event, such as
-CommandRejected, or what a notification is about, such as resolved.
+Reads only committed records and joins no consumer group, so it does not disturb other readers. A kind is the name of an
+event, such as CommandRejected, or what a notification is about, such as resolved.
 
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL.
 
 examples:
-  adapter watch                                        what comes from now on, until Ctrl-C
+  adapter watch                                        events from now on, until Ctrl-C
   adapter watch --reference SP-1001 --since beginning  one ticket's life
   adapter watch --since 1h --until-now | jq -r 'select(.event == "CommandRejected") | .code' | sort | uniq -c
   adapter watch --kind resolved --kind ResolveDeadlineApproaching
@@ -35,11 +35,13 @@ def add(_name: str, parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", action="append", default=[], metavar="KEY", help="only this key; may be repeated"
     )
-    parser.add_argument("--kind", action="append", default=[], metavar="KIND", help="only these; may be repeated")
+    parser.add_argument("--kind", action="append", default=[], metavar="KIND", help="only this kind; may be repeated")
     parser.add_argument(
-        "--since", metavar="WHEN", help="from then on: a duration ago (2h), a time (2026-01-31T12:00:00Z), beginning"
+        "--since", metavar="WHEN", help="start there: a duration ago (2h), a time (2026-01-31T12:00:00Z), or beginning"
     )
-    parser.add_argument("--until-now", action="store_true", help="end where the topic ends now, instead of following")
+    parser.add_argument(
+        "--until-now", action="store_true", help="stop at the current end of the topic instead of following it"
+    )
     show.add_form(parser)
     parser.set_defaults(run=_run)
 

@@ -42,13 +42,13 @@ class Letters:
 
 def add_notify_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help="what to post, as it is; - for standard input")
-    add("--to", required=True, metavar="URL", help="where to; its path is the caller's business")
+    add("files", nargs="+", metavar="FILE", help="files to post unchanged, - for standard input")
+    add("--to", required=True, metavar="URL", help="where to post; the path is used as given")
     add("--content-type", default="text/xml", metavar="TYPE", help="HTTP header (%(default)s)")
     add("--soap-action", default="", metavar="TEXT", help="HTTP header, without quotes (empty)")
     add("--certificate", type=Path, metavar="FILE", help="client certificate (PEM)")
     add("--key", type=Path, metavar="FILE", help="its private key (PEM)")
-    add("--ca", type=Path, metavar="FILE", help="CA that the receiver's certificate must come from (PEM)")
+    add("--ca", type=Path, metavar="FILE", help="CA that must have signed the receiver's certificate (PEM)")
 
 
 def letters(given: argparse.Namespace) -> Letters:

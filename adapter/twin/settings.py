@@ -138,23 +138,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--host", default=default.host, help="address to listen on (%(default)s)")
     add("--port", type=int, default=8444, help="port, 0 for a free one (%(default)s)")
-    add("--base-path", default="", metavar="PATH", help="in front of the operations' paths, e.g. /prod/api2")
+    add("--base-path", default="", metavar="PATH", help="prefix of the operations' paths, for example /prod/api2")
     add("--certificate", type=Path, metavar="FILE", help="server certificate (PEM); turns on mutual TLS")
     add("--key", type=Path, metavar="FILE", help="its private key (PEM)")
-    add("--ca", type=Path, metavar="FILE", help="CA that client certificates must come from (PEM)")
+    add("--ca", type=Path, metavar="FILE", help="CA that must have signed client certificates (PEM)")
     add("--control-host", default=default.control_host, help="address of the control API (%(default)s)")
     add("--control-port", type=int, default=8445, help="port of the control API (%(default)s)")
-    add("--calls", type=Path, metavar="FILE", help="append a JSON line for every request")
-    add("--faults", type=Path, metavar="FILE", help="faults on demand from a JSON file")
+    add("--calls", type=Path, metavar="FILE", help="append JSON lines about every request to this file")
+    add("--faults", type=Path, metavar="FILE", help="read faults on demand from this JSON file")
     add("--fault", action="append", default=[], metavar="JSON", help="one fault on demand; may be repeated")
-    add("--speed", type=float, default=1.0, help="how much faster than life tickets move on (%(default)s)")
-    add("--resolve-after", type=float, metavar="SECONDS", help="resolve tickets by themselves after this time")
-    add("--full-life", action="store_true", help="work on tickets by itself: appointments, on hold and back, resolved")
-    add("--reserved-keys-only", action="store_true", help="refuse reservation keys not given out here")
+    add("--speed", type=float, default=1.0, help="how much faster than real time tickets progress (%(default)s)")
+    add("--resolve-after", type=float, metavar="SECONDS", help="resolve tickets automatically after this time")
+    add("--full-life", action="store_true", help="play the work on tickets: appointments, on hold and back, resolved")
+    add("--reserved-keys-only", action="store_true", help="refuse reservation keys that this twin did not issue")
     add("--buyer", metavar="ID", help="serve only this buyerIdentifier")
-    add("--own-message-ids", action="store_true", help="answer with own message ids instead of the request's")
-    add("--keep-alive", type=float, default=default.keep_alive, metavar="SECONDS", help="idle limit (%(default)s)")
-    add("--lean", action="store_true", help="fixed replies, no validation, no state: for measurements")
+    add("--own-message-ids", action="store_true", help="answer with new message ids instead of the request's")
+    add(
+        "--keep-alive",
+        type=float,
+        default=default.keep_alive,
+        metavar="SECONDS",
+        help="close idle connections after this time (%(default)s)",
+    )
+    add("--lean", action="store_true", help="fixed replies, no validation, no state; for measurements")
     add("--latency", type=float, default=0.0, metavar="SECONDS", help="with --lean: time before each answer")
     _add_notify_arguments(parser)
 
@@ -228,13 +234,19 @@ def _add_notify_arguments(parser: argparse.ArgumentParser) -> None:
     default = Notify(url="")
     group = parser.add_argument_group("notifications")
     add = group.add_argument
-    add("--notify-url", metavar="URL", help="tell what happens to tickets there")
+    add("--notify-url", metavar="URL", help="send notifications about tickets there")
     add("--notify-certificate", type=Path, metavar="FILE", help="client certificate (PEM) for it")
     add("--notify-key", type=Path, metavar="FILE", help="its private key (PEM)")
-    add("--notify-ca", type=Path, metavar="FILE", help="CA that the receiver's certificate must come from (PEM)")
-    add("--notifications", type=Path, metavar="FILE", help="append JSON lines of what became of each notification")
-    add("--repeats", type=float, default=default.repeats, metavar="P", help="chance of a repeat (%(default)s)")
-    add("--disorder", type=float, default=default.disorder, metavar="P", help="chance of being overtaken (%(default)s)")
+    add("--notify-ca", type=Path, metavar="FILE", help="CA that must have signed the receiver's certificate (PEM)")
+    add("--notifications", type=Path, metavar="FILE", help="append JSON lines about each notification to this file")
+    add("--repeats", type=float, default=default.repeats, metavar="P", help="probability of a repeat (%(default)s)")
+    add(
+        "--disorder",
+        type=float,
+        default=default.disorder,
+        metavar="P",
+        help="probability of being overtaken (%(default)s)",
+    )
     add(
         "--dialect",
         action="append",
@@ -247,11 +259,17 @@ def _add_notify_arguments(parser: argparse.ArgumentParser) -> None:
         "--dialect-chance",
         type=float,
         metavar="P",
-        help=f"chance of each dialect in a message ({default.dialect_chance}; with --dialect all {_CHANCE_OF_ALL})",
+        help=f"probability of a dialect in a message ({default.dialect_chance}; with --dialect all {_CHANCE_OF_ALL})",
     )
-    add("--seed", type=int, default=default.seed, help="of all that is left to chance there (%(default)s)")
-    add("--notify-attempts", type=int, metavar="N", help="give a notification up after so many (never)")
-    add("--notify-retry", type=float, default=default.retry, metavar="SECONDS", help="first pause (%(default)s)")
+    add("--seed", type=int, default=default.seed, help="seed of the random choices (%(default)s)")
+    add("--notify-attempts", type=int, metavar="N", help="give up on a notification after this many attempts (never)")
+    add(
+        "--notify-retry",
+        type=float,
+        default=default.retry,
+        metavar="SECONDS",
+        help="pause before the first retry (%(default)s)",
+    )
 
 
 _CHANCE_OF_ALL = 0.3

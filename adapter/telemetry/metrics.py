@@ -57,50 +57,51 @@ COMMANDS_RECEIVED: Final = Metric(
     "commands_received_total",
     Kind.COUNTER,
     "Commands decoded from the commands topic, by operation.",
-    "Stays at zero while the estate sends: look at partitions, partitions_starting and partition_paused.",
+    "Stays at zero while the estate sends: check partitions, partitions_starting and partition_paused.",
     labels=("operation",),
 )
 COMMANDS_REPEATED: Final = Metric(
     "commands_repeated_total",
     Kind.COUNTER,
-    "Commands whose id was seen before; they are not called again and get no second outcome.",
+    "Commands whose id was seen before. They are not called again and get no second outcome.",
     "Grows steadily: a producer sends its commands twice.",
     labels=("operation",),
 )
 KEYS_MISPLACED: Final = Metric(
     "keys_misplaced_total",
     Kind.COUNTER,
-    "Commands on another partition than murmur2 gives their key.",
-    "Above zero: a producer uses another partitioner; order per ticket holds only if all of them agree.",
+    "Commands on a partition that does not match the murmur2 hash of their key.",
+    "Above zero: a producer uses a different partitioner. Order per ticket holds only if all producers agree.",
 )
 OUTCOMES: Final = Metric(
     "outcomes_total",
     Kind.COUNTER,
     "Outcome events published, by operation and kind: accepted, rejected-by-adapter, rejected-by-supplier, in-doubt "
     "(provisional), settled-accepted, settled-rejected, settled-undetermined.",
-    "Many rejected-by-adapter: a producer breaks the rules. settled-undetermined: ask the supplier about it.",
+    "Many rejected-by-adapter: a producer breaks the rules. settled-undetermined: ask the supplier about the ticket.",
     labels=("operation", "outcome"),
 )
 CALLS: Final = Metric(
     "supplier_calls_total",
     Kind.COUNTER,
     "Calls to the supplier, by operation and result: accepted, rejected, unavailable, unclear, forbidden, misdirected.",
-    "forbidden, misdirected: certificate, address or base URL are wrong. unclear: see supplier_call_failures_total.",
+    "forbidden, misdirected: the certificate, address or base URL is wrong. unclear: see supplier_call_failures_total.",
     labels=("operation", "result"),
 )
 CALL_FAILURES: Final = Metric(
     "supplier_call_failures_total",
     Kind.COUNTER,
-    "Calls without a whole answer, by reason: resolve, connect, connect-timeout, tls, proxy (nothing was sent), "
-    "write-timeout, read-timeout, total-timeout, reset, too-large, protocol (something may have been).",
-    "resolve, connect, tls, proxy: network or certificates. The others: the supplier or the way there is in trouble.",
+    "Calls without a complete answer, by reason: resolve, connect, connect-timeout, tls, proxy (nothing was sent), "
+    "write-timeout, read-timeout, total-timeout, reset, too-large, protocol (something may have been sent).",
+    "resolve, connect, tls, proxy: network or certificates. The others: the supplier or the network path to it is in "
+    "trouble.",
     labels=("reason",),
 )
 CALL_SECONDS: Final = Metric(
     "supplier_call_seconds",
     Kind.HISTOGRAM,
     "Duration of a call, from its start to its answer or failure.",
-    "The high quantiles near the total time limit: the supplier is slow; in-flight calls and lag will grow.",
+    "High quantiles near the total time limit: the supplier is slow, and in-flight calls and lag will grow.",
     labels=("operation",),
     unit="seconds",
     buckets=_CALL_SECONDS,
@@ -109,8 +110,8 @@ COMMAND_SECONDS: Final = Metric(
     "command_seconds",
     Kind.HISTOGRAM,
     "Time from the timestamp of a command's record to the commit of its final outcome.",
-    "Far above the call's duration: commands wait to be read (too few workers, or none for a while), in lanes (one "
-    "busy ticket), for retries or for the breaker.",
+    "Far above the duration of a call: commands wait to be read (too few workers, or none for a while), in lanes (one "
+    "busy ticket), for retries or for the circuit breaker.",
     labels=("operation",),
     unit="seconds",
     buckets=_COMMAND_SECONDS,
@@ -118,23 +119,23 @@ COMMAND_SECONDS: Final = Metric(
 CALLS_IN_FLIGHT: Final = Metric(
     "supplier_calls_in_flight",
     Kind.GAUGE,
-    "Calls under way.",
-    "At the limit for long (ADAPTER_SUPPLIER__MAX_IN_FLIGHT): the supplier is slow, or the limit too low.",
+    "Calls in flight.",
+    "At the limit for long (ADAPTER_SUPPLIER__MAX_IN_FLIGHT): the supplier is slow, or the limit is too low.",
 )
 LANES: Final = Metric(
     "lanes",
     Kind.GAUGE,
-    "Lanes (one per key with unfinished commands) by state: active has a call or its outcome under way, waiting waits "
-    "for a retry, a settlement or the breaker.",
+    "Lanes (one per key with unfinished commands), by state: active has a call or its outcome in progress; waiting "
+    "waits for a retry, a settlement or the circuit breaker.",
     "Many waiting: see breaker_state and retries_total.",
     labels=("state",),
 )
 LANES_HALTED: Final = Metric(
     "lanes_halted",
     Kind.GAUGE,
-    "Lanes that a fault of ours halts, by reason: event-too-large, dead-letter-too-large (what a command comes to is "
-    "longer than its topic takes). The commands of these tickets wait, all others go on.",
-    "Above zero: raise the limit that the reason names; nothing is lost meanwhile.",
+    "Lanes halted by a fault on our side, by reason: event-too-large, dead-letter-too-large (a record to be written is"
+    " larger than its topic allows). Commands of these tickets wait, all others proceed.",
+    "Above zero: raise the limit that the reason names. Nothing is lost meanwhile.",
     labels=("reason",),
 )
 WINDOW_RECORDS: Final = Metric(
@@ -144,20 +145,25 @@ WINDOW_RECORDS: Final = Metric(
     "At ADAPTER_WORKER__WINDOW_RECORDS: partitions are paused until some finish.",
 )
 WINDOW_BYTES: Final = Metric(
-    "window_bytes", Kind.GAUGE, "The same in bytes.", "At ADAPTER_WORKER__WINDOW_BYTES: as above.", unit="bytes"
+    "window_bytes",
+    Kind.GAUGE,
+    "Size of the unfinished commands held in memory.",
+    "At ADAPTER_WORKER__WINDOW_BYTES: partitions are paused until some finish.",
+    unit="bytes",
 )
 FRONTIER_LAG: Final = Metric(
     "frontier_lag",
     Kind.GAUGE,
-    "Offsets between the newest command of a partition and its frontier (all before it is finished).",
-    "Grows while calls succeed: too few workers, too low a limit. On one partition alone: see oldest_unfinished.",
+    "Offsets between the newest command of a partition and its frontier (everything before the frontier is finished).",
+    "Grows while calls succeed: too few workers, or too low a limit. On one partition only: see "
+    "oldest_unfinished_seconds.",
     labels=("partition",),
 )
 OLDEST_UNFINISHED: Final = Metric(
     "oldest_unfinished_seconds",
     Kind.GAUGE,
-    "Age of the oldest unfinished command of a partition; 0 without one.",
-    "Hours: a command is held in doubt or waits for a supplier that refuses it; /status names it.",
+    "Age of the oldest unfinished command of a partition; 0 if there is none.",
+    "Hours: a command is held in doubt, or waits for a supplier that refuses it. /status names it.",
     labels=("partition",),
     unit="seconds",
 )
@@ -165,48 +171,48 @@ PARTITION_PAUSED: Final = Metric(
     "partition_paused",
     Kind.GAUGE,
     "1 while a partition is paused because its window is full.",
-    "1 for long: what is unfinished does not finish; see oldest_unfinished_seconds.",
+    "1 for long: unfinished commands do not finish; see oldest_unfinished_seconds.",
     labels=("partition",),
 )
 RETRIES: Final = Metric(
     "retries_total",
     Kind.COUNTER,
-    "Calls put off to be tried again, by operation and reason.",
-    "Grows fast: the supplier is unavailable, or answers 429 (lower the calls in flight).",
+    "Calls postponed for a retry, by operation and reason.",
+    "Grows fast: the supplier is unavailable, or answers 429 (lower the limit of calls in flight).",
     labels=("operation", "reason"),
 )
 BREAKER_STATE: Final = Metric(
     "breaker_state",
     Kind.GAUGE,
-    "Circuit breaker: 0 closed, 1 probing, 2 open (no calls are started). Also 0 once it has been open for ten minutes "
-    "and nobody had a call to make.",
+    "Circuit breaker: 0 closed, 1 probing, 2 open (no calls are started). Also 0 once it has been open for ten minutes"
+    " without any call to make.",
     "Above 0 for minutes: the supplier is down or refuses us. Commands wait; nothing is lost.",
 )
 DOUBTS_HELD: Final = Metric(
     "doubts_held",
     Kind.GAUGE,
-    "Commands whose outcome is unknown and not settled yet; each holds its own ticket's lane.",
-    "Above zero for hours: look the tickets up at the supplier, then adapter doubt settle.",
+    "Commands whose outcome is unknown and not settled yet. Each holds its own ticket's lane.",
+    "Above zero for hours: look the tickets up at the supplier, then run adapter doubt settle.",
 )
 TICKETS_FOLLOWED: Final = Metric(
     "tickets_followed",
     Kind.GAUGE,
-    "Partitions of the tickets topic that a worker follows, for references left out and for doubts: current was read "
-    "to its end, behind not yet.",
-    "behind for minutes: the topic can't be read; the log says why.",
+    "Partitions of the tickets topic that a worker follows, for omitted references and for doubts, by state: current "
+    "was read to its end, behind was not yet.",
+    "behind for minutes: the topic cannot be read; the log says why.",
     labels=("state",),
 )
 DEAD_LETTERS: Final = Metric(
     "dead_letters_total",
     Kind.COUNTER,
-    "Records put into the dead letters, by reason.",
-    "Above zero: a producer writes records that can never become a command; the headers say which.",
+    "Records written to the dead-letter topic, by reason.",
+    "Above zero: a producer writes records that can never become commands; their headers say which.",
     labels=("reason",),
 )
 TRANSACTIONS: Final = Metric(
     "transactions_total",
     Kind.COUNTER,
-    "Kafka transactions by result: committed, aborted (sent again, unless the work is no longer ours).",
+    "Kafka transactions, by result: committed, aborted (retried, unless the work is no longer ours).",
     "aborted grows outside of rebalances: the cluster is in trouble, or a worker was silent for too long.",
     labels=("result",),
 )
@@ -221,7 +227,7 @@ TRANSACTION_SECONDS: Final = Metric(
 TRANSACTION_RECORDS: Final = Metric(
     "transaction_records",
     Kind.HISTOGRAM,
-    "Records written in one transaction; grows with the load.",
+    "Records written in one transaction. Grows with the load.",
     "",
     buckets=_TRANSACTION_RECORDS,
 )
@@ -229,35 +235,35 @@ JOURNAL_RECOVERED: Final = Metric(
     "journal_recovered_total",
     Kind.COUNTER,
     "Commands found in the journal when a partition was taken over, by state: settled, intent, held, parked.",
-    "intent grows outside of crashes: workers are killed instead of stopped.",
+    "intent grows without crashes: workers are killed instead of stopped.",
     labels=("state",),
 )
 REPLY_DEVIATIONS: Final = Metric(
     "reply_deviations_total",
     Kind.COUNTER,
-    "Replies that were understood but stray from the contract (unknown elements, unreadable values), by operation.",
-    "Starts to grow: the supplier has changed its API; compare with docs/contract.md.",
+    "Replies that were understood but deviate from the contract (unknown elements, unreadable values), by operation.",
+    "Starts to grow: the supplier has changed its API. Compare with docs/contract.md.",
     labels=("operation",),
 )
 NOTIFICATIONS: Final = Metric(
     "notifications_total",
     Kind.COUNTER,
-    "Notifications read to their end, by result: published, spooled, repeated (seen before, not published again), "
+    "Notifications read completely, by result: published, spooled, repeated (seen before, not published again), "
     "quarantined (answered 400), unavailable (answered 503, not kept).",
-    "quarantined: the supplier sends what we can't read; unavailable, spooled: Kafka does not acknowledge.",
+    "quarantined: the supplier sends what the adapter cannot read. unavailable, spooled: Kafka does not acknowledge.",
     labels=("result",),
 )
 NOTIFICATION_KINDS: Final = Metric(
     "notification_kinds_total",
     Kind.COUNTER,
     "Notifications published or spooled, by kind.",
-    "UNKNOWN grows: the supplier tells something no rule knows; the events have the whole report.",
+    "UNKNOWN grows: the supplier reports something that matches no rule. The events contain the whole report.",
     labels=("kind",),
 )
 NOTIFICATION_SECONDS: Final = Metric(
     "notification_seconds",
     Kind.HISTOGRAM,
-    "Time from a notification's last byte to its answer.",
+    "Time from the last byte of a notification to its answer.",
     "Near ADAPTER_SERVER__PUBLISH_TIMEOUT: Kafka is slow, and the supplier will send again.",
     unit="seconds",
     buckets=_NOTIFICATION_SECONDS,
@@ -265,36 +271,36 @@ NOTIFICATION_SECONDS: Final = Metric(
 NOTIFICATION_DEVIATIONS: Final = Metric(
     "notification_deviations_total",
     Kind.COUNTER,
-    "Notifications that stray from the contract, by path in the report; no path means the message itself.",
-    "Starts to grow: the supplier has changed its messages; compare with docs/contract.md.",
+    "Notifications that deviate from the contract, by path in the report; no path means the message itself.",
+    "Starts to grow: the supplier has changed its messages. Compare with docs/contract.md.",
     labels=("path",),
 )
 NOTIFICATION_UNKNOWN: Final = Metric(
     "notification_unknown_elements_total",
     Kind.COUNTER,
-    "Elements of notifications for which there is no field; the events have their text.",
-    "Starts to grow: as above.",
+    "Elements of notifications for which there is no field. The events contain their text.",
+    "Starts to grow: the supplier has changed its messages. Compare with docs/contract.md.",
 )
 QUARANTINED: Final = Metric(
     "quarantined_total",
     Kind.COUNTER,
-    "Bodies put into the quarantine topic, by reason.",
-    "Above zero: look at the topic; its headers say why and from whom.",
+    "Bodies written to the quarantine topic, by reason.",
+    "Above zero: look at the topic. Its headers say why and from whom.",
     labels=("reason",),
 )
 CALLERS_REFUSED: Final = Metric(
     "callers_refused_total",
     Kind.COUNTER,
-    "Callers not let in, by reason: tls (no handshake: no certificate, or none of our authorities'), network, "
+    "Callers refused, by reason: tls (handshake failed: no certificate, or none of our authorities'), network, "
     "certificate, subject (answered 403).",
-    "Grows: a stranger calls, or the supplier has a new certificate or address; the log names it.",
+    "Grows: a stranger calls, or the supplier has a new certificate or address. The log names the caller.",
     labels=("reason",),
 )
 REQUESTS_REFUSED: Final = Metric(
     "requests_refused_total",
     Kind.COUNTER,
-    "Requests of admitted callers answered without reading a whole body, by status: 400 (no HTTP), 405, 408, 411, 413, "
-    "501, 503.",
+    "Requests of admitted callers answered without reading a complete body, by status: 400 (not HTTP), 405, 408, 411, "
+    "413, 501, 503.",
     "413: raise ADAPTER_SERVER__MAX_BODY_BYTES. 503: too much at once. The others: the caller is misconfigured.",
     labels=("status",),
 )
@@ -302,67 +308,67 @@ CONNECTIONS: Final = Metric(
     "connections",
     Kind.GAUGE,
     "Open connections to the listener.",
-    "At ADAPTER_SERVER__MAX_CONNECTIONS: those silent for longest are closed.",
+    "At ADAPTER_SERVER__MAX_CONNECTIONS: those that have been silent for longest are closed.",
 )
 BYTES_IN_FLIGHT: Final = Metric(
     "in_flight_bytes",
     Kind.GAUGE,
-    "Bytes of notifications under way.",
+    "Bytes of notifications in flight.",
     "At ADAPTER_SERVER__MAX_BYTES_IN_FLIGHT: callers get 503.",
     unit="bytes",
 )
 KAFKA_DOWN: Final = Metric(
     "kafka_down",
     Kind.GAUGE,
-    "1 while Kafka does not acknowledge notifications of tickets, until it does or none has failed for ten minutes; "
-    "and while it or the registry was not there yet since the start.",
-    "1: notifications are spooled, or refused with 503 where there is no spool.",
+    "1 while Kafka does not acknowledge notifications of tickets, until it does or none has failed for ten minutes. "
+    "Also 1 if it or the registry has not been reachable since the start.",
+    "1: notifications are spooled, or refused with 503 if there is no spool.",
 )
 SPOOL_DEPTH: Final = Metric(
-    "spool_depth", Kind.GAUGE, "Notifications in the spool.", "Does not fall while Kafka is well: see the log."
+    "spool_depth", Kind.GAUGE, "Notifications in the spool.", "Does not fall while Kafka is healthy: see the log."
 )
 SPOOL_BYTES: Final = Metric(
     "spool_bytes",
     Kind.GAUGE,
-    "The same in bytes.",
-    "Near ADAPTER_SERVER__SPOOL__MAX_BYTES: then the supplier gets 503.",
+    "Bytes of notifications in the spool.",
+    "Near ADAPTER_SERVER__SPOOL__MAX_BYTES: beyond it the supplier gets 503.",
     unit="bytes",
 )
 SPOOL_OLDEST: Final = Metric(
     "spool_oldest_seconds",
     Kind.GAUGE,
-    "Age of the oldest notification in the spool; 0 without one.",
-    "Grows: Kafka does not acknowledge; readers of the events are behind by so much.",
+    "Age of the oldest notification in the spool; 0 if there is none.",
+    "Grows: Kafka does not acknowledge. Readers of the events lag by that much.",
     unit="seconds",
 )
 SPOOL_DRAINED: Final = Metric("spool_drained_total", Kind.COUNTER, "Notifications published from the spool.", "")
 SPOOL_DAMAGED: Final = Metric(
     "spool_damaged",
     Kind.GAUGE,
-    "1 if the spool's file was damaged at the start and has been set aside, or something in it can't be read.",
-    "1: what could not be read (the log says how much, or which) must be sent again by the supplier.",
+    "1 if the spool's file was damaged at the start and has been set aside, or if something in it cannot be read.",
+    "1: the supplier must send again what could not be read (the log says how much, or which).",
 )
 TICKET_EVENTS: Final = Metric(
     "ticket_events_total",
     Kind.COUNTER,
-    "Events read by the projector, by what became of them: folded, late (an older notification after a newer one), "
-    "repeated (seen before), unrelated (about no ticket, or a command refused since its key was another), "
-    "misplaced (key, content and partition do not agree), unreadable.",
+    "Events read by the projector, by result: folded, late (an older notification after a newer one), repeated (seen "
+    "before), unrelated (about no ticket, or a command refused because its key was another), misplaced (key, content "
+    "and partition do not agree), unreadable.",
     "misplaced or unreadable: something else writes to the events topic. Many late: the supplier sends out of order.",
     labels=("result",),
 )
 TICKET_TRANSITIONS_ILLEGAL: Final = Metric(
     "ticket_illegal_transitions_total",
     Kind.COUNTER,
-    "Changes of a ticket's status that the contract does not have; they were carried out.",
-    "Grows: notifications are lost or come out of order, or the supplier has changed its lifecycle.",
+    "Changes of a ticket's status that the contract does not allow; they were carried out.",
+    "Grows: notifications are lost or arrive out of order, or the supplier has changed its lifecycle.",
     labels=("before", "after"),
 )
 TICKET_WARNINGS: Final = Metric(
     "ticket_deadline_warnings_total",
     Kind.COUNTER,
     "ResolveDeadlineApproaching events published.",
-    "Grows: Resolved tickets stay unanswered; the supplier closes them.",
+    "Grows: Resolved tickets stay unanswered, and the supplier closes them.",
 )
 TICKETS_FORGOTTEN: Final = Metric(
     "tickets_forgotten_total", Kind.COUNTER, "Ended tickets forgotten after ADAPTER_PROJECTOR__TOMBSTONE_AFTER.", ""
@@ -370,22 +376,22 @@ TICKETS_FORGOTTEN: Final = Metric(
 TICKETS_TRIMMED: Final = Metric(
     "tickets_trimmed_total",
     Kind.COUNTER,
-    "Tickets stored without their report, which is too long to be stored again; the event still has it.",
+    "Tickets stored without their report because it is too long to be stored again. The event still has it.",
     "Above zero: raise ADAPTER_TOPICS__MAX_MESSAGE_BYTES.",
 )
 PARTITIONS: Final = Metric(
     "partitions",
     Kind.GAUGE,
-    "Partitions owned, by flow: of the commands by a worker, of the events by a projector.",
-    "0 for long: there are more instances than partitions, or the group does not come to rest.",
+    "Partitions owned, by flow: partitions of the commands for a worker, of the events for a projector.",
+    "0 for long: there are more instances than partitions, or the group keeps rebalancing.",
     labels=("flow",),
 )
 PARTITIONS_STARTING: Final = Metric(
     "partitions_starting",
     Kind.GAUGE,
-    "Partitions owned and not started yet, by flow: the journal, or the tickets, are read up to their end first. Of "
-    "these there are no other values.",
-    "Above 0 for minutes: it can't be read to its end, mostly for a transaction that hangs; the log says which "
+    "Partitions owned but not started yet, by flow: the journal, or the tickets, are read to their end first. No other"
+    " values are shown for them.",
+    "Above 0 for minutes: the end cannot be reached, mostly because of a hanging transaction. The log says which "
     "partition (partition not started), the runbook what to do.",
     labels=("flow",),
 )
@@ -393,7 +399,7 @@ TICKETS: Final = Metric("tickets", Kind.GAUGE, "Tickets kept, by partition.", ""
 TICKETS_BEHIND: Final = Metric(
     "tickets_behind_seconds",
     Kind.GAUGE,
-    "Age of the oldest event of a partition that was delivered and is not folded yet; 0 without one.",
+    "Age of the oldest event of a partition that was delivered but is not folded yet; 0 if there is none.",
     "Minutes: the projector is too slow, or the cluster or the registry does not answer.",
     labels=("partition",),
     unit="seconds",
@@ -402,18 +408,18 @@ CERTIFICATE_NOT_AFTER: Final = Metric(
     "certificate_not_after_timestamp_seconds",
     Kind.GAUGE,
     "When a certificate in use expires, in seconds since the epoch: supplier-certificate (ours for the supplier), "
-    "supplier-ca, listener-certificate, listener-ca, kafka-certificate, kafka-ca (files of `ssl.…location`). "
-    "Of several authorities the next that ends: of those of one name the latest counts, what has ended only where all "
-    "have.",
-    "Within 30 days: renew it; a new file is taken up without a restart, but Kafka's, which need one.",
+    "supplier-ca, listener-certificate, listener-ca, kafka-certificate, kafka-ca (files of `ssl.…location`). Of "
+    "several authorities, the next to expire counts: of those of one name the latest, and expired ones only if all "
+    "have expired.",
+    "Within 30 days: renew it. A new file is taken up without a restart, except Kafka's, which need one.",
     labels=("certificate",),
     unit="seconds",
 )
 CERTIFICATES_REFUSED: Final = Metric(
     "certificates_refused",
     Kind.GAUGE,
-    "1 while the certificate files can't be used and those from before are, by direction: supplier, listener.",
-    "1: the log names the file and what is wrong with it; mend it before the old certificate expires.",
+    "1 while the certificate files cannot be used and the previous ones stay in use, by direction: supplier, listener.",
+    "1: the log names the file and what is wrong with it. Correct it before the old certificate expires.",
     labels=("direction",),
 )
 BUILD_INFO: Final = Metric("build_info", Kind.GAUGE, "1, with the version as a label.", "", labels=("version",))
@@ -505,9 +511,10 @@ def markdown() -> str:
     lines = [
         "# Metrics",
         "",
-        "Served at `/metrics` of the telemetry port, in OpenMetrics or in Prometheus' text format. Made from the list",
-        "in `adapter/telemetry/metrics.py`; a test compares the two. Labels never carry a key, a reference or an id.",
-        "The usual `process_*` metrics (CPU, memory, file descriptors, start time) are there as well.",
+        "Served at `/metrics` on the telemetry port, in OpenMetrics or Prometheus text format. Labels never contain a",
+        "key, a reference or an id. The usual `process_*` metrics (CPU, memory, file descriptors, start time) are",
+        "included.",
+        "This page is generated from `adapter/telemetry/metrics.py`; a test compares the two.",
         "",
         "| metric | type | unit | labels | what it says | when it is bad |",
         "| --- | --- | --- | --- | --- | --- |",

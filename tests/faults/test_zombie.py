@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 import pytest_asyncio
 
-from tests.faults.steps import STORIES, Fate, Told, judge, play_all
+from tests.faults.steps import STORIES, Fate, Seen, judge, play_all
 
 CHOSEN = (
     tuple(STORIES)
@@ -25,10 +25,10 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def told(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Told]:
+async def told(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Seen]:
     return await play_all(CHOSEN, Fate.FROZEN, kafka, tmp_path_factory.mktemp("workers"))
 
 
 @pytest.mark.parametrize("name", CHOSEN)
-async def test_a_command_ends_once_wherever_its_worker_is_frozen(told: Mapping[str, Told], name: str) -> None:
+async def test_a_command_ends_once_wherever_its_worker_is_frozen(told: Mapping[str, Seen], name: str) -> None:
     judge(STORIES[name], told[name])

@@ -24,7 +24,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -35,7 +35,7 @@ from typing import Any, Final
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.notification import Delivery
 from adapter.ports import Arrival, Caller, Spooled
-from adapter.transport.damage import is_damage
+from adapter.transport.sqlite import is_damage, transaction
 
 _GROUP: Final = 500
 """Notifications of one transaction at most."""
@@ -231,7 +231,7 @@ class SqliteSpool:
 
     def _delete(self, database: sqlite3.Connection, *, numbers: frozenset[int]) -> None:
         try:
-            with _transaction(database):
+            with transaction(database):
                 database.executemany("DELETE FROM notification WHERE number = ?", [(number,) for number in numbers])
         except sqlite3.Error:
             if any(number not in numbers for (number,) in database.execute("SELECT number FROM notification")):
@@ -304,7 +304,7 @@ def _open(path: Path, damaged: Callable[[Path, int], None]) -> sqlite3.Connectio
 def _take_over(aside: Path, database: sqlite3.Connection) -> int:
     """How many of the damaged file's notifications were still readable, and are in `database` now."""
     saved = 0
-    with contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as old, _transaction(database):
+    with contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as old, transaction(database):
         try:
             ((last,),) = old.execute("SELECT seq FROM sqlite_sequence WHERE name = 'notification'")
         except (sqlite3.Error, ValueError):
@@ -343,9 +343,8 @@ def _connect(path: Path) -> sqlite3.Connection:
             "journal_size_limit = 4194304",
         ):
             database.execute(f"PRAGMA {pragma}")
-        database.execute("BEGIN IMMEDIATE")
-        database.execute(_SCHEMA)
-        database.execute("COMMIT")
+        with transaction(database):
+            database.execute(_SCHEMA)
         _check(database)
     except BaseException:
         database.close()
@@ -367,21 +366,9 @@ def _check(database: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError("quick_check failed")
 
 
-@contextlib.contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        database.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
-            database.execute("ROLLBACK")
-        raise
-
-
 def _insert(database: sqlite3.Connection, puts: Sequence[_Put]) -> list[int]:
     numbers = []
-    with _transaction(database):
+    with transaction(database):
         for put in puts:
             cursor = database.execute(
                 "INSERT INTO notification (key, received_at, facts, body) VALUES (?, ?, ?, ?)", put.row

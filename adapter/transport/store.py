@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.ports import Checkpoint, TicketRecord
-from adapter.transport.damage import is_damage
+from adapter.transport.sqlite import is_damage, transaction
 
 _T = TypeVar("_T")
 
@@ -153,7 +153,7 @@ class SqliteStore:
     def _load(self, tickets: Sequence[TicketRecord]) -> None:
         if not self._whole:  # a fresh copy that a power failure damages has no checkpoint
             self._database.execute("PRAGMA synchronous = OFF")
-        with self._transaction():
+        with transaction(self._database):
             self._write(tickets)
 
     def _clear(self) -> None:
@@ -170,7 +170,7 @@ class SqliteStore:
         if not self._whole:  # what was loaded unsynced reaches the disk before anything says it is complete
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        with self._transaction():
+        with transaction(self._database):
             self._write(tickets)
             self._database.executemany(
                 "INSERT OR REPLACE INTO mark (name, value) VALUES (?, ?)",
@@ -182,17 +182,6 @@ class SqliteStore:
         last = {t.key: t for t in tickets}.values()
         self._database.executemany(_WRITE, [(t.key, t.value, t.due) for t in last if t.value is not None])
         self._database.executemany("DELETE FROM ticket WHERE key = ?", [(t.key,) for t in last if t.value is None])
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN")
-        try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # a full disk has rolled it back already
-                self._database.execute("ROLLBACK")
-            raise
 
 
 def _connect(path: Path, cache: int) -> sqlite3.Connection:

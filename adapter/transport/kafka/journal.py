@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import commands_of, read_mark
@@ -26,6 +26,7 @@ from adapter.transport.kafka.span import (
     Patience,
     bounds,
     committed,
+    opened,
     read,
     reader_properties,
     undecided_properties,
@@ -75,13 +76,13 @@ class KafkaJournal:
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
     def _tail(self, partition: int, going: Callable[[], bool]) -> JournalTail:
-        reader = Consumer(reader_properties(self._client, self._group))
-        newest = Consumer(undecided_properties(self._client, self._group))
-        try:
+        what = f"journal partition {partition}"
+        client, group = self._client, self._group
+        with opened(what, reader_properties(client, group), undecided_properties(client, group)) as (reader, newest):
             commands = TopicPartition(self._commands, partition)
             stands = committed(reader, newest, commands, self._patience, going)
             if self._memory and stands.offset < 0:  # every partition has one: its coordinator has just started
-                raise Unavailable(f"journal partition {partition}: no committed offset")
+                raise Unavailable(f"{what}: no committed offset")
             # Asked each time: a topic that is deleted and made anew meanwhile is another one, with offsets of its own.
             now = identities(self._admin, (self._commands, self._journal))
             before = commands_of(stands.metadata)
@@ -102,11 +103,6 @@ class KafkaJournal:
             # That of another cluster, or beside an offset that a tool has set, says nothing here.
             leader_epoch = stands.leader_epoch if before == now[self._commands] else None
             return JournalTail(position, entries, high, end, leader_epoch)
-        except KafkaException as error:
-            raise Unavailable(f"journal partition {partition}: {error.args[0].str()}") from error
-        finally:
-            reader.close()
-            newest.close()
 
     def _lost(self, partition: int, low: int) -> Stop:
         return Stop(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic, sleep
@@ -99,6 +100,21 @@ def undecided_properties(client: Mapping[str, str], group: str) -> dict[str, str
         "enable.auto.commit": False,
         "isolation.level": "read_uncommitted",
     }
+
+
+@contextmanager
+def opened(what: str, *properties: Mapping[str, str | bool | int | logging.Logger]) -> Iterator[tuple[Consumer, ...]]:
+    """Consumers with these properties, closed at the end. What Kafka refuses them meanwhile is raised as Unavailable;
+    `what` they are used for stands in front.
+    """
+    consumers = tuple(Consumer(dict(each)) for each in properties)
+    try:
+        yield consumers
+    except KafkaException as error:
+        raise Unavailable(f"{what}: {error.args[0].str()}") from error
+    finally:
+        for consumer in consumers:
+            consumer.close()
 
 
 def read(reader: Consumer, start: TopicPartition, end: int, going: Callable[[], bool]) -> Iterator[list[Message]]:

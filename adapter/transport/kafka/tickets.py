@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Message, TopicPartition
 
 from adapter.core.errors import Unavailable
 from adapter.ports import DUE, Standing, TicketRecord
@@ -23,6 +23,7 @@ from adapter.transport.kafka.span import (
     Patience,
     bounds,
     committed,
+    opened,
     read,
     reader_properties,
     undecided_properties,
@@ -67,7 +68,15 @@ class KafkaTickets:
         take: Callable[[Sequence[TicketRecord]], None],
         going: Callable[[], bool],
     ) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._threads, self._read, partition, start, end, take, going)
+        at = TopicPartition(self._tickets, partition, start)
+
+        def work() -> None:
+            with opened(f"tickets of partition {partition}", reader_properties(self._client, self._group)) as (reader,):
+                for batch in read(reader, at, end, lambda: going() and not self._closing.is_set()):
+                    take([_kept(message) for message in batch])
+
+        if start < end:
+            await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def close(self) -> None:
         self._closing.set()
@@ -77,44 +86,19 @@ class KafkaTickets:
         return f"{identity(self._admin, self._events, self._tickets)}/{self._group}"
 
     def _stand(self, partition: int, going: Callable[[], bool]) -> Standing:
-        reader = Consumer(reader_properties(self._client, self._group))
-        newest = Consumer(undecided_properties(self._client, self._group))
-        try:
+        what = f"tickets of partition {partition}"
+        client, group = self._client, self._group
+        with opened(what, reader_properties(client, group), undecided_properties(client, group)) as (reader, newest):
             events = TopicPartition(self._events, partition)
             stands = committed(reader, newest, events, self._patience, lambda: going() and not self._closing.is_set())
             if stands.offset < 0:  # every partition has one (`introduce`): its coordinator has just started
-                raise Unavailable(f"tickets of partition {partition}: no committed offset")
+                raise Unavailable(f"{what}: no committed offset")
             transaction = stands.metadata or ""
             before, now = transaction.rpartition("/")[0], self._identify()
-            still(self._events, partition, before, now, group=self._group)
+            still(self._events, partition, before, now, group=group)
             first, last = bounds(newest, TopicPartition(self._tickets, partition))
             # That of another cluster, or beside an offset that a tool has set, says nothing here.
             return Standing(stands.offset, transaction, first, last, stands.leader_epoch if before == now else None)
-        except KafkaException as error:
-            raise Unavailable(f"tickets of partition {partition}: {error.args[0].str()}") from error
-        finally:
-            reader.close()
-            newest.close()
-
-    def _read(
-        self,
-        partition: int,
-        start: int,
-        end: int,
-        take: Callable[[Sequence[TicketRecord]], None],
-        going: Callable[[], bool],
-    ) -> None:
-        if start >= end:
-            return
-        reader = Consumer(reader_properties(self._client, self._group))
-        try:
-            at = TopicPartition(self._tickets, partition, start)
-            for batch in read(reader, at, end, lambda: going() and not self._closing.is_set()):
-                take([_kept(message) for message in batch])
-        except KafkaException as error:
-            raise Unavailable(f"tickets of partition {partition}: {error.args[0].str()}") from error
-        finally:
-            reader.close()
 
 
 def _kept(message: Message) -> TicketRecord:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from adapter.core.errors import Stop
-from adapter.transport.tls import LiveTls, NotAfter, Reload, TlsFiles, check, load_pair, readable, trust
+from adapter.transport.tls import LiveTls, NotAfter, Reload, TlsFiles, identify, plain_context, trust
 
 _SESSIONS: Final = 1000
 """Of TLS 1.2, each with the client's whole chain. OpenSSL would keep 20,000, and Python has no way to forbid it."""
@@ -35,25 +35,18 @@ def server_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, dateti
     """A context for TLS 1.2 or newer that demands a client certificate of the authorities in `files.ca`, and ends of
     validity by kind of file. Raises Stop with every problem of the files; all three are needed.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context = plain_context(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     # A resumed session would not be asked for its certificate again, also after its authority was taken off the list.
     # Without tickets, what can be resumed is in this context's own memory and ends with it.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
-    context.set_alpn_protocols(["http/1.1"])
     problems: list[str] = []
     ends: dict[str, Sequence[datetime]] = {}
     match files:
         case TlsFiles(certificate=Path() as certificate, key=Path() as key, ca=Path() as ca):
-            if found := check(certificate, problems, own=True):
-                ends["certificate"] = found
-            if readable(key, problems) and found:
-                load_pair(context, certificate, key, problems)
-            if found := trust(context, ca, problems):
-                ends["ca"] = found
+            ends["certificate"] = identify(context, certificate, key, problems)
+            ends["ca"] = trust(context, ca, problems)
         case _:
             problems.append("TLS: a listener needs certificate, key and the authorities of its clients")
     if problems:

@@ -116,31 +116,42 @@ def client_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, dateti
     Raises Stop with every problem of the files.
     """
     # Not ssl.create_default_context: it writes session keys to a file that an environment variable names.
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Without renegotiation a completed handshake is final, so a refused certificate means that no request was read.
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
+    context = plain_context(ssl.PROTOCOL_TLS_CLIENT)
     problems: list[str] = []
     ends: dict[str, Sequence[datetime]] = {}
     match files:
         case TlsFiles(certificate=Path() as certificate, key=Path() as key):
-            if found := check(certificate, problems, own=True):
-                ends["certificate"] = found
-            if readable(key, problems) and found:
-                load_pair(context, certificate, key, problems)
+            ends["certificate"] = identify(context, certificate, key, problems)
         case TlsFiles(certificate=None, key=None):
             pass
         case _:
             problems.append("TLS: a client certificate and its key go together; give both files or neither")
-    if files.ca is not None and (found := trust(context, files.ca, problems)):
-        ends["ca"] = found
+    if files.ca is not None:
+        ends["ca"] = trust(context, files.ca, problems)
     if problems:
         raise Stop(*problems)
     if files.ca is None:
         # Last: they are many, and files that are no good are tried again and again.
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context, NotAfter(ends)
+
+
+def plain_context(protocol: int) -> ssl.SSLContext:
+    """For TLS 1.2 or newer and HTTP/1.1, without any certificate."""
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Without renegotiation a completed handshake is final, so a refused certificate means that no request was read.
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def identify(context: ssl.SSLContext, certificate: Path, key: Path, problems: list[str]) -> Sequence[datetime]:
+    """Make this pair the context's own; ends of validity as `check` says them, problems noted."""
+    ends = check(certificate, problems, own=True)
+    if _is_readable(key, problems) and ends:
+        _load_pair(context, certificate, key, problems)
+    return ends
 
 
 def trust(context: ssl.SSLContext, ca: Path, problems: list[str]) -> Sequence[datetime]:
@@ -190,7 +201,7 @@ def check(path: Path, problems: list[str], *, own: bool) -> Sequence[datetime]:
     return (min(certificate.not_valid_after_utc for certificate in found),)
 
 
-def readable(path: Path, problems: list[str]) -> bool:
+def _is_readable(path: Path, problems: list[str]) -> bool:
     """Whether it is; a problem noted if not."""
     try:
         path.read_bytes()
@@ -200,7 +211,7 @@ def readable(path: Path, problems: list[str]) -> bool:
     return True
 
 
-def load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: list[str]) -> None:
+def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: list[str]) -> None:
     """Make them the context's own; a problem noted if they are no pair."""
     try:
         # With an encrypted key OpenSSL would ask for the password on the terminal, and wait.

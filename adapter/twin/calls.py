@@ -1,21 +1,15 @@
-"""The call log: every request the twin received, with times. Repeats, order and overlaps are proved from it.
-
-In memory it is a list of `Call`. In a file it is JSON lines, flushed one by one: a line when the request was
-received (before anything is answered) and a second one, with the same `sequence`, when the twin was done with it;
-the later line holds.
-"""
+"""The call log: every request the twin received, with times. Repeats, order and overlaps are proved from it."""
 
 import itertools
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from adapter.twin.lines import Lines
+from adapter.twin.lines import Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +48,10 @@ class Call:
     finished: float | None = None
 
 
-class CallLog:
-    """The calls of one twin, oldest first."""
-
-    def __init__(self, path: Path | None = None, *, keep: int = 200_000) -> None:
-        self._calls: dict[int, Call] = {}
-        self._keep = keep
-        self._last = 0
-        self._lines = Lines(path)
-
-    def __iter__(self) -> Iterator[Call]:
-        return iter(list(self._calls.values()))
-
-    def __len__(self) -> int:
-        return self._last
-
-    def since(self, sequence: int) -> list[Call]:
-        """The calls after that sequence number, as they stand now."""
-        return [call for number, call in self._calls.items() if number > sequence]
+class CallLog(Log[Call]):
+    """The calls of one twin: an entry when a request was received (before anything is answered), changed when the twin
+    is done with it.
+    """
 
     def receive(
         self,
@@ -85,9 +65,8 @@ class CallLog:
         verdict: str | None,
     ) -> Call:
         """Enters a request that has been read and, if there is a verdict, taken."""
-        self._last += 1
         call = Call(
-            sequence=self._last,
+            sequence=self.number(),
             received=received,
             received_at=datetime.now(UTC).isoformat(timespec="microseconds"),
             operation=operation,
@@ -98,30 +77,14 @@ class CallLog:
             taken=verdict is not None,
             verdict=verdict,
         )
-        if len(self._calls) >= self._keep:
-            del self._calls[next(iter(self._calls))]
-        self._enter(call)
+        self.enter(call)
         return call
 
     def finish(self, call: Call, *, answered: int | None) -> None:
         """Enters that the twin is done with it; only the first time counts."""
-        current = self._calls.get(call.sequence)
-        if current is None:  # too long ago to be kept in memory
-            return
-        if current.finished is None:
-            self._enter(replace(call, answered=answered, finished=time.monotonic()))
-
-    def close(self) -> None:
-        self._lines.close()
-
-    def _enter(self, call: Call) -> None:
-        self._calls[call.sequence] = call
-        self._lines.append(line(call))
-
-
-def line(call: Call) -> str:
-    """One JSON line."""
-    return json.dumps(asdict(call), separators=(",", ":")) + "\n"
+        current = self.find(call.sequence)
+        if current is not None and current.finished is None:
+            self.enter(replace(call, answered=answered, finished=time.monotonic()))
 
 
 def read(text: str) -> list[Call]:

@@ -9,9 +9,11 @@ from typing import Any
 from aiohttp import web
 
 from adapter.core.errors import Stop
-from adapter.twin import calls, deliveries, faults, limits
+from adapter.twin import calls, faults, limits
+from adapter.twin.deliveries import Delivery
 from adapter.twin.dialects import Dialect, Manner
 from adapter.twin.life import Happening, Status, Ticket
+from adapter.twin.lines import Log, line
 from adapter.twin.tickets import Books, Refusal
 
 
@@ -22,7 +24,7 @@ class Control:
     log: calls.CallLog
     plan: faults.Plan
     books: Books
-    notifications: deliveries.DeliveryLog
+    notifications: Log[Delivery]
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[explained])
@@ -39,7 +41,7 @@ class Control:
         return app
 
     async def _get_calls(self, request: web.Request) -> web.Response:
-        return _lines(calls.line(call) for call in self.log.since(since(request)))
+        return _lines(line(call) for call in self.log.since(since(request)))
 
     async def _get_summary(self, _: web.Request) -> web.Response:
         return web.json_response(calls.summary(self.log))
@@ -71,7 +73,7 @@ class Control:
         return web.json_response(_shown(found))
 
     async def _get_notifications(self, request: web.Request) -> web.Response:
-        return _lines(deliveries.line(entry) for entry in self.notifications.since(since(request)))
+        return _lines(line(entry) for entry in self.notifications.since(since(request)))
 
     async def _post_notify(self, request: web.Request) -> web.Response:
         wish = _wish(await _json(request))

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from adapter.core.soap import Version
 from adapter.twin import answers, calls, control, desk, listen
+from adapter.twin.lines import line
 from adapter.twin.settings import TwinSettings
 from adapter.twin.tickets import Slot
 
@@ -146,7 +147,7 @@ class Tally:
                 answered=200 if finished else None,
                 finished=finished,
             )
-            out.append(calls.line(call))
+            out.append(line(call))
         return "".join(out)
 
 

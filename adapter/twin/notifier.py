@@ -17,9 +17,10 @@ from typing import Any, Final, Self
 import aiohttp
 
 from adapter.twin import dialects, notices
-from adapter.twin.deliveries import NAMED, Delivery, DeliveryLog, End
+from adapter.twin.deliveries import NAMED, Delivery, End
 from adapter.twin.dialects import Dialect, Manner, Written
 from adapter.twin.judge import Judge, asked_by
+from adapter.twin.lines import Log
 from adapter.twin.notices import Notice
 from adapter.twin.post import Answered, post, session
 from adapter.twin.settings import Notify
@@ -49,7 +50,7 @@ class Notifier:
     certificate files do not fit.
     """
 
-    def __init__(self, settings: Notify, books: Books, judge: Judge, *, echo: bool, log: DeliveryLog) -> None:
+    def __init__(self, settings: Notify, books: Books, judge: Judge, *, echo: bool, log: Log[Delivery]) -> None:
         self._settings = settings
         self._books = books
         self._judge = judge

@@ -15,12 +15,13 @@ from aiohttp import web
 from adapter.catalogue import schema_root
 from adapter.twin import control, desk, listen, wire
 from adapter.twin.calls import Call, CallLog
-from adapter.twin.deliveries import Delivery, DeliveryLog
+from adapter.twin.deliveries import Delivery
 from adapter.twin.dialects import Manner
 from adapter.twin.faults import Fault, Plan
 from adapter.twin.judge import Judge
 from adapter.twin.lean import Lean
 from adapter.twin.life import Happening, Rules, Status, Ticket
+from adapter.twin.lines import Log
 from adapter.twin.notifier import Notifier
 from adapter.twin.settings import TwinSettings
 from adapter.twin.tickets import Books, Refusal
@@ -42,7 +43,7 @@ class Twin:
         self.control_url = ""
         self.log = CallLog(self.settings.calls)
         notify = self.settings.notify
-        self.delivery_log = DeliveryLog(notify.log if notify else None)
+        self.delivery_log: Log[Delivery] = Log(notify.log if notify else None)
         self.plan = Plan()
         self.books = Books(
             Rules(

@@ -16,6 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAY = timedelta(days=1)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_AGE = timedelta(minutes=5)
+"""For how long a certificate has been valid when it is issued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +37,10 @@ class Pair:
     key: Path
 
 
-def make(
-    folder: Path,
-    *,
-    hosts: tuple[str, ...] = LOOPBACK,
-    client: str = "buyer",
-    valid_for: timedelta = DAY,
-) -> Certificates:
-    """A whole set in `folder`, made now: the server answers for `hosts`, the client is called `client`."""
-    authority = Authority(folder, valid_for=max(valid_for, DAY))
-    server = authority.server("server", hosts=hosts, valid_for=valid_for)
-    user = authority.client("client", subject=client, valid_for=valid_for)
+def make(folder: Path, *, client: str = "buyer") -> Certificates:
+    """A whole set in `folder`, valid for a day: the server answers for LOOPBACK, the client is called `client`."""
+    authority = Authority(folder, valid_for=DAY)
+    server, user = authority.server("server"), authority.client("client", subject=client)
     return Certificates(authority.certificate, server.certificate, server.key, user.certificate, user.key)
 
 
@@ -72,19 +67,12 @@ class Authority:
         )
         _write(self.certificate, built.public_bytes(serialization.Encoding.PEM))
 
-    def server(
-        self,
-        file: str,
-        *,
-        hosts: tuple[str, ...] = LOOPBACK,
-        valid_for: timedelta = DAY,
-        age: timedelta = timedelta(minutes=5),
-    ) -> Pair:
-        """A server's certificate for these names and addresses as `file`.pem and `file`.key. It became valid `age`
-        ago and ends after `valid_for` from now; a negative one makes it expired.
+    def server(self, file: str, *, hosts: tuple[str, ...] = LOOPBACK, valid_for: timedelta = DAY) -> Pair:
+        """A server's certificate for these names and addresses as `file`.pem and `file`.key. It ends after `valid_for`
+        from now; a negative one makes it expired.
         """
         names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
-        return self._issue(file, hosts[0], ExtendedKeyUsageOID.SERVER_AUTH, names=names, valid_for=valid_for, age=age)
+        return self._issue(file, hosts[0], ExtendedKeyUsageOID.SERVER_AUTH, names=names, valid_for=valid_for)
 
     def client(
         self,
@@ -92,9 +80,9 @@ class Authority:
         *,
         subject: str = "buyer",
         valid_for: timedelta = DAY,
-        age: timedelta = timedelta(minutes=5),
+        age: timedelta = _AGE,
     ) -> Pair:
-        """A client's certificate for this common name; the rest as for a server's."""
+        """A client's certificate for this common name, valid since `age` ago; the rest as for a server's."""
         return self._issue(file, subject, ExtendedKeyUsageOID.CLIENT_AUTH, names=None, valid_for=valid_for, age=age)
 
     def _issue(
@@ -105,7 +93,7 @@ class Authority:
         *,
         names: x509.SubjectAlternativeName | None,
         valid_for: timedelta,
-        age: timedelta,
+        age: timedelta = _AGE,
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])

@@ -75,32 +75,21 @@ APPOINTMENTS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the supplier does with tickets. Durations are real ones and count from the begin of a status; `speed`
-    divides them.
-    """
+    """What can be chosen of what the supplier does with tickets."""
 
     speed: float = 1.0
-    accept_after: timedelta = timedelta(seconds=2)
-    triage_after: timedelta = timedelta(minutes=5)
-    start_after: timedelta = timedelta(minutes=15)
+    """Divides all durations, which count from the begin of a status."""
+
     resolve_after: timedelta | None = None
     """None: a ticket is Resolved only when somebody says so, or after four hours of a full life."""
 
-    close_after: timedelta = timedelta(hours=48)
     full_life: bool = False
     """Work comes by itself: appointments are confirmed or not and end in one way or another, the ticket is put on hold
     and taken up again, and is Resolved.
     """
 
-    confirm_after: timedelta = timedelta(minutes=10)
-    hold_after: timedelta = timedelta(hours=1)
-    held_for: timedelta = timedelta(hours=1)
-    visit_after: timedelta = timedelta(hours=2)
     reserved_keys_only: bool = False
     """A reservation key must be one that this supplier gave out."""
-
-    unknown_service: str = "UNKNOWN"
-    """A serviceAffected that begins so is no service of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,19 +168,19 @@ def next_step(ticket: Ticket, rules: Rules) -> tuple[Happening, datetime] | None
     """What time alone will bring, and when; None if nothing will happen by itself."""
     match ticket.status:
         case Status.PENDING:
-            step = Happening.ACCEPTED, rules.accept_after
+            step = Happening.ACCEPTED, _ACCEPT_AFTER
         case Status.ACCEPTED if not ticket.triage:
-            step = Happening.TRIAGED, rules.triage_after
+            step = Happening.TRIAGED, _TRIAGE_AFTER
         case Status.ACCEPTED | Status.RE_OPENED:
-            step = Happening.IN_PROGRESS, rules.start_after
+            step = Happening.IN_PROGRESS, _START_AFTER
         case Status.IN_PROGRESS if rules.full_life:
             step = _work(ticket, rules)
         case Status.IN_PROGRESS if rules.resolve_after is not None:
             step = Happening.RESOLVED, rules.resolve_after
         case Status.ON_HOLD if rules.full_life:
-            step = Happening.IN_PROGRESS, rules.held_for
+            step = Happening.IN_PROGRESS, _HELD_FOR
         case Status.RESOLVED:
-            step = Happening.CLOSED, rules.close_after
+            step = Happening.CLOSED, _CLOSE_AFTER
         case _:
             return None
     return step[0], ticket.since + step[1] / rules.speed
@@ -202,7 +191,15 @@ def closure_code(reference: str) -> str:
     return "FNR" if _fate(reference) == 3 else "FR"
 
 
-_FOUR_HOURS: Final = timedelta(hours=4)
+_ACCEPT_AFTER: Final = timedelta(seconds=2)
+_TRIAGE_AFTER: Final = timedelta(minutes=5)
+_START_AFTER: Final = timedelta(minutes=15)
+_CLOSE_AFTER: Final = timedelta(hours=48)
+_CONFIRM_AFTER: Final = timedelta(minutes=10)
+_HOLD_AFTER: Final = timedelta(hours=1)
+_HELD_FOR: Final = timedelta(hours=1)
+_VISIT_AFTER: Final = timedelta(hours=2)
+_RESOLVE_AFTER: Final = timedelta(hours=4)
 _WORDS: Final = {
     Happening.PENDING: "Fault report received",
     Happening.ACCEPTED: "Fault report accepted",
@@ -230,13 +227,13 @@ def _work(ticket: Ticket, rules: Rules) -> tuple[Happening, timedelta]:
     fate = _fate(ticket.reference)
     if visit and not visit.confirmation and not visit.over:
         answer = Happening.APPOINTMENT_FAILED if fate == 0 else Happening.APPOINTMENT_CONFIRMED
-        return answer, rules.confirm_after
+        return answer, _CONFIRM_AFTER
     if not ticket.held:
-        return Happening.ON_HOLD, rules.hold_after
+        return Happening.ON_HOLD, _HOLD_AFTER
     if visit and not visit.over:
         endings = {1: Happening.APPOINTMENT_CANCELLED, 2: Happening.MISSED_APPOINTMENT}
-        return endings.get(fate, Happening.APPOINTMENT_COMPLETED), rules.visit_after
-    return Happening.RESOLVED, rules.resolve_after if rules.resolve_after is not None else _FOUR_HOURS
+        return endings.get(fate, Happening.APPOINTMENT_COMPLETED), _VISIT_AFTER
+    return Happening.RESOLVED, rules.resolve_after if rules.resolve_after is not None else _RESOLVE_AFTER
 
 
 def _fate(reference: str) -> int:

@@ -28,6 +28,8 @@ from adapter.twin.tickets import Books, Change
 
 _LOG: Final = logging.getLogger(__name__)
 _LONGEST_PAUSE: Final = 60.0
+_AT_ONCE: Final = 64
+"""Attempts under way at the same time."""
 _TICK: Final = timedelta(milliseconds=1)
 """So far apart are the times of two messages at least: some dialects write no more than three digits of a second."""
 
@@ -59,15 +61,14 @@ class Notifier:
         self._lanes: dict[str, deque[_Letter]] = {}
         self._arrived: dict[str, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._at_once = asyncio.Semaphore(settings.at_once)
+        self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._changed = asyncio.Event()
         self._latest = datetime.min.replace(tzinfo=UTC)
         self._running = contextlib.AsyncExitStack()
         self._http: aiohttp.ClientSession
 
     async def __aenter__(self) -> Self:
-        settings = self._settings
-        self._http = session(settings.tls, at_once=settings.at_once, timeout=settings.timeout)
+        self._http = session(self._settings.tls, at_once=_AT_ONCE)
         await self._running.enter_async_context(self._http)
         self._running.push_async_callback(self._cancel)
         self._books.listener = self._announce

@@ -13,10 +13,7 @@ from adapter.catalogue import schema_root
 from adapter.core.errors import Stop
 from adapter.twin.judge import Judge, asked_by
 from adapter.twin.post import Answered, Unanswered, post, session
-from adapter.twin.settings import TlsFiles, address_problems
-
-_TIMEOUT = 30.0
-"""Seconds for one answer."""
+from adapter.twin.settings import TlsFiles, address_problems, tls_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +51,7 @@ def add_notify_arguments(parser: argparse.ArgumentParser) -> None:
 def letters(given: argparse.Namespace) -> Letters:
     """What a parsed command line asks for, files read. Raises Stop with everything that is wrong."""
     problems = [f"--to: {problem}" for problem in address_problems(given.to)]
-    tls = (given.certificate, given.key, given.ca)
-    if any(tls) and not all(tls):
-        problems.append("--certificate, --key and --ca go together: all three or none")
+    tls = tls_files(given, "", problems)
     headers = {"--content-type": given.content_type, "--soap-action": given.soap_action}
     problems += [f"{name}: is not one line of text" for name, text in headers.items() if not text.isprintable()]
     files = []
@@ -67,7 +62,7 @@ def letters(given: argparse.Namespace) -> Letters:
             problems.append(f"{name}: {error.strerror}")
     if problems:
         raise Stop(*problems)
-    return Letters(files, given.to, given.content_type, given.soap_action, TlsFiles(*tls) if all(tls) else None)
+    return Letters(files, given.to, given.content_type, given.soap_action, tls)
 
 
 async def notify(letters: Letters) -> AsyncIterator[Posted]:
@@ -75,7 +70,7 @@ async def notify(letters: Letters) -> AsyncIterator[Posted]:
     judge = Judge(etree.XMLSchema(etree.parse(schema_root() / "xsd" / "cityfibre" / "faultReport.xsd")))
     headers = {"Content-Type": letters.content_type, "SOAPAction": f'"{letters.soap_action}"'}
     loop = asyncio.get_running_loop()
-    async with session(letters.tls, at_once=1, timeout=_TIMEOUT) as http:
+    async with session(letters.tls, at_once=1) as http:
         for name, body in letters.files:
             began = loop.time()
             answer = await post(http, letters.url, body, headers)

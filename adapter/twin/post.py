@@ -13,6 +13,9 @@ from adapter.twin.settings import TlsFiles
 MAX_ANSWER = 1024 * 1024
 """Bytes of an answer that are read; what is longer counts as no answer."""
 
+_TIMEOUT = 30.0
+"""Seconds for one attempt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -29,12 +32,10 @@ class Unanswered:
     """What went wrong in a word or two."""
 
 
-def session(tls: TlsFiles | None, *, at_once: int, timeout: float) -> aiohttp.ClientSession:
-    """A session for one receiver; to be closed. `timeout` in seconds holds for a whole attempt. Raises Stop that names
-    the file at fault.
-    """
+def session(tls: TlsFiles | None, *, at_once: int) -> aiohttp.ClientSession:
+    """A session for one receiver; to be closed. Raises Stop that names the file at fault."""
     connector = aiohttp.TCPConnector(limit=at_once, ssl=tls.context(ssl.PROTOCOL_TLS_CLIENT) if tls else True)
-    limits = aiohttp.ClientTimeout(total=timeout)
+    limits = aiohttp.ClientTimeout(total=_TIMEOUT)
     return aiohttp.ClientSession(connector=connector, timeout=limits, auto_decompress=False)
 
 

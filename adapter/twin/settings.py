@@ -74,12 +74,6 @@ class Notify:
     retry: float = 1.0
     """Seconds before the second attempt; doubled each time, 60 at most."""
 
-    at_once: int = 64
-    """Attempts under way at the same time."""
-
-    timeout: float = 30.0
-    """Seconds for one attempt."""
-
     log: Path | None = None
     """JSON lines of every notification are appended here."""
 
@@ -168,9 +162,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def from_arguments(given: argparse.Namespace) -> TwinSettings:
     """The settings of a parsed command line. Raises Stop with everything that is wrong."""
     problems = list(_beyond_limits(given))
-    tls = (given.certificate, given.key, given.ca)
-    if any(tls) and not all(tls):
-        problems.append("--certificate, --key and --ca go together: all three or none")
+    tls = tls_files(given, "", problems)
     if given.latency and not given.lean:
         problems.append(
             '--latency goes with --lean; else use --fault \'{"kind": "delay", "seconds": 0.1, "times": null}\''
@@ -187,7 +179,7 @@ def from_arguments(given: argparse.Namespace) -> TwinSettings:
         host=given.host,
         port=given.port,
         base_path=given.base_path.rstrip("/"),
-        tls=TlsFiles(*tls) if all(tls) else None,
+        tls=tls,
         control_host=given.control_host,
         control_port=given.control_port,
         calls=given.calls,
@@ -277,11 +269,10 @@ _CHANCE_OF_ALL = 0.3
 
 def _notify(given: argparse.Namespace, problems: list[str]) -> Notify | None:
     """How to notify, by the command line; None without an address. What is wrong with it goes to `problems`."""
-    tls = (given.notify_certificate, given.notify_key, given.notify_ca)
-    if any(tls) and not all(tls):
-        problems.append("--notify-certificate, --notify-key and --notify-ca go together: all three or none")
+    tls = tls_files(given, "notify-", problems)
     if given.notify_url is None:
-        if any(tls) or given.notifications or given.repeats or given.disorder or given.dialect:
+        files = given.notify_certificate or given.notify_key or given.notify_ca
+        if files or given.notifications or given.repeats or given.disorder or given.dialect:
             problems.append("--notify-url is needed for the other settings of notifications")
         return None
     problems += [f"--notify-url: {problem}" for problem in address_problems(given.notify_url)]
@@ -289,7 +280,7 @@ def _notify(given: argparse.Namespace, problems: list[str]) -> Notify | None:
     chance = given.dialect_chance if given.dialect_chance is not None else _CHANCE_OF_ALL if everything else 1.0
     return Notify(
         url=given.notify_url,
-        tls=TlsFiles(*tls) if all(tls) else None,
+        tls=tls,
         repeats=given.repeats,
         disorder=given.disorder,
         dialects=frozenset(Dialect if everything else map(Dialect, given.dialect)),
@@ -299,6 +290,17 @@ def _notify(given: argparse.Namespace, problems: list[str]) -> Notify | None:
         retry=given.notify_retry,
         log=given.notifications,
     )
+
+
+def tls_files(given: argparse.Namespace, prefix: str, problems: list[str]) -> TlsFiles | None:
+    """What the command line says for mutual TLS; `problems` hears of it if only some of the three files are there."""
+    names = [f"{prefix}certificate", f"{prefix}key", f"{prefix}ca"]
+    files = [getattr(given, name.replace("-", "_")) for name in names]
+    if all(files):
+        return TlsFiles(*files)
+    if any(files):
+        problems.append("--{}, --{} and --{} go together: all three or none".format(*names))
+    return None
 
 
 def address_problems(url: str) -> list[str]:

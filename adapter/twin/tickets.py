@@ -18,6 +18,8 @@ from adapter.twin.dialects import Manner
 from adapter.twin.life import HAPPENING_OF, Appointment, Happening, Rules, Status, Ticket
 
 _AS_IT_COMES: Final = Manner()
+_UNKNOWN_SERVICE: Final = "UNKNOWN"
+"""A serviceAffected that begins so is no service of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Books:
         self.advance(now)
         if reference in self.tickets:
             return Refusal(409, "buyerFaultReference is already in use")
-        if service.startswith(self.rules.unknown_service):
+        if service.startswith(_UNKNOWN_SERVICE):
             return Refusal(404, "serviceAffected is not a known service")
         if refusal := self._reservation(incident, reservation_key):
             return refusal

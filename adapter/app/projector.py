@@ -15,6 +15,7 @@ from adapter.app.start import (
     encoders,
     membership,
     offset_patience,
+    run_until,
     transactions,
     transactions_observer,
     until_available,
@@ -52,21 +53,8 @@ _PREFETCH_KIB: Final = 16 * 1024
 async def project(settings: Projecting, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
     """A projector that works until `stop`. Raises what makes it impossible to go on."""
     async with AsyncExitStack() as stack:
-        flow = await before(stop, stack.enter_async_context(projector(settings, log, metrics, page)))
-        if flow is None:
-            return
-        running, stopping = asyncio.ensure_future(flow.run()), asyncio.ensure_future(stop.wait())
-        try:
-            await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                running.result()
-            async with asyncio.timeout(leave_limit(settings).total_seconds()):
-                await flow.close()
-        except TimeoutError:
-            log.warning("not finished within the time limit", limit_seconds=leave_limit(settings).total_seconds())
-        finally:
-            running.cancel()
-            stopping.cancel()
+        if flow := await before(stop, stack.enter_async_context(projector(settings, log, metrics, page))):
+            await run_until(stop, flow, leave_limit(settings), log)
 
 
 @asynccontextmanager

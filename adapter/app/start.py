@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from uuid import uuid4
 
 from adapter import catalogue
@@ -237,6 +237,35 @@ async def before(stop: asyncio.Event, starting: Awaitable[_Answer]) -> _Answer |
         if not stop.is_set():
             raise
         return None
+
+
+class Member(Protocol):
+    """A member of a consumer group at work."""
+
+    async def run(self) -> None:
+        """Work until cancelled. Raises what makes it impossible to go on."""
+        ...
+
+    async def close(self) -> None:
+        """Leave the group; while `run` runs, what is under way is finished first."""
+        ...
+
+
+async def run_until(stop: asyncio.Event, flow: Member, limit: timedelta, log: Log) -> None:
+    """Have it work until `stop`, then leave its group within the limit. Raises what makes it impossible to go on."""
+    running, stopping = asyncio.ensure_future(flow.run()), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()
+        try:
+            async with asyncio.timeout(limit.total_seconds()):
+                await flow.close()
+        except TimeoutError:
+            log.warning("not finished within the time limit", limit_seconds=limit.total_seconds())
+    finally:
+        running.cancel()
+        stopping.cancel()
 
 
 def stop_on_signals(log: Log, limit: timedelta) -> asyncio.Event:

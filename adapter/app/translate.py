@@ -10,9 +10,8 @@ from typing import Any
 
 from adapter.app.server import reread
 from adapter.app.start import load_catalogue
-from adapter.app.worker import policy, terms
+from adapter.app.worker import policy, records, terms
 from adapter.catalogue import Entry
-from adapter.core import cloudevents
 from adapter.core.avro import Decoder, Encoder, Schema, UnknownFields, unframe
 from adapter.core.command import Action, Command, Intend, Publish, Untouched, Wait
 from adapter.core.document import trimmed
@@ -23,7 +22,6 @@ from adapter.core.operation import Operation, Problem
 from adapter.ports import Arrival, Caller, Outgoing, Reply
 from adapter.settings import Translating
 from adapter.telemetry import Log, Metrics
-from adapter.worker.events import Events
 from adapter.worker.reader import Reader, Task
 from adapter.worker.request import Requests
 
@@ -62,14 +60,7 @@ class Translator:
         self._schemas = [*known.commands.values(), *known.events.values()]
         self._encoders = {schema.name: Encoder(schema, n) for n, schema in enumerate(self._schemas)}
         self._reader = Reader(known, self, UnknownFields.REJECT)
-        names = settings.topics.names()
-        self._events = Events(
-            events_topic=names.events,
-            dead_letters_topic=names.dead_letters,
-            journal_topic=names.journal,
-            source=cloudevents.source(known.supplier.name, settings.supplier.buyer_identifier),
-            encoders=self._encoders,
-        )
+        self._events = records(settings, known, self._encoders)
         self._reread = reread(settings, known, self._encoders[known.notification.event.name])
 
     # A registry of the schemas that lie here: commands are read by the worker's own reader, which asks one.

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Final
@@ -17,6 +17,7 @@ from adapter.app.start import (
     load_catalogue,
     membership,
     offset_patience,
+    run_until,
     traced,
     transactions,
     transactions_observer,
@@ -24,7 +25,7 @@ from adapter.app.start import (
 )
 from adapter.catalogue import Catalogue
 from adapter.core import cloudevents
-from adapter.core.avro import UnknownFields
+from adapter.core.avro import Encoder, UnknownFields
 from adapter.core.avro.decoders import Decoders
 from adapter.core.command import Policy
 from adapter.core.document import Limits
@@ -66,17 +67,8 @@ _LINGER: Final = 300.0
 async def work(settings: Settings, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
     """A worker that works until `stop`. Raises what makes it impossible to go on."""
     async with AsyncExitStack() as stack:
-        flow = await before(stop, stack.enter_async_context(worker(settings, log, metrics, page)))
-        if flow is None:
-            return
-        running = asyncio.ensure_future(flow.run())
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if running.done():
-            running.result()
-        else:
-            await _leave(flow, running, settings.worker.stop_timeout, log)
+        if flow := await before(stop, stack.enter_async_context(worker(settings, log, metrics, page))):
+            await run_until(stop, flow, settings.worker.stop_timeout, log)
 
 
 @asynccontextmanager
@@ -124,13 +116,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
         transactor = await stack.enter_async_context(transactions(settings, names.commands, group, log, metrics))
         gate = _gate(settings, log)
         rules = policy(settings)
-        events = Events(
-            events_topic=names.events,
-            dead_letters_topic=names.dead_letters,
-            journal_topic=names.journal,
-            source=cloudevents.source(known.supplier.name, settings.supplier.buyer_identifier),
-            encoders=encoding,
-        )
+        events = records(settings, known, encoding)
         memory = Memory(settings.worker.remembered_commands)
         observe = transactions_observer(metrics)
 
@@ -199,7 +185,6 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
                 conductor=conductor,
                 journal=journal,
                 entries=Decoders(registry, tuple(known.journal.values()), UnknownFields.IGNORE),
-                events=events,
                 gate=gate,
                 bounds=Bounds(
                     settings.worker.window_records, settings.worker.window_bytes, settings.worker.partition_span
@@ -224,16 +209,6 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
         flow.open()
         stack.push_async_callback(flow.close)
         yield flow
-
-
-async def _leave(flow: Worker, running: "asyncio.Future[None]", limit: timedelta, log: Log) -> None:
-    """Give the partitions back and commit what that finishes, within the limit."""
-    try:
-        async with asyncio.timeout(limit.total_seconds()):
-            await flow.close()
-    except TimeoutError:
-        log.warning("not finished within the time limit", limit_seconds=limit.total_seconds())
-    running.cancel()
 
 
 @asynccontextmanager
@@ -302,6 +277,17 @@ def policy(settings: Settings | Translating) -> Policy:
         doubt_limits={name: limit.total_seconds() for name, limit in settings.supplier.doubt_limits.items()},
         share=random.random,
         reference_wait=limits.reference_wait.total_seconds(),
+    )
+
+
+def records(settings: Settings | Translating, known: Catalogue, encoders: Mapping[str, Encoder]) -> Events:
+    names = settings.topics.names()
+    return Events(
+        events_topic=names.events,
+        dead_letters_topic=names.dead_letters,
+        journal_topic=names.journal,
+        source=cloudevents.source(known.supplier.name, settings.supplier.buyer_identifier),
+        encoders=encoders,
     )
 
 

@@ -26,7 +26,6 @@ from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 from adapter.worker.assignment import Assignment, Item, Memory
 from adapter.worker.conductor import Conductor
-from adapter.worker.events import Events
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger, Work
 from adapter.worker.pace import Cohort, Pace
@@ -55,7 +54,7 @@ class Wiring:
     conductor: Callable[["Worker"], Conductor]
     journal: JournalReader
     entries: Decoders
-    events: Events
+    """Of the journal's records."""
     gate: Gate
     bounds: Bounds
     memory: Memory

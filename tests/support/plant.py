@@ -367,7 +367,6 @@ class Plant:
                 conductor=conductor,
                 journal=member,
                 entries=Decoders(self.registry, tuple(known().journal.values()), UnknownFields.IGNORE),
-                events=events,
                 gate=gate,
                 bounds=at.window,
                 memory=memory,

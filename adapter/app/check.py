@@ -7,13 +7,14 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -38,6 +39,8 @@ from adapter.transport.registry import HttpRegistry, open_registry
 from adapter.transport.tls import TlsFiles, client_context
 from adapter.transport.way import Proxy
 from adapter.worker.flow import REWRITE_AFTER
+
+_Answer = TypeVar("_Answer")
 
 SOON: Final = timedelta(days=30)
 """A certificate that expires within this is told."""
@@ -434,20 +437,28 @@ def _kept(config: Mapping[str, str]) -> float | None:
     return None if value is None else float("inf") if value == "-1" else float(value)
 
 
-async def _keys(client: Mapping[str, str], topic: str, partitions: int) -> Line:
-    """Whether the producers of commands agree with us about where a key belongs; the newest commands tell."""
+async def _patiently(ask: Callable[[], _Answer]) -> _Answer:
+    """Asked, on a thread, until there is an answer or the time is up: a topic made a moment ago has no leader yet, the
+    first group of a cluster no coordinator. Raises what `ask` does.
+    """
     loop = asyncio.get_running_loop()
     end = loop.time() + LIMIT
     while True:
         try:
-            looked, astray = await asyncio.to_thread(_placed, client, topic, partitions)
-        except (Stop, Unavailable) as error:
-            if isinstance(error, Unavailable) and loop.time() < end:  # a topic made a moment ago has no leader yet
-                await asyncio.sleep(_AGAIN)
-                continue
-            fix = "look at the brokers" if isinstance(error, Unavailable) else "look at our rights"
-            return Line("keys", Verdict.WARNING, f"the commands can't be read: {error}", fix)
-        break
+            return await asyncio.to_thread(ask)
+        except Unavailable:
+            if loop.time() >= end:
+                raise
+        await asyncio.sleep(_AGAIN)
+
+
+async def _keys(client: Mapping[str, str], topic: str, partitions: int) -> Line:
+    """Whether the producers of commands agree with us about where a key belongs; the newest commands tell."""
+    try:
+        looked, astray = await _patiently(partial(_placed, client, topic, partitions))
+    except (Stop, Unavailable) as error:
+        fix = "look at the brokers" if isinstance(error, Unavailable) else "look at our rights"
+        return Line("keys", Verdict.WARNING, f"the commands can't be read: {error}", fix)
     if astray:
         some = ", ".join(key.decode(errors="replace") for key in list(dict.fromkeys(astray))[:3])
         said = f"{len(astray)} of the newest {looked} commands are not where murmur2 puts their keys, such as {some}"
@@ -475,18 +486,11 @@ async def _membership(settings: Bus, role: Role, admin: Admin) -> Line:
     if role is Role.PROJECTOR:
         assert isinstance(settings, Projecting), "its settings"
         group, setting, topic = settings.projector.group_id, "PROJECTOR__GROUP_ID", settings.topics.names().events
-    loop = asyncio.get_running_loop()
-    end = loop.time() + LIMIT
-    while True:
-        try:
-            rights = await asyncio.to_thread(admin.group_rights, group)
-            others = sorted(await asyncio.to_thread(admin.group_topics, group) - {topic})
-        except Unavailable as error:
-            if loop.time() < end:  # the first group of a cluster has no coordinator yet
-                await asyncio.sleep(_AGAIN)
-                continue
-            return Line("group", Verdict.FAILED, str(error), "look at the brokers: one of them coordinates the group")
-        break
+    try:
+        rights = await _patiently(partial(admin.group_rights, group))
+        others = sorted(await _patiently(partial(admin.group_topics, group)) - {topic})
+    except Unavailable as error:
+        return Line("group", Verdict.FAILED, str(error), "look at the brokers: one of them coordinates the group")
     if others:
         said = f"members of {group} read {', '.join(others)}, and not {topic}"
         return Line("group", Verdict.FAILED, said, f"set ADAPTER_{setting}: each deployment needs a group of its own")

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -45,13 +45,23 @@ class Client:
         finally:
             follower.close()
 
+    def encoders(self, topic: str, schemas: Iterable[Schema]) -> dict[str, Encoder]:
+        """Of records of these schemas, by record name. Raises Stop with all that the registry lacks, Unavailable."""
+        found: dict[str, Encoder] = {}
+        missing: list[str] = []
+        for schema in schemas:
+            name = subject(self.settings.registry.subject_strategy, topic, schema)
+            identifier = self.run(self.registry.identifier(name, schema.text))
+            if identifier is None:
+                missing.append(f"{name}: this schema is not registered; adapter schemas register does it")
+            else:
+                found[schema.name] = Encoder(schema, identifier)
+        if missing:
+            raise Stop(*missing)
+        return found
+
     def encoder(self, topic: str, schema: Schema) -> Encoder:
-        """Of records of that schema. Raises Stop if the registry lacks it, Unavailable."""
-        name = subject(self.settings.registry.subject_strategy, topic, schema)
-        identifier = self.run(self.registry.identifier(name, schema.text))
-        if identifier is None:
-            raise Stop(f"{name}: this schema is not registered; adapter schemas register does it")
-        return Encoder(schema, identifier)
+        return self.encoders(topic, [schema])[schema.name]
 
     def decode(self, value: bytes | None, schemas: Mapping[str, Schema]) -> Decoded:
         """A record's value as one of `schemas`. Raises Undecodable for what is none of them, Unavailable."""

@@ -15,7 +15,7 @@ from adapter.cli.example import example
 from adapter.cli.exits import Exit
 from adapter.cli.follow import Outcomes, seconds
 from adapter.core import cloudevents
-from adapter.core.avro import Encoder, subject
+from adapter.core.avro import Encoder
 from adapter.core.errors import Stop
 from adapter.ports import Outgoing
 from adapter.settings import Bus, Offline, load
@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> Exit:
     problems: list[str] = []
     commands = read(known, contents(arguments.files, problems), problems)
     with connected(settings, known) as bus, ExitStack() as stack:
-        records = bus.run(_encoded(commands, bus))
+        records = _encoded(commands, bus)
         look_for(settings, bus.topics.commands)
         # Before anything is sent: it starts where the topic ends now.
         follower = stack.enter_context(bus.following(bus.topics.events)) if arguments.wait else None
@@ -85,20 +85,10 @@ def _example(name: str) -> Exit:
     return Exit.DONE
 
 
-async def _encoded(commands: Sequence[Written], bus: Client) -> list[Outgoing]:
+def _encoded(commands: Sequence[Written], bus: Client) -> list[Outgoing]:
     """The records as they go on the topic. Raises Stop if the registry lacks a schema, Unavailable."""
     topic = bus.topics.commands
-    encoders: dict[str, Encoder] = {}
-    missing: list[str] = []
-    for schema in {c.entry.command.name: c.entry.command for c in commands}.values():
-        name = subject(bus.settings.registry.subject_strategy, topic, schema)
-        identifier = await bus.registry.identifier(name, schema.text)
-        if identifier is None:
-            missing.append(f"{name}: the registry has not this schema; run `adapter schemas register`")
-        else:
-            encoders[schema.name] = Encoder(schema, identifier)
-    if missing:
-        raise Stop(*missing)
+    encoders = bus.encoders(topic, {c.entry.command.name: c.entry.command for c in commands}.values())
     return [_record(command, topic, encoders[command.entry.command.name]) for command in commands]
 
 

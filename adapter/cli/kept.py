@@ -23,6 +23,7 @@ from adapter.ports import Outgoing
 from adapter.server.records import quarantined_arrival
 from adapter.settings import Bus, Cluster, Receiving, load
 from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Start
+from adapter.worker.events import own_headers
 
 _QUARANTINE: Final = """\
 Bodies from the supplier that were answered with 400, each with the reason, the sender and the time. `again` reads them
@@ -209,8 +210,7 @@ def _resend(arguments: argparse.Namespace) -> Exit:
     look_for(settings, topic)
 
     def made(seen: Seen) -> Outgoing | str:
-        own = [header for header in seen.headers if not header[0].startswith("dead-letter-")]
-        return Outgoing(topic, seen.key, seen.value, own)
+        return Outgoing(topic, seen.key, seen.value, own_headers(seen.headers))
 
     return _take(settings, arguments, made)
 

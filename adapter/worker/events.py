@@ -34,6 +34,11 @@ def written(catalogue: Catalogue) -> list[Schema]:
     return [entry.accepted for entry in catalogue.operations.values()] + [catalogue.events[name] for name in shared]
 
 
+def own_headers(headers: Iterable[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
+    """Those a record had before it was a dead letter."""
+    return [header for header in headers if not header[0].startswith("dead-letter-")]
+
+
 def message_id(command_id: str) -> str:
     """The id under which the supplier sees every attempt of a command: 36 characters, the contract's limit."""
     return _derive(command_id)
@@ -101,7 +106,7 @@ class Events:
         a letter that was copied back, would be read first: they are left out.
         """
         headers = [
-            *(header for header in source.headers if not header[0].startswith("dead-letter-")),
+            *own_headers(source.headers),
             ("dead-letter-reason", why.reason.encode()),
             ("dead-letter-detail", why.detail.encode()),
             ("dead-letter-topic", topic.encode()),

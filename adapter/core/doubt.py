@@ -1,9 +1,9 @@
-"""What a ticket says of one of its commands that is in doubt: the first word that tells counts.
+"""What a ticket says about one of its commands that is in doubt. Whatever settles the doubt first counts, in the order
+of the events topic: a notification of the supplier or an operator's decision.
 
-A notification tells that the command was taken, or refused, if it is of a kind that fits the operation and was received
-after the call, and if there are more of them than earlier commands of the operation could have caused: the supplier
-names no command, so one that comes late must not be taken for the next. An operator's decision tells whatever it says.
-Both come in the order of the events topic.
+The supplier's notifications name no command. So one settles the doubt only if its kind fits the operation, if it was
+received after the call, and if there were more such notifications than earlier commands of the operation could have
+caused; else one that comes late would be taken for the next command's.
 """
 
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ _RULINGS: Final = {Ruling.ACCEPTED: Settlement.ACCEPTED, Ruling.REJECTED: Settle
 def settlement(
     operation: Operation, command_id: str, *, attempts: int, sent_at: float, ticket: Ticket
 ) -> Settled | Again | None:
-    """What `ticket` tells of a command in doubt after `attempts` calls, the last of them made at `sent_at` (seconds
-    since the epoch) at the earliest. None: nothing yet.
+    """What `ticket` says about a command in doubt after `attempts` calls, the last of them made at `sent_at` (seconds
+    since the epoch) or later; None while it says nothing.
     """
     decision = _decision(ticket, command_id, attempts)
     earlier = sum(_caused(command, operation, command_id) for command in ticket.commands)
@@ -49,7 +49,7 @@ def _decision(ticket: Ticket, command_id: str, attempts: int) -> Decision | None
 
 
 def _caused(command: Command, operation: Operation, command_id: str) -> bool:
-    """Whether a notification about this operation may have been about that other command."""
+    """Whether a notification that fits this operation may have been caused by that other command."""
     return (
         command.operation == operation.name
         and command.command_id != command_id
@@ -58,7 +58,7 @@ def _caused(command: Command, operation: Operation, command_id: str) -> bool:
 
 
 def _telling(operation: Operation, sent_at: float, heard: Mapping[str, Notified], earlier: int) -> str | None:
-    """The kind of the notification that tells, the first of them."""
+    """The kind of the first notification that settles the doubt."""
     after = datetime.fromtimestamp(sent_at, UTC)
     kinds = operation.confirmed_by | operation.refused_by
     fitting = {kind: notified for kind, notified in heard.items() if kind in kinds}

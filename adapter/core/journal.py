@@ -225,37 +225,40 @@ _Noted: TypeAlias = tuple[int, Entry, int]
 
 
 class Extent:
-    """Where in the journal the entries lie that a successor must read: the mark of one assignment.
+    """Keeps track of which part of the journal a successor must read: it yields the mark of one assignment.
 
-    Offsets are lower bounds, which is all a mark needs: one writer appends to the partition, every transaction adds
-    its records and a marker, so the next one starts at least that much further on. But for the last marker: a commit is
-    acknowledged before its markers are written, and with two producers the next records may be there before them.
+    The journal offsets it knows are lower bounds, which is all that a mark needs: one worker appends to the partition,
+    and every transaction adds its records and a marker, so the next one begins at least that much further on. The last
+    marker does not count: a commit is acknowledged before its markers are written, and with two producers the next
+    records may be written before them.
     """
 
     __slots__ = ("_counts", "_entries", "_last", "_marker", "_remembered", "_residents", "_total", "_written", "end")
 
     def __init__(self, end: int, remembered: int = 0) -> None:
-        """`remembered`: as many entries a successor is to read at least, so that it recognises repeats."""
+        """`remembered` is how many entries a successor is to read at least, so that it recognises repeats."""
         self.end = end
         """The next entry will lie here or later."""
         self._marker = 0
-        """Whether one is on its way."""
+        """1 while the marker of the last transaction may not be written yet."""
         self._remembered = remembered
         self._counts: deque[list[int]] = deque()
-        """[journal offset, entries from there to the next one's], some tens of them, and how many these are in all."""
+        """Some tens of stretches: [journal offset, entries from there to the next stretch]."""
         self._total = 0
+        """Entries in all stretches."""
         self._entries: deque[_Noted] = deque()
         self._last: dict[str | int, _Noted] = {}
-        """The last of each command, by its id, and the dead letters, by their offsets."""
+        """The last entry of each command, by command id, and dead letters, by their offsets."""
         self._residents: dict[str, int] = {}
+        """Journal offset of each resident's entry, by command id."""
         self._written: dict[str, float] = {}
-        """When the residents' entries were written, or a time before it."""
+        """When the residents' entries were written, at the earliest."""
 
     def recovered(self, at: int, entry: Entry, end: int, *, unfinished: bool) -> None:
-        """`entry` was found at journal offset `at`, while the commands end at `end`.
+        """`entry` was read at journal offset `at`; the partition of the commands ends at `end`.
 
-        They may have been mirrored or made anew since: then they have other offsets. The record of an `unfinished` one
-        is any of those that are there by now, or none, and an offset beyond the end is nobody's.
+        If the commands topic was mirrored or created again since, its records have other offsets: that of an
+        `unfinished` command may be any record in the topic, or none, and an offset beyond the end belongs to no record.
         """
         holds = end - 1 if unfinished else min(entry.offset, end - 1)
         before = self._last.get(entry.command_id or entry.offset)
@@ -266,8 +269,8 @@ class Extent:
     def known(self, at: int, entry: Entry, written: float) -> Entry:
         """`entry` is about to be committed, at `written` (seconds since the epoch), at journal offset `at` or later.
 
-        Returns it as it is to be written: of several records of an id the last one holds the end of the command,
-        whichever had its turn last.
+        Returns it as it is to be written: if several records have the command's id, its end is recorded at the offset
+        of the last of them, whichever was worked on last.
         """
         if entry.kind is Kind.SETTLED:
             before = self._last.get(entry.command_id or entry.offset)
@@ -292,13 +295,13 @@ class Extent:
             self._last[entry.command_id or entry.offset] = noted
 
     def committed(self, records: int) -> None:
-        """A transaction with that many records for the journal was committed."""
+        """A transaction with that many records of the journal was committed."""
         if records:
             self.end += records + self._marker
             self._marker = 1
 
     def mark(self, position: int) -> int:
-        """From where on a successor must read, when `position` is committed with it."""
+        """The journal offset from which a successor must read, if `position` is the committed offset."""
         entries, last = self._entries, self._last
         while entries:
             noted = entries[0]
@@ -315,11 +318,11 @@ class Extent:
 
     @property
     def needed(self) -> bool:
-        """Whether there is anything that a successor must read from the last `mark` on."""
+        """Whether the journal has anything from the last `mark` on that a successor must read."""
         return bool(self._entries or self._residents)
 
     def memory(self, mark: int) -> int:
-        """From where on a successor reads that starts at `mark` and is to recognise repeats."""
+        """The journal offset from which a successor reads if it is to recognise repeats as well."""
         return min(mark, self._counts[0][0]) if self._counts else mark
 
     def _count(self, at: int) -> None:
@@ -334,8 +337,8 @@ class Extent:
             self._total -= counts.popleft()[1]
 
     def stale(self, distance: int, before: float) -> tuple[str, ...]:
-        """Residents to be written forward: they hold the mark more than `distance` back, or were written before that
-        time (seconds since the epoch), so that retention would reach them some day.
+        """Residents to write forward (once more, to the end of the journal): those that keep the mark more than
+        `distance` back, or that were written `before` that time (seconds since the epoch) and would expire some day.
         """
         written = self._written
         return tuple(i for i, at in self._residents.items() if self.end - at > distance or written[i] < before)
@@ -343,19 +346,19 @@ class Extent:
 
 @immutable
 class Mark:
-    """The metadata string of a committed offset: where to read on, and in which journal."""
+    """The metadata string of a committed offset: from where a successor reads the journal, and which journal."""
 
     offset: int
     memory: int
-    """Where to read on for who is to recognise repeats as well: `offset` or before."""
+    """From where it reads to recognise repeats as well: `offset` or before."""
     journal: str
-    """Identity of the journal: cluster id and topic id. A mark of another journal means nothing."""
+    """Identity of the journal (cluster id and topic id); a mark of another journal is ignored."""
     commands: str
-    """The same of the commands topic whose offset is committed: in another topic that offset means nothing."""
+    """Identity of the commands topic whose offset is committed."""
     transaction: str
-    """Unique to the transaction: by it a producer that was cut off finds out whether the transaction was committed."""
+    """Unique to the transaction: a producer that was cut off learns by it whether the transaction was committed."""
     needed: bool = False
-    """Whether a successor must find what lies at `offset` or behind it."""
+    """Whether the journal has entries from `offset` on that a successor must read."""
 
     def text(self) -> str:
         told = {
@@ -370,7 +373,7 @@ class Mark:
 
 
 def read_mark(metadata: str | None, journal: str) -> Mark | None:
-    """Where a successor must start; None (missing, foreign, unreadable): at the beginning."""
+    """The mark in this metadata; None (missing, unreadable, of another journal): the whole journal must be read."""
     told = _told(metadata)
     offset, memory = told.get("mark"), told.get("memory")
     if told.get("journal") != journal or not _is_offset(offset) or not _is_offset(memory):
@@ -380,7 +383,7 @@ def read_mark(metadata: str | None, journal: str) -> Mark | None:
 
 
 def commands_of(metadata: str | None) -> str:
-    """Identity of the commands topic in which the offset with this metadata was committed; empty: nothing says."""
+    """Identity of the commands topic in which the offset with this metadata was committed; empty if it does not say."""
     commands = _told(metadata).get("commands")
     return commands if isinstance(commands, str) else ""
 

@@ -1,4 +1,4 @@
-"""What takes longer than it should: when to say so. Pure: the time (seconds of a monotonic clock) is an argument."""
+"""When to report something that takes too long. Pure: the time (seconds of a monotonic clock) is an argument."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ _RAREST: Final = 600.0
 
 
 class Overdue:
-    """It is told of after ten seconds, again whenever it has taken twice as long, at least every ten minutes."""
+    """Due after ten seconds, then whenever the time taken has doubled, at least every ten minutes."""
 
     __slots__ = ("_since", "_tell_at")
 
@@ -16,7 +16,7 @@ class Overdue:
         self._tell_at = since + _FIRST
 
     def told(self, now: float) -> float | None:
-        """The seconds it has taken so far, if it is time to tell them."""
+        """The seconds it has taken so far if a report is due, otherwise None."""
         if now < self._tell_at:
             return None
         seconds = now - self._since

@@ -45,12 +45,13 @@ class BreakerState(StrEnum):
 
 
 class Breaker:
-    """Stops starting calls while the supplier is down or refuses us, and probes with one call at a time.
+    """The circuit breaker: stops starting calls while the supplier is down or refuses us, and probes with one call at a
+    time.
 
-    Opens after `threshold` failures in a row, at once on a refusal that may concern every call (401, 403, 404,
-    redirects) where none was refused so for ten minutes. Such as come while it is closed again concern their own calls:
-    others have passed meanwhile, and would stand still as long as somebody tries what he may not do. They open it where
-    none passes any more for as long as a probe waits.
+    It opens after `threshold` failures in a row. A refusal that may concern every call (401, 403, 404, redirects) opens
+    it at once if there was none for ten minutes. Further ones most likely concern their own call alone, since others
+    have succeeded meanwhile, and must not stop everybody for as long as that call is retried: they open it like other
+    failures, and only once no call has succeeded for as long as a probe waits.
     """
 
     __slots__ = (
@@ -82,8 +83,8 @@ class Breaker:
         self._refused_at = -inf
 
     def known(self, now: float) -> BreakerState:
-        """The state as what is known of the supplier: that it is down is forgotten after ten minutes in which a probe
-        might have started and none did, since nobody had a call to make.
+        """The state as far as it still tells something of the supplier: CLOSED once the breaker has been open for ten
+        minutes without a probe, because there was no call to make.
         """
         asked = self.state is not BreakerState.OPEN or now - self.retry_at < _FORGOTTEN
         return self.state if asked else BreakerState.CLOSED
@@ -128,7 +129,7 @@ class Breaker:
         self.retry_at = now + self.backoff.delay(self._opened, share, at_least)
 
     def released(self, now: float) -> None:
-        """A probe ended without telling anything (it was abandoned): let the next one probe."""
+        """A probe ended without a verdict (it was abandoned): let the next call probe."""
         if self.state is BreakerState.PROBING:
             self.state = BreakerState.OPEN
             self.retry_at = now

@@ -1,4 +1,4 @@
-"""What the flows ask of the outside world; the transports answer."""
+"""The interfaces between the flows and the outside world; `adapter/transport` implements them."""
 
 from asyncio import Future
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -35,7 +35,7 @@ class Unclear(Exception):  # noqa: N818 -- named for what it says
     """Bytes may have left and no whole answer came: nobody knows whether the supplier has taken it.
 
     `reason` is a slug (a metric label): write-timeout, read-timeout, total-timeout, reset, too-large, protocol.
-    `head` is the reply's that broke off, without any of its body: some statuses need none.
+    `head` is status and headers of a reply whose body broke off: some statuses decide without a body.
     """
 
     def __init__(self, reason: str, detail: str, *, head: Reply | None = None) -> None:
@@ -80,17 +80,19 @@ class Outgoing:
 
 @immutable
 class Position:
-    """An offset to commit: the next one to consume, with a text (up to 4,095 characters) that comes back with it."""
+    """An offset to commit (of the next record to consume), with metadata of up to 4,095 characters beside it."""
 
     partition: int
     offset: int
     metadata: str
     leader_epoch: int | None = None
-    """Of the record before it, where that is known."""
+    """Leader epoch of the record before it, if known."""
 
 
 Claim = Callable[[], object | None]
-"""Asks for the group's metadata, the only thing a transaction's offsets may be sent with; None: they may not be."""
+"""Returns the consumer group's metadata, by which the broker fences a transaction's offsets, or None if they must not
+be sent.
+"""
 
 
 class Intake(Protocol):
@@ -106,20 +108,20 @@ class Intake(Protocol):
         ...
 
     async def close(self) -> None:
-        """Leave the group: what is owned is revoked first. A second close does nothing."""
+        """Leave the group: the partitions that are owned are revoked first. A second close does nothing."""
         ...
 
     def membership(self, epochs: Collection[tuple[int, int]]) -> object | None:
         """The group's metadata, opaque, if all of these (partition, epoch) are ours at this moment; an epoch is one
-        assignment of a partition. None if they are not, or if the group has us as no member.
+        assignment of a partition. None if one of them is not, or if we are no member of the group.
 
-        Blocks, for the intake's own thread answers: only there metadata and assignment belong together.
+        Blocks until the intake's own thread answers, since only there do metadata and assignment fit each other.
         """
         ...
 
     def start(self, partition: int, epoch: int, offset: int, leader_epoch: int | None) -> None:
-        """Deliver the partition from `offset` on. Until then it stays silent. If the record before it is not of
-        `leader_epoch` (None: not known), the partition has lost its end, and the intake fails.
+        """Deliver the partition from `offset` on; nothing of it is delivered before. If the record before `offset` is
+        not of `leader_epoch` (None: not known), the partition has lost its end, and the intake fails.
         """
         ...
 
@@ -128,25 +130,25 @@ class Intake(Protocol):
     def resume(self, partition: int, epoch: int) -> None: ...
 
     def held(self, records: int) -> None:
-        """So many records are under way here. While there are some, callbacks, questions and new records are served
-        within milliseconds; where they are many, what is new can wait a little.
+        """Tells the intake how many records are being worked on. While there are some it polls every few milliseconds;
+        while there are none, or very many, it polls less often.
         """
         ...
 
 
 class IntakeListener(Protocol):
-    """What the intake tells, always on the event loop."""
+    """Callbacks of an intake, always called on the event loop."""
 
     def assigned(self, epochs: Mapping[int, int]) -> None:
         """These partitions are ours now, each under a new epoch; a partition kept through a rebalance is not named."""
         ...
 
     async def revoked(self, partitions: Sequence[int]) -> None:
-        """These are about to be given back: finish or abandon their work. They stay ours until this returns."""
+        """These are about to be revoked: finish or abandon their work. They stay ours until this returns."""
         ...
 
     def lost(self, partitions: Sequence[int]) -> None:
-        """These are no longer ours, and somebody else may have them already."""
+        """These are no longer ours; another member may own them already."""
         ...
 
     def delivered(self, records: Sequence[tuple[int, Source]]) -> None:
@@ -162,55 +164,56 @@ class Transactor(Protocol):
     """Writes records and commits offsets in one transaction."""
 
     async def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], claim: Claim) -> bool:
-        """True: all of it is committed. False: none of it is; see whose it still is and try again.
+        """Whether all of it was committed; if not, nothing was: check which partitions are still owned and try again.
 
-        `claim` is asked on another thread before anything is sent. The answer is exact, also when the producer was
-        fenced by a time-out in between.
+        `claim` is called on another thread before anything is sent. The answer is exact even if the producer was fenced
+        by a time-out meanwhile.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class JournalTail:
-    """What a new owner of a partition reads before it starts."""
+    """The part of the journal that a new owner of a partition reads before it starts."""
 
     position: int
-    """Its committed offset; the topic's first one if there is none."""
+    """Committed offset of the commands; the topic's first one if there is none."""
     records: Sequence[tuple[int, bytes]]
     """(journal offset, value) of the committed records from the mark on."""
     end: int
-    """The journal's end: the next record will lie here or later."""
+    """End offset of the journal's partition: the next record will have this offset or a later one."""
     commands_end: int
-    """The end of the partition itself: no command was ever seen here or later."""
+    """End offset of the commands' partition."""
     leader_epoch: int | None = None
-    """That of the record before `position`, where it was committed with it."""
+    """Leader epoch of the record before `position`, if it was committed with it."""
 
     @property
     def new(self) -> bool:
-        """Whether there has never been anything in the partition or in its journal: nothing that could be forgotten."""
+        """Whether neither the partition nor its journal ever had a record, so that nothing can have been forgotten."""
         return self.end == self.commands_end == 0
 
 
 class JournalReader(Protocol):
     async def tail(self, partition: int) -> JournalTail:
-        """The journal of `partition` up to its present end, every transaction before it decided.
+        """The journal of `partition` up to its present end, once every transaction before it is committed or aborted.
 
-        Waits as long as that takes; raises Unavailable when the journal cannot be read, Stop where the committed offset
-        is of a commands topic that was made anew.
+        Waits as long as that takes. Raises Unavailable when the journal cannot be read, Stop if the topic of the
+        committed offset was deleted and created again.
         """
         ...
 
 
 class TooLarge(Exception):  # noqa: N818 -- named for what it says
-    """A record beyond what its topic takes. It was not written and never can be."""
+    """A record larger than its topic accepts. It was not written and never can be."""
 
 
 class Publisher(Protocol):
     """Writes records one by one, acknowledged by all in-sync replicas, in the order of the calls per key."""
 
     def publish(self, record: Outgoing, *, limit: float, late: Callable[[], None]) -> "Future[None]":
-        """Done when the record is safe. Fails with TooLarge; or with Unavailable, as when it is not acknowledged within
-        `limit` seconds: then it may be there all the same, and `late` is called should that turn out.
+        """Done when the record is acknowledged. Fails with TooLarge, or with Unavailable, for example if there is no
+        acknowledgement within `limit` seconds: the record may have been written all the same, and `late` is called if
+        that turns out later.
         """
         ...
 
@@ -253,7 +256,7 @@ class Arrival:
 
 @immutable
 class Answer:
-    """What the caller is told. With `close` the connection ends after it."""
+    """The HTTP response. With `close` the connection ends after it."""
 
     status: int
     body: bytes
@@ -263,18 +266,18 @@ class Answer:
 
 
 class Receiver(Protocol):
-    """What the listener asks of the flow behind it."""
+    """The flow behind a listener: it decides who is admitted and what is answered."""
 
     def admit(self, peer: Peer, head: Head) -> Caller | Answer:
-        """Whether the body may be read; if not, the answer."""
+        """The caller if the body may be read, otherwise the answer."""
         ...
 
     def stranger(self, address: str, reason: str) -> None:
-        """TLS has refused a caller; `reason` is OpenSSL's word for it."""
+        """A TLS handshake failed; `reason` is OpenSSL's."""
         ...
 
     def too_large(self, caller: Caller) -> Answer:
-        """The body went beyond the limit while it was read."""
+        """The body exceeded the limit while it was read."""
         ...
 
     def too_slow(self, caller: Caller) -> Answer:
@@ -282,11 +285,11 @@ class Receiver(Protocol):
         ...
 
     def too_busy(self, caller: Caller) -> Answer:
-        """There is no room for the body among those under way."""
+        """The bodies being read at once have reached their limit."""
         ...
 
     def garbled(self, caller: Caller, why: str) -> Answer:
-        """What came is not HTTP; perhaps before it was known whose certificate that is. `why` quotes nothing of it."""
+        """The bytes are not valid HTTP; the caller may not be identified yet. `why` quotes none of them."""
         ...
 
     async def receive(self, arrival: Arrival) -> Answer: ...
@@ -312,70 +315,70 @@ class Spool(Protocol):
         ...
 
     async def put(self, key: bytes, arrival: Arrival) -> None:
-        """Safe on disk when this returns. Raises Unavailable, with nothing kept, when there is no room."""
+        """Durable on disk when this returns. Raises Unavailable, with nothing stored, when there is no room."""
         ...
 
     async def heads(self, limit: int) -> Sequence[Spooled]:
-        """The oldest of each key, for up to `limit` keys, fewer if they are long; those that can't be read are passed
-        over, and count no more. Raises Unavailable.
+        """The oldest notification of each key, for up to `limit` keys, fewer if they are long. Those that can't be read
+        are skipped, and no longer count in `depth`. Raises Unavailable.
         """
         ...
 
     async def drop(self, numbers: Sequence[int]) -> None:
-        """These are published: `heads` gives them no more. Raises Unavailable if they can't be deleted yet: should the
-        process be killed, they come again.
+        """These are published: `heads` no longer returns them. Raises Unavailable if they can't be deleted from the
+        disk yet: if the process is killed before they are, they are published once more.
         """
         ...
 
 
 DUE: Final = "due"
-"""Header of a ticket's record: when time alone changes it, in milliseconds since the epoch. Without it nothing does."""
+"""Header of a ticket's record: when its timer fires, in milliseconds since the epoch; absent if it has none."""
 REFERENCE: Final = "reference"
-"""Header of a ticket's record: the supplier's reference, in UTF-8. Without it none is known."""
+"""Header of a ticket's record: the supplier's reference, in UTF-8; absent if none is known."""
 COMMANDS: Final = "commands"
-"""Header of a ticket's record: the marks of its commands (`core.ticket.mark`), one after the other."""
+"""Header of a ticket's record: the marks of its commands (`core.ticket.mark`), concatenated."""
 
 
 @dataclass(frozen=True, slots=True)
 class TicketRecord:
-    """A ticket as it lies in its topic; no value: it is forgotten."""
+    """A record of the tickets topic as its owner writes and stores it. Without a value it is a tombstone."""
 
     key: bytes
     value: bytes | None
     due: int | None = None
     reference: bytes | None = None
     commands: bytes = b""
-    """As in the headers; reference and commands are only written."""
+    """`due`, `reference` and `commands` are the headers above; the last two are only written, never read back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far the tickets of a partition have come, once every transaction of an earlier owner is decided."""
+    """Where a partition stands once every transaction of an earlier owner is committed or aborted."""
 
     position: int
     """Committed offset of the events; the topic's first one if there is none."""
     transaction: str
-    """Name of the transaction that committed it: the text of its Position. Empty if it was none of ours."""
+    """Name of the transaction that committed it (the metadata of its Position); empty if it was none of ours."""
     first: int
     last: int
-    """The tickets' partition begins at the one and ends before the other."""
+    """First offset of the tickets' partition, and its end offset."""
     leader_epoch: int | None = None
-    """That of the record before `position`, where it was committed with it."""
+    """Leader epoch of the record before `position`, if it was committed with it."""
 
 
 class TicketLog(Protocol):
-    """The tickets topic, as a new owner of a partition reads it."""
+    """The tickets topic, as a new owner of a partition reads it. `going` is called on another thread now and then; once
+    it returns False, reading ends with Unavailable.
+    """
 
     async def identity(self) -> str:
-        """Identity of both topics and the group, as they were at the start: tickets kept under another one mean
-        nothing. The name of each transaction begins with it and a slash. Raises Unavailable.
+        """Identity of both topics and the group, as they were at the start: a store of another identity is useless. The
+        name of each transaction begins with it and a slash. Raises Unavailable.
         """
         ...
 
     async def standing(self, partition: int, going: Callable[[], bool]) -> Standing:
-        """Raises Unavailable, also once `going` (asked on another thread now and then) says no; Stop where what is
-        committed is of topics that were made anew.
-        """
+        """Raises Unavailable, and Stop if a topic was deleted and created again since that offset was committed."""
         ...
 
     async def read(
@@ -386,36 +389,34 @@ class TicketLog(Protocol):
         take: Callable[[Sequence[TicketRecord]], None],
         going: Callable[[], bool],
     ) -> None:
-        """Hand everything committed from `start` on and before `end` to `take`, in order, on another thread.
+        """Pass everything committed from `start` on and before `end` to `take`, in order, on another thread.
 
-        Raises Unavailable, also once `going` (asked there now and then) says no, and what `take` raises.
+        Raises Unavailable, and what `take` raises.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What is in a store: all that was committed up to that transaction, which is all in the tickets topic before
-    `tickets`, maybe more.
-    """
+    """Up to where a store is complete: this transaction, which is at or after offset `tickets` of the tickets topic."""
 
     transaction: str
     tickets: int
 
 
 class TicketStore(Protocol):
-    """The tickets of one partition on the local disk. Calls that overlap are carried out one after the other.
+    """The tickets of one partition on the local disk. Overlapping calls are carried out one after the other.
 
-    All raise Unavailable while the disk is full or fails: nothing was done, it is as it was. Stop if it is damaged.
+    All raise Unavailable while the disk is full or fails, with nothing changed, and Stop if the file is damaged.
     """
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """None: what is in it is not complete."""
+        """None: the store is not complete."""
         ...
 
     def load(self, tickets: Sequence[TicketRecord]) -> None:
-        """Take in what was read from the topic; on the calling thread."""
+        """Store what was read from the topic; runs on the calling thread."""
         ...
 
     async def clear(self) -> None: ...
@@ -425,11 +426,11 @@ class TicketStore(Protocol):
     async def find(self, keys: Collection[bytes]) -> Mapping[bytes, bytes]: ...
 
     async def due(self, until: int, limit: int) -> Sequence[TicketRecord]:
-        """Those that are due then, the first ones first."""
+        """Tickets whose timer fires by then (milliseconds since the epoch), the earliest first."""
         ...
 
     async def save(self, tickets: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:
-        """What was committed to the topic."""
+        """Store what was committed to the topic."""
         ...
 
     async def close(self) -> None: ...
@@ -437,43 +438,44 @@ class TicketStore(Protocol):
 
 class TicketStores(Protocol):
     async def open(self, partition: int, identity: str) -> TicketStore:
-        """The store of that partition, empty if it is of another identity or damaged. Raises Unavailable."""
+        """The store of that partition, empty if the file is of another identity or damaged. Raises Unavailable."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Passing:
-    """A ticket's record as it goes by; no value: the ticket is forgotten."""
+    """A record of the tickets topic as a follower reads it. Without a value it is a tombstone."""
 
     key: bytes
     offset: int
     value: bytes | None
     reference: bytes | None
     commands: bytes = b""
-    """As in the headers."""
+    """`reference` and `commands` are the headers above."""
 
 
 Take = Callable[[Sequence[Passing], int, bool], Coroutine[Any, Any, None]]
-"""Told committed records in order, the offset behind them, and whether there was nothing more at that moment."""
+"""Called with committed records in order, the offset after the last one, and whether the end of the topic was reached.
+"""
 
 
 class TicketFeed(Protocol):
-    """The tickets topic as it grows, for whoever does not own it."""
+    """Follows the tickets topic without owning its partitions."""
 
     async def identity(self) -> str:
-        """Identity of the topic: what was kept of another one means nothing. Raises Unavailable."""
+        """Identity of the topic: a store of another identity is useless. Raises Unavailable."""
         ...
 
     def follow(self, partition: int, start: int, take: Take) -> None:
-        """Hand over what lies at `start` and after it, for ever, batch after batch: none before the last was taken."""
+        """Pass records from offset `start` on to `take`, batch by batch, each once the one before was taken."""
         ...
 
     def leave(self, partition: int) -> None:
-        """Follow it no longer."""
+        """Stop following it."""
         ...
 
     async def fetch(self, partition: int, offset: int) -> Passing | None:
-        """The record there; None if compaction has removed it, since a newer one of its key exists.
+        """The record at that offset; None if compaction has removed it because a newer one of its key exists.
 
         Raises Unavailable.
         """

@@ -1,4 +1,4 @@
-"""One assignment of one partition: its lanes, its frontier, its part of the journal. Ends with the partition."""
+"""One assignment of one partition: its lanes, its frontier, its part of the journal. Dropped with the partition."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ class Item:
     received: float
     """Monotonic seconds."""
     resident: Entry | None = None
-    """Its last entry, if the journal is the only place where it still is: the frontier has passed it."""
+    """Its last journal entry, if the frontier has passed it: the journal is then the only place that has the record."""
 
     @property
     def size(self) -> int:
@@ -30,7 +30,7 @@ class Item:
 
 
 class Assignment:
-    """`alive` until the partition is gone; `closing` while it is being given back: nothing more is started."""
+    """`alive` until the partition is gone; `closing` while it is being revoked: nothing more is started."""
 
     def __init__(self, partition: int, epoch: int) -> None:
         self.partition = partition
@@ -41,37 +41,37 @@ class Assignment:
         self.recovered: Recovered | None = None
         """None until the journal was read; nothing is delivered before."""
         self.starting = Overdue(time.monotonic())
-        """To tell how long that takes."""
+        """When to report that this takes long."""
         self.frontier = Frontier(0)
         self.extent = Extent(0)
         self.lanes: Lanes[Item] = Lanes()
         self.open: dict[str, Entry] = {}
-        """What was recovered as such and has not been taken up yet."""
+        """Entries that were recovered as open (`Recovered.open`) and whose commands have not been taken up yet."""
         self.items: dict[int, Item] = {}
         """Records delivered and not finished, by offset."""
         self.unfinished: dict[str, bytes] = {}
-        """Digests of the commands whose turn has come or that are resident and whose end is not committed, by command
-        id."""
+        """Digests of commands, by id, from when their turn comes, or they become residents, until their end is
+        committed."""
         self.repeated: dict[str, int] = {}
-        """The greatest offsets of repeats of those, by command id."""
+        """The greatest offset of a repeat of those, by command id."""
         self.ending: set[str] = set()
-        """Ids of commands whose end is entered and not committed."""
+        """Ids of commands whose end was entered in the ledger and is not committed yet."""
         self.residents: dict[str, Entry] = {}
-        """Commands that are held or parked: the journal is the only place where they are."""
+        """Entries of commands that are held or parked, by command id."""
         self.forward: set[str] = set()
-        """Ids of those whose entry is being written again."""
+        """Ids of residents whose entry is being written forward."""
         self.calling: set[bytes] = set()
-        """Lanes in the middle of a call or of finishing one: not to be interrupted."""
+        """Lanes that are making a call or finishing one, and must not be interrupted."""
         self.placeless: set[asyncio.Future[None]] = set()
-        """What lanes in `calling` wait for that have no place among the calls yet; resolved when the partition goes."""
+        """Futures of lanes in `calling` that still wait for a place among the calls; resolved when it is revoked."""
         self.waiting: dict[bytes, str] = {}
-        """Lanes that wait for time to pass, and why."""
+        """Lanes that are waiting, with the reason."""
         self.outcomes: dict[bytes, asyncio.Future[None]] = {}
-        """The commit of each lane's last outcome: no call is started before."""
+        """The commit of each lane's last outcome, which has to be done before its next call starts."""
         self._tasks: dict[bytes | None, asyncio.Task[None]] = {}
 
     def passed(self, source: Source) -> bool:
-        """Whether this record, delivered again, lies in the journal as a resident or is a dead letter already."""
+        """Whether this record, delivered again, is in the journal as a resident or is a dead letter already."""
         if self.recovered is None:
             return False
         letter = self.recovered.letters.get(source.offset)
@@ -80,16 +80,18 @@ class Assignment:
         return any(e.offset == source.offset and e.source == source for e in self.recovered.residents)
 
     def coming(self, command_id: str) -> bytes | None:
-        """Digest of a command of that id which was called before and is delivered again, its turn still to come."""
+        """Digest of a command of that id that was called before and will be delivered again."""
         entry = self.open.get(command_id)
         return entry.digest if entry is not None and entry.offset >= self.frontier.position else None
 
     def last_seen(self, command_id: str, offset: int) -> int:
-        """The greatest offset of that id, seen at `offset` and unfinished: its end is written down there."""
+        """The greatest offset at which that unfinished command was seen, `offset` among them: its end is recorded
+        there.
+        """
         return max(offset, self.repeated.get(command_id, offset))
 
     def check(self, *, safe: bool) -> None:
-        """Raises Abandoned if no call may be started: the partition is gone, or it is about to go and the call is
+        """Raises Abandoned if no call may be started: the partition is gone, or it is being revoked and the call is
         `safe` to leave to the next owner.
         """
         if not self.alive or (self.closing and safe):
@@ -103,7 +105,7 @@ class Assignment:
         return task
 
     def close(self) -> list["asyncio.Task[None]"]:
-        """Interrupt what may be interrupted; the tasks that have to come to their end."""
+        """Cancel the tasks that may be interrupted, and return those that must finish."""
         self.closing = True
         for turn in self.placeless:
             if not turn.done():
@@ -118,17 +120,17 @@ class Assignment:
 
 
 _SKEW: Final = 10.0
-"""Seconds by which the clock of who issues commands may be ahead of ours."""
+"""Seconds by which the clock of a producer of commands may be ahead of ours."""
 
 
 class Memory:
-    """Commands that have ended, as far back as `capacity` reaches: a repeat is neither called nor answered again."""
+    """The last `capacity` commands that have ended: a repeat of one is neither called nor answered again."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._ends: OrderedDict[str, tuple[bytes, float]] = OrderedDict()
         self._since = 0.0
-        """Of what has ended later nothing is forgotten; seconds since the epoch."""
+        """Every command that ended later is remembered; seconds since the epoch."""
 
     def reaches(self, issued_at: float) -> bool:
         """Whether the end of a command that was issued then would be remembered, had it ended."""
@@ -145,7 +147,9 @@ class Memory:
             self._since = max(self._since, self._ends.popitem(last=False)[1][1])
 
     def learn(self, settled: Mapping[str, bytes], *, since: float, at: float) -> None:
-        """Ends that a journal has: all of those after `since`, and none after `at`."""
+        """Remember commands that the journal of a partition has as settled: all that ended after `since`, none after
+        `at`.
+        """
         self._since = max(self._since, since)
         for command_id, digest in settled.items():
             self.settle(command_id, digest, at)

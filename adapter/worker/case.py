@@ -1,7 +1,8 @@
-"""One record of a lane on paper: what it asks for, what is known of it, and what is written down of it.
+"""The bookkeeping of one record of a lane: it is read and compared with what is known of its command, and what becomes
+of it is entered in the ledger as events, journal entries and dead letters.
 
-Here nothing is decided and nobody is called. It is the same for a record whose turn has come and for one that has to
-make way while it waits.
+Nothing is decided here and no call is made. A record whose turn has come (`conductor`) and one that is parked behind a
+command in doubt (`doubt`) are treated alike.
 """
 
 import asyncio
@@ -30,15 +31,15 @@ from adapter.worker.reader import Reader, Task
 from adapter.worker.tickets import Tickets
 
 _WHY: Final = 4 * TEXT_LIMIT
-"""Bytes by which an entry grows if an operator has its command sent again."""
+"""Bytes by which an entry may grow if an operator has its command sent again."""
 
 _LONG: Final = 1024
-"""Bytes of a record of which a list may take a hundred times as many once it is read."""
+"""Bytes above which a record is not kept decoded while it waits: decoded, a list may take a hundred times as many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cases:
-    """What all cases of a worker have in common. `finished` hears of every record that is done, after the commit."""
+    """What all cases of a worker share. `finished` is called for every record that is done, after the commit."""
 
     reader: Reader
     ledger: Ledger
@@ -48,7 +49,7 @@ class Cases:
     tickets: Tickets
     commands_topic: str
     largest_record: int
-    """Bytes a record may have with all its headers; nothing larger can be stored."""
+    """The most bytes that a record may have in a topic, headers included."""
     assignments: Callable[[], Iterable[Assignment]]
     finished: Callable[[Assignment, Item], None]
     log: Log
@@ -58,7 +59,7 @@ class Cases:
     """The system's clock: seconds since the epoch. It may be set while we run."""
 
     def seen(self, command_id: str) -> bytes | None:
-        """Digest of a command of that id that has ended, whose turn has come, or that will be taken up."""
+        """Digest of the command of that id, if one has ended, is being worked on, or will be delivered again."""
         digest = self.memory.digest(command_id)
         if digest is None:
             for assignment in self.assignments():
@@ -72,8 +73,8 @@ class Cases:
         return digest
 
     def ended(self, assignment: Assignment, command_id: str) -> bool:
-        """Whether that command has an outcome that is committed, or that is entered before what `assignment` enters
-        now.
+        """Whether that command has an outcome that is committed, or that will be committed no later than what
+        `assignment` enters now.
         """
         return (
             self.memory.digest(command_id) is not None
@@ -83,19 +84,19 @@ class Cases:
 
 
 class Case:
-    """Its `task` is read first, then its `past` is asked for; what is no repeat is to be taken up, and then has a
-    `command`.
+    """To be used in this order: `read` its `task`, ask for its `past`, and unless it is a repeat `take_up`, which makes
+    its `command`.
 
-    The system's clock is read when it begins and then goes on evenly: whoever sets the clock meanwhile neither ends a
-    time limit of this command nor draws it out.
+    The system's clock is read once, when the case begins; from then on time is measured by the monotonic clock, so that
+    setting the system's clock neither shortens nor lengthens a time limit of this command.
     """
 
     __slots__ = ("_c", "_span", "_zero", "assignment", "before", "command", "item", "lane", "task")
 
     task: Task
-    """What was `read`."""
+    """What `read` returned."""
     command: Command
-    """Since it was taken up."""
+    """Made by `take_up`."""
 
     def __init__(self, cases: Cases, assignment: Assignment, lane: bytes, item: Item) -> None:
         self._c = cases
@@ -105,12 +106,12 @@ class Case:
         self.lane = lane
         self.item = item
         self.before: Entry | None = None
-        """Its last entry from before this assignment, taken up from those that were open."""
+        """Its last entry from before this assignment (of `Assignment.open`)."""
 
     # -- what it is ----------------------------------------------------------------------------------------------------
 
     async def read(self) -> Task:
-        """Raises Undecodable. While the registry does not answer, it waits."""
+        """Decode the record; waits while the registry does not answer. Raises Undecodable."""
         attempt = 0
         while True:
             try:
@@ -126,10 +127,11 @@ class Case:
                 raise Undecodable("internal-error", "reading it failed; the worker's log says how") from None
 
     def past(self) -> Past | None:
-        """What is known of the command; None: it has ended or is under way, and this is a repeat.
+        """What is known of the command; None if this is a repeat of one that has ended or is under way.
 
-        Raises Undecodable if another content has the id. An open entry is taken up by the first record of its content
-        that has its turn: in a topic that was mirrored or made anew its own has another offset.
+        Raises Undecodable if the id belongs to a command with other content. An open entry of the journal is assigned
+        to the first record with its content, whatever its offset: if the topic was mirrored or created again since, the
+        record has another one.
         """
         a, item, task = self.assignment, self.item, self.task
         if item.resident is not None:
@@ -148,14 +150,14 @@ class Case:
         return None
 
     def _has_ended(self) -> bool:
-        """Whether the journal has the end of this very record. Its digest need not be the same: the release that ended
-        it may have known other fields of it.
+        """Whether the journal has the end of this very record. Its digest may differ, since another release may have
+        ended it that knew other fields.
         """
         recovered, offset = self.assignment.recovered, self.item.source.offset
         return recovered is not None and recovered.finished.get(offset) == self.task.subject.command_id
 
     async def ended_long_ago(self) -> bool:
-        """Whether the ticket tells of the command, asked only if its end, had it ended, would be forgotten here."""
+        """Whether the ticket lists the command; asked only if it is too old for its end to be remembered."""
         task, key = self.task, self.ticket
         if self.item.resident is not None or key is None or self._c.memory.reaches(task.issued_at):
             return False
@@ -177,13 +179,13 @@ class Case:
         return ended
 
     def take_up(self) -> None:
-        """It is to be carried out or kept: from now on another record of its id is a repeat."""
+        """It will be carried out or parked: from now on another record of its id is a repeat."""
         task = self.task
         self.assignment.unfinished[task.subject.command_id] = task.digest
         self.command = Command(task.subject.operation, self._c.policy, not_after=task.not_after)
 
     def trace(self, tracer: Tracer) -> None:
-        """Put it in a span of its own, below which its calls are and its events hang."""
+        """Begin a span for it, the parent of the spans of its calls and of its events."""
         source, topic, task = self.item.source, self._c.commands_topic, self.task
         self._span = tracer.span(
             f"process {topic}",
@@ -208,19 +210,19 @@ class Case:
         return None if reference is None else trimmed(reference).encode("utf-8", "replace")
 
     def put_away(self) -> None:
-        """Keep a long record as bytes alone while its command waits for a ticket: every lane may wait so at once."""
+        """Drop the decoded form of a long record while its command waits for a ticket: all lanes may wait at once."""
         if len(self.item.source.value or b"") > _LONG:
             self.task.record.clear()
 
     async def take_out(self) -> None:
-        """Have what was put away again."""
+        """Decode again what was put away."""
         if not self.task.record:
             self.task.record.update((await self.read()).record)
 
     # -- what is written down ------------------------------------------------------------------------------------------
 
     def too_large(self, kind: Kind) -> tuple[Problem, ...]:
-        """What forbids to write an entry of that kind."""
+        """Why an entry of that kind can't be written; empty if it can."""
         limit, source = self._c.largest_record, self.item.source
         if 3 * _size(source) + _WHY < limit:  # an entry repeats the id at most twice, and that is part of the value
             return ()
@@ -235,27 +237,29 @@ class Case:
         at: float | None = None,
         committed: "asyncio.Future[None] | None" = None,
     ) -> None:
-        """Write down where its call stands."""
+        """Enter where its call stands."""
         entry = self._entry(kind, at=at, attempt=attempt)
         if self.item.resident is not None:
             self._reside(entry)
         self._c.ledger.enter(Work(self.assignment, entry=entry, committed=committed))
 
     def readdress(self, before: Entry) -> None:
-        """Write the entry from before down again if its record has another offset now, by which the mark goes."""
+        """Enter the entry from before once more if its record has another offset now: the mark depends on it."""
         offset = self.item.source.offset
         if before.offset != offset:
             self._c.ledger.enter(Work(self.assignment, entry=replace(before, offset=offset)))
 
     def park(self) -> None:
-        """Keep it in the journal, so that the frontier may pass it. What was called before keeps that entry."""
+        """Move it into the journal, so that the frontier may pass it. If it was called before, that entry is kept."""
         parked, before = self._entry(Kind.PARKED), self.before
         entry = parked if before is None else replace(before, offset=parked.offset, source=parked.source)
         self._reside(entry)
         self._c.ledger.enter(Work(self.assignment, entry=entry, finish=self.item.source.offset, then=self._done))
 
     def publish(self, event: Event) -> bool:
-        """Enter the event, its journal entry and the record's end as one piece of work. False: too large a record."""
+        """Enter the event, its journal entry and the end of the record as one piece of work. False if a record would be
+        too large.
+        """
         a, item, task = self.assignment, self.item, self.task
         entry = self._entry(Kind.HELD, until=event.until) if isinstance(event, InDoubt) else self._entry(Kind.SETTLED)
         outcome = self._outcome(event)
@@ -282,8 +286,8 @@ class Case:
         return True
 
     def repeat(self) -> None:
-        """End a repeat without an event. The end of its command is written down at the last offset at which the id was
-        seen: the mark must not pass it before the frontier has passed that.
+        """End a repeat without an event. The end of its command is recorded at the last offset at which its id was
+        seen, so that the mark does not pass it before the frontier has passed that offset.
         """
         a, task, offset = self.assignment, self.task, self.item.source.offset
         command_id = task.subject.command_id
@@ -297,7 +301,7 @@ class Case:
         self._c.ledger.enter(work)
 
     def dead_letter(self, why: Undecodable) -> bool:
-        """Enter the dead letter and the record's end. False: too large a record."""
+        """Enter the dead letter and the end of the record. False if it would be too large."""
         a, item, resident = self.assignment, self.item, self.item.resident
         letter = self._c.events.dead_letter(item.source, self._c.commands_topic, why, at=datetime.now(UTC))
         if _size(letter) > self._c.largest_record:
@@ -340,8 +344,8 @@ class Case:
         )
 
     def _outcome(self, event: Event) -> Outgoing:
-        """The event's record. Of what its reply has no field for as much as a topic takes: a path may be longer than
-        all that leads to it.
+        """The event as a record for the bus. Of the contents for which the reply has no field it carries as many as fit
+        the topic: their paths may be longer than the whole reply was.
         """
         made = partial(self._c.events.outcome, self.task.subject, attempts=self.command.attempts, at=datetime.now(UTC))
         outcome, largest = made(event), self._c.largest_record
@@ -355,9 +359,9 @@ class Case:
         self.assignment.residents[entry.command_id] = entry
 
     def _told(self, event: Event, entry: Entry, committed: "asyncio.Future[None]") -> Callable[[], None]:
-        """What to do once the event is committed: remember the end, count it, write the one log line of an outcome.
+        """What to do once the event is committed: remember the end, count it, write the log line of the outcome.
 
-        Not before: should the partition be lost first, the command comes again and has not ended.
+        Not before the commit: if the partition is lost first, the command has not ended and is delivered again.
         """
         name, attempts, a, item = self.task.subject.operation.name, self.command.attempts, self.assignment, self.item
         counted = item.resident is None
@@ -397,11 +401,11 @@ class Case:
         return self._zero + time.monotonic()
 
     def by(self, until: float | None) -> asyncio.Timeout:
-        """Raises TimeoutError at that time (seconds since the epoch), at the earliest after what can be had at once."""
+        """A block that raises TimeoutError at that time (seconds since the epoch), if it has to wait so long."""
         return asyncio.timeout(None if until is None else max(0.0, until - self.now()))
 
     async def sleep(self, seconds: float, why: str) -> None:
-        """Raises Abandoned instead where the partition is going: nobody waits for who only waits."""
+        """Raises Abandoned at once if the partition is being revoked: a lane that only waits need not finish."""
         self.assignment.check(safe=True)
         waiting = self.assignment.waiting
         held = waiting.get(self.lane)

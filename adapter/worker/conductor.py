@@ -1,6 +1,6 @@
-"""Carries a lane's commands through, one after the other: does what `core.command` says, and calls the supplier.
+"""Carries out the commands of a lane, one after the other: does what `core.command` says, and calls the supplier.
 
-What is written down of a command is in its `Case`; while its outcome is unknown, `Doubts` hold its lane.
+The bookkeeping of a command is its `Case`; while its outcome is unknown, `Doubts` holds its lane.
 """
 
 import asyncio
@@ -42,11 +42,11 @@ from adapter.worker.request import Requests
 from adapter.worker.room import Room
 
 INTENT_LIFE: Final = 5.0
-"""Seconds after which a committed intent is not used any more (this process may have been stopped in between, and a
-successor may have waited the call's time out). `Policy.call_limit` includes it."""
+"""Seconds for which a committed intent may be used: if this process was stopped in between, a successor may already
+have waited until its call must be over. `Policy.call_limit` includes it."""
 
 _STALE: Final = 10.0
-"""Seconds after which a request that was written is written anew: it says when it was sent."""
+"""Seconds after which a request is written again, because it says when it was sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Conductor:
     tracer: Tracer | None = None
 
     async def run(self, assignment: Assignment, lane: bytes) -> None:
-        """Take the commands of a lane in their order, until there is none or others have waited for longer."""
+        """Take the commands of a lane in order until there is none left, or until other lanes have waited longer."""
         item = assignment.lanes.head(lane)
         try:
             while item is not None and not assignment.closing:
@@ -81,8 +81,8 @@ class Conductor:
             self.room.add(assignment, lane)
 
     async def wakes_in(self, assignment: Assignment, lane: bytes) -> float | None:
-        """Seconds until a lane that sleeps must be woken: at its command's deadline, at once if that may end without a
-        call. Raises Unavailable while the registry does not answer.
+        """Seconds until a sleeping lane must be woken: until its command's deadline, 0 if the command may end without a
+        call, None if it can sleep on. Raises Unavailable while the registry does not answer.
         """
         item = assignment.lanes.head(lane)
         assert item is not None, "a lane that sleeps has work"
@@ -169,7 +169,7 @@ class _Turn:
                     return
 
     def _begin(self, past: Past) -> Action:
-        """Refuse what breaks a rule, unless a call may have been made already."""
+        """Refuse a command that breaks a rule, unless it may have been called already."""
         if isinstance(past, Untouched) and past.attempts == 0:
             problems = self._task.problems or self._unstorable()
             if problems:
@@ -179,7 +179,7 @@ class _Turn:
         return self._proceed(past)
 
     def _calls_next(self, past: Past) -> bool:
-        """Whether a call follows, at once or when an earlier one must be over."""
+        """Whether a call follows, at once or once an earlier one must be over."""
         if isinstance(past, Intended):
             return self._task.subject.operation.repeat is not Repeat.NEVER
         return isinstance(past, Untouched)
@@ -194,12 +194,12 @@ class _Turn:
         return self._command.begin(self._case.now(), past)
 
     def _unstorable(self) -> tuple[Problem, ...]:
-        """What forbids to take on a command that the journal could not keep, should its outcome be in doubt."""
+        """Why the command must not be called: the journal could not hold it if its outcome came into doubt."""
         operation = self._task.subject.operation
         return self._case.too_large(Kind.HELD) if operation.repeat is Repeat.NEVER else ()
 
     def _write(self) -> tuple[Problem, ...]:
-        """Write the request as it is to be sent now; what forbids to write it."""
+        """Write the request to be sent now; returns what is wrong with the command, if anything."""
         if self._task.problems:  # of a command that another release has tried, which knew more fields or fewer rules
             return self._task.problems
         try:
@@ -212,7 +212,7 @@ class _Turn:
         return ()
 
     def _out_of_doubt(self, told: Settled | Again | None) -> Action:
-        """What the ticket has told; None: nothing in time."""
+        """Go on with what the ticket said; None: it said nothing in time."""
         command, now = self._command, self._case.now()
         match told:
             case Settled():
@@ -227,8 +227,8 @@ class _Turn:
     # -- the ticket ----------------------------------------------------------------------------------------------------
 
     async def _seek(self, until: float, past: Past) -> Action:
-        """Take the supplier's reference from the ticket. Nothing is decided before the tickets were read to their end;
-        who can do without a reference does not wait longer than that, nor beyond `until`.
+        """Take the supplier's reference from the ticket, once the tickets were read to their end. An operation that can
+        do without a reference does not wait for one to be set, nor longer than `until`.
         """
         needed, key = self._task.subject.operation.needs_reference, self._case.ticket
         assert key is not None, "what names the supplier's reference is about a ticket"
@@ -283,8 +283,8 @@ class _Turn:
         return True
 
     async def _take_place(self, until: float | None) -> bool:
-        """Wait for a place among the calls, unless it is taken already. False: none came until then, or the breaker or
-        the end of the partition stops calls.
+        """Wait for a place among the calls, unless the permit has one. False if none came in time, or if the breaker or
+        the end of the assignment stops the call.
         """
         permit = self._permit
         assert permit is not None, "the gate was entered"
@@ -307,7 +307,7 @@ class _Turn:
             self._c.gate.leave(permit, verdict)
 
     async def _intend(self, attempt: int) -> Action:
-        """Write the intent and wait until it is committed: a successor must know of every call we may make."""
+        """Write the intent and wait until it is committed, so that a successor knows of every call we may make."""
         command = self._command
         if not await self._enter_gate():
             command.forgone()
@@ -371,7 +371,7 @@ class _Turn:
         return self._command.published()
 
     async def _halt(self, reason: str) -> None:
-        """Something is ours to mend; this lane stops here and loses nothing. Ends with the assignment."""
+        """Something is ours to mend: the lane stops here, losing nothing, until the assignment ends."""
         self._a.calling.discard(self._lane)
         self._a.check(safe=True)
         self._c.cases.log.error("lane halted", reason=reason, **self._case.place())

@@ -1,6 +1,6 @@
-"""A command in doubt holds its lane until its ticket tells what became of it, or its time is up.
+"""A command in doubt holds its lane until its ticket says what became of it, or its time limit has passed.
 
-What waits behind it for longer than a while moves into the journal, so that the frontier may pass it.
+Commands that wait behind it for long are parked: they move into the journal, so that the frontier can pass them.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from adapter.worker.case import Case, Cases
 from adapter.worker.tickets import Watch
 
 _LAST_LOOK: Final = 10.0
-"""Seconds to find out what became of a doubt whose time limit has passed while nobody was there."""
+"""Seconds to look at the ticket of a doubt whose time limit had passed before it was taken up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +29,13 @@ class Doubts:
 
     cases: Cases
     parked_after: float
-    """Seconds a lane is held before what waits behind it moves into the journal."""
+    """Seconds for which a lane is held before the commands behind it are parked."""
     parked: int
-    """Commands parked behind one held lane; more are rejected."""
+    """The most commands parked behind a command in doubt; further ones are rejected."""
 
     async def hold(self, case: Case, until: float) -> Settled | Again | None:
-        """Hold the lane of a command that was called until somebody tells; None: nobody has until then, seconds since
-        the epoch. Raises Abandoned where the partition is going.
+        """Hold the lane of a command until its ticket settles the doubt; None if it does not before `until` (seconds
+        since the epoch). Raises Abandoned if the partition is being revoked.
         """
         a, lane, key = case.assignment, case.lane, case.ticket
         a.check(safe=True)
@@ -55,7 +55,7 @@ class Doubts:
             a.waiting.pop(lane, None)
 
     async def _hold_out(self, case: Case, until: float, watch: Watch | None) -> Settled | Again | None:
-        """Without a ticket to watch, time alone ends it."""
+        """Without a ticket to watch, only the time limit ends it."""
         parks_at = case.now() + self.parked_after
         while case.now() < until:
             case.assignment.check(safe=True)
@@ -70,7 +70,7 @@ class Doubts:
         return None
 
     async def _park_behind(self, assignment: Assignment, lane: bytes) -> bool:
-        """False: one has to stay where it is, and with it what is behind it."""
+        """Park what waits behind the head; False if one of them can't be parked, nor what is behind it."""
         parked, ended, parking = 0, set[Item](), True
         for item in assignment.lanes.behind(lane):
             if item.resident is None:
@@ -86,10 +86,9 @@ class Doubts:
         return parking
 
     async def _park(self, case: Case, *, blocked: bool) -> bool:
-        """Keep what waits behind a held lane in the journal: a resident, or it has ended. False: neither can be stored;
-        it halts the lane when its turn comes, since until then the doubt must find its end.
-
-        `blocked`: too many are parked already, and this one is rejected. What is unreadable or repeated ends at once.
+        """Park a command that waits behind a doubt: afterwards it is a resident, or it has ended (unreadable, repeated,
+        or rejected because it is `blocked`: too many are parked already). False if the record of neither can be stored;
+        it will halt the lane when its turn comes, not before, since the doubt must be able to end.
         """
         try:
             case.task = await case.read()
@@ -116,7 +115,7 @@ class Doubts:
         return True
 
     def _untaken(self, case: Case, reason: str) -> bool:
-        """Leave what could not be parked as it was found, and say why."""
+        """Leave a command that can't be parked as it was found, and log why."""
         before = case.before
         if before is not None:
             case.assignment.open[before.command_id] = before
@@ -132,7 +131,7 @@ async def _told(case: Case, watch: Watch) -> Settled | Again:
 
 
 def _settlement(case: Case, ticket: Ticket) -> Settled | Again | None:
-    """What the ticket tells of the command in doubt."""
+    """What the ticket says about the command in doubt."""
     command, subject = case.command, case.task.subject
     assert command.unclear_since is not None, "a doubt has the time of its call"
     return settlement(

@@ -25,7 +25,7 @@ TEXT_LIMIT: Final = 4000
 """Characters of a supplier's text that an event carries."""
 
 _GROUP_BYTES: Final = 64 * 1024
-"""Of one journal record; an entry that carries a longer command has a record of its own."""
+"""The most bytes of one journal record; an entry that carries a longer command has a record of its own."""
 
 
 def written(catalogue: Catalogue) -> list[Schema]:
@@ -59,7 +59,7 @@ class Subject:
 
 
 class Events:
-    """Builds the records of one deployment."""
+    """Makes the records of one deployment."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Events:
         return Outgoing(self._dead_letters_topic, source.key, source.value, headers)
 
     def entries(self, entries: Iterable[Entry], partition: int) -> list[Outgoing]:
-        """Journal entries, beside their commands' partition: as few records as carry them."""
+        """Journal entries as records of the journal, as few as can carry them, for the commands' partition number."""
         records: list[Outgoing] = []
         group: list[dict[str, Any]] = []
         size = 0

@@ -43,10 +43,10 @@ _CHECK: Final = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """What a worker is made of; the composition root fills it in.
+    """The parts of a worker; `app.worker` puts them together.
 
-    The callables break the circle: an intake tells its listener, a ledger asks the intake, and lanes are run by a
-    conductor that asks for the worker's partitions.
+    Three of them are made by callables because they need each other: an intake calls its listener, the worker; the
+    ledger asks the intake; the conductor, which runs the lanes, asks for the worker's partitions.
     """
 
     intake: Callable[[IntakeListener], Intake]
@@ -63,9 +63,9 @@ class Wiring:
     check: Callable[[], Awaitable[None]]
     """Raises Stop if the topics are no longer as they were at the start, Unavailable if that can't be told."""
     call_limit: float
-    """Seconds in which a call under way ends when its partition is given back."""
+    """Seconds to wait for calls under way when their partition is revoked."""
     commit_limit: float
-    """Seconds in which what has ended is committed then: the cluster ends a transaction that takes longer."""
+    """Seconds to wait for their commit then: the cluster ends a transaction that takes longer."""
     log: Log
     metrics: Metrics
     ahead: int = AHEAD
@@ -130,7 +130,7 @@ class Worker(IntakeListener):
             if not self.window.records:
                 self.intake.held(0)
 
-    # -- what the intake tells ---------------------------------------------------------------------------------------
+    # -- callbacks of the intake -------------------------------------------------------------------------------------
 
     def assigned(self, epochs: Mapping[int, int]) -> None:
         for partition, epoch in epochs.items():
@@ -189,7 +189,7 @@ class Worker(IntakeListener):
     # -- partitions --------------------------------------------------------------------------------------------------
 
     async def _take_over(self, assignment: Assignment) -> None:
-        """Read the journal, take up what is only there, then let the partition flow."""
+        """Read the journal, take up the commands that are only there, then start delivery of the partition."""
         tail, entries = await self._read_journal(assignment.partition)
         recovered = assignment.recovered = journal.recover((entry for _, entry in entries), tail.position)
         ended = [entry.at for _, entry in entries if entry.kind is Kind.SETTLED] or [time.time()]
@@ -228,8 +228,9 @@ class Worker(IntakeListener):
                 await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
 
     async def _entries(self, at: int, value: bytes) -> list[Entry]:
-        """Only what can't be ours is passed over: to pass over an intent is to call again. Raises Unavailable for what
-        may be, Stop for a record or an entry of a kind that only a later release can know.
+        """The entries of a journal record. Bytes that no release of ours has written are skipped; to skip an intent
+        would be to call again. Raises Unavailable for what may be ours, Stop for a record, or an entry of a kind, that
+        only a later release knows.
         """
         try:
             return journal.entries((await self._w.entries.decode(value)).record)
@@ -257,7 +258,7 @@ class Worker(IntakeListener):
         self._supervise(assignment.start(lane, self.conductor.run(assignment, lane)))
 
     def _ease(self) -> None:
-        """Something went: look at the window again, once for all that goes in this turn of the loop."""
+        """Records are done: look at the window again, once for all of them in this turn of the loop."""
         if self.window.pausing and not self._easing:
             self._easing = True
             asyncio.get_running_loop().call_soon(self._throttle)
@@ -285,7 +286,7 @@ class Worker(IntakeListener):
         self.intake.held(self.window.records)
 
     async def _keep(self) -> None:
-        """What has to be looked after now and then."""
+        """What has to be done now and then."""
         check_at = time.monotonic() + _CHECK
         while True:
             await asyncio.sleep(_TICK)
@@ -300,7 +301,7 @@ class Worker(IntakeListener):
                 self._write_forward(assignment)
 
     def _write_forward(self, assignment: Assignment) -> None:
-        """What has waited in the journal for so long that it holds the mark back, or that retention nears it."""
+        """Write residents once more that hold the mark back, or that retention would reach some day."""
         forward = assignment.forward
         for command_id in assignment.extent.stale(_REWRITE, time.time() - REWRITE_AFTER):
             entry = assignment.residents.get(command_id)

@@ -1,15 +1,15 @@
 """The gate before the supplier: how many calls are in flight, and whether one may start at all.
 
-Callers queue for a permit in the order they came. While the breaker is open nobody passes; then one passes as the
-probe, by preference one with a key that has not failed since the last good answer.
+Lanes queue for a permit in order of arrival. While the breaker is open none gets one; then a single one passes as the
+probe, preferably with a key that has not failed since the last good answer.
 
-Who has a permit does what has to be done before the call, which is mostly a commit, and then takes a place; there are
-no more calls than places. Of permits there are more, by as many as calls have ended, of late, during such a commit:
-else places would lie idle for as long as commits take. With a slow supplier hardly a call ends meanwhile, so hardly
-anybody commits what then waits.
+With a permit, a lane does what has to be done before its call, usually the commit of its intent. Then it takes a
+place; there are never more calls than places. There are more permits than places, or places would be idle while
+intents are committed: more by as many as calls have recently ended during one such commit. If the supplier is slow,
+hardly a call ends meanwhile, so hardly any intent is committed that then has to wait for a place.
 
-Where calls a second are limited, a place is taken when it is the call's time, and a permit as long before that as
-commits take.
+If the calls per second are limited, a place is free at the time of the next call, and permits are given earlier by as
+long as commits take.
 """
 
 import asyncio
@@ -25,31 +25,31 @@ from adapter.core.rate import RateLimit
 from adapter.core.retry import Breaker, BreakerState
 
 _FORGOTTEN: Final = 1 / 256
-"""How much of how many are let in ahead each commit takes away during which fewer calls ended. They come in waves: by
-the mean, places would lie idle in each trough.
+"""The share by which the number of permits ahead shrinks with each commit during which fewer calls ended; it grows at
+once. Calls end in waves: with the mean, places would be idle in each trough.
 """
 
 _LONG_BEFORE: Final = 1.0
-"""Seconds by which a permit comes before the time of its call at the most: what a worker that dies has committed by
-then is in doubt for nothing.
+"""The most seconds by which a permit is given before the time of its call: if the worker dies in between, a committed
+intent is in doubt without need.
 """
 
 
 @dataclass(slots=True, eq=False)
 class Permit:
-    """Leave to make one call, given back with `Gate.leave`."""
+    """Permission to make one call, returned with `Gate.leave`."""
 
     key: bytes
     probe: bool
-    """Whether this call finds out if the supplier is back."""
+    """Whether this call is the breaker's probe."""
     given: float
-    """When, in seconds of the loop's clock."""
+    """When it was given, in seconds of the loop's clock."""
     ended: int
     """How many calls had ended by then."""
     calling: bool = False
-    """Whether the call may be made: it has a place."""
+    """Whether it has a place, so that the call may be made."""
     tried: bool = False
-    """Whether it has asked for one."""
+    """Whether it has asked for a place."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,8 +59,8 @@ class _Waiter:
 
 
 class Gate:
-    """Permits and places for calls to the supplier. `changed` hears of every change of the breaker's state: why, and
-    what was wrong with a call that could not be sent.
+    """Permits and places for calls to the supplier. `changed` is called when the breaker changes its state, with the
+    reason and, if a call could not be sent, what was wrong.
     """
 
     def __init__(
@@ -79,21 +79,21 @@ class Gate:
         self._places = places
         self._rate = rate
         self._permits = 0
-        """Given and not yet given back: who calls, waits for a place, or has something to commit before."""
+        """Permits that are given and not yet returned."""
         self._ahead = 0.0
         """How many permits there may be beyond the places."""
         self._before = 0.0
-        """Seconds from a permit to the question for a place, of late."""
+        """Seconds from a permit to asking for a place, recently."""
         self._ended = 0
-        """Calls, since the start."""
+        """Calls that have ended since the start."""
         self._ready: deque[tuple[Permit, asyncio.Future[None]]] = deque()
-        """Who waits for a place."""
+        """Permits that wait for a place."""
         self._changed = changed
         self._told = breaker.state
         self._waiters: deque[_Waiter] = deque()
         self._alarm: asyncio.Handle | None = None
         self._alarm_at: float | None = None
-        """The handle can't be asked: uvloop rounds its time, and below a millisecond gives one without."""
+        """Kept here because the handle can't tell: uvloop rounds its time, and below a millisecond has none."""
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -116,8 +116,8 @@ class Gate:
             raise
 
     def begin(self, permit: Permit) -> "asyncio.Future[None] | None":
-        """Whatever had to be done before the call is done. Once the answer is resolved, at once for None, `calling` of
-        the permit says whether the call may be made; else it is given back: the breaker stops calls.
+        """Ask for a place; what has to be done before the call is done. Wait for the future, if there is one: then
+        `permit.calling` says whether the call may be made. If not, the breaker stops it, and the permit is returned.
         """
         permit.tried = True
         ended = min(self._ended - permit.ended, self._places)
@@ -136,7 +136,7 @@ class Gate:
         return turn
 
     def leave(self, permit: Permit, verdict: Verdict | None) -> None:
-        """The call of this permit came to `verdict`; None: it was not made."""
+        """Return the permit. `verdict` is what its call came to; None if it was not made."""
         self._permits -= 1
         if permit.calling:
             self.in_flight -= 1
@@ -165,7 +165,7 @@ class Gate:
         self._pump()
 
     def _give_places(self) -> None:
-        """To those who are ready. Where the breaker stops calls they hear that they get none."""
+        """Give free places to permits that wait for one; those that the breaker stops get an answer without a place."""
         while self._ready:
             permit, turn = self._ready[0]
             if not turn.done():  # else nobody waits for it any more
@@ -215,8 +215,8 @@ class Gate:
         self.eased()
 
     def _watch_time(self) -> None:
-        """Set the alarm for what only time brings: the next probe, the next call's time, and no other. A breaker that
-        closes meanwhile may open again for another time.
+        """Set the alarm for what depends on time alone, the next probe and the time of the next call, or none:
+        a breaker that closes meanwhile may open again until another time.
         """
         at = inf
         if self._waiters and self._room:  # else the next to leave lets one in, whatever the time

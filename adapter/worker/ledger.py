@@ -1,7 +1,8 @@
 """Group commit: outcomes, journal entries and offsets of many commands in one transaction after another.
 
-Work is committed in the order it was entered. A transaction begins only if all its work is of partitions that are ours
-at that moment; work of those that were lost is abandoned. What failed without a loss is sent again.
+Work is committed in the order in which it was entered. A transaction begins only if all its work belongs to partitions
+that are ours at that moment; work of partitions that were lost is dropped. A transaction that fails while they are
+still ours is sent again.
 """
 
 import asyncio
@@ -24,33 +25,34 @@ _MOST_RECORDS: Final = 4000
 _MOST_BYTES: Final = 8 * 1024 * 1024
 """Limits of one transaction, so that it ends well within `transaction.timeout.ms`."""
 _COMPANY: Final = 0.025
-"""Seconds from the beginning of one transaction to that of the next while the loop has more to do: what it does then
-comes along. Each transaction asks for the interpreter a dozen times; as long as somebody waits for it, the loop wakes
-him up, in vain, with every system call it makes.
+"""The least seconds between the starts of two transactions while the loop has more to do, so that its results go into
+the next one. A transaction's thread needs the interpreter a dozen times; while a thread waits for it, the loop wakes it
+up in vain with every system call.
 """
 _LOOK: Final = 0.002
 _TURNS: Final = 4
-"""Of the loop, that is how long a lane needs from an outcome to its next intent: they go into one transaction."""
+"""Turns of the loop that a lane needs from an outcome to its next intent: both go into one transaction."""
 
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """What one step of one command adds to a transaction."""
+    """What one step of a command adds to a transaction."""
 
     assignment: Assignment
     records: tuple[Outgoing, ...] = ()
     entry: Entry | None = None
-    """What goes into the journal, as the assignment's `Extent` has it written."""
+    """Goes into the journal, in the form that the assignment's `Extent` returns."""
     finish: int | None = None
-    """Offset that is finished once this is committed."""
+    """Offset of the record that is finished with this commit."""
     committed: "asyncio.Future[None] | None" = None
     """Resolved by the commit; cancelled when the partition is lost."""
     then: Callable[[], None] | None = None
     """Called after the commit."""
     counted: bool = False
+    """Whether frontier and extent know of it."""
 
     def tell(self) -> None:
-        """Of its commit."""
+        """It is committed."""
         if self.committed is not None and not self.committed.done():
             self.committed.set_result(None)
         if self.then is not None:
@@ -65,7 +67,7 @@ class Work:
 
 
 class Ledger:
-    """Where the lanes enter their work; `run` commits it. `observe` hears (seconds, records) of each transaction."""
+    """Lanes `enter` their work, `run` commits it. `observe` is called with (seconds, records) of each transaction."""
 
     def __init__(
         self,
@@ -79,9 +81,9 @@ class Ledger:
         topic: str,
         observe: Callable[[float, int], None],
     ) -> None:
-        """`commits` lets those go on whose work is committed; `busy` tells whether lanes have more to do before they
-        wait; `entries` makes the records of the journal for a partition, `journal` is its identity, and `topic` that
-        of the commands.
+        """`commits` resumes the lanes whose work is committed; `busy` says whether lanes have more to do before they
+        wait; `entries` makes a partition's journal records; `journal` is the identity of the journal's topic, `topic`
+        that of the commands'.
         """
         self._intake = intake
         self._transactor = transactor
@@ -101,7 +103,7 @@ class Ledger:
         self._some.set()
 
     async def flush(self, assignment: Assignment) -> None:
-        """Wait until all that was entered for this assignment is committed; CancelledError if it is lost."""
+        """Wait until all work entered for this assignment is committed; CancelledError if the partition is lost."""
         committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.enter(Work(assignment, committed=committed))
         await committed
@@ -156,7 +158,7 @@ class Ledger:
         return batch
 
     def _journaled(self, batch: Sequence[Work]) -> dict[Assignment, list[Outgoing]]:
-        """The journal's records of the batch: its entries in their order, together for each partition."""
+        """The journal records of the batch: each partition's entries, in order."""
         entries: dict[Assignment, list[Entry]] = {}
         for work in batch:
             if work.entry is not None:
@@ -164,7 +166,7 @@ class Ledger:
         return {assignment: self._entries(some, assignment.partition) for assignment, some in entries.items()}
 
     def _positions(self, batch: Sequence[Work]) -> list[Position]:
-        """What each partition of the batch commits: its frontier with this work done, and the journal's mark."""
+        """What is committed for each partition of the batch: its frontier once this work is done, and the mark."""
         self._count += 1
         touched: dict[int, Assignment] = {}
         for work in batch:

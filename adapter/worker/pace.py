@@ -1,9 +1,9 @@
-"""How many lanes go on in one turn of the event loop, and how far.
+"""How many lanes resume in one turn of the event loop, and how far they get.
 
-A commit lets hundreds of lanes go on, all of them call, their replies come together, and their outcomes wait for one
-commit: in step like that, every lane waits for all others, and the loop rests while the supplier works. Let go on a few
-at a time, with whatever else there is to do in between, they fall out of step. Commits and replies have each a pace of
-their own: a reply that waited for all of a commit's lanes would be back in step with them.
+A commit lets hundreds of lanes resume at once. If all of them called the supplier together, their replies would arrive
+together and their outcomes would wait for the same commit: in lockstep, every lane waits for all others, and the loop
+idles while the supplier works. Resumed a few at a time, with other work in between, the lanes fall out of step. Commits
+and replies have a pace each: a reply that waited for all lanes of a commit would be in step with them again.
 """
 
 import asyncio
@@ -13,30 +13,30 @@ from types import coroutine
 from typing import Final
 
 _AT_ONCE: Final = 32
-"""Some milliseconds of work. With 64 they stay in step for longer, with 16 nothing more is won."""
+"""Lanes per turn, some milliseconds of work. With 64 they stay in step for longer, with 16 nothing more is gained."""
 
 
 class Pace:
-    """Whatever lets a lane go on passes here, in its order, while `run` runs."""
+    """A queue of what lets lanes resume; `run` carries it out in order, a few per turn of the loop."""
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
         self._some = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._passed = 0
-        """Who has had a turn at once, in this turn of the loop."""
+        """How many have passed without waiting, in this turn of the loop."""
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
     def soon(self, act: Callable[[], None]) -> None:
-        """Do that when its turn comes."""
+        """Call `act` when its turn comes."""
         self._waiting.append(act)
         self._some.set()
 
     async def turn(self) -> None:
-        """Returns when the caller's turn comes: at once where few have come in this turn of the loop."""
+        """Returns when the caller's turn comes: at once if few have passed in this turn of the loop."""
         if self._passed < _AT_ONCE and not self._waiting:
             if not self._passed:
                 self._loop.call_soon(self._turned)
@@ -62,12 +62,12 @@ class Pace:
 
 
 class Cohort:
-    """Lanes that go on in one turn of the loop take every step of their work together: all of them read, then all of
+    """Lanes that resume in one turn of the loop take each step of their work together: all of them read, then all of
     them write, and so on.
 
-    The code of a whole command is more than a processor predicts and keeps at hand, that of one step is not. What goes
-    through all of it one command after another takes a fifth more time (J. Larus, M. Parkes: Using Cohort Scheduling
-    to Enhance Server Performance, USENIX 2002).
+    The code of one step fits the processor's caches and branch predictor, that of a whole command does not: run one
+    command after the other, it takes a fifth more time (J. Larus, M. Parkes: Using Cohort Scheduling to Enhance Server
+    Performance, USENIX 2002).
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Cohort:
 
     @coroutine
     def step(self) -> Generator[None]:
-        """Returns once all others that go on in this turn of the loop have come as far."""
+        """Returns once all lanes that resume in this turn of the loop have come as far."""
         self.waiting += 1
         try:
             yield  # to a task this is `asyncio.sleep(0)`, without a coroutine of its own

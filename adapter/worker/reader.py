@@ -1,4 +1,4 @@
-"""From a delivered record to a command that can be judged: schema look-up, decoding, identity, rules."""
+"""From a delivered record to a decoded command: schema look-up, decoding, identity, rules."""
 
 from datetime import datetime
 from typing import Any, Final
@@ -40,13 +40,13 @@ class Task:
     subject: Subject
     record: dict[str, Any]
     digest: bytes
-    """Of what it asks for."""
+    """Of its content, without the envelope."""
     issued_at: float
     not_after: float | None
     problems: tuple[Problem, ...]
-    """What forbids to send it."""
+    """Why it must not be sent; empty if it may."""
     warnings: tuple[Problem, ...]
-    """What the supplier may refuse, or its sender can hardly mean; it is sent all the same."""
+    """What the supplier may refuse, or what its sender can hardly mean; it is sent all the same."""
     trace: Trace | None
 
 

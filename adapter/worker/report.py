@@ -1,4 +1,4 @@
-"""What the worker tells of itself while it runs: gauges, readiness, and the page for whoever looks into it."""
+"""What a running worker shows: its gauges, and its part of the page at /status."""
 
 import time
 from collections import Counter
@@ -25,7 +25,7 @@ _SHOWN: Final = 100
 
 
 def begin(operations: Iterable[str], metrics: Metrics) -> None:
-    """Show at zero what alerts look for, before the first of it."""
+    """Show the counters that alerts look at, at zero, before anything is counted."""
     results = [verdict.__name__.lower() for verdict in get_args(Verdict)]
     metrics.begin(m.OUTCOMES, operations, KINDS)
     metrics.begin(m.CALLS, operations, results)
@@ -86,7 +86,7 @@ def status(worker: Worker, gate: Gate) -> Mapping[str, Any]:
 
 
 def _waiting(worker: Worker) -> list[Mapping[str, Any]]:
-    """The lanes whose head is here for longest, and what each waits for."""
+    """The lanes whose first command has been here for longest, and what each waits for."""
     now, found = time.monotonic(), []
     for a in worker.assignments.values():
         for key in a.lanes:

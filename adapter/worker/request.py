@@ -20,7 +20,7 @@ from adapter.worker.reader import Task
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What every request says of us, and what counts as a yes."""
+    """What every request says about us, and which replies count as a yes."""
 
     protocol: Mapping[str, Any]
     """Protocol values that do not depend on the command."""
@@ -45,9 +45,9 @@ class Requests:
     tracer: Tracer | None = None
 
     def write(self, task: Task, reference: str | None) -> bytes:
-        """The request, stamped with this moment, with the supplier's reference where the command leaves it out.
+        """The request, with the present time, and with `reference` as the supplier's if the command leaves it out.
 
-        Raises Refused with what forbids to write it.
+        Raises Refused with every reason why it can't be written.
         """
         subject = task.subject
         record = task.record
@@ -65,12 +65,12 @@ class Requests:
         return wrap(element)
 
     def headers(self, operation: Operation) -> dict[str, str]:
-        """Of every request of that operation."""
+        """The HTTP headers of every request of that operation, without the trace."""
         action = self.terms.soap_actions.get(operation.name, "")
         return {"content-type": self.terms.content_type, "soapaction": f'"{action}"'}
 
     async def send(self, task: Task, body: bytes, *, attempt: int, about: Callable[[], Mapping[str, Any]]) -> Verdict:
-        """Send it once and say what came of it. `about` tells a log line which command it is."""
+        """Send it once; the verdict on the reply or the failure. `about` gives the fields of a log line."""
         operation = task.subject.operation
         headers = self.headers(operation)
         span = None

@@ -1,8 +1,8 @@
-"""The room before the gate, where lanes sleep that could do nothing but wait for a permit.
+"""The room before the gate, where lanes sleep that could only wait for a permit.
 
-A lane that is awake has a task, a decoded command and its request; asleep it costs what its records weigh. As many are
-awake as the gate can want at once, and they are woken in the order in which they lay down. Who sleeps for long is
-looked at once, so that what ends without a call does not wait for those that need one.
+A lane that is awake has a task, a decoded command and its request in memory; asleep it has only its undecoded records.
+Only as many lanes are awake as the gate can use at once; the others are woken in the order in which they fell asleep. A
+lane that sleeps for long is looked at once, so that a command that ends without a call need not wait for a permit.
 """
 
 import asyncio
@@ -18,19 +18,19 @@ from adapter.worker.gate import Gate
 from adapter.worker.pace import Cohort
 
 AHEAD: Final = 500
-"""Lanes that wait before the gate, awake: more than can get a permit in one turn of the loop."""
+"""Lanes that wait at the gate awake: more than can get a permit in one turn of the loop."""
 _LOOK: Final = 0.1
 LONG: Final = 10.0
-"""Seconds after which a sleeper is looked at."""
+"""Seconds after which a sleeping lane is looked at."""
 _SOME: Final = 50
-"""Sleepers looked at in one go, a few milliseconds."""
+"""Sleeping lanes looked at in one go, which takes a few milliseconds."""
 
 _Sleeper = tuple[Assignment, bytes]
 
 
 class Room:
-    """`start` runs a lane. `wakes_in` says in how many seconds a lane must be woken at the latest, None if it can sleep
-    until a permit is near; it raises Unavailable if that can't be told now.
+    """`start` runs a lane. `wakes_in` returns within how many seconds a lane must be woken, None if it can sleep until
+    its turn comes; it raises Unavailable if that can't be told now.
     """
 
     def __init__(
@@ -51,22 +51,23 @@ class Room:
         self._long = long_asleep
         self._loop = asyncio.get_running_loop()
         self._asleep: OrderedDict[_Sleeper, float] = OrderedDict()
-        """Since when they sleep."""
+        """With the time since when they sleep."""
         self._unseen: deque[tuple[float, _Sleeper]] = deque()
+        """Those that were not looked at yet, with the same time."""
         self._due: list[tuple[float, float, int, _Sleeper]] = []
-        """A heap: when to wake them, since when they sleep."""
+        """A heap: when to wake them, since when they sleep, a number to tell ties apart."""
         self._count = 0
         self._rising = 0
-        """Woken in this turn of the loop, and not yet on their way to the gate."""
+        """Lanes woken in this turn of the loop, which do not wait at the gate yet."""
         gate.eased = self._fill
 
     @property
     def crowded(self) -> bool:
-        """Whether somebody sleeps here: whoever has had a turn lies down behind them."""
+        """Whether a lane sleeps here: then one that has had its turn goes to sleep behind the others."""
         return bool(self._asleep)
 
     def add(self, assignment: Assignment, lane: bytes) -> None:
-        """A lane has work: it starts, or sleeps until its turn comes."""
+        """A lane has work: start it, or let it sleep until its turn comes."""
         if not self._asleep and self._wanted > 0:
             self._wake(assignment, lane)
             return
@@ -76,12 +77,12 @@ class Room:
         assignment.waiting[lane] = "gate"
 
     def forget(self, assignment: Assignment) -> None:
-        """Its partition is gone."""
+        """Drop its lanes: the partition is gone."""
         for sleeper in [each for each in self._asleep if each[0] is assignment]:
             del self._asleep[sleeper]
 
     async def run(self) -> None:
-        """Look at who sleeps for long, for ever."""
+        """Look after the sleeping lanes, for ever."""
         while True:
             await asyncio.sleep(_LOOK)
             self._fill()
@@ -120,8 +121,8 @@ class Room:
         self._fill()
 
     async def _look(self) -> None:
-        """Ask about those that sleep for long. Raises Unavailable; who could not be looked at comes again behind the
-        others.
+        """Ask when lanes that have slept for long must be woken. Raises Unavailable; a lane that could not be asked
+        about is looked at again after the others.
         """
         before, looked_at = self._loop.time() - self._long, 0
         while looked_at < _SOME and self._unseen and self._unseen[0][0] <= before:

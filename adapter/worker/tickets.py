@@ -1,8 +1,8 @@
-"""What the worker knows of tickets: reference and commands of any, and every change of the few it watches.
+"""The worker's view of the tickets: it looks up reference and commands of any ticket, and watches a few for changes.
 
-It follows the partitions of the tickets topic that it is asked about, and only while it is. On the disk it keeps where
-each ticket's newest record lies, the reference and the marks of the commands in it, so that a million tickets cost no
-memory, and coming back to a partition costs no more than what has changed meanwhile.
+A partition of the tickets topic is followed only while there are questions about it. An index on disk has the offset of
+each ticket's newest record, the supplier's reference and the marks of its commands: so a million tickets take no
+memory, and following a partition again only reads what has changed meanwhile.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is kept of a ticket, and its form on the disk."""
+    """What the index has of a ticket, and its form on disk."""
 
     FORM: ClassVar = "2"
-    """What is kept in another form is read anew."""
+    """An index in another form is built anew."""
     _HEAD: ClassVar = struct.Struct(">QH")
 
     offset: int
@@ -58,7 +58,7 @@ class _Known:
 
 
 class Watch:
-    """A ticket whose changes are waited for."""
+    """Waits for changes of one ticket."""
 
     __slots__ = ("_decoders", "_log", "_told", "_value")
 
@@ -69,7 +69,7 @@ class Watch:
         self._value: bytes | None = None
 
     async def changed(self) -> Ticket:
-        """The ticket as it is now, if there is one; then each time it is another one."""
+        """Returns the ticket as it is now, once there is one; called again, when it has changed."""
         attempt = 0
         while True:
             await self._told.wait()
@@ -87,8 +87,8 @@ class Watch:
                 return found
 
     async def _decode(self, value: bytes | None) -> Ticket | None:
-        """None for foreign bytes in our own topic, which tell nothing. Raises Unavailable for what may be ours: it may
-        be all that tells what settles a doubt.
+        """None for bytes that no release of ours has written. Raises Unavailable for what may be ours: it may be what
+        settles a doubt.
         """
         try:
             return ticket((await self._decoders.decode(value)).record)
@@ -99,21 +99,21 @@ class Watch:
             return None
 
     def tell(self, record: Passing) -> None:
-        """A record of it that comes by. They come in order, so it is the newest, whatever its offset: a topic that was
-        made anew begins at 0 again. The end of a ticket is passed over: what was known of it stays true.
+        """A record of the ticket was read. Records come in order, so it is the newest, whatever its offset: a topic
+        that was created again begins at 0. A tombstone is ignored: what was known of the ticket stays true.
         """
         if record.value is not None:
             self._value = record.value
             self._told.set()
 
     def remind(self, record: Passing) -> None:
-        """A record of it that was fetched: nothing, if one came by meanwhile."""
+        """A record of the ticket was fetched; ignored if one was read meanwhile."""
         if self._value is None:
             self.tell(record)
 
 
 class Tickets:
-    """`failed` hears of what makes it impossible to go on."""
+    """`failed` is called with an error that makes it impossible to go on."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Tickets:
         failed: Callable[[Exception], None],
         log: Log,
     ) -> None:
-        """`linger`: seconds a partition is followed after the last question about it."""
+        """`linger` is for how many seconds a partition is followed after the last question about it."""
         self._feed = feed
         self._stores = stores
         self._decoders = decoders
@@ -142,7 +142,7 @@ class Tickets:
             return await shelf.reference(key)
 
     async def commanded(self, key: bytes, command_id: str) -> bool:
-        """Whether that ticket tells of that command, once the topic was read to its end."""
+        """Whether that ticket lists that command, once the topic was read to its end."""
         with self._shelf(key) as shelf:
             return await shelf.commanded(key, mark(command_id))
 
@@ -153,13 +153,13 @@ class Tickets:
 
     @contextmanager
     def watch(self, key: bytes) -> Iterator[Watch]:
-        """Watch that ticket, whoever else does."""
+        """Watch that ticket while the block lasts."""
         watch = Watch(self._decoders, self._log)
         with self._shelf(key) as shelf, shelf.watched(key, watch):
             yield watch
 
     def followed(self) -> dict[str, float]:
-        """How many partitions are followed: read to their end, and not yet."""
+        """How many partitions are followed: current (read to their end) and behind (not yet)."""
         following = [shelf for shelf in self._shelves.values() if shelf.following]
         current = sum(shelf.current for shelf in following)
         return {"current": float(current), "behind": float(len(following) - current)}
@@ -172,7 +172,7 @@ class Tickets:
             await shelf.close()
 
     def _shelf(self, key: bytes) -> "_Shelf":
-        """The shelf of that ticket. A ticket lies where its key belongs, wherever its commands are."""
+        """The shelf of that ticket: its partition follows from its key, wherever its commands are."""
         partition = partition_of(key, self._partitions)
         shelf = self._shelves.get(partition)
         if shelf is None:
@@ -188,7 +188,7 @@ class Tickets:
 
 
 class _Shelf:
-    """One partition of the tickets topic. As long as it is in use, and for a while after it, it is followed."""
+    """One partition of the tickets topic, followed while it is in use (`with`) and for `linger` seconds after."""
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ class _Shelf:
         self._store: TicketStore | None = None
         self._opening = asyncio.Lock()
         self._blank = True
-        """Nothing is kept, as far as is known: nothing needs to be asked."""
+        """The index is empty, as far as is known, so it need not be asked."""
         self._questions: dict[bytes, asyncio.Future[_Known | None]] = {}
         self._watches: dict[bytes, list[Watch]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -294,7 +294,7 @@ class _Shelf:
         await self._look_up(list(self._watches))
 
     def _leave(self) -> None:
-        """One timer, however often it is used: thousands of commands may ask in a second."""
+        """Stop following if nobody uses it. One timer does, however many commands ask in a second."""
         self._leaving = None
         if self._users:
             return
@@ -307,7 +307,7 @@ class _Shelf:
         self._feed.leave(self._partition)
 
     async def _take(self, records: Sequence[Passing], end: int, ended: bool) -> None:  # noqa: FBT001 -- the port's
-        """Keep where each lies, tell who watches."""
+        """Index the records, then tell the watches."""
         if self._left:
             return
         if records:
@@ -345,7 +345,7 @@ class _Shelf:
     # -- questions -----------------------------------------------------------------------------------------------------
 
     async def _look_up(self, keys: Sequence[bytes]) -> None:
-        """Tell the watches of these keys what is kept. What is not comes by while we follow."""
+        """Fetch what the index has of these keys for their watches; everything newer is read while we follow."""
         for key in keys:
             if key not in self._watches or (found := await self._find(key)) is None:
                 continue
@@ -355,7 +355,7 @@ class _Shelf:
                     watch.remind(record)
 
     async def _find(self, key: bytes) -> _Known | None:
-        """Whoever asks in the same turn of the loop shares one look at the disk."""
+        """Questions of one turn of the loop share one look at the disk."""
         if self._blank:
             return None
         question = self._questions.get(key)

@@ -1,6 +1,6 @@
-"""The bounded window of unfinished work: which partitions are paused while polling goes on.
+"""The bounded window of unfinished work: partitions that fill their share are paused, while polling goes on.
 
-Pausing throws away what librdkafka has prefetched, so partitions are resumed only well below the limit.
+Pausing discards what librdkafka has prefetched, so a partition is resumed only well below the limit.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ class Bounds:
 
 
 class Window:
-    """Counts what is held and pauses partitions that hold their share."""
+    """Counts the records in memory, and pauses partitions that have their share."""
 
     def __init__(self, bounds: Bounds, intake: Intake) -> None:
         self.records = 0
@@ -44,7 +44,7 @@ class Window:
         self.size -= item.size
 
     def throttle(self, assignments: Iterable[Assignment]) -> None:
-        """Pause and resume; called when something came, and when something went while anything is paused."""
+        """Pause and resume; to be called when records came, and when records are done while a partition is paused."""
         assignments = list(assignments)
         self.pausing = False
         bounds = self._bounds

@@ -1,7 +1,8 @@
 """The projector: folds the events of each ticket into its current state, each event once.
 
-One owner per partition, and one transaction after another for all partitions of this process: tickets, warnings and the
-offsets they stand for. The store of a partition is a copy of what was committed; it is written after the transaction.
+A partition has one owner. The process commits one transaction after another, for all of its partitions together:
+tickets, warnings and the offsets of the events they are folded from. The store of a partition is a copy of what was
+committed; it is written after the transaction.
 """
 
 import asyncio
@@ -41,12 +42,12 @@ _QUEUED: Final = 4000
 """Events of all partitions that may wait in memory before partitions are paused."""
 _QUEUED_BYTES: Final = 32 * 1024 * 1024
 _BOUND: Final = 20_000
-"""Tickets written before it is looked again up to where the store has all: so many are read after a crash."""
+"""Tickets written before the end of the topic is asked for again; about so many are read again after a crash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wiring:
-    """What a projector is made of; the composition root fills it in."""
+    """The parts of a projector; `app.projector` puts them together."""
 
     intake: Callable[[IntakeListener], Intake]
     transactor: Transactor
@@ -56,9 +57,9 @@ class Wiring:
     check: Callable[[], Awaitable[None]]
     """Raises Stop if the topics are no longer as they were at the start, Unavailable if that can't be told."""
     revoke_limit: float
-    """Seconds in which a transaction under way ends when a partition is given back."""
+    """Seconds to wait for a transaction under way when a partition is revoked."""
     observe: Callable[[float, int], None]
-    """Hears (seconds, records) of each transaction."""
+    """Called with (seconds, records) of each transaction."""
     log: Log
     metrics: Metrics
 
@@ -74,7 +75,7 @@ class Projector(IntakeListener):
         self._ending: dict[int, asyncio.Task[None]] = {}
         """Stores that are being closed, by partition."""
         self._turn = asyncio.Lock()
-        """Held by a round: nothing it works with is closed meanwhile."""
+        """Held during a round, so that no store it works with is closed meanwhile."""
         self._some = asyncio.Event()
         self._tick_at = 0.0
         self._identity = ""
@@ -107,7 +108,7 @@ class Projector(IntakeListener):
                 task.cancel()
             await asyncio.wait(tasks)
 
-    # -- what the intake tells ---------------------------------------------------------------------------------------
+    # -- callbacks of the intake -------------------------------------------------------------------------------------
 
     def assigned(self, epochs: Mapping[int, int]) -> None:
         for number, epoch in epochs.items():
@@ -160,7 +161,7 @@ class Projector(IntakeListener):
     # -- partitions --------------------------------------------------------------------------------------------------
 
     async def _take_over(self, partition: Partition, before: "asyncio.Task[None] | None") -> None:
-        """Bring its store up to what is committed, then let the events flow."""
+        """Bring its store up to date with the topic, then start delivery of its events."""
         if before is not None:
             await before
         began, number, attempt = time.monotonic(), partition.number, 0
@@ -186,7 +187,7 @@ class Projector(IntakeListener):
             return
 
     async def _complete(self, partition: Partition) -> tuple[Standing, int]:
-        """Read into its store what that lacks: what is committed, and over how many offsets it was read.
+        """Read into the store what it lacks; where the partition stands, and how many offsets were read.
 
         Raises Unavailable.
         """
@@ -202,7 +203,7 @@ class Projector(IntakeListener):
         return standing, standing.last - start
 
     def _drop(self, partition: Partition) -> "asyncio.Task[None]":
-        """It is no longer ours: forget it, and close its store when nobody uses it any more."""
+        """It is no longer ours: forget it, and close its store once no round uses it."""
         partition.closing, partition.alive = True, False
         partition.queue.clear()
         if self.partitions.get(partition.number) is partition:
@@ -220,8 +221,8 @@ class Projector(IntakeListener):
                 await partition.store.close()
 
     def _throttle(self) -> None:
-        """Pause what has events waiting while there are too many in memory, and what can't be folded for now, whose
-        events do not count: the others do not wait for it. Polling goes on.
+        """Pause partitions with waiting events while there are too many events in memory, and partitions whose events
+        can't be read for now; the events of these do not count, so that the others go on. Polling goes on.
         """
         waiting = [p for p in self.partitions.values() if p.queue and not p.attempts]
         events = sum(len(p.queue) for p in waiting)
@@ -251,7 +252,7 @@ class Projector(IntakeListener):
                 await self._round()
 
     async def _round(self) -> None:
-        """One transaction for what has come and what is due."""
+        """One transaction for the events that have come and the timers that are due."""
         now = time.monotonic()
         if timers := now >= self._tick_at:
             self._tick_at = now + _TICK
@@ -287,7 +288,7 @@ class Projector(IntakeListener):
         return batch
 
     async def _commit(self, batches: list[Batch]) -> None:
-        """Commit those whose partition is ours."""
+        """Commit the batches whose partition is still ours."""
         refused = 0
         while batches := [batch for batch in batches if batch.partition.alive]:
             self._count += 1
@@ -312,7 +313,7 @@ class Projector(IntakeListener):
         await self._keep_copy(partition, batch.kept, Checkpoint(name, partition.bound))
 
     async def _keep_copy(self, partition: Partition, kept: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:
-        """Nothing more is folded before the store has it; whoever takes the partition over reads it from the topic."""
+        """Write to the store what was committed. Nothing more is folded before; the next owner has the topic."""
         assert partition.store is not None, "a partition that was started has one"
         attempt = 0
         while True:
@@ -328,7 +329,7 @@ class Projector(IntakeListener):
                 return
 
     async def _keep(self) -> None:
-        """What has to be looked after now and then."""
+        """What has to be done now and then."""
         check_at = time.monotonic() + _CHECK
         while True:
             await asyncio.sleep(_TICK)
@@ -342,7 +343,7 @@ class Projector(IntakeListener):
 
 
 async def _start(store: TicketStore, standing: Standing) -> int:
-    """From where the tickets topic has to be read for the store to be complete."""
+    """The offset from which the tickets topic must be read to complete the store."""
     known = store.checkpoint
     if known is not None and standing.first <= known.tickets <= standing.last:
         return standing.last if known.transaction == standing.transaction != "" else known.tickets

@@ -1,6 +1,6 @@
-"""From what was delivered of a partition, and from the time, to what is to be committed.
+"""Folds the delivered events of a partition, and the timers that are due, into what is to be committed.
 
-The loop is shared with everything else in the process, so work of more than a few milliseconds lets others go between.
+The event loop is shared with everything else in the process, so longer work yields to it every few milliseconds.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 
 _EVENTS: Final = 512
-"""At most so many are folded into one transaction, per partition."""
+"""The most events of a partition in one transaction."""
 _AT_ONCE: Final = 64
-"""Tickets asked of the store at once: each may be as long as a record."""
+"""Tickets read from the store at once: each may be as long as a record."""
 _BYTES: Final = 4 * 1024 * 1024
-"""Once so much was read and is to be written, a batch takes no more."""
+"""Bytes of events and tickets after which a batch takes no more."""
 _LATER: Final = 15.0
-"""Seconds until it is looked again what is due, after tickets that are could not be read."""
+"""Seconds until timers are tried again after tickets could not be read."""
 _SLICE: Final = 0.004
-"""Seconds of work without a break."""
+"""Seconds of work before the loop gets its turn."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,25 +43,25 @@ class Batch:
     position: int
     """The next offset to fold once this is committed."""
     leader_epoch: int | None
-    """Of what lies before it."""
+    """Leader epoch of the record before it."""
     tickets: dict[bytes, Ticket | None] = field(default_factory=dict)
-    """Those that were looked at, as they are after this batch; None: there is none."""
+    """The tickets that were read, as they are after this batch; None: there is no such ticket."""
     changed: set[bytes] = field(default_factory=set)
     births: int = 0
-    """Tickets more than before."""
+    """By how many there are more tickets after it."""
     records: list[Outgoing] = field(default_factory=list)
     kept: list[TicketRecord] = field(default_factory=list)
     counts: Counter[tuple[m.Metric, tuple[str, ...]]] = field(default_factory=Counter)
     size: int = 0
     more: bool = False
-    """More is due than is in this batch."""
+    """Whether more timers are due than are in this batch."""
     began: float = field(default_factory=time.monotonic)
 
     def __bool__(self) -> bool:
         return self.position > self.partition.position or bool(self.records or self.kept)
 
     def count(self, metric: m.Metric, *labels: str) -> None:
-        """To be counted when this is committed."""
+        """Count it once this batch is committed."""
         self.counts[metric, labels] += 1
 
     def settle(self, key: bytes, ticket: Ticket | None) -> None:
@@ -74,7 +74,7 @@ class Batch:
             metrics.count(metric, *labels, by=number)
 
     async def breathe(self) -> None:
-        """Let others go if it is time. Raises Abandoned if nobody wants this batch any more."""
+        """Yield to the loop if it is time. Raises Abandoned if the partition is gone."""
         if time.monotonic() - self.began > _SLICE:
             await asyncio.sleep(0)
             self.began = time.monotonic()
@@ -84,7 +84,7 @@ class Batch:
 
 class Folding:
     def __init__(self, *, reader: Reader, tickets: Decoders, records: Records, policy: Policy, log: Log) -> None:
-        """`tickets` decodes what is in a store."""
+        """`tickets` decodes the records in a store."""
         self._reader = reader
         self._tickets = tickets
         self._records = records
@@ -92,8 +92,8 @@ class Folding:
         self._log = log
 
     async def fold(self, partition: Partition, *, timers: bool) -> Batch:
-        """The next batch: events, and with `timers` what is due. Raises Abandoned, Unavailable. Whatever is raised,
-        nothing is lost: what was taken is in the queue again.
+        """The next batch: events, and with `timers` the timers that are due. Raises Abandoned, Unavailable; the events
+        are then in the queue again.
         """
         batch = Batch(partition, partition.position, partition.leader_epoch)
         taken: list[Source] = []
@@ -173,8 +173,8 @@ class Folding:
             await batch.breathe()
 
     async def _know(self, batch: Batch, found: Mapping[bytes, bytes]) -> None:
-        """Read what the store has of tickets that this batch has not looked at. Only what can't be ours counts as no
-        ticket: to take one of ours for none is to lose it. Raises Unavailable for what may be.
+        """Decode the tickets that this batch has not read yet. Only bytes that no release of ours has written count as
+        no ticket; to take one of ours for none would be to lose it. Raises Unavailable for what may be ours.
         """
         for key, value in found.items():
             if key in batch.tickets:

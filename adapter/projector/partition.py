@@ -1,4 +1,4 @@
-"""One assignment of one partition: what was delivered and is not folded, its store, how far it has come."""
+"""One assignment of one partition: its events that are not folded yet, its store, how far it has come."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from adapter.ports import TicketStore
 
 
 class Partition:
-    """`alive` until the partition is gone; `closing` while it is being given back: nothing more is begun."""
+    """`alive` until the partition is gone; `closing` while it is being revoked: nothing more is begun."""
 
     def __init__(self, number: int, epoch: int) -> None:
         self.number = number
@@ -21,17 +21,17 @@ class Partition:
         self.paused = False
         self.store: TicketStore | None = None
         self.started = False
-        """Its store is complete; nothing is delivered before."""
+        """Whether its store is complete; nothing is delivered before."""
         self.starting = Overdue(time.monotonic())
-        """To tell how long that takes."""
+        """When to report that this takes long."""
         self.position = 0
         """The next offset to fold; all before it is committed."""
         self.leader_epoch: int | None = None
-        """Of the record or marker before it; None: not known."""
+        """Leader epoch of the record or marker before it; None: not known."""
         self.at_end = False
-        """Nothing was left in the topic when it was last asked."""
+        """Whether the end of the topic was reached by the last delivery."""
         self.bound = 0
-        """Where the tickets' partition ended at a moment when the store had all of it."""
+        """End offset of the tickets' partition at a moment when the store was complete."""
         self.written = 0
         """Tickets written since then."""
         self.tickets = 0
@@ -42,9 +42,9 @@ class Partition:
         self.attempts = 0
         """Times in a row that its events could not be read."""
         self.not_before = 0.0
-        """Monotonic seconds before which it is not tried again."""
+        """Time (monotonic) before which its events are not tried again."""
         self.timers_after = 0.0
-        """Monotonic seconds before which it is not looked what is due."""
+        """Time (monotonic) before which its timers are not looked at."""
         self.taking_over: asyncio.Task[None] | None = None
         self._next = 0
         self._next_epoch: int | None = None
@@ -65,8 +65,8 @@ class Partition:
         self.size += len(source.value or b"")
 
     def reached_end(self, offset: int, leader_epoch: int | None) -> None:
-        """There is nothing to deliver before this offset: behind the last event lie the markers of transactions. A
-        later leader may have written them than that event: then its epoch ends before them, as if they were lost.
+        """There is nothing to deliver before this offset: after the last event come the markers of transactions. If a
+        later leader has written them than that event, the event's own epoch ends before them.
         """
         self.at_end = True
         if offset > self._next:
@@ -81,20 +81,20 @@ class Partition:
         return taken
 
     def put_back(self, taken: Sequence[Source]) -> None:
-        """What could not be folded now, in front of what waits."""
+        """Put events that could not be folded now in front of those that wait."""
         self.queue.extendleft(reversed(taken))
         self.size += sum(len(source.value or b"") for source in taken)
 
     @property
     def finished(self) -> tuple[int, int | None]:
-        """The offset all before which is folded, once what was taken is, and the leader epoch of what lies before."""
+        """The offset up to which all is folded once the events taken are, and the leader epoch of what lies before."""
         if self.at_end and not self.queue:
             return self._next, self._next_epoch
         return self.position, self.leader_epoch
 
     def clock(self) -> float:
-        """The time up to which this partition's events are known, seconds since the epoch: what they say of a later
-        one may still lie ahead.
+        """The time (seconds since the epoch) up to which this partition's events are known; later ones may still have
+        to be read.
         """
         return time.time() if self.at_end and not self.queue else min(self._read, time.time())
 

@@ -39,7 +39,7 @@ RESULTS: Final = (*Stored, "repeated", "quarantined", "unavailable")
 
 
 def begin(metrics: Metrics) -> None:
-    """Show at zero what alerts look for, before the first of it."""
+    """Show the counters that alerts look at, at zero, before anything is counted."""
     metrics.begin(m.NOTIFICATIONS, RESULTS)
     metrics.begin(m.QUARANTINED, REASONS)
     metrics.begin(m.REQUESTS_REFUSED, [str(_TOO_LARGE)])
@@ -65,7 +65,7 @@ class Deployment:
 
 
 class Server:
-    """`ports.Receiver`."""
+    """The flow behind the listener (`ports.Receiver`)."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Server:
         )
 
     def publish(self, records: Records) -> None:
-        """From now on notifications are published, as these records; before, there is the spool alone."""
+        """From now on notifications can be published, as these records; until then only the spool takes them."""
         self._records = records
 
     # -- before the body ---------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class Server:
         return self._accepted(readable)
 
     async def _event(self, readable: Readable, arrival: Arrival) -> Outgoing | Refusal | None:
-        """None while it can't be made."""
+        """The event's record; None while none can be made, a Refusal if it can't be written."""
         if self._records is None:
             return None
         write = self._records.event

@@ -1,9 +1,10 @@
-"""Where notifications become safe: in Kafka, acknowledged by all in-sync replicas, or in the spool.
+"""Stores notifications durably: in Kafka, acknowledged by all in-sync replicas, or in the spool.
 
-Of one ticket one after the other, so that none gets ahead of another that has to go to the spool; tickets side by
-side. Once a write has failed, its topic counts as down: with a spool everything for it goes there at once until what
-that holds is published; without one a single notification for it tries at a time, and the others are refused at once.
-Of Kafka the topic of the tickets tells: another may refuse us while that one takes all.
+Notifications of one ticket are stored one after the other, so that none overtakes another that has to go to the spool;
+tickets are independent. Once a write has failed, its topic counts as down. With a spool, everything for that topic then
+goes there, until the spool is published; without one, a single notification at a time tries to be written, and the
+others are refused at once. Whether Kafka is down is judged by the topic of the events alone: the quarantine's may
+refuse us while that one takes all.
 """
 
 import asyncio
@@ -20,13 +21,13 @@ from adapter.ports import Arrival, Outgoing, Publisher, Spool, TooLarge
 from adapter.telemetry import Log
 
 _BATCH: Final = 500
-"""Tickets whose oldest spooled notification is published at once."""
+"""Tickets whose oldest spooled notification is published in one round."""
 _UNORDERED: Final = b""
-"""Key in the spool of what has none; no reference is empty."""
+"""Key in the spool of bodies for the quarantine, which have none; no reference is empty."""
 _ALL: Final = "all topics"
-"""In the place of one while there are no records yet."""
+"""Stands for a topic while no record can be made yet."""
 _FORGOTTEN: Final = 600.0
-"""Seconds after the last write that failed: with a spool, or a supplier that repeats, another is tried long before."""
+"""Seconds after the last failed write: with a spool, or a supplier that repeats, another one is tried long before."""
 
 
 class Stored(StrEnum):
@@ -35,7 +36,7 @@ class Stored(StrEnum):
 
 
 class Keeper:
-    """`record` makes the record of a spooled notification anew, `drained` is told of each that was published."""
+    """`record` makes the record of a spooled notification again, `drained` is called for each that was published."""
 
     def __init__(
         self,
@@ -60,28 +61,28 @@ class Keeper:
         self._draining = False
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
-        """Whether the spool was found to hold nothing since something was put there."""
+        """Whether the spool was found empty since something was put there."""
         self._down: dict[str, bool] = {}
-        """Topics whose last write failed, and whether it is the tickets'."""
+        """Topics whose last write failed, and whether that was for a ticket."""
         self._told = False
-        """That the spool takes nothing, since Kafka does not answer."""
+        """Whether it was logged that the spool takes nothing, since Kafka stopped to acknowledge."""
         self._failed_at = 0.0
         """When a write for a ticket failed last, by the loop's clock."""
 
     def down(self, now: float) -> bool:
-        """Whether Kafka is known to take no notification of a ticket. That is forgotten ten minutes after the last
-        write that failed: one of today would else count until the next notification, which may be tomorrow's. Only a
-        write can tell: a cluster without enough replicas, or without our right to write, answers every question.
+        """Whether Kafka is known to take no notifications of tickets. Forgotten ten minutes after the last failed
+        write, which would otherwise count until the next notification, perhaps tomorrow's. Only a write can tell: a
+        cluster without enough replicas, or where we may not write, answers every other question.
         """
         return any(self._down.values()) and now - self._failed_at < _FORGOTTEN
 
     async def keep(
         self, key: bytes | None, record: Outgoing | None, arrival: Arrival, *, late: Callable[[], None] = lambda: None
     ) -> Stored:
-        """Safe when this returns. Raises Unavailable if it could not be made safe in time.
+        """Stored durably when this returns. Raises Unavailable if that was not possible in time.
 
-        Without a key there is no order to keep; without a record, which cannot be made yet, there is the spool alone.
-        `late` is called should the record turn out to have been written after all.
+        Without a `key` there is no order to keep. Without a `record`, because none can be made yet, only the spool can
+        take it. `late` is called if the record turns out later to have been written after all.
         """
         deadline = self._loop.time() + self._limit
         if key is None:
@@ -118,7 +119,7 @@ class Keeper:
                 await asyncio.sleep(ASK_AGAIN.delay(failures, random.random()))  # noqa: S311 -- jitter
 
     async def finish(self, limit: float) -> int:
-        """Wait until `drain`, if it goes on, has nothing left, for at most so many seconds. What is left."""
+        """Wait until `drain`, if it runs, has emptied the spool, for at most `limit` seconds; how many are left."""
         if self._spool is None:
             return 0
         if self._draining:
@@ -157,7 +158,7 @@ class Keeper:
         return Stored.SPOOLED
 
     async def _publish(self, record: Outgoing | None, deadline: float, late: Callable[[], None]) -> str:
-        """Why it is not known to be written; empty if it is."""
+        """Why the record is not known to be written; empty if it is."""
         if record is None:
             self._fell(_ALL, "it has not been found yet", of_tickets=True)
             return "Kafka or the schema registry has not been found yet"
@@ -183,7 +184,7 @@ class Keeper:
         return ""
 
     async def _round(self, spool: Spool) -> bool:
-        """Publish the oldest of each ticket; whether there is nothing to wait for before the next."""
+        """Publish the oldest of each ticket; whether the next round may follow at once."""
         heads = await spool.heads(_BATCH)
         if not heads:
             return True

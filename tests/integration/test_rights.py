@@ -27,7 +27,7 @@ from tests.support.rig import Rig, open_rig
 from tests.support.wait import PATIENCE, eventually, wait_until
 
 PAGE: Final = ROOT / "docs/rights.md"
-PREFIXED: Final = " and all that begins with it"
+PREFIXED: Final = " (prefix)"
 
 
 class Rule(NamedTuple):

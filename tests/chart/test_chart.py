@@ -95,6 +95,7 @@ SAMPLES: Final[dict[str, Any]] = {
     "duration": "37s",
     "size": "3MiB",
     "whole number": 1_234_567,
+    "number": 12.5,
     "true or false": True,
     "JSON object": {"some.name": "value"},
     "topic name": "some.topic",

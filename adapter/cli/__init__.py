@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 # Name, module and one line of help. A module is imported only when its command is run or explained: the flows bring
 # libraries along that a look at the settings has no use for.
 _COMMANDS: Final = (
-    ("worker", "flows", "send commands from Kafka to the supplier and publish their outcomes"),
-    ("server", "flows", "receive the supplier's notifications and publish them to Kafka"),
+    ("worker", "flows", "send commands to the supplier and publish their outcomes"),
+    ("server", "flows", "receive the supplier's notifications and publish events"),
     ("projector", "flows", "fold the events of each ticket into its current state"),
     ("run", "flows", "run worker, server and projector in one process"),
-    ("twin", "twin", "run a stand-in for the supplier; post files as its notifications"),
+    ("twin", "twin", "run a stand-in for the supplier, or post notifications"),
     ("demo", "flows", "run the whole product against a twin, on this machine"),
-    ("topics", "topics", "compare the cluster's topics with the settings; create missing ones"),
+    ("topics", "topics", "compare the topics with the settings; create missing ones"),
     ("schemas", "schemas", "check, register and show schemas"),
     ("check", "check", "check that a role has everything it needs to go live"),
     ("settings", "settings", "list every setting with its default and meaning"),
     ("send", "send", "send commands written as JSON and follow their outcomes"),
-    ("translate", "translate", "show what commands and messages become, without Kafka or a call"),
+    ("translate", "translate", "show offline what commands and messages become"),
     ("watch", "watch", "show events as they arrive"),
-    ("tickets", "tickets", "show the state of all tickets, or the state and timeline of one"),
+    ("tickets", "tickets", "show the state of all tickets, or of one with its timeline"),
     ("doubt", "doubt", "list commands whose outcome is unknown; settle one"),
-    ("quarantine", "kept", "list, show and reprocess notifications that could not be read"),
-    ("dead-letters", "kept", "list, show and resend records that could not become commands"),
+    ("quarantine", "kept", "list, show and reprocess unreadable notifications"),
+    ("dead-letters", "kept", "list, show and resend records that became no command"),
     ("stuck", "stuck", "list unfinished commands, with their age and reason"),
 )
 

@@ -6,6 +6,7 @@ caller gets to read the answer, and the connection ends.
 """
 
 import asyncio
+import select
 import ssl
 import time
 from collections import OrderedDict, deque
@@ -105,7 +106,7 @@ class Room:
             incoming, since = next(iter(self.open.items()))
             if since > now - self.limits.idle:
                 break
-            if incoming.busy:
+            if incoming.busy or incoming.spoken_to:
                 self.alive(incoming)
             else:
                 self.close_most_silent()
@@ -151,6 +152,8 @@ class Incoming(asyncio.Protocol):
         """The header of a request that offers to upgrade, without that."""
         self._moved = False
         """A header or a body has begun or ended within the bytes at hand."""
+        self._parting = False
+        """The connection ends with the next answer behind which nothing waits."""
         self._ending = False
         """Nothing is read any more; what waits is answered, then the connection ends."""
         self._unread = False
@@ -164,6 +167,15 @@ class Incoming(asyncio.Protocol):
         return self._writable.is_set() and (self._reading is not None or self._serving is not None)
 
     @property
+    def spoken_to(self) -> bool:
+        """Whether something has come, while nothing was under way, that the loop has yet to read."""
+        if self._transport is None or self._ending or self._reading is not None or self._serving is not None:
+            return False
+        look = select.poll()
+        look.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(look.poll(0))
+
+    @property
     def caller(self) -> Caller:
         """Who sends what is being read, as far as that is known."""
         judged = None if self._reading is None else self._reading.judged
@@ -172,6 +184,10 @@ class Incoming(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    def part(self) -> None:
+        """Say with the next answer that it is the last one."""
+        self._parting = True
 
     def finish(self) -> None:
         """Answer what is whole, then close."""
@@ -345,7 +361,8 @@ class Incoming(asyncio.Protocol):
             answer = await self._answer(request)
             self._room.bytes_in_flight -= request.received
             outdated = self._context is not self._room.context
-            last = answer.close or not request.keep_alive or outdated or (self._ending and not self._waiting)
+            leaving = (self._parting or self._ending) and not self._waiting
+            last = answer.close or not request.keep_alive or outdated or leaving
             stay = None if last else int(self._room.limits.idle)
             self._write(_response(answer, stay=stay, whole=request.head.method != "HEAD"))
             if last:

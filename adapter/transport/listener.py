@@ -24,6 +24,10 @@ _BACKLOG: Final = 1024
 _HANDSHAKE: Final = 10.0
 _SHUTDOWN: Final = 2.0
 """Seconds a TLS connection has for its handshake, and any one to take leave, whose peer may read no more."""
+_PARTING: Final = 1.0
+"""Seconds in which requests that were on their way when we began to close are still answered. A gateway sends on a kept
+connection until it has seen its end, and has no other way for what it sent then.
+"""
 _RELOAD: Final = 5.0
 """Seconds between two looks at the certificate files."""
 _SWEEPS: Final = 10
@@ -93,8 +97,8 @@ class Listener:
             self._tasks.append(asyncio.ensure_future(self._watch(self._tls)))
 
     async def close(self, limit: float) -> None:
-        """Take no new requests, answer those under way within `limit` seconds, close all connections; who does not read
-        its answers is not waited for that long.
+        """Take no new connections and, after a moment, no new requests; answer those under way within `limit` seconds,
+        close all connections; who does not read its answers is not waited for that long.
         """
         ending = (*self._tasks, *self._room.entering.values())
         for task in ending:
@@ -102,9 +106,10 @@ class Listener:
         await asyncio.gather(*ending, return_exceptions=True)
         if self._socket is not None:
             self._socket.close()
+        end = self._loop.time() + limit
+        await self._part(min(_PARTING, limit))
         for incoming in list(self._room.open):
             incoming.finish()
-        end = self._loop.time() + limit
         leaving: dict[Incoming, float] = {}
         while self._room.open and (now := self._loop.time()) < end:
             for incoming in list(self._room.open):
@@ -115,6 +120,14 @@ class Listener:
             await asyncio.sleep(0.01)  # each tells the room, none tells us
         for incoming in list(self._room.open):
             incoming.abort()
+
+    async def _part(self, seconds: float) -> None:
+        """Let the next answer to each caller be its last one."""
+        for incoming in self._room.open:
+            incoming.part()
+        until = self._loop.time() + seconds
+        while self._room.open and self._loop.time() < until:  # noqa: ASYNC110 -- each tells the room, none tells us
+            await asyncio.sleep(0.01)
 
     async def _accept(self, listening: socket.socket) -> None:
         while True:

@@ -7,6 +7,7 @@ import resource
 import socket
 import ssl
 import struct
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -327,6 +328,41 @@ async def test_closing_answers_what_is_under_way_and_takes_nothing_new(opened: O
         await closing
         writer.close()
         other.close()
+
+
+async def test_closing_answers_what_was_on_its_way_and_says_that_it_was_the_last(opened: Opened) -> None:
+    async with opened() as it:
+        kept_reader, kept = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        kept.write(post(b"zero"))
+        await kept_reader.readuntil(b"<zero>")
+        half_reader, half = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        half.write(HEAD + b"Content-Length: 3\r\n\r\nt")
+        await eventually(lambda: len(it.receiver.heads) == 2)
+        listening = it.listener._socket
+        closing = asyncio.ensure_future(it.listener.close(10.0))
+        await eventually(lambda: listening is not None and listening.fileno() < 0)
+        kept.write(post(b"one"))
+        half.write(b"wo")
+        for reader, body in ((kept_reader, b"<one>"), (half_reader, b"<two>")):
+            answer = await reader.read()
+            assert answer.endswith(body)
+            assert b"Connection: close\r\n" in answer
+        await closing
+        for each in (kept, half):
+            each.close()
+
+
+async def test_a_request_that_came_before_its_connection_was_silent_for_too_long_is_answered(opened: Opened) -> None:
+    async with opened(idle=0.5) as it:
+        with socket.create_connection(("127.0.0.1", it.listener.port)) as caller:
+            await eventually(lambda: it.listener._room.open)
+            time.sleep(0.6)  # noqa: ASYNC251 -- as a busy loop: what comes now is read after the silent are looked for
+            caller.sendall(LAST)
+            it.listener._room.sweep()
+            caller.setblocking(False)  # noqa: FBT003 -- the library's signature
+            reader, writer = await asyncio.open_connection(sock=caller)
+            assert (await reader.read()).endswith(b"<last>")
+            writer.close()
 
 
 async def test_closing_waits_for_who_is_answered_and_hardly_for_who_does_not_read(opened: Opened) -> None:

@@ -3,7 +3,7 @@ context of what came in is handed on as it is.
 """
 
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from adapter import __version__
 from adapter.core.errors import Stop
@@ -21,38 +21,9 @@ class Role(StrEnum):
     PRODUCER = "producer"
 
 
-class Span(Protocol):
-    """Something that takes time. `trace` is its place, to be handed on."""
+class Tracer:
+    """Makes spans. Raises ImportError without the libraries."""
 
-    @property
-    def trace(self) -> Trace: ...
-
-    def end(self, error: str | None = None, **attributes: Value) -> None:
-        """At its end, once. `error` is a word of a closed set. Names have `__` for a dot: `http__route`."""
-        ...
-
-
-class Tracer(Protocol):
-    def span(self, name: str, role: Role, parent: Trace | None, **attributes: Value) -> Span:
-        """A span that has begun, below `parent`; without one the first of a new trace. Names as in `Span.end`."""
-        ...
-
-    def close(self) -> None:
-        """Hand over what has ended; waits for at most a few seconds."""
-        ...
-
-
-def open_tracer() -> Tracer:
-    """Spans go where the standard variables OTEL_… say, by OTLP over HTTP. Raises Stop without the libraries."""
-    try:
-        return _OpenTelemetry()
-    except ImportError:
-        raise Stop(
-            "ADAPTER_TELEMETRY__TRACING: OpenTelemetry is not installed; install fault-adapter[tracing], or unset it"
-        ) from None
-
-
-class _OpenTelemetry:
     def __init__(self) -> None:
         # Here and not above: they take a third of a second to load, and seldom anybody wants them.
         from opentelemetry import trace  # noqa: PLC0415
@@ -71,7 +42,8 @@ class _OpenTelemetry:
         self._tracer = self._provider.get_tracer("adapter", __version__)
         self._kinds = {role: trace.SpanKind[role.name] for role in Role}
 
-    def span(self, name: str, role: Role, parent: Trace | None, **attributes: Value) -> "_Span":
+    def span(self, name: str, role: Role, parent: Trace | None, **attributes: Value) -> "Span":
+        """A span that has begun, below `parent`; without one the first of a new trace. Names as in `Span.end`."""
         context = None
         if parent is not None:
             flags = self._api.TraceFlags(parent.flags)
@@ -80,13 +52,16 @@ class _OpenTelemetry:
             )
             context = self._api.set_span_in_context(self._api.NonRecordingSpan(place))
         span = self._tracer.start_span(name, context, self._kinds[role], attributes=_named(attributes))
-        return _Span(span, self._api.Status(self._api.StatusCode.ERROR))
+        return Span(span, self._api.Status(self._api.StatusCode.ERROR))
 
     def close(self) -> None:
+        """Hand over what has ended; waits for at most a few seconds."""
         self._provider.shutdown()
 
 
-class _Span:
+class Span:
+    """Something that takes time."""
+
     __slots__ = ("_failed", "_span")
 
     def __init__(self, span: Any, failed: Any) -> None:
@@ -95,10 +70,12 @@ class _Span:
 
     @property
     def trace(self) -> Trace:
+        """Its place, to be handed on."""
         place = self._span.get_span_context()
         return Trace(f"{place.trace_id:032x}", f"{place.span_id:016x}", int(place.trace_flags))
 
     def end(self, error: str | None = None, **attributes: Value) -> None:
+        """At its end, once. `error` is a word of a closed set. Names have `__` for a dot: `http__route`."""
         self._span.set_attributes(_named(attributes))
         if error is not None:
             self._span.set_attribute("error.type", error)
@@ -108,3 +85,13 @@ class _Span:
 
 def _named(attributes: dict[str, Value]) -> dict[str, Value]:
     return {name.replace("__", "."): value for name, value in attributes.items()}
+
+
+def open_tracer() -> Tracer:
+    """Spans go where the standard variables OTEL_… say, by OTLP over HTTP. Raises Stop without the libraries."""
+    try:
+        return Tracer()
+    except ImportError:
+        raise Stop(
+            "ADAPTER_TELEMETRY__TRACING: OpenTelemetry is not installed; install fault-adapter[tracing], or unset it"
+        ) from None

@@ -22,7 +22,7 @@ from adapter.core.xsd import Element, Leaf, Xsd
 
 
 @immutable
-class Answer:
+class Written:
     content_type: str
     body: bytes
 
@@ -37,7 +37,7 @@ class AnswerWriter:
         # Literal text and names of values in turns.
         self._template = re.split("@([A-Za-z]+)@", etree.tostring(root, encoding="unicode"))
 
-    def accepted(self, notification: Readable, *, api_version: str, buyer: str, at: datetime, own_id: bool) -> Answer:
+    def accepted(self, notification: Readable, *, api_version: str, buyer: str, at: datetime, own_id: bool) -> Written:
         """That the notification is safe, valid against the XSD.
 
         `buyer` stands in where the notification names none. The message id is the notification's own, or with
@@ -73,10 +73,10 @@ def compile_answer(xsd: Xsd, element: str) -> AnswerWriter:
     return AnswerWriter(root.tag, written)
 
 
-def refused(refusal: Refusal) -> Answer:
+def refused(refusal: Refusal) -> Written:
     """A SOAP fault that says what was wrong; a bare message gets one of SOAP 1.1."""
     version = Version.SOAP_1_2 if refusal.version is Version.SOAP_1_2 else Version.SOAP_1_1
-    return Answer(_CONTENT_TYPES[version], soap.fault(f"{refusal.reason}: {refusal.detail}", version=version))
+    return Written(_CONTENT_TYPES[version], soap.fault(f"{refusal.reason}: {refusal.detail}", version=version))
 
 
 _CONTENT_TYPES: Final = {
@@ -98,7 +98,7 @@ def _written(text: str) -> str:
     return escape(text, {"\r": "&#13;"})  # or the reader would make it a line feed
 
 
-def _enveloped(element: bytes, version: Version) -> Answer:
+def _enveloped(element: bytes, version: Version) -> Written:
     if version is Version.NONE:
-        return Answer(_CONTENT_TYPES[version], b'<?xml version="1.0" encoding="UTF-8"?>' + element)
-    return Answer(_CONTENT_TYPES[version], soap.wrap(element, version=version))
+        return Written(_CONTENT_TYPES[version], b'<?xml version="1.0" encoding="UTF-8"?>' + element)
+    return Written(_CONTENT_TYPES[version], soap.wrap(element, version=version))

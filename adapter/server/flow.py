@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, TypeVarTuple
 
-from adapter.core.answer import Answer as Written
-from adapter.core.answer import AnswerWriter, refused
+from adapter.core.answer import AnswerWriter, Written, refused
 from adapter.core.errors import Unavailable
 from adapter.core.notification import LIMITS, NotificationReader, Readable, Refusal
 from adapter.ports import Answer, Arrival, Caller, Head, Outgoing, Peer, Publisher, Spool

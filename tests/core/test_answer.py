@@ -11,7 +11,7 @@ from lxml import etree
 
 from adapter import catalogue
 from adapter.core import soap
-from adapter.core.answer import Answer, compile_answer, refused
+from adapter.core.answer import Written, compile_answer, refused
 from adapter.core.document import admit, charset
 from adapter.core.errors import Stop
 from adapter.core.notification import Delivery, Readable, Refusal
@@ -34,11 +34,11 @@ def notification() -> Readable:
 READ = notification()
 
 
-def accepted(found: Readable, *, own_id: bool = False, at: datetime = NOW) -> Answer:
+def accepted(found: Readable, *, own_id: bool = False, at: datetime = NOW) -> Written:
     return KNOWN.notification.answers.accepted(found, api_version="1.0", buyer="OURS", at=at, own_id=own_id)
 
 
-def fields(answer: Answer) -> dict[str, str | None]:
+def fields(answer: Written) -> dict[str, str | None]:
     """The fields of an answer that the XSD takes."""
     element = soap.unwrap(admit(answer.body, charset=charset(answer.content_type))).element
     assert element is not None

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from adapter.cli.bus import Client
 from adapter.core import journal
-from adapter.core.avro.codec import NOT_OURS
+from adapter.core.avro.decoder import NOT_OURS
 from adapter.core.errors import Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Kind, Recovered, recover
 from adapter.core.operation import Operation

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from adapter.core.avro.codec import NOT_OURS
+from adapter.core.avro.decoder import NOT_OURS
 from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Abandoned, Unavailable, Undecodable
 from adapter.core.journal import Source

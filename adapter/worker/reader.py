@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from adapter.catalogue import Catalogue
 from adapter.catalogue import Entry as Compiled
-from adapter.core.avro import UnknownFields, codec
+from adapter.core.avro import UnknownFields, decoder
 from adapter.core.avro.decoders import Decoders
 from adapter.core.avro.digest import compile_digest
 from adapter.core.command import COMMAND_ID_LIMIT
@@ -18,7 +18,7 @@ from adapter.ports import Registry
 from adapter.telemetry import Trace, parse_traceparent
 from adapter.worker.events import Subject, message_id
 
-REASONS: Final = codec.REASONS | {
+REASONS: Final = decoder.REASONS | {
     "unknown-schema",  # the registry does not have it
     "no-command-id",
     "command-id-too-long",

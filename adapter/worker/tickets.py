@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
-from adapter.core.avro.codec import NOT_OURS
+from adapter.core.avro.decoder import NOT_OURS
 from adapter.core.avro.decoders import Decoders
 from adapter.core.errors import Unavailable, Undecodable
 from adapter.core.partition import partition_of

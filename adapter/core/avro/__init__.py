@@ -2,8 +2,10 @@
 JSON form, the names of subjects, and the rules of compatible change.
 """
 
-from adapter.core.avro.codec import Decoded, Decoder, Encoder, UnknownFields, frame, unframe
 from adapter.core.avro.compatibility import compatibility, full_transitive
+from adapter.core.avro.decoder import Decoded, Decoder, UnknownFields
+from adapter.core.avro.encoder import Encoder
+from adapter.core.avro.framing import frame, unframe
 from adapter.core.avro.readable import from_json, to_json
 from adapter.core.avro.schema import Schema
 from adapter.core.avro.subjects import SubjectStrategy, subject

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
-from adapter.core.avro.codec import VALUE_LIMIT, Decoded, Decoder, UnknownFields, unframe
+from adapter.core.avro.decoder import VALUE_LIMIT, Decoded, Decoder, UnknownFields
+from adapter.core.avro.framing import unframe
 from adapter.core.avro.schema import Schema
 from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable

@@ -1,7 +1,7 @@
 """A writer of one schema as Python source, made once: a third of the time of a writer that looks at the schema as it
 goes, because events are mostly short texts and nothing.
 
-It takes nothing that the strict checks of the codec would not let pass; where it says Unfit, the codec finds out why.
+It takes nothing that the strict checks (`check`) would not let pass; where it says Unfit, the encoder finds out why.
 """
 
 from collections.abc import Callable, Iterator, Mapping

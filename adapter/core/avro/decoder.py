@@ -1,9 +1,8 @@
-"""Records to and from bytes: the Confluent wire format, decoding with resolution, strict encoding."""
+"""Records from bytes, resolved into the record of ours that has their name."""
 
 import io
 import json
-import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -12,24 +11,10 @@ from typing import Any, Final
 import fastavro
 
 from adapter.core.avro.bulk import Bulk, Excess
+from adapter.core.avro.check import Check, Misfit, checker
 from adapter.core.avro.compatibility import compatibility
 from adapter.core.avro.reader import compile_reader
-from adapter.core.avro.schema import (
-    NONE,
-    Array,
-    Enum,
-    Field,
-    Fixed,
-    Map,
-    Primitive,
-    Record,
-    Schema,
-    Type,
-    Union,
-    label,
-    optional,
-)
-from adapter.core.avro.writer import Unfit, compile_writer
+from adapter.core.avro.schema import NONE, Array, Field, Map, Primitive, Record, Schema, Type, optional
 from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable
 
@@ -52,37 +37,6 @@ NOT_OURS: Final = frozenset({"null-value", "empty", "unframed", "truncated"})
 """Those that tell of bytes no release of ours has written. Whatever else can't be read in a topic of our own may be
 ours: it is then the registry that has not, or no longer, what was written with.
 """
-
-_MARKS: Final = {
-    b"{": "JSON",
-    b"<": "XML",
-    b"Obj\x01": "a file of Avro",
-    b"\xc3\x01": "Avro's single-object encoding",
-    b"\x03": "the framing of AWS Glue",
-    b"\x01": "a schema's GUID instead of its id",
-}
-"""How what others write begins."""
-
-
-def unframe(value: bytes | None) -> tuple[int, bytes]:
-    """Schema id and payload of a record value in the Confluent wire format (zero byte, four bytes of id)."""
-    if value is None:
-        raise Undecodable("null-value", "a record without a value")
-    if not value:
-        raise Undecodable("empty", "a value of no bytes")
-    if value[0] != 0:
-        looks = next((f"; it may be {what}" for mark, what in _MARKS.items() if value.startswith(mark)), "")
-        raise Undecodable("unframed", f"the first byte is not zero{looks}")
-    if len(value) < _FRAME.size:
-        raise Undecodable("truncated", f"{len(value)} bytes, the frame alone has {_FRAME.size}")
-    identifier = _FRAME.unpack_from(value)[1]
-    if identifier < 0:  # a registry that is asked for such a one answers as if it were not there
-        raise Undecodable("unframed", "an id of a schema is not negative")
-    return identifier, value[_FRAME.size :]
-
-
-def frame(schema_id: int, payload: bytes) -> bytes:
-    return _FRAME.pack(0, schema_id) + payload
 
 
 @immutable
@@ -152,7 +106,7 @@ class Decoder:
             record = self._read(payload, self._reader)
             if self._fit is not None:
                 record = self._fit(record)
-        except _Misfit as misfit:
+        except Misfit as misfit:
             raise Undecodable("unresolvable", misfit.where(self.name)) from None
         except _RESOLUTION:
             raise Undecodable("unresolvable", self._why) from None
@@ -188,7 +142,7 @@ class Decoder:
             bare, fit = self._bare
             try:
                 fit(fastavro.schemaless_reader(io.BytesIO(payload), bare, handle_unicode_errors="surrogateescape"))
-            except _Misfit as misfit:
+            except Misfit as misfit:
                 return misfit.where(self.name)[:_DETAIL_LIMIT]
             except Exception:  # noqa: BLE001, S110 -- broken bytes behind it
                 pass
@@ -214,37 +168,6 @@ def _without_logical_types(schema: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in schema.items() if name != "logicalType"}
 
 
-class Encoder:
-    """Writes records of one schema. Missing fields take their default; nothing else is forgiven."""
-
-    def __init__(self, schema: Schema, schema_id: int) -> None:
-        self.schema = schema
-        self._parsed = schema.parsed
-        self._prefix = frame(schema_id, b"")
-        self._check = _checker(schema.record)
-        self._write = compile_writer(schema)
-
-    def encode(self, record: Mapping[str, Any]) -> bytes:
-        """Raises ValueError with the path of what does not fit; the value itself is never in the text."""
-        if self._write is not None:
-            try:
-                return self._write(record, self._prefix)
-            except Unfit:
-                pass  # what is wrong, if anything is, says the check
-        try:
-            self._check(record)
-        except _Misfit as misfit:
-            raise ValueError(misfit.where(self.schema.name)) from None
-        sink = io.BytesIO()
-        sink.write(self._prefix)
-        try:
-            fastavro.schemaless_writer(sink, self._parsed, record)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise ValueError(f"{self.schema.name}: cannot be written ({type(error).__name__})") from None
-        return sink.getvalue()
-
-
-_FRAME: Final = struct.Struct(">Bi")
 _RESOLUTION: Final = fastavro.read.SchemaResolutionError
 _DETAIL_LIMIT: Final = 500
 """Characters: a foreign schema may differ in much."""
@@ -313,24 +236,12 @@ def _carries(value: Any, field: Field) -> bool:
     return field.default is NONE or value != field.default
 
 
-class _Misfit(Exception):  # noqa: N818 -- never leaves this module
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.path: list[str] = []
-
-    def where(self, record: str) -> str:
-        return f"{'.'.join((record, *reversed(self.path))).replace('.[', '[')}: {self.what}"
-
-
-_Check = Callable[[Any], None]
-
 _Fit = Callable[[Any], Any]
 
 
 def _fitter(ours: Type, theirs: Type) -> _Fit:
     """Makes ours of what was written under other logical types, which fastavro goes by: a long without one is what our
-    schema says (Avro specification, "Schema Resolution"). Raises _Misfit for what is nothing of ours.
+    schema says (Avro specification, "Schema Resolution"). Raises Misfit for what is nothing of ours.
     """
     ours, nullable = optional(ours)
     theirs, _ = optional(theirs)
@@ -344,7 +255,7 @@ def _fitter(ours: Type, theirs: Type) -> _Fit:
         case Primitive("int", "date"), Primitive("int", None):
             fit = _fit_date
         case _:
-            fit = _fit_checked(_checker(ours))
+            fit = _fit_checked(checker(ours))
     return _fit_or_null(fit) if nullable else fit
 
 
@@ -361,7 +272,7 @@ def _fit_fields(ours: Record, theirs: Record) -> _Fit:
         for name, each in fits:
             try:
                 record[name] = each(record[name])
-            except _Misfit as misfit:
+            except Misfit as misfit:
                 misfit.path.append(name)
                 raise
         return record
@@ -374,7 +285,7 @@ def _fit_items(item: _Fit) -> _Fit:
         for place, value in enumerate(values):
             try:
                 values[place] = item(value)
-            except _Misfit as misfit:
+            except Misfit as misfit:
                 misfit.path.append(f"[{place}]")
                 raise
         return values
@@ -386,7 +297,7 @@ def _fit_or_null(inner: _Fit) -> _Fit:
     return lambda value: None if value is None else inner(value)
 
 
-def _fit_checked(check: _Check) -> _Fit:
+def _fit_checked(check: Check) -> _Fit:
     def fit(value: Any) -> Any:
         check(value)
         return value
@@ -401,163 +312,11 @@ def _fit_time(milliseconds: Any) -> datetime:
     try:
         return _EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
-        raise _Misfit("is a time beyond the years 1 to 9999") from None
+        raise Misfit("is a time beyond the years 1 to 9999") from None
 
 
 def _fit_date(days: Any) -> date:
     try:
         return _EPOCH.date() + timedelta(days)
     except OverflowError:
-        raise _Misfit("is a date beyond the years 1 to 9999") from None
-
-
-_PYTHON: Final = {
-    "null": type(None),
-    "boolean": bool,
-    "float": float,
-    "double": float,
-    "bytes": bytes,
-    "string": str,
-}
-
-
-def _checker(kind: Type) -> _Check:  # noqa: C901 -- a table of cases
-    """What fastavro would take silently and should not: naive times, booleans as numbers, wrong names…"""
-    match kind:
-        case Primitive("long", "timestamp-millis" | "timestamp-micros"):
-            return _check_time
-        case Primitive("int", "date"):
-            return _typed(date, kind)
-        case Primitive("string", None):
-            return _check_text
-        case Primitive("int", None):
-            return _number(-(2**31), 2**31 - 1, kind)
-        case Primitive("long", None):
-            return _number(-(2**63), 2**63 - 1, kind)
-        case Primitive(name, None):
-            return _typed(_PYTHON[name], kind)
-        case Enum(_, symbols, _):
-            return _one_of(frozenset(symbols))
-        case Array(items):
-            return _check_items(_checker(items))
-        case Map(values):
-            return _check_values(_checker(values))
-        case Record():
-            return _check_fields(kind)
-        case Union(branches):
-            rest, nullable = optional(kind)
-            if nullable and not isinstance(rest, Union):
-                return _or_null(_checker(rest))
-            return _any_of(tuple(_checker(branch) for branch in branches), label(kind))
-        case Fixed() | Primitive():
-            raise ValueError(f"{label(kind)} is not written by this encoder")
-
-
-def _check_time(value: Any) -> None:
-    if not isinstance(value, datetime):
-        raise _Misfit("is not a time")
-    if value.tzinfo is None:  # fastavro would take it for UTC
-        raise _Misfit("is a time without zone")
-
-
-def _check_text(value: Any) -> None:
-    if type(value) is not str:
-        raise _Misfit("is not a string")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise _Misfit("is not UTF-8") from None
-
-
-def _typed(python: type, kind: Type) -> _Check:
-    def check(value: Any) -> None:
-        if type(value) is not python:  # exact: True is not 1, a datetime is not a date
-            raise _Misfit(f"is not {label(kind)}")
-
-    return check
-
-
-def _number(lowest: int, highest: int, kind: Type) -> _Check:
-    def check(value: Any) -> None:
-        if type(value) is not int:
-            raise _Misfit(f"is not {label(kind)}")
-        if not lowest <= value <= highest:
-            raise _Misfit(f"is beyond {label(kind)}")
-
-    return check
-
-
-def _one_of(symbols: frozenset[str]) -> _Check:
-    def check(value: Any) -> None:
-        if type(value) is not str or value not in symbols:
-            raise _Misfit("is not a symbol of the enum")
-
-    return check
-
-
-def _check_items(item: _Check) -> _Check:
-    def check(value: Any) -> None:
-        if not isinstance(value, list | tuple):
-            raise _Misfit("is not an array")
-        for place, each in enumerate(value):
-            try:
-                item(each)
-            except _Misfit as misfit:
-                misfit.path.append(f"[{place}]")
-                raise
-
-    return check
-
-
-def _check_values(inner: _Check) -> _Check:
-    def check(value: Any) -> None:
-        if not isinstance(value, Mapping) or not all(type(key) is str for key in value):
-            raise _Misfit("is not a map")
-        for each in value.values():
-            inner(each)
-
-    return check
-
-
-def _check_fields(record: Record) -> _Check:
-    checks = tuple((field.name, field.default is not NONE, _checker(field.type)) for field in record.fields)
-    names = frozenset(name for name, _, _ in checks)
-
-    def check(value: Any) -> None:
-        if not isinstance(value, Mapping):
-            raise _Misfit("is not a record")
-        for name, may_miss, inner in checks:
-            if name in value:
-                try:
-                    inner(value[name])
-                except _Misfit as misfit:
-                    misfit.path.append(name)
-                    raise
-            elif not may_miss:
-                raise _Misfit(f"has no {name}")
-        if not names.issuperset(value):
-            raise _Misfit("has a field its schema has not")
-
-    return check
-
-
-def _or_null(inner: _Check) -> _Check:
-    def check(value: Any) -> None:
-        if value is not None:
-            inner(value)
-
-    return check
-
-
-def _any_of(checks: tuple[_Check, ...], what: str) -> _Check:
-    def check(value: Any) -> None:
-        for each in checks:
-            try:
-                each(value)
-            except _Misfit:
-                continue
-            return
-        raise _Misfit(f"is not {what}")
-
-    return check
+        raise Misfit("is a date beyond the years 1 to 9999") from None

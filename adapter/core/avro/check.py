@@ -1,0 +1,174 @@
+"""Whether a value is what a type of our schemas may have, more strictly than fastavro looks at it."""
+
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from typing import Any, Final
+
+from adapter.core.avro.schema import NONE, Array, Enum, Fixed, Map, Primitive, Record, Type, Union, label, optional
+
+
+class Misfit(Exception):  # noqa: N818 -- never leaves this package
+    """What is wrong with a value; `path` grows from the inside out while it is raised."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.path: list[str] = []
+
+    def where(self, record: str) -> str:
+        return f"{'.'.join((record, *reversed(self.path))).replace('.[', '[')}: {self.what}"
+
+
+Check = Callable[[Any], None]
+
+
+_PYTHON: Final = {
+    "null": type(None),
+    "boolean": bool,
+    "float": float,
+    "double": float,
+    "bytes": bytes,
+    "string": str,
+}
+
+
+def checker(kind: Type) -> Check:  # noqa: C901 -- a table of cases
+    """What fastavro would take silently and should not: naive times, booleans as numbers, wrong names…"""
+    match kind:
+        case Primitive("long", "timestamp-millis" | "timestamp-micros"):
+            return _check_time
+        case Primitive("int", "date"):
+            return _typed(date, kind)
+        case Primitive("string", None):
+            return _check_text
+        case Primitive("int", None):
+            return _number(-(2**31), 2**31 - 1, kind)
+        case Primitive("long", None):
+            return _number(-(2**63), 2**63 - 1, kind)
+        case Primitive(name, None):
+            return _typed(_PYTHON[name], kind)
+        case Enum(_, symbols, _):
+            return _one_of(frozenset(symbols))
+        case Array(items):
+            return _check_items(checker(items))
+        case Map(values):
+            return _check_values(checker(values))
+        case Record():
+            return _check_fields(kind)
+        case Union(branches):
+            rest, nullable = optional(kind)
+            if nullable and not isinstance(rest, Union):
+                return _or_null(checker(rest))
+            return _any_of(tuple(checker(branch) for branch in branches), label(kind))
+        case Fixed() | Primitive():
+            raise ValueError(f"{label(kind)} is not written by this encoder")
+
+
+def _check_time(value: Any) -> None:
+    if not isinstance(value, datetime):
+        raise Misfit("is not a time")
+    if value.tzinfo is None:  # fastavro would take it for UTC
+        raise Misfit("is a time without zone")
+
+
+def _check_text(value: Any) -> None:
+    if type(value) is not str:
+        raise Misfit("is not a string")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise Misfit("is not UTF-8") from None
+
+
+def _typed(python: type, kind: Type) -> Check:
+    def check(value: Any) -> None:
+        if type(value) is not python:  # exact: True is not 1, a datetime is not a date
+            raise Misfit(f"is not {label(kind)}")
+
+    return check
+
+
+def _number(lowest: int, highest: int, kind: Type) -> Check:
+    def check(value: Any) -> None:
+        if type(value) is not int:
+            raise Misfit(f"is not {label(kind)}")
+        if not lowest <= value <= highest:
+            raise Misfit(f"is beyond {label(kind)}")
+
+    return check
+
+
+def _one_of(symbols: frozenset[str]) -> Check:
+    def check(value: Any) -> None:
+        if type(value) is not str or value not in symbols:
+            raise Misfit("is not a symbol of the enum")
+
+    return check
+
+
+def _check_items(item: Check) -> Check:
+    def check(value: Any) -> None:
+        if not isinstance(value, list | tuple):
+            raise Misfit("is not an array")
+        for place, each in enumerate(value):
+            try:
+                item(each)
+            except Misfit as misfit:
+                misfit.path.append(f"[{place}]")
+                raise
+
+    return check
+
+
+def _check_values(inner: Check) -> Check:
+    def check(value: Any) -> None:
+        if not isinstance(value, Mapping) or not all(type(key) is str for key in value):
+            raise Misfit("is not a map")
+        for each in value.values():
+            inner(each)
+
+    return check
+
+
+def _check_fields(record: Record) -> Check:
+    checks = tuple((field.name, field.default is not NONE, checker(field.type)) for field in record.fields)
+    names = frozenset(name for name, _, _ in checks)
+
+    def check(value: Any) -> None:
+        if not isinstance(value, Mapping):
+            raise Misfit("is not a record")
+        for name, may_miss, inner in checks:
+            if name in value:
+                try:
+                    inner(value[name])
+                except Misfit as misfit:
+                    misfit.path.append(name)
+                    raise
+            elif not may_miss:
+                raise Misfit(f"has no {name}")
+        if not names.issuperset(value):
+            raise Misfit("has a field its schema has not")
+
+    return check
+
+
+def _or_null(inner: Check) -> Check:
+    def check(value: Any) -> None:
+        if value is not None:
+            inner(value)
+
+    return check
+
+
+def _any_of(checks: tuple[Check, ...], what: str) -> Check:
+    def check(value: Any) -> None:
+        for each in checks:
+            try:
+                each(value)
+            except Misfit:
+                continue
+            return
+        raise Misfit(f"is not {what}")
+
+    return check

@@ -6,6 +6,7 @@ FAULT_ROUNDS=50 makes a storm of it.
 import asyncio
 import json
 import os
+import signal
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 
@@ -18,10 +19,13 @@ from tests.support import estate as say
 from tests.support.estate import Command, unique
 from tests.support.processes import Process, Processes
 from tests.support.rig import Rig, open_rig
+from tests.support.wait import eventually
 
 KEYS = 30
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 """Times that the oldest of three workers leaves and another one joins."""
+LONGER = 10.0
+"""Seconds a call takes: longer than a session of either protocol."""
 BACKLOG = 90
 """Commands that wait or are under way at any time."""
 
@@ -83,6 +87,26 @@ async def test_workers_join_and_leave_under_load_and_nobody_notices(
     # Else nothing was under way when partitions moved, and all of this proves nothing.
     for process in gone[:2]:
         assert max(seconds_to_give_back(process)) > 0.02
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_a_worker_that_leaves_keeps_its_partitions_for_as_long_as_its_calls_take(
+    rig: Rig, processes: Processes, protocol: str
+) -> None:
+    environment = rig.environment(KAFKA__GROUP_PROTOCOL=protocol, KAFKA__SESSION_TIMEOUT="3s")
+    leaving = processes.adapter("worker", env=environment)
+    await leaving.ready(lambda process: process.output.count("partition started") == rig.topics.partitions)
+    rig.twin.inject(Fault(Kind.DELAY, seconds=LONGER))
+    command = say.add(unique())
+    rig.estate.send(command)
+    await eventually(lambda: rig.twin.log, what="the call")
+    leaving.send(signal.SIGTERM)
+    staying = processes.adapter("worker", env=environment)
+    assert await leaving.ended() == 0
+    await rig.estate.final(command)
+    assert [event.type for event in rig.estate.of(command)] == ["FaultReportAdded"]
+    assert await staying.stop() == 0
+    assert len(rig.twin.calls) == 1
 
 
 class Load:

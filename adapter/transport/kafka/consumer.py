@@ -99,6 +99,8 @@ class KafkaIntake:
         self._taken.set()
         self._held = 0
         self._revoking = False
+        self._last: futures.Future[None] | None = None
+        """Of giving everything back, before we leave."""
         self.joined = False
         """Whether the group has taken us in, with or without a partition."""
         self._stopping = threading.Event()
@@ -191,10 +193,33 @@ class KafkaIntake:
             self._forget(())
             try:
                 with contextlib.suppress(RuntimeError):  # the loop may be gone
+                    self._give_back()
                     self._consumer.close()
             finally:
                 self._tell(self._given_back.set)
                 self._tell(self._left.set)
+
+    def _give_back(self) -> None:
+        """Let what is under way end while we are still a member. Once librdkafka is told to leave it sends no
+        heartbeats: a call that takes longer than a session would lose its partition, and end in doubt.
+        """
+        numbers = [*self._owned]
+        if not numbers:
+            return
+        self._last = self._ask_back(numbers)
+        with contextlib.suppress(KafkaException):
+            self._consumer.pause([TopicPartition(self._topic, number) for number in numbers])
+        while not self._last.done():
+            with contextlib.suppress(Stop, KafkaException):  # of a request that comes too late
+                self._wake()
+                self._serve(_IDLE)
+                self._consumer.consume(_BATCH, 0)  # for the callbacks: records are the next owner's
+        self._forget(numbers)
+
+    def _ask_back(self, numbers: Sequence[int]) -> "futures.Future[None]":
+        done = asyncio.run_coroutine_threadsafe(self._listener.revoked(numbers), self._loop)
+        done.add_done_callback(lambda _: self._requests.put(lambda: None))
+        return done
 
     def _wake(self) -> None:
         """Ask librdkafka's own thread something now and then; see above."""
@@ -299,7 +324,7 @@ class KafkaIntake:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         new = {}
-        for at in partitions:
+        for at in partitions if not self._stopping.is_set() else ():
             self._epoch += 1
             self._owned[at.partition] = new[at.partition] = self._epoch
         # Silent until `start`. librdkafka asks for the committed offset meanwhile, and its answer moves the partition
@@ -316,8 +341,7 @@ class KafkaIntake:
     def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = [at.partition for at in partitions if at.partition in self._owned]
         if numbers:
-            done = asyncio.run_coroutine_threadsafe(self._listener.revoked(numbers), self._loop)
-            done.add_done_callback(lambda _: self._requests.put(lambda: None))
+            done = self._last or self._ask_back(numbers)
             self._revoking = True
             while not done.done():  # transactions still need their membership meanwhile
                 self._requests.get()()

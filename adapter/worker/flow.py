@@ -108,11 +108,16 @@ class Worker(IntakeListener):
         await self.intake.close()
 
     async def run(self) -> None:
-        """Work until cancelled. Raises what makes it impossible to go on."""
+        """Work until cancelled. Raises what makes it impossible to go on; where it can it leaves the group before."""
         runners = (self.ledger.run, self.commits.run, self.replies.run, self.room.run, self._keep)
         tasks = {asyncio.create_task(work()) for work in runners}
         try:
             done, _ = await asyncio.wait({*tasks, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            if done == {self._failure}:  # what commits still works: nothing under way need end in doubt
+                self._log.error("stopping", reason=str(self._failure.exception()))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._w.call_limit + self._w.commit_limit):
+                        await self.close()
             for ended in done:
                 ended.result()
         finally:
@@ -294,8 +299,12 @@ class Worker(IntakeListener):
                 if assignment.recovered is None and (seconds := assignment.starting.told(time.monotonic())):
                     self._log.warning("partition not started", partition=number, seconds=round(seconds, 1))
             if time.monotonic() >= check_at:
-                with suppress(Unavailable):
+                try:
                     await self._w.check()
+                except Stop as error:
+                    self.failed(error)
+                except Unavailable:
+                    pass
                 check_at = time.monotonic() + _CHECK
             for assignment in self.assignments.values():
                 self._write_forward(assignment)

@@ -80,11 +80,16 @@ async def test_more_partitions_while_running_stop_the_worker(rig: Rig, processes
     worker = processes.adapter("worker", env=rig.environment())
     await worker.ready(lambda process: "partition started" in process.output)
     assert f'"supplier":"{rig.twin.url}"' in worker.output  # whom it calls is the first thing to look at after a 404
-    command = say.add(unique())
+    command, under_way = say.add(unique()), say.add(unique())
     rig.estate.send(command)
     await rig.estate.final(command)
+    rig.twin.inject(Fault(Kind.DELAY, seconds=10.0))  # longer than it takes the worker to look at the topics
+    rig.estate.send(under_way)
+    await eventually(lambda: len(rig.twin.log) == 2, what="the call")
     widen(rig, rig.topics.commands, 3)
     assert await worker.ended() == WRONG
+    assert (await rig.estate.final(under_way)).type == "FaultReportAdded"  # it waited for the answer
+    assert len(rig.estate.of(under_way)) == 1
     (told,) = [line for line in worker.output.splitlines() if line.startswith("adapter: ")]
     assert f"{rig.topics.commands} had 2 partitions and has 3" in told
 

@@ -163,6 +163,24 @@ async def test_a_partition_that_goes_before_its_journal_was_read_commits_nothing
     assert plant.position() == 1
 
 
+async def test_a_worker_that_can_not_go_on_finishes_its_calls_and_begins_no_more(plant: Plant) -> None:
+    hand = plant.hire(0)
+    plant.desk.answers = later
+    under_way, behind = add("T-1"), amend("T-1")
+    plant.send(under_way, behind)
+    call = await plant.called(under_way)
+    hand.flow.failed(Stop("the topic has other partitions"))
+    await hand.settle()
+    answer(call)
+    with pytest.raises(Stop, match="the topic has other partitions"):
+        await hand.running
+    assert plant.types(under_way) == ["FaultReportAdded"]
+    assert plant.position() == 1
+    assert plant.desk.of(behind) == []
+    assert hand.lines.named("stopping") == [{"reason": "the topic has other partitions"}]
+    hand.member.kill()
+
+
 # -- the journal -------------------------------------------------------------------------------------------------------
 
 

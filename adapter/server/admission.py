@@ -84,7 +84,7 @@ class Admission:
             try:
                 certificate = _forwarded_certificate(head.headers.get(self.certificate_header))
             except _NO_CERTIFICATE:
-                bad = f"{self.certificate_header} is neither as RFC 9440 has it nor URL-encoded PEM"
+                bad = f"{self.certificate_header} is no single certificate, as RFC 9440 has it or in URL-encoded PEM"
                 return Refused(Reason.CERTIFICATE, Caller(_shown(address, peer), None), bad)
         try:
             identity = None if certificate is None else identity_of(certificate)
@@ -209,6 +209,8 @@ def _forwarded_certificate(header: str | None) -> bytes | None:
     if len(header) > _HEADER_LIMIT:
         raise ValueError("too long")
     text = header.strip()
+    if "," in text:  # behind what the caller wrote there itself, where the proxy adds its own line
+        raise ValueError("several")
     if text.startswith(":") and text.endswith(":") and len(text) > 2:
         try:
             return base64.b64decode(text[1:-1], validate=True)

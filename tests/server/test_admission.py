@@ -268,6 +268,8 @@ def test_an_address_that_is_none_is_in_no_network() -> None:
         quote(PEM.replace("M", "N")),
         "x" * 20_000,
         RFC_9440 + ", " + RFC_9440,
+        quote(PEM) + "," + quote(PEM),  # the caller's own word, and behind it that of a proxy that adds instead of sets
+        quote(PEM) + ", " + quote(made("CN=another").public_bytes(Encoding.PEM).decode()),
     ],
 )
 def test_a_proxys_certificate_that_is_none_is_refused_as_one(header: str) -> None:

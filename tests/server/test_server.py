@@ -227,7 +227,7 @@ async def test_a_stranger_is_403_before_the_body_and_counted(serve: Serve, netwo
         (
             "127.0.0.1/32",
             b"Client-Cert: Hash=secret\r\n",
-            "client-cert is neither as RFC 9440 has it nor URL-encoded PEM",
+            "client-cert is no single certificate, as RFC 9440 has it or in URL-encoded PEM",
         ),
         ("192.0.2.0/24", b"Client-Cert: :AAAA:\r\n", "neither TLS nor a trusted proxy shows one"),
     ],

@@ -38,6 +38,14 @@ _LINGER: Final = 2.0
 _OFFER: Final = frozenset({"connection", "upgrade", "http2-settings"})
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PROXIED: Final = "it begins with the PROXY protocol, which has to be off"
+_OTHERS: Final = {
+    b"PROXY ": _PROXIED,
+    b"\r\n\r\n\0\r\nQUIT\n": _PROXIED,
+    b"PRI * HTTP/2.0": "it is HTTP/2, and has to be HTTP/1.1",
+    b"\x16\x03": "it is TLS, and we listen without",
+}
+"""How what load balancers speak instead of HTTP/1.1 begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +240,8 @@ class Incoming(asyncio.Protocol):
                     self._room.log.exception("notification answer failed")
                     self.refuse(_OURS)
             except HttpParserError as error:  # its words are llhttp's own, and quote nothing
-                self.refuse(self._room.receiver.garbled(self.caller, str(error)))
+                why = next((said for begin, said in _OTHERS.items() if data.startswith(begin)), str(error))
+                self.refuse(self._room.receiver.garbled(self.caller, why))
             # The parser tells of no line before its end, of nothing around chunks and before requests: if nothing has
             # begun or ended, all these bytes belong to the same header or body.
             if not self._moved and not self._ending and (answer := self._too_long(len(data))):

@@ -144,7 +144,11 @@ async def test_a_request_that_is_refused_is_in_the_log_with_its_status_and_calle
 @pytest.mark.parametrize(
     ("request_", "why"),
     [
-        (b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n", "Invalid method encountered"),
+        (b"PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n", "it begins with the PROXY protocol, which has to be off"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", "it begins with the PROXY protocol, which has to be off"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "it is HTTP/2, and has to be HTTP/1.1"),
+        (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", "it is TLS, and we listen without"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "Invalid method encountered"),
         (HEAD + b"SOAPAction: a\r\n b\r\n\r\n", "Unexpected whitespace after header value"),
         (HEAD + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", "Duplicate Content-Length"),
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "Transfer-Encoding in HTTP/1.0"),

@@ -434,7 +434,7 @@ class Spool(Section):
 class Server(Section):
     """The listener for the supplier's notifications: who may call, and its limits."""
 
-    host: Text = Field(default="0.0.0.0", description="Address the listener binds to.")  # noqa: S104 -- called from outside the container
+    host: Text = Field(default="0.0.0.0", description="Address the listener binds to; `::` takes IPv6 and IPv4.")  # noqa: S104 -- called from outside the container
     port: Port = Field(default=8443, description="Port of the listener; 0 takes a free one.")
     tls: ServerTls = ServerTls()
     allow_plaintext: Switch = Field(
@@ -529,7 +529,10 @@ class Projector(Section):
 class Telemetry(Section):
     """Logs, metrics and health."""
 
-    host: Text = Field(default="0.0.0.0", description="Address the telemetry endpoint binds to.")  # noqa: S104 -- scraped from outside the container
+    host: Text = Field(
+        default="0.0.0.0",  # noqa: S104 -- scraped from outside the container
+        description="Address the telemetry endpoint binds to; `::` takes IPv6 and IPv4.",
+    )
     port: Port = Field(default=9464, description="Port of /metrics, /health and /status; 0 takes a free one.")
     log_level: LogLevel = Field(default=LogLevel.INFO, description="Lowest severity of the log lines to write.")
     log_format: LogFormat = Field(

@@ -5,6 +5,7 @@ answering is a 500 and a log line; the flow goes on.
 """
 
 import json
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,11 @@ async def serve(
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        site: web.BaseSite = web.TCPSite(runner, host, port)
+        if host == "::":  # by itself asyncio takes IPv6 alone there, unlike the listener for notifications
+            both = socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
+            site = web.SockSite(runner, both)
+        await site.start()
     except OSError as error:
         await runner.cleanup()
         reason = error.strerror or type(error).__name__

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import AsyncIterator
+from socket import has_dualstack_ipv6
 
 import aiohttp
 import pytest
@@ -28,9 +29,9 @@ class Flow:
             raise RuntimeError("state unreadable")
         return {"partitions": {"3": {"lag": 7}}}
 
-    async def listen(self, port: int = 0) -> web.Endpoint:
+    async def listen(self, port: int = 0, *, host: str = "127.0.0.1") -> web.Endpoint:
         return await web.serve(
-            "127.0.0.1",
+            host,
             port,
             metrics=self.metrics,
             log=self.log,
@@ -107,3 +108,13 @@ async def test_unknown_pages_and_other_methods_are_refused(endpoint: web.Endpoin
 async def test_a_port_that_is_taken_stops_the_start_with_what_to_do(flow: Flow, endpoint: web.Endpoint) -> None:
     with pytest.raises(Stop, match="ADAPTER_TELEMETRY__PORT"):
         await flow.listen(endpoint.port)
+
+
+@pytest.mark.skipif(not has_dualstack_ipv6(), reason="needs IPv6")
+async def test_who_listens_for_ipv6_is_found_by_both_kinds_of_callers(flow: Flow) -> None:
+    endpoint = await flow.listen(host="::")
+    async with aiohttp.ClientSession() as client:
+        for address in ("127.0.0.1", "[::1]"):
+            async with client.get(f"http://{address}:{endpoint.port}/health/live") as answer:
+                assert answer.status == 200
+    await endpoint.close()

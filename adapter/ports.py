@@ -52,20 +52,6 @@ class Calls(Protocol):
         """POST `body` to the base URL plus `path`. Raises NotSent or Unclear."""
         ...
 
-    async def close(self) -> None: ...
-
-
-class Registry(Protocol):
-    """Look-ups in a schema registry with the Confluent HTTP API."""
-
-    async def schema(self, identifier: int) -> str | None:
-        """The schema of that id as JSON text, None if the registry says there is none. Raises Unavailable."""
-        ...
-
-    async def identifier(self, subject: str, schema: str) -> int | None:
-        """The id under which `subject` has this schema, None if it has not. Raises Unavailable."""
-        ...
-
 
 @immutable
 class Outgoing:

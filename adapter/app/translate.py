@@ -63,13 +63,9 @@ class Translator:
         self._events = records(settings, known, self._encoders)
         self._reread = reread(settings, known, self._encoders[known.notification.event.name])
 
-    # A registry of the schemas that lie here: commands are read by the worker's own reader, which asks one.
-
     async def schema(self, identifier: int) -> str | None:
+        """In place of a registry, which the worker's reader asks for the schemas of commands."""
         return self._schemas[identifier].text
-
-    async def identifier(self, subject: str, schema: str) -> int | None:  # noqa: ARG002 -- all subjects are one here
-        return next((number for number, known in enumerate(self._schemas) if known.text == schema), None)
 
     async def request(self, entry: Entry, record: Mapping[str, Any]) -> Request:
         """Raises Refused with all that forbids it."""
@@ -138,5 +134,3 @@ class _Answered:
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:  # noqa: ARG002 -- Calls
         return self.reply
-
-    async def close(self) -> None: ...

@@ -6,7 +6,7 @@ from typing import Any, Final
 from adapter.catalogue import Catalogue
 from adapter.catalogue import Entry as Compiled
 from adapter.core.avro import UnknownFields, decoder
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.decoders import Decoders, Lookup
 from adapter.core.avro.digest import compile_digest
 from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.document import trimmed
@@ -14,7 +14,6 @@ from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable
 from adapter.core.journal import Source
 from adapter.core.operation import Problem
-from adapter.ports import Registry
 from adapter.telemetry import Trace, parse_traceparent
 from adapter.worker.events import Subject, message_id
 
@@ -53,7 +52,7 @@ class Task:
 class Reader:
     """Reads commands of the catalogue's operations."""
 
-    def __init__(self, catalogue: Catalogue, registry: Registry, unknown_fields: UnknownFields) -> None:
+    def __init__(self, catalogue: Catalogue, registry: Lookup, unknown_fields: UnknownFields) -> None:
         self._operations = catalogue.operations
         self._decoders = Decoders(registry, tuple(catalogue.commands.values()), unknown_fields, most=VALUE_LIMIT)
         self.supplier = catalogue.supplier

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from adapter.core.avro.decoders import Lookup
 from adapter.core.errors import Unavailable
 from adapter.core.journal import Source, read_mark
 from adapter.ports import (
@@ -22,7 +23,6 @@ from adapter.ports import (
     Outgoing,
     Passing,
     Position,
-    Registry,
     Take,
     TicketFeed,
     TicketRecord,
@@ -443,7 +443,7 @@ class Shelves(TicketStores):
 
 
 @dataclass(slots=True)
-class Schemas(Registry):
+class Schemas(Lookup):
     """A registry that may be `away`."""
 
     texts: dict[int, str] = field(default_factory=dict)
@@ -464,10 +464,6 @@ class Schemas(Registry):
     async def schema(self, identifier: int) -> str | None:
         self._answering()
         return self.texts.get(identifier)
-
-    async def identifier(self, subject: str, schema: str) -> int | None:  # noqa: ARG002 -- the protocol's
-        self._answering()
-        return next((number for number, text in self.texts.items() if text == schema), None)
 
     def _answering(self) -> None:
         if self.away:

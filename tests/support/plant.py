@@ -137,8 +137,6 @@ class _Door(Calls):
         finally:
             call.ended = True
 
-    async def close(self) -> None: ...
-
 
 def accepted(call: Call) -> Reply:
     element = known().operations[call.operation].operation.reply.rpartition("}")[2]

@@ -5,6 +5,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, Final
 
 import uvloop
@@ -76,60 +77,37 @@ examples:
 """
 
 
+_EPILOGS: Final = {"worker": _WORKER, "server": _SERVER, "projector": _PROJECTOR, "run": _RUN, "demo": _DEMO}
+
+
 def add(name: str, parser: argparse.ArgumentParser) -> None:
+    parser.epilog = _EPILOGS[name]
+    if name == "demo":
+        parser.add_argument("--kafka", metavar="HOST:PORT", help="use a real cluster instead of the mock")
+        parser.add_argument("--registry", metavar="URL", help="use a real schema registry instead of the built-in one")
+        parser.add_argument(
+            "--keep",
+            action="store_true",
+            help="leave everything running and print the addresses; topics on a real cluster are not deleted",
+        )
+        parser.set_defaults(run=_demo)
+    else:
+        parser.set_defaults(run=partial(_flow, name))
+
+
+def _flow(name: str, _arguments: argparse.Namespace) -> int:
+    from adapter import app  # noqa: PLC0415 -- see adapter.cli
+    from adapter.settings import Projecting, Receiving, Settings, load  # noqa: PLC0415 -- see adapter.cli
+
     match name:
-        case "demo":
-            parser.epilog = _DEMO
-            parser.add_argument("--kafka", metavar="HOST:PORT", help="use a real cluster instead of the mock")
-            parser.add_argument(
-                "--registry", metavar="URL", help="use a real schema registry instead of the built-in one"
-            )
-            parser.add_argument(
-                "--keep",
-                action="store_true",
-                help="leave everything running and print the addresses; topics on a real cluster are not deleted",
-            )
-            parser.set_defaults(run=_demo)
+        case "worker":
+            return looped(app.run_worker(load(Settings)))
         case "server":
-            parser.epilog = _SERVER
-            parser.set_defaults(run=_server)
+            return looped(app.run_server(load(Receiving)))
         case "projector":
-            parser.epilog = _PROJECTOR
-            parser.set_defaults(run=_projector)
-        case "run":
-            parser.epilog = _RUN
-            parser.set_defaults(run=_all)
+            return looped(app.run_projector(load(Projecting)))
         case _:
-            parser.epilog = _WORKER
-            parser.set_defaults(run=_worker)
-
-
-def _worker(_arguments: argparse.Namespace) -> int:
-    from adapter import app  # noqa: PLC0415 -- see adapter.cli
-    from adapter.settings import Settings, load  # noqa: PLC0415 -- see adapter.cli
-
-    return looped(app.run_worker(load(Settings)))
-
-
-def _server(_arguments: argparse.Namespace) -> int:
-    from adapter import app  # noqa: PLC0415 -- see adapter.cli
-    from adapter.settings import Receiving, load  # noqa: PLC0415 -- see adapter.cli
-
-    return looped(app.run_server(load(Receiving)))
-
-
-def _projector(_arguments: argparse.Namespace) -> int:
-    from adapter import app  # noqa: PLC0415 -- see adapter.cli
-    from adapter.settings import Projecting, load  # noqa: PLC0415 -- see adapter.cli
-
-    return looped(app.run_projector(load(Projecting)))
-
-
-def _all(_arguments: argparse.Namespace) -> int:
-    from adapter import app  # noqa: PLC0415 -- see adapter.cli
-    from adapter.settings import Settings, load  # noqa: PLC0415 -- see adapter.cli
-
-    return looped(app.run_all(load(Settings)))
+            return looped(app.run_all(load(Settings)))
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ from adapter.app.start import (
     until_available,
 )
 from adapter.core.avro import UnknownFields
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.lookup import Decoders
 from adapter.core.ticket import Policy
 from adapter.core.ticket.fold import WARNING
 from adapter.ports import Intake, IntakeListener

@@ -26,7 +26,7 @@ from adapter.app.start import (
 from adapter.catalogue import Catalogue
 from adapter.core import cloudevents
 from adapter.core.avro import Encoder, UnknownFields
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.lookup import Decoders
 from adapter.core.command import Policy
 from adapter.core.document import Limits
 from adapter.core.rate import RateLimit

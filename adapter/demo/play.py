@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from adapter.core import wording
 from adapter.core.avro import UnknownFields, from_json
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.lookup import Decoders
 from adapter.demo.board import DEAD_LETTER, QUARANTINED, Board, State, Step
 from adapter.demo.display import Display
 from adapter.demo.stage import Stage

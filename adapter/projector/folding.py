@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from adapter.core.avro.decoder import NOT_OURS
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Abandoned, Unavailable, Undecodable
 from adapter.core.journal import Source
 from adapter.core.ticket import Drop, Policy, Ticket, Verdict, Warn, fire, fold, ticket

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.lookup import Decoders
 from adapter.core.document import trimmed
 from adapter.core.errors import Undecodable
 from adapter.core.journal import Source

@@ -39,7 +39,7 @@ SCHEMA_NOT_FOUND: Final = 40403
 
 
 class HttpRegistry:
-    """Look-ups of schemas and of their ids (`core.avro.decoders.Lookup`), and what registering schemas needs.
+    """Look-ups of schemas and of their ids (`core.avro.lookup.Lookup`), and what registering schemas needs.
 
     `url` may name several addresses of one registry, separated by commas; a request goes to the one that answered
     last and on to the others while they are unavailable. `credentials` is a file with one line, `user:password` or

@@ -15,7 +15,7 @@ from typing import Final
 
 from adapter.core import journal
 from adapter.core.avro.decoder import NOT_OURS
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Extent, Kind, Source
 from adapter.core.offsets import Frontier

@@ -6,8 +6,8 @@ from typing import Any, Final
 from adapter.catalogue import Catalogue
 from adapter.catalogue import Entry as Compiled
 from adapter.core.avro import UnknownFields, decoder
-from adapter.core.avro.decoders import Decoders, Lookup
 from adapter.core.avro.digest import compile_digest
+from adapter.core.avro.lookup import Decoders, Lookup
 from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.document import trimmed
 from adapter.core.errors import Undecodable

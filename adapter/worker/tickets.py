@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
 from adapter.core.avro.decoder import NOT_OURS
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Unavailable, Undecodable
 from adapter.core.partition import partition_of
 from adapter.core.retry import ASK_AGAIN

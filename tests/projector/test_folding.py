@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from adapter.core.avro import Encoder, UnknownFields
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Unavailable
 from adapter.core.journal import Source
 from adapter.core.ticket import fold

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final
 
 from adapter.core.avro import Encoder, UnknownFields
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Unavailable
 from adapter.core.journal import Source
 from adapter.core.partition import partition_of

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adapter.core.avro import Decoder, Encoder, UnknownFields
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.lookup import Decoders
 from adapter.core.journal import Source
 from adapter.core.ticket import Command, Outcome, Ticket, due, fold
 from adapter.projector.reader import Heard, Passed, Reader

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from adapter.core.avro.decoders import Lookup
+from adapter.core.avro.lookup import Lookup
 from adapter.core.errors import Unavailable
 from adapter.core.journal import Source, read_mark
 from adapter.ports import (

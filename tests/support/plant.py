@@ -18,7 +18,7 @@ import fastavro
 
 from adapter.core import journal
 from adapter.core.avro import Encoder, UnknownFields, unframe
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.lookup import Decoders
 from adapter.core.command import Policy
 from adapter.core.document import Limits
 from adapter.core.journal import Entry, Kind

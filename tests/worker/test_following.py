@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from adapter.core.avro import UnknownFields
-from adapter.core.avro.decoders import Decoders
+from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.ticket import Origin, Ticket
 from adapter.ports import Checkpoint, Passing, TicketRecord

@@ -1,8 +1,8 @@
 """The connections of callers: HTTP/1.1 with keep-alive and pipelining, requests answered one after the other.
 
-The bytes are parsed by llhttp (httptools), which is strict about framing; what it does not bound is bounded here.
-A request that is refused is answered without its body: what is left of it is thrown away for a moment, so that the
-caller gets to read the answer, and the connection ends.
+The bytes are parsed by llhttp (httptools), which is strict about framing; the sizes and times it does not limit are
+limited here. A refused request is answered before its body has been read: the rest of the body is discarded for a
+moment, so that the caller can read the answer, then the connection is closed.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ from adapter.telemetry import Log, parse_traceparent
 
 _HEADER_LINES: Final = 100
 _HEADER_BYTES: Final = 32 * 1024
-"""Of a whole header; a certificate that a proxy passes on may take 8 KiB of it."""
+"""All header lines of a request together; a certificate that a proxy passes on may take 8 KiB of it."""
 _LONG_HEADER: Final = f"the header is longer than {_HEADER_BYTES} bytes or {_HEADER_LINES} lines"
 _PIPELINED: Final = 128
-"""Requests of one connection that wait for their turn; one more, and nothing after it is read."""
+"""Pipelined requests of one connection that may wait; once there are more, those are answered and it is closed."""
 _FRAMING_BYTES: Final = 64 * 1024
-"""What may lie around the chunks of a body, and a quarter of the body besides: nobody needs chunks of a few bytes."""
+"""Chunk framing that is allowed in a body, besides a quarter of the body's size: nobody needs chunks of a few bytes."""
 _FEW: Final = 10
-"""One in so many connections is left to handshakes, however many callers are connected."""
+"""This fraction (1/10) of the connections is reserved for handshakes, however many callers are connected."""
 _LINGER: Final = 2.0
-"""Seconds in which what is left of a refused request is thrown away."""
+"""Seconds for which the rest of a refused request is discarded before the connection is closed."""
 _OFFER: Final = frozenset({"connection", "upgrade", "http2-settings"})
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -59,33 +59,35 @@ class Limits:
     body: float
 
 
-class Room:
-    """What the connections of a listener share, and who of them has to go."""
+class Shared:
+    """What all connections of a listener have in common: receiver, limits, TLS context, and the bookkeeping by which
+    idle, slow or surplus ones are closed.
+    """
 
     def __init__(self, receiver: Receiver, limits: Limits, log: Log) -> None:
         self.receiver = receiver
         self.limits = limits
         self.log = log
         self.context: ssl.SSLContext | None = None
-        """The newest TLS context; connections of another one end with their next answer."""
+        """The newest TLS context; connections made with an older one are closed after their next answer."""
         self.entering: dict[Incoming, asyncio.Task[None]] = {}
-        """Those in their handshake, in the order of its beginning, with what carries it out."""
+        """Connections in their handshake with the task that carries it out, oldest first."""
         self.open: OrderedDict[Incoming, float] = OrderedDict()
-        """With the time of their last sign of life; the most silent one first."""
+        """Established connections with the time of their last activity, the least recently active first."""
         self.bodies: OrderedDict[Incoming, float] = OrderedDict()
-        """Those in the middle of a body, with the time they began."""
+        """Connections in the middle of a request body, with the time its reading began."""
         self.bytes_in_flight = 0
 
     @property
-    def connections(self) -> int:
+    def count(self) -> int:
         return len(self.entering) + len(self.open)
 
-    async def make(self) -> None:
-        """One connection ends. A handshake needs no more than a socket, so as long as there are more than a few of
-        them it is the one that began first; else the connection that was silent for longest.
+    async def evict(self) -> None:
+        """Close one connection. Anybody who can open a socket can start a handshake, so while there are more than a
+        few handshakes the oldest of them goes; otherwise the connection that has been idle for longest.
         """
         if self.open and len(self.entering) <= max(1, self.limits.connections // _FEW):
-            self.close_most_silent()
+            self.close_idlest()
         elif self.entering:
             first = next(iter(self.entering.values()))
             first.cancel()
@@ -103,12 +105,12 @@ class Room:
         self.open.pop(incoming, None)
         self.bodies.pop(incoming, None)
 
-    def close_most_silent(self) -> None:
+    def close_idlest(self) -> None:
         incoming, _ = self.open.popitem(last=False)
         incoming.abort()
 
     def sweep(self) -> None:
-        """Close who has been silent for too long, and refuse what takes too long to come."""
+        """Close connections that were idle for too long, and refuse requests whose body takes too long to arrive."""
         now = time.monotonic()
         while self.open:
             incoming, since = next(iter(self.open.items()))
@@ -117,7 +119,7 @@ class Room:
             if incoming.busy or incoming.spoken_to:
                 self.alive(incoming)
             else:
-                self.close_most_silent()
+                self.close_idlest()
         while self.bodies:
             incoming, since = next(iter(self.bodies.items()))
             if since > now - self.limits.body:
@@ -130,7 +132,7 @@ class _Request:
     head: Head
     keep_alive: bool
     judged: Caller | Answer
-    """Who sent it, or the answer that needs no look at it."""
+    """Who sent it, or the answer that was decided on its header alone."""
     body: bytes = b""
     received: int = 0
     pieces: list[bytes] = field(default_factory=list)
@@ -139,9 +141,9 @@ class _Request:
 class Incoming(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
-        self._context = room.context
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._context = shared.context
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._peer = Peer("", None)
@@ -150,28 +152,30 @@ class Incoming(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._lines = 0
         self._size = 0
-        """Bytes of the header being read, then of the body with all around it; rather too many than too few."""
+        """Bytes of the header being read, then of the body with its framing; may be overestimated, never too low."""
         self._reading: _Request | None = None
-        """Its header is whole, its body is not."""
+        """The request whose header is complete and whose body is not."""
         self._waiting: deque[_Request] = deque()
         self._serving: asyncio.Task[None] | None = None
         self._owes_continue = False
         self._without_offer = b""
-        """The header of a request that offers to upgrade, without that."""
+        """The header of a request that offers a protocol upgrade, without that offer."""
         self._moved = False
-        """A header or a body has begun or ended within the bytes at hand."""
+        """A header or a body has begun or ended within the bytes being parsed."""
         self._parting = False
-        """The connection ends with the next answer behind which nothing waits."""
+        """The connection is closed after the next answer that no other request waits behind."""
         self._ending = False
-        """Nothing is read any more; what waits is answered, then the connection ends."""
+        """Nothing more is read; the waiting requests are answered, then the connection is closed."""
         self._unread = False
-        """Some of a request was not read."""
+        """Part of a request was not read."""
         self._writable = asyncio.Event()
         self._writable.set()
 
     @property
     def busy(self) -> bool:
-        """Whether it is our turn, or that of the clock of bodies, which stands still behind answers nobody reads."""
+        """Whether a request is being read or answered, so that the idle limit does not apply. A caller who does not
+        read its answers counts as idle.
+        """
         return self._writable.is_set() and (self._reading is not None or self._serving is not None)
 
     @property
@@ -194,18 +198,18 @@ class Incoming(asyncio.Protocol):
             self._transport.abort()
 
     def part(self) -> None:
-        """Say with the next answer that it is the last one."""
+        """Announce with the next answer that the connection is closed after it."""
         self._parting = True
 
     def finish(self) -> None:
-        """Answer what is whole, then close."""
+        """Answer the requests that are complete, then close."""
         self._ending = True
         self._forget_body()
         if self._serving is None:
             self._end()
 
     def refuse(self, answer: Answer | None) -> None:
-        """Nothing more is read; `answer`, if any, is the last one here."""
+        """Read nothing more; `answer`, if there is one, is the last one on this connection."""
         self._ending = self._unread = True
         request = self._reading
         if request is not None:
@@ -222,7 +226,7 @@ class Incoming(asyncio.Protocol):
         secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         certificate = None if secured is None else secured.getpeercert(binary_form=True)
         self._peer = Peer(str(name[0]) if isinstance(name, tuple) else "", certificate)
-        self._room.enter(self)
+        self._shared.enter(self)
 
     def data_received(self, data: bytes) -> None:
         while data and not self._ending:
@@ -237,11 +241,11 @@ class Incoming(asyncio.Protocol):
                 continue
             except HttpParserCallbackError as error:
                 if not isinstance(error.__context__, _Enough):
-                    self._room.log.exception("notification answer failed")
+                    self._shared.log.exception("notification answer failed")
                     self.refuse(_OURS)
             except HttpParserError as error:  # its words are llhttp's own, and quote nothing
                 why = next((said for begin, said in _OTHERS.items() if data.startswith(begin)), str(error))
-                self.refuse(self._room.receiver.garbled(self.caller, why))
+                self.refuse(self._shared.receiver.garbled(self.caller, why))
             # The parser tells of no line before its end, of nothing around chunks and before requests: if nothing has
             # begun or ended, all these bytes belong to the same header or body.
             if not self._moved and not self._ending and (answer := self._too_long(len(data))):
@@ -267,7 +271,7 @@ class Incoming(asyncio.Protocol):
         self._forget_body()
         self._forget_waiting()
         self._writable.set()
-        self._room.leave(self)
+        self._shared.leave(self)
 
     # -- the parser's callbacks --------------------------------------------------------------------------------------
 
@@ -288,10 +292,10 @@ class Incoming(asyncio.Protocol):
         self._headers[lower] = f"{self._headers[lower]}, {text}" if lower in self._headers else text
 
     def on_headers_complete(self) -> None:
-        parser, room = cast("HttpRequestParser", self._parser), self._room
+        parser, shared = cast("HttpRequestParser", self._parser), self._shared
         if "transfer-encoding" in self._headers and parser.get_http_version() == "1.0":
             # Whoever passed it on may not know of chunks (RFC 9112 section 6.1).
-            self._stop_if(room.receiver.garbled(self.caller, "Transfer-Encoding in HTTP/1.0"))
+            self._stop_if(shared.receiver.garbled(self.caller, "Transfer-Encoding in HTTP/1.0"))
         if "upgrade" in self._headers and parser.should_upgrade():
             # We do not take up the offer (RFC 9110 section 7.8), but the parser would take the body for another
             # protocol: the request is read again without it.
@@ -300,8 +304,8 @@ class Incoming(asyncio.Protocol):
             self._without_offer = "".join((line, *kept, "\r\n")).encode("latin-1")
             return
         head = Head(parser.get_method().decode("latin-1"), self._path.decode("latin-1"), self._headers)
-        room.alive(self)
-        judged = room.receiver.admit(self._peer, head)
+        shared.alive(self)
+        judged = shared.receiver.admit(self._peer, head)
         self._reading = _Request(head, parser.should_keep_alive(), judged)
         self._size = 0
         self._moved = True
@@ -314,14 +318,14 @@ class Incoming(asyncio.Protocol):
             self._go_on()
 
     def on_body(self, body: bytes) -> None:
-        request, room = self._reading, self._room
+        request, shared = self._reading, self._shared
         assert request is not None
         request.received += len(body)
-        room.bytes_in_flight += len(body)
-        if request.received > room.limits.body_bytes:
-            self._stop_if(room.receiver.too_large(self.caller))
-        if room.bytes_in_flight > room.limits.bytes_in_flight:
-            self._stop_if(room.receiver.too_busy(self.caller))
+        shared.bytes_in_flight += len(body)
+        if request.received > shared.limits.body_bytes:
+            self._stop_if(shared.receiver.too_large(self.caller))
+        if shared.bytes_in_flight > shared.limits.bytes_in_flight:
+            self._stop_if(shared.receiver.too_busy(self.caller))
         request.pieces.append(body)
 
     def on_message_complete(self) -> None:
@@ -331,7 +335,7 @@ class Incoming(asyncio.Protocol):
         request.body = b"".join(request.pieces)
         request.pieces.clear()
         self._reading, self._size, self._moved = None, 0, True
-        self._room.bodies.pop(self, None)
+        self._shared.bodies.pop(self, None)
         self._queue(request)
         if not request.keep_alive:
             self._ending = True
@@ -345,9 +349,9 @@ class Incoming(asyncio.Protocol):
         if self._reading is not None:
             received = self._reading.received
             if self._size - received > _FRAMING_BYTES + received // 4:
-                return self._room.receiver.too_large(self.caller)
+                return self._shared.receiver.too_large(self.caller)
         elif self._size > _HEADER_BYTES or self._lines > _HEADER_LINES:
-            return self._room.receiver.garbled(self.caller, _LONG_HEADER)
+            return self._shared.receiver.garbled(self.caller, _LONG_HEADER)
         return None
 
     def _stop_if(self, answer: Answer | None) -> None:
@@ -368,17 +372,17 @@ class Incoming(asyncio.Protocol):
         while self._waiting:
             request = self._waiting.popleft()
             answer = await self._answer(request)
-            self._room.bytes_in_flight -= request.received
-            outdated = self._context is not self._room.context
+            self._shared.bytes_in_flight -= request.received
+            outdated = self._context is not self._shared.context
             leaving = (self._parting or self._ending) and not self._waiting
             last = answer.close or not request.keep_alive or outdated or leaving
-            stay = None if last else int(self._room.limits.idle)
+            stay = None if last else int(self._shared.limits.idle)
             self._write(_response(answer, stay=stay, whole=request.head.method != "HEAD"))
             if last:
                 self._forget_waiting()
                 self._end()
             elif self._transport is not None:
-                self._room.alive(self)
+                self._shared.alive(self)
                 await self._writable.wait()
         self._serving = None
         if self._transport is not None and not self._ending:
@@ -387,8 +391,8 @@ class Incoming(asyncio.Protocol):
                 self._go_on()
 
     def _go_on(self) -> None:
-        """Let the body come. Its time begins here: while the request before is answered, nothing may be read."""
-        self._room.bodies[self] = time.monotonic()
+        """Let the body come. Its time limit begins here: nothing is read while an earlier request is answered."""
+        self._shared.bodies[self] = time.monotonic()
         if self._owes_continue:
             self._owes_continue = False
             self._write(_CONTINUE)
@@ -397,9 +401,9 @@ class Incoming(asyncio.Protocol):
         if isinstance(request.judged, Answer):
             return request.judged
         try:
-            return await self._room.receiver.receive(_arrival(request, request.judged))
+            return await self._shared.receiver.receive(_arrival(request, request.judged))
         except Exception:
-            self._room.log.exception("notification answer failed")
+            self._shared.log.exception("notification answer failed")
             return _OURS
 
     def _write(self, data: bytes) -> None:
@@ -422,17 +426,17 @@ class Incoming(asyncio.Protocol):
 
     def _forget_body(self) -> None:
         if self._reading is not None:
-            self._room.bytes_in_flight -= self._reading.received
-            self._room.bodies.pop(self, None)
+            self._shared.bytes_in_flight -= self._reading.received
+            self._shared.bodies.pop(self, None)
             self._reading = None
 
     def _forget_waiting(self) -> None:
         while self._waiting:
-            self._room.bytes_in_flight -= self._waiting.popleft().received
+            self._shared.bytes_in_flight -= self._waiting.popleft().received
 
 
 class _Enough(Exception):  # noqa: N818 -- never leaves this module
-    """Out of the parser's callbacks: nothing more is parsed."""
+    """Raised in the parser's callbacks to stop parsing."""
 
 
 _OURS: Final = Answer(500, b"A fault of ours; send it again.\n", close=True)
@@ -452,8 +456,8 @@ def _arrival(request: _Request, caller: Caller) -> Arrival:
 
 
 def _response(answer: Answer, *, stay: int | None, whole: bool) -> bytes:
-    """`stay`: seconds for which the connection is kept while nothing comes; None: it ends after this answer. Not
-    `whole`: the head alone, of an answer to HEAD.
+    """`stay`: seconds for which the idle connection is kept; None: it is closed after this answer. Not `whole`: the
+    head alone, as the answer to HEAD.
     """
     more = "".join(f"{name}: {text}\r\n" for name, text in answer.headers.items()) if answer.headers else ""
     end = "close" if stay is None else f"keep-alive\r\nKeep-Alive: timeout={stay}"

@@ -355,10 +355,10 @@ async def test_closing_answers_what_was_on_its_way_and_says_that_it_was_the_last
 async def test_a_request_that_came_before_its_connection_was_silent_for_too_long_is_answered(opened: Opened) -> None:
     async with opened(idle=0.5) as it:
         with socket.create_connection(("127.0.0.1", it.listener.port)) as caller:
-            await eventually(lambda: it.listener._room.open)
+            await eventually(lambda: it.listener._shared.open)
             time.sleep(0.6)  # noqa: ASYNC251 -- as a busy loop: what comes now is read after the silent are looked for
             caller.sendall(LAST)
-            it.listener._room.sweep()
+            it.listener._shared.sweep()
             caller.setblocking(False)  # noqa: FBT003 -- the library's signature
             reader, writer = await asyncio.open_connection(sock=caller)
             assert (await reader.read()).endswith(b"<last>")
@@ -371,7 +371,7 @@ async def test_closing_waits_for_who_is_answered_and_hardly_for_who_does_not_rea
         _, mute = await asyncio.open_connection("127.0.0.1", it.listener.port, limit=1000)
         mute.write(post(b"mute") * 30)
         await eventually(lambda: it.receiver.bodies)
-        (incoming,) = it.listener._room.open
+        (incoming,) = it.listener._shared.open
         await eventually(lambda: not incoming.busy)
         it.receiver.hold = asyncio.Event()
         reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)

@@ -1,5 +1,5 @@
-"""What a failed supplier call is called: errors of the network and of TLS, put into the words of ports.NotSent and
-ports.Unclear. Which of the two it is, the place where they occur knows.
+"""Names and texts for failed supplier calls: errors of the network and of TLS as ports.NotSent and ports.Unclear. Which
+of the two applies is decided by the caller, who knows whether anything had been written.
 """
 
 import os
@@ -22,7 +22,7 @@ def not_connected(error: OSError) -> NotSent:
 
 
 def not_tunnelled(error: OSError) -> NotSent:
-    """For a call that found no way to the proxy, or was lost within its answer."""
+    """For a call that did not reach the proxy, or lost the connection before the proxy had answered."""
     return NotSent("proxy", f"no connection through the proxy: {words(error)}")
 
 
@@ -41,17 +41,17 @@ CERTIFICATE_ALERTS = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
 }
-"""Of the handshake by their definition. No handshake_failure: a refused renegotiation also ends in it, with the request
-read. No access_denied: some servers look whom they have before them once the handshake is over.
+"""Alerts that by their definition belong to the handshake. Not handshake_failure: a refused renegotiation ends in it
+too, after the request was read. Not access_denied: some servers check the client's identity after the handshake.
 """
 
 
 def refused_certificate(error: Exception | None) -> NotSent | None:
-    """For the first thing a new connection brings: proof that the client's certificate was refused, if it is that.
+    """For an error that comes first on a new connection: NotSent if it proves that our certificate was refused.
 
-    In TLS 1.3 the client has finished, and may write, before the server has looked at its certificate. The alert,
-    as the first thing a new connection brings, says that the server's handshake never ended: what was written was
-    not handed to anybody (RFC 8446 sections 4.4.2.4 and 6.2).
+    In TLS 1.3 the client finishes its handshake, and may write, before the server has verified its certificate. Such
+    an alert, as the first thing received, proves that the server's handshake never finished: the request was not
+    passed to the application (RFC 8446 sections 4.4.2.4 and 6.2).
     """
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLError) and cause.reason in CERTIFICATE_ALERTS:
@@ -60,7 +60,7 @@ def refused_certificate(error: Exception | None) -> NotSent | None:
 
 
 def system_words(error: OSError) -> str | None:
-    """What the system says of it. asyncio puts in its place where a connection failed: then both."""
+    """The operating system's text for the error. asyncio replaces it by where the connection failed: then both."""
     said, number = error.strerror, error.errno or 0
     if number <= 0 or isinstance(error, socket.gaierror | ssl.SSLError):
         return said
@@ -76,8 +76,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def words(error: BaseException) -> str:
-    """What is wrong with the connection, or the error's type."""
-    # Never str(): it may quote what came.
+    """What is wrong with the connection; if that is unknown, the error's type."""
+    # Never str(): it may quote received data.
     for cause in _causes(error):
         match cause:
             case ssl.SSLCertVerificationError():

@@ -1,4 +1,4 @@
-"""TLS before it is needed: what is in a certificate's file, and a handshake with the other side."""
+"""For `adapter check`: the contents of a certificate file, and a TLS handshake without a request."""
 
 import asyncio
 import ssl
@@ -17,13 +17,13 @@ from adapter.transport.failures import refused_certificate, system_words, words
 from adapter.transport.way import Proxy, reach, resolve
 
 _LISTEN: Final = 1.0
-"""Seconds in which a refusal of our certificate comes: with TLS 1.3 it comes after the handshake."""
+"""Seconds in which a refusal of our certificate is expected: with TLS 1.3 it arrives after the handshake."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A certificate. `usages` are client and server, both where it does not say; `whole`: each certificate of its file
-    is signed by the next one.
+    """A certificate. `usages` may hold client and server, both if the certificate does not restrict them; `whole`: each
+    certificate of its file is signed by the next one.
     """
 
     subject: str
@@ -43,7 +43,7 @@ class Greeting:
 
 
 def look(path: Path) -> Seen:
-    """What the file's first certificate says. OSError or ValueError if there is none: `tls.check` says it in words."""
+    """The file's first certificate. Raises OSError or ValueError if there is none; `tls.check` has the text for it."""
     chain = x509.load_pem_x509_certificates(path.read_bytes())
     return _seen(chain[0], whole=all(map(_signed, chain, chain[1:])))
 
@@ -56,9 +56,9 @@ async def greet(
     limit: float,
     proxy: Proxy | None = None,
 ) -> Greeting | None:
-    """Connect and shake hands, on the way that calls take, sending no request; without `context` only connect.
+    """Connect as calls do and complete the TLS handshake without sending a request; without `context` only connect.
 
-    Raises Unavailable with what went wrong, also if the other side refuses our certificate.
+    Raises Unavailable with the reason, also if the other side refuses our certificate.
     """
     try:
         async with asyncio.timeout(limit):
@@ -93,7 +93,7 @@ async def greet(
 
 
 async def _accepted(reader: asyncio.StreamReader) -> None:
-    """Returns if the other side keeps silent, as a server does that waits for a request."""
+    """Returns if the other side stays silent, as a server does that accepts the client and waits for a request."""
     try:
         async with asyncio.timeout(_LISTEN):
             if not await reader.read(1):

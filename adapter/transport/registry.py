@@ -1,5 +1,5 @@
-"""Client of a schema registry with the Confluent HTTP API. Look-ups are kept, since an id never changes its schema, so
-this is off the path of a record after the first of its kind.
+"""Client of a schema registry with the Confluent HTTP API. Look-ups are cached for ever, since the schema of an id
+never changes: only the first record of a kind has to wait for the registry.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ SIZE_LIMIT: Final = 2 * 1024 * 1024
 """Bytes of an answer."""
 
 LAG: Final = (0.1, 0.3, 0.6)
-"""Seconds between the looks for an id: of several registries behind one address one may not have heard yet what another
-has registered a moment ago, and a record must not go to the dead letters for that.
+"""Seconds between attempts to find an id: of several registries behind one address, one may not know yet what another
+has just registered, and a record must not become a dead letter for that.
 """
 
 SUBJECT_NOT_FOUND: Final = 40401
@@ -42,10 +42,10 @@ class HttpRegistry:
     """Look-ups of schemas and of their ids (`core.avro.lookup.Lookup`), and what registering schemas needs.
 
     `url` may name several addresses of one registry, separated by commas; a request goes to the one that answered
-    last and on to the others while they are unavailable. `credentials` is a file with one line, `user:password` or
-    a bearer token, read for every request so that it may change. An id counts as absent once it was not found after
-    each of the `waits`, and is asked for again after `absent_for`. Raises Stop if the addresses or the authority's file
-    are not usable.
+    last, then to the others in turn if it is unavailable. `credentials` is a file with one line, `user:password` or a
+    bearer token, read for every request so that it may change. An id counts as absent once it was not found after each
+    of the `waits`, and is asked for again after `absent_for`. Raises Stop if the addresses or the file of authorities
+    can't be used.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class HttpRegistry:
         self._credentials = credentials
         self._waits = waits
         self.time: datetime | None = None
-        """What the registry's clock said in its last answer."""
+        """The registry's clock, from the Date header of its last answer."""
 
         self._schemas: _Kept[int, str] = _Kept(absent_for=absent_for, clock=clock)
         self._identifiers: _Kept[tuple[str, str], int] = _Kept(absent_for=absent_for, clock=clock)
@@ -80,8 +80,8 @@ class HttpRegistry:
         return await self._identifiers.get((subject, schema), self._fetch_identifier)
 
     async def register(self, subject: str, schema: str) -> int:
-        """The schema's id in `subject`, in which it is a new version unless it is one already. Raises Stop if the
-        registry refuses it (what it says is in the problem), Unavailable.
+        """Register the schema as a new version of `subject`, unless it is one already; returns its id. Raises Stop with
+        the registry's message if it refuses the schema, and Unavailable.
         """
         status, answer = await self._ask("POST", f"/subjects/{_quoted(subject)}/versions", {"schema": schema})
         if status != HTTPStatus.OK:
@@ -91,8 +91,8 @@ class HttpRegistry:
         return identifier
 
     async def compatible(self, subject: str, schema: str) -> bool:
-        """Whether `register` would take it as the subject's next version. Raises Unavailable, and Stop if it is no
-        schema to the registry.
+        """Whether `register` would accept it as the subject's next version. Raises Unavailable, and Stop if the
+        registry does not accept it as a schema.
         """
         path = f"/compatibility/subjects/{_quoted(subject)}/versions"
         status, answer = await self._ask("POST", path, {"schema": schema})
@@ -106,15 +106,13 @@ class HttpRegistry:
         return verdict
 
     async def set_compatibility(self, subject: str, level: str) -> None:
-        """Has the registry apply `level` ("FULL_TRANSITIVE") to the subject's next versions. Raises Stop,
-        Unavailable.
-        """
+        """Set the compatibility level ("FULL_TRANSITIVE") for the subject's next versions. Raises Stop, Unavailable."""
         status, answer = await self._ask("PUT", f"/config/{_quoted(subject)}", {"compatibility": level})
         if status != HTTPStatus.OK:
             raise Stop(f"{subject}: the registry refuses the compatibility level: {_said(status, answer)}")
 
     async def compatibility(self, subject: str) -> str | None:
-        """The level that applies to the subject by its own rule; None if it has none. Raises Unavailable."""
+        """The compatibility level set for the subject itself; None if there is none. Raises Unavailable."""
         status, answer = await self._ask("GET", f"/config/{_quoted(subject)}")
         level = answer.get("compatibilityLevel")
         return level if status == HTTPStatus.OK and isinstance(level, str) else None
@@ -148,7 +146,7 @@ class HttpRegistry:
         return _integer(answer, "id")
 
     async def _ask(self, method: str, path: str, document: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        """Status and body of the first address that answers for itself. Raises Unavailable if none does."""
+        """Status and body from the first address that gives a valid answer. Raises Unavailable if none does."""
         problems: list[str] = []
         for address in tuple(self._addresses):
             try:
@@ -173,7 +171,7 @@ class HttpRegistry:
             headers["Content-Type"] = CONTENT_TYPE
             content = json.dumps(document).encode()
         try:
-            # httpx limits each read; a registry that drips its answer must not hold a record up for ever.
+            # httpx limits each read only; a registry that answers byte by byte must not hold up a record for ever.
             async with (
                 asyncio.timeout(self._timeout),
                 self._client.stream(method, address + path, headers=headers, content=content) as reply,
@@ -197,7 +195,7 @@ def open_registry(settings: Registry) -> HttpRegistry:
 
 
 class _Kept(Generic[K, V]):
-    """Answers kept for good, absences for a while; any number of callers at once make one request."""
+    """A cache: answers are kept for ever, absences for a while; concurrent callers for one key share one request."""
 
     def __init__(self, *, absent_for: timedelta, clock: Callable[[], float]) -> None:
         self._absent_for = absent_for.total_seconds()
@@ -231,14 +229,14 @@ class _Kept(Generic[K, V]):
 
     def _landed(self, key: K, flight: asyncio.Task[V | None]) -> None:
         del self._flights[key]
-        # Asking for the exception here also tells asyncio that somebody knows of it, if all callers have gone.
+        # Reading the exception also keeps asyncio from logging it as never retrieved, if all callers have gone.
         if flight.cancelled() or flight.exception() is not None:
             return
         value = flight.result()
         if value is not None:
             self.put(key, value)
             return
-        # Ids that nobody has come from foreign records, without end: what has run out makes room.
+        # Foreign records may bring any number of unknown ids: entries that have expired are removed.
         now = self._clock()
         self._absent = {other: until for other, until in self._absent.items() if until > now}
         self._absent[key] = now + self._absent_for
@@ -276,7 +274,7 @@ def _authorization(file: Path) -> str:
 
 
 def _why(error: httpx.TransportError) -> str:
-    """Of a refused connection httpx says that all attempts failed; the reason is beneath what httpcore has raised."""
+    """The reason lies below the exception of httpcore; httpx only says that all attempts to connect failed."""
     match error.__cause__:
         case Exception(__context__=OSError() as reason):
             return words(reason)
@@ -285,8 +283,8 @@ def _why(error: httpx.TransportError) -> str:
 
 
 def _answer(status: int, body: bytes) -> dict[str, Any]:
-    """The answer's JSON object. Raises Unavailable if it is not one of a registry's about the question: 5xx, 408, 429,
-    a redirect, a failed log-in, an error without the code that tells what was not found.
+    """The answer's JSON object. Raises Unavailable if it is not a registry's answer to the request: 5xx, 408, 429, a
+    redirect, refused credentials, a 404 without the registry's code for what was not found.
     """
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in {408, 429} or 300 <= status < 400:
         raise Unavailable(f"HTTP {status}")

@@ -1,6 +1,4 @@
-"""The server's side of TLS: a context that asks every client for a certificate, and its replacement while the process
-runs. As on the client's side, changed files become a *new* context; a live one is never touched.
-"""
+"""The server's side of TLS: a context that demands a certificate from every client. See `tls` for its replacement."""
 
 import ssl
 from collections.abc import Mapping, Sequence
@@ -13,27 +11,29 @@ from adapter.core.errors import Stop
 from adapter.transport.tls import LiveTls, NotAfter, Reload, TlsFiles, identify, plain_context, trust
 
 _SESSIONS: Final = 1000
-"""Of TLS 1.2, each with the client's whole chain. OpenSSL would keep 20,000, and Python has no way to forbid it."""
+"""Sessions of TLS 1.2 in the cache, each with the client's whole chain. OpenSSL would keep 20,000, and Python offers
+no setting for it.
+"""
 
 
 class ServerTls(LiveTls):
-    """The server's side. Raises Stop when the first set of files is not good, with every problem."""
+    """The server's context. Raises Stop with every problem if the first set of files is not valid."""
 
     def __init__(self, files: TlsFiles) -> None:
         super().__init__(files, server_context)
 
     def refresh(self) -> Reload | None:
-        """Besides, a context that remembers many clients makes way for a new one that remembers none."""
+        """As LiveTls; besides, a context whose session cache has grown large is replaced by a new one."""
         reload = super().refresh()
         if self.context.session_stats()["number"] > _SESSIONS:
-            with suppress(Stop):  # told above; what is in use goes on
+            with suppress(Stop):  # reported above; the context in use stays
                 self.context, self.not_after = server_context(self._files)
         return reload
 
 
 def server_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, datetime]]:
-    """A context for TLS 1.2 or newer that demands a client certificate of the authorities in `files.ca`, and ends of
-    validity by kind of file. Raises Stop with every problem of the files; all three are needed.
+    """A context for TLS 1.2 or newer that demands a client certificate of the authorities in `files.ca`, and the times
+    of expiry by kind of file. Raises Stop with every problem of the files; all three are needed.
     """
     context = plain_context(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED

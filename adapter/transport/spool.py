@@ -1,17 +1,17 @@
 """The spool: notifications on disk while Kafka does not answer, in one SQLite file.
 
-A thread of its own owns the file. What waits for it is written in one transaction, so a burst costs one fsync
-(WAL, synchronous=FULL: the commit has reached the disk when it returns). Which numbers a key has, and how many bytes
-all of them are, is kept in memory, read once at the start; the contents stay on disk.
+A thread of its own owns the file. All notifications that wait for the thread are written in one transaction, so a burst
+costs one fsync (WAL, synchronous=FULL: the commit has reached the disk when it returns). The index (the numbers of each
+key, and the size) is held in memory and read once at the start; the contents stay on disk.
 
-To delete needs room too, which a full disk does not have. So what is published is gone from memory at once, and deleted
-when it can be; when nothing else is left in the file, it is begun anew, which makes room again.
+Deleting needs disk space too, which a full disk does not have. So a published notification leaves the index at once and
+is deleted as soon as that works; when nothing else is left in the file, a new file replaces it, which frees the space.
 
-A file that was removed or replaced would still take notifications, and lose them with the process. So it takes none; it
-is begun anew once all that it held is published.
+A file that was removed or replaced under the process would still accept notifications, and they would be lost when the
+process ends. So no more are accepted; a new file is made once everything in the old one is published.
 
-One that can't be read keeps back nobody: it stays in the file for somebody to look into, and for the next start, which
-may be that of a release that knows it; until then it is passed over.
+A notification that can't be read does not block the others: it is skipped until the next start, which may be that of a
+release that can read it, and stays in the file for inspection.
 """
 
 import asyncio
@@ -38,9 +38,9 @@ from adapter.ports import Arrival, Caller, Spooled
 from adapter.transport.sqlite import is_damage, transaction
 
 _GROUP: Final = 500
-"""Notifications of one transaction at most."""
+"""Most notifications of one transaction."""
 _AT_ONCE: Final = 8 * 1024 * 1024
-"""Bytes that are given out at once, unless one alone is longer."""
+"""Most bytes that `heads` returns at once, unless one notification alone is longer."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS notification (
@@ -61,7 +61,7 @@ class _Entry:
 
 
 class SqliteSpool:
-    """`ports.Spool`. Numbers are never used twice, so their order is that of arrival, also over a restart."""
+    """`ports.Spool`. Numbers are never reused, so their order is the order of arrival, even across restarts."""
 
     def __init__(
         self,
@@ -71,17 +71,17 @@ class SqliteSpool:
         damaged: Callable[[Path, int], None],
         unreadable: Callable[[int, str], None],
     ) -> None:
-        """Opens or makes the file, for its owner alone. One that is damaged is set aside, and what can still be read of
-        it taken over: `damaged` is told where it lies and how many those are. `unreadable` is told the number of each
-        notification that is passed over, and why.
+        """Opens or creates the file, readable for its owner alone. A damaged file is moved aside, and the notifications
+        that can still be read are copied from it: `damaged` is called with its new path and their number. `unreadable`
+        is called with the number of each notification that is skipped, and the reason.
 
-        Raises Stop if it can't be had, as when another process has it.
+        Raises Stop if the file can't be used, as when another process has it open.
         """
         self._path = path
         self._max_bytes = max_bytes
         self._unreadable = unreadable
         self._published: set[int] = set()
-        """Numbers that are still in the file."""
+        """Numbers of published notifications that are still in the file."""
         self._keys: dict[bytes, deque[_Entry]] = {}
         self._depth = 0
         self._size = 0
@@ -110,7 +110,7 @@ class SqliteSpool:
 
     @property
     def size(self) -> int:
-        """Bytes of what it holds, without what SQLite adds."""
+        """Bytes of the notifications it holds, without SQLite's overhead."""
         return self._size
 
     def oldest(self) -> float:
@@ -168,7 +168,7 @@ class SqliteSpool:
         self._published -= due
 
     async def close(self) -> None:
-        """What was put stays for the next start."""
+        """The notifications stay in the file for the next start."""
         self._requests.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -302,7 +302,7 @@ def _open(path: Path, damaged: Callable[[Path, int], None]) -> sqlite3.Connectio
 
 
 def _take_over(aside: Path, database: sqlite3.Connection) -> int:
-    """How many of the damaged file's notifications were still readable, and are in `database` now."""
+    """Copy the notifications of the damaged file that can still be read into `database`; returns their number."""
     saved = 0
     with contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as old, transaction(database):
         try:
@@ -353,7 +353,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _place(path: Path) -> tuple[int, int] | None:
-    """What tells the file there from any other; None: there is none."""
+    """What identifies the file at that path; None if there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -383,7 +383,7 @@ def _act(database: sqlite3.Connection, action: Callable[[sqlite3.Connection], An
 
 
 _Found = tuple[list[Spooled], dict[int, str]]
-"""What was read, and by number why something was not."""
+"""The notifications that could be read, and by number why others could not."""
 
 
 def _rows(database: sqlite3.Connection, numbers: Sequence[int]) -> _Found:
@@ -403,7 +403,7 @@ def _rows(database: sqlite3.Connection, numbers: Sequence[int]) -> _Found:
 
 
 def _told(error: Exception) -> str:
-    """Without what was in the row, which others may quote."""
+    """The error's text only where it can't quote the row, which may hold personal data."""
     return f"{type(error).__name__}: {error}" if isinstance(error, sqlite3.Error | OSError) else type(error).__name__
 
 

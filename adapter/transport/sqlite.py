@@ -6,9 +6,9 @@ from contextlib import contextmanager, suppress
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether the contents of the file are wrong, rather than that the disk fails or has no room. SQLite has no one
-    word for that: a column that is not there any more is an error of ours to it, and one whose words quote garbage
-    can't even be told.
+    """Whether the contents of the file are damaged, as opposed to a failing or full disk. SQLite has no single code for
+    that: a missing column is a generic error (SQLITE_ERROR) to it, and an error message that quotes garbage can't even
+    be decoded.
     """
     if isinstance(error, sqlite3.OperationalError):
         return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR

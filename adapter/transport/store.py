@@ -1,8 +1,8 @@
-"""Tickets on the local disk: one SQLite file for each partition, a copy of what the tickets topic holds.
+"""Tickets on the local disk: one SQLite file for each partition, a copy of the tickets topic.
 
-The copy is written after the transaction that made it true, so it lags behind the topic by one transaction at most and
-is never ahead of it; its checkpoint says how far it is. It may be lost at any time: the topic has all of it. So commits
-do not wait for the disk (WAL, synchronous=NORMAL: a power failure loses the latest ones and nothing else).
+The copy is updated after the Kafka transaction, so it is at most one transaction behind the topic and never ahead of
+it; its checkpoint says how far it has got. It may be lost at any time, since the topic has everything. So commits do
+not wait for the disk (WAL, synchronous=NORMAL: a power failure loses the latest commits and nothing else).
 """
 
 import asyncio
@@ -37,14 +37,15 @@ _WRITE: Final = (
 )
 _PREFIX: Final = "fault-adapter-tickets-"
 _AT_ONCE: Final = 500
-"""Keys of one question."""
+"""Most keys of one query."""
 
 
 class SqliteStores:
-    """`ports.TicketStores` below one folder, which belongs to this process alone; without one, a temporary folder.
+    """`ports.TicketStores` in one folder, which this process alone may use; without `folder`, in a temporary one.
 
-    `setting` is the variable that names the folder, `cache` the bytes of memory that each store may keep. `damaged`
-    hears of each file that had to be made anew. Raises Stop if the folder can't be had.
+    `setting` is the name of the setting for the folder, `cache` the bytes of memory each store may use as cache.
+    `damaged` is called with each file that was damaged and had to be recreated. Raises Stop if the folder can't be
+    used.
     """
 
     def __init__(self, folder: Path | None, *, setting: str, cache: int, damaged: Callable[[Path], None]) -> None:
@@ -66,7 +67,7 @@ class SqliteStores:
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="tickets")
 
     async def open(self, partition: int, identity: str) -> "SqliteStore":
-        """The store of that partition, empty if it is of another identity or damaged. Raises Unavailable."""
+        """The store of that partition; empty if the file was of another identity, or damaged. Raises Unavailable."""
         name = hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
         path = self._folder / f"tickets-{partition}-{name}.db"
         loop = asyncio.get_running_loop()
@@ -105,7 +106,7 @@ class SqliteStore:
         self._path = path
         self._setting = setting
         self._access = threading.Lock()
-        """Who asked may be cancelled, and another ask, before a thread has answered."""
+        """A caller may be cancelled, and another one start, while a thread still works for the first."""
         marks = dict(database.execute("SELECT name, value FROM mark"))
         complete = marks.keys() >= {"transaction", "tickets"}
         self.checkpoint = Checkpoint(marks["transaction"], marks["tickets"]) if complete else None
@@ -200,7 +201,7 @@ def _connect(path: Path, cache: int) -> sqlite3.Connection:
 
 
 def _lock(folder: Path) -> int | None:
-    """The lock of that folder, held as long as the number is open; None if another process holds it."""
+    """Locks the folder until the returned file descriptor is closed; None if another process holds the lock."""
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -211,9 +212,9 @@ def _lock(folder: Path) -> int | None:
 
 
 def _remove_left_behind() -> None:
-    """Temporary folders of processes that were killed."""
+    """Remove the temporary folders of processes that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
+        with contextlib.suppress(OSError):  # of another user, or gone meanwhile
             if (folder / "lock").exists() and (lock := _lock(folder)) is not None:
                 shutil.rmtree(folder)
                 os.close(lock)

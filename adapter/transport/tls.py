@@ -1,8 +1,8 @@
-"""The client's side of TLS: a context from certificate files, and its replacement while the process runs.
+"""TLS contexts from certificate files, and their replacement while the process runs; here also the client's context.
 
-A changed set of files becomes a *new* context. A live one is never touched: a pair that does not fit would leave it
-without a usable key, and an authority can be added to a context but never removed from it. Who keeps connections
-alive holds them by the context they were made with, so those of an older one are not used again.
+Changed files always make a *new* context; a live one is never modified: a certificate that does not match its key
+would leave it without a usable key, and an authority can be added to a context but never removed from it. A connection
+remembers the context it was made with, so that those of an older context are not used again.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ class TlsFiles:
 
 
 class NotAfter(Mapping[str, datetime]):
-    """When what is in use ends, by "certificate" and "ca", as it stands when it is asked for.
+    """When the certificates in use expire, by "certificate" and "ca", evaluated at the time of the call.
 
-    The earliest end of each file; but an authority that has ended counts no more where another has not: that is
-    its successor.
+    That is the earliest expiry in each file; but an expired authority does not count where another one is still
+    valid: that is its successor.
     """
 
     def __init__(self, ends: Mapping[str, Sequence[datetime]]) -> None:
@@ -54,17 +54,17 @@ class NotAfter(Mapping[str, datetime]):
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """What came of changed files. With problems the previous certificates stay in use."""
+    """The result of loading changed files. If there are problems the previous certificates stay in use."""
 
     problems: tuple[str, ...]
     not_after: Mapping[str, datetime]
-    """Of what is in use now."""
+    """Expiry of the certificates in use now."""
 
 
 class LiveTls:
-    """The context for new connections, always from the newest set of files that was good.
+    """The context for new connections, always from the newest valid set of files.
 
-    Raises Stop when the first set is not good, with every problem.
+    Raises Stop with every problem if the first set is not valid.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class LiveTls:
         self.context, self.not_after = make(files)
 
     def refresh(self) -> Reload | None:
-        """Take changed files into use if they are good. None if there is nothing new since the last look.
+        """Use changed files if they are valid. None if nothing is new since the last call.
 
-        Files that were not good are tried at every look: a certificate becomes valid, or readable, without a change.
+        Files that were not valid are tried at every call: a certificate may become valid, or readable, unchanged.
         """
         # Before reading: files that change meanwhile then differ from the stamp, and are read again.
         found = stamp(self._files)
@@ -97,13 +97,13 @@ class LiveTls:
 
 
 class ClientTls(LiveTls):
-    """The client's side, which looks by itself."""
+    """The client's context, with a loop that refreshes it."""
 
     def __init__(self, files: TlsFiles) -> None:
         super().__init__(files, client_context)
 
     async def watch(self, interval: float, report: Callable[[Reload], None]) -> None:
-        """Look every `interval` seconds until cancelled; `report` is told what came of every change of the files."""
+        """Refresh every `interval` seconds until cancelled; `report` is called with the result of every change."""
         while True:
             await asyncio.sleep(interval)
             if (reload := self.refresh()) is not None:
@@ -111,7 +111,7 @@ class ClientTls(LiveTls):
 
 
 def client_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, datetime]]:
-    """A context for TLS 1.2 or newer that verifies chain and host name, and ends of validity by kind of file.
+    """A context for TLS 1.2 or newer that verifies chain and host name, and the times of expiry by kind of file.
 
     Raises Stop with every problem of the files.
     """
@@ -131,7 +131,7 @@ def client_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, dateti
     if problems:
         raise Stop(*problems)
     if files.ca is None:
-        # Last: they are many, and files that are no good are tried again and again.
+        # Last: they are many, and files that are not valid are tried again and again.
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context, NotAfter(ends)
 
@@ -147,7 +147,7 @@ def plain_context(protocol: int) -> ssl.SSLContext:
 
 
 def identify(context: ssl.SSLContext, certificate: Path, key: Path, problems: list[str]) -> Sequence[datetime]:
-    """Make this pair the context's own; ends of validity as `check` says them, problems noted."""
+    """Load this certificate and key into the context; returns the times of expiry as `check` does, adds problems."""
     ends = check(certificate, problems, own=True)
     if _is_readable(key, problems) and ends:
         _load_pair(context, certificate, key, problems)
@@ -155,9 +155,9 @@ def identify(context: ssl.SSLContext, certificate: Path, key: Path, problems: li
 
 
 def trust(context: ssl.SSLContext, ca: Path, problems: list[str]) -> Sequence[datetime]:
-    """Make these authorities the context's; ends of validity as `check` says them, problems noted.
+    """Have the context trust these authorities; returns the times of expiry as `check` does, adds problems.
 
-    Whoever is in the file is trusted: also one that another has signed, of which OpenSSL would want that other.
+    Every authority in the file is trusted, also an intermediate one, for which OpenSSL alone would demand its root.
     """
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if ends := check(ca, problems, own=False):
@@ -169,10 +169,10 @@ def trust(context: ssl.SSLContext, ca: Path, problems: list[str]) -> Sequence[da
 
 
 def check(path: Path, problems: list[str], *, own: bool) -> Sequence[datetime]:
-    """Ends of validity in the file; empty, with a problem noted, if not all that is in it can be read as certificates.
+    """Times of expiry in the file; empty, with a problem added, if not everything in it can be read as certificates.
 
-    Of our `own` certificate with its chain that is the earliest, and all must be valid now. Of authorities, where an
-    expired one may stand beside its successor, it is that of each name: the latest.
+    For our `own` certificate with its chain it is one, the earliest, and all must be valid now. For authorities, where
+    an expired one may stand beside its successor, there is one for each name: the latest.
     """
     latest: dict[x509.Name, datetime] = {}
     try:
@@ -202,7 +202,7 @@ def check(path: Path, problems: list[str], *, own: bool) -> Sequence[datetime]:
 
 
 def _is_readable(path: Path, problems: list[str]) -> bool:
-    """Whether it is; a problem noted if not."""
+    """Whether the file can be read; adds a problem if not."""
     try:
         path.read_bytes()
     except OSError as error:
@@ -212,7 +212,7 @@ def _is_readable(path: Path, problems: list[str]) -> bool:
 
 
 def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: list[str]) -> None:
-    """Make them the context's own; a problem noted if they are no pair."""
+    """Load them into the context; adds a problem if they do not belong together."""
     try:
         # With an encrypted key OpenSSL would ask for the password on the terminal, and wait.
         context.load_cert_chain(certificate, key, password=_no_password)
@@ -225,7 +225,7 @@ def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: 
 
 
 def _no_pair(certificate: Path, key: Path, error: ssl.SSLError) -> str:
-    """What is wrong with two files that OpenSSL does not take together."""
+    """What is wrong with two files that OpenSSL does not accept together."""
     try:
         ours = load_pem_private_key(key.read_bytes(), None).public_key()
         keys = [each.public_key() for each in x509.load_pem_x509_certificates(certificate.read_bytes())]
@@ -250,7 +250,7 @@ def _no_password() -> str:
 
 
 def reason(error: OSError) -> str:
-    """In words, without the path."""
+    """The error's reason as text, without the path."""
     return (error.reason if isinstance(error, ssl.SSLError) else error.strerror) or type(error).__name__
 
 
@@ -258,7 +258,7 @@ Stamp = tuple[tuple[str, int, int, int] | None, ...]
 
 
 def stamp(files: TlsFiles) -> Stamp:
-    """What differs once the files have changed."""
+    """A value that differs once the files have changed."""
     # The resolved path changes when Kubernetes swaps its `..data` link, the inode with an atomic replacement, time
     # and size with a write in place.
     return tuple(_identity(path) for path in (files.certificate, files.key, files.ca) if path is not None)

@@ -1,4 +1,4 @@
-"""The way to the supplier, before TLS: one of the addresses of a name, or a proxy that is asked to CONNECT."""
+"""The TCP connection to the supplier, before TLS: to one of a name's addresses, or through a proxy with CONNECT."""
 
 import asyncio
 import base64
@@ -13,19 +13,19 @@ from adapter.ports import NotSent
 from adapter.transport import failures
 
 _NEXT_ADDRESS: Final = 0.25
-"""Seconds after which the next address is tried beside one that does not answer (RFC 8305 section 5)."""
+"""Seconds after which the next address is tried in parallel to one that does not answer (RFC 8305 section 5)."""
 
 _PROXY_HEAD: Final = 65_536
-"""Bytes within which a proxy's answer to CONNECT has to end."""
+"""Most bytes of a proxy's answer to CONNECT."""
 
 
 async def resolve(host: str, port: int) -> list[Any]:
-    """What the name stands for, as getaddrinfo says it. Raises OSError."""
+    """The addresses of that name, as returned by getaddrinfo. Raises OSError."""
     return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 async def reach(addresses: list[Any]) -> socket.socket:
-    """A connection to the one of them that answers first. Raises OSError."""
+    """A connection to the address that answers first. Raises OSError."""
     return await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS)
 
 
@@ -37,7 +37,7 @@ class Proxy:
     """`user:password`."""
 
     async def connect(self, link: socket.socket, host: str, port: int) -> None:
-        """Have `link`, which leads to the proxy, lead to that port. Raises NotSent; the link is closed then."""
+        """Have the proxy at the other end of `link` connect it to that port. Raises NotSent, having closed `link`."""
         loop = asyncio.get_running_loop()
         try:
             await loop.sock_sendall(link, self._request(host, port))
@@ -51,7 +51,7 @@ class Proxy:
         except BaseException:
             link.close()
             raise
-        # What is connected to speaks when it is spoken to: more than a head is none of its words.
+        # A server of TLS or HTTP is silent until the client has sent something: bytes after the head are not its own.
         if not re.match(rb"HTTP/1\.[01] 2[0-9]{2}\b", answer) or not answer.endswith(b"\r\n\r\n"):
             link.close()
             said = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", answer)

@@ -1,4 +1,4 @@
-"""One command as a state machine: it is told facts and answers with the next action.
+"""The life of one command as a state machine: it receives facts and returns the next action.
 
 Rule 1: everything that decides what happens to a command after it was decoded lives in this file.
 Rule 2: nothing here waits, sends or reads a clock; times are arguments (wall-clock seconds since the epoch).
@@ -88,7 +88,7 @@ class Rejected:
 
 @immutable
 class Unavailable:
-    """Not taken, and worth another try: never sent, or 429, or 503."""
+    """Not accepted, and worth another attempt: never sent, or 429, or 503."""
 
     reason: str
     retry_after: float | None = None
@@ -98,7 +98,7 @@ class Unavailable:
 
 @immutable
 class Unclear:
-    """Bytes may have left, and nobody knows what became of them."""
+    """Part of the request may have been sent, and its outcome is unknown."""
 
     reason: str
     text: str | None = None
@@ -107,7 +107,7 @@ class Unclear:
 
 @immutable
 class Forbidden:
-    """401 or 403: ours to mend, unless it is this one command alone that is refused."""
+    """401 or 403: an operator must correct the configuration, unless only this one command is refused."""
 
     reason: str
     said: str | None = None
@@ -116,7 +116,7 @@ class Forbidden:
 
 @immutable
 class Misdirected:
-    """404, a redirect, an endpoint that does not know us: ours to mend, finishes nothing."""
+    """404, a redirect, an endpoint that does not know us: a fault of configuration, which does not end the command."""
 
     reason: str
     detail: str | None = None
@@ -150,7 +150,7 @@ class InDoubt:
 
 @immutable
 class Again:
-    """An operator has decided that a command in doubt is to be sent again."""
+    """An operator has decided to send a command in doubt again."""
 
     text: str
     """Who, and why."""
@@ -215,7 +215,7 @@ Action = Seek | Intend | Post | Wait | Publish | Hold | Finish
 
 @immutable
 class Untouched:
-    """No call of it can be under way. The last of its `attempts`, if any, provably did nothing."""
+    """No call of the command can be under way. The last of its `attempts`, if any, provably had no effect."""
 
     attempts: int = 0
     unclear_since: float | None = None
@@ -282,7 +282,7 @@ class _State(StrEnum):
 
 
 class Command:
-    """The life of one command. Facts out of turn raise RuntimeError: they are our bug."""
+    """The state machine of one command. A fact that is not expected in its state raises RuntimeError: it is a bug."""
 
     __slots__ = (
         "_doubted",
@@ -333,7 +333,7 @@ class Command:
         return Seek(until if self.not_after is None else min(until, self.not_after))
 
     def unfound(self, now: float, why: Problem) -> Action:
-        """It can't be made without the reference, and the time to find one has passed."""
+        """The request can't be made without the reference, and the time to find one has passed."""
         self._expect(_State.SEEKING)
         if self.not_after is not None and now >= self.not_after:
             return self._expire()
@@ -369,7 +369,7 @@ class Command:
                 return self._again(now)
 
     def refuse(self, problems: tuple[Problem, ...], code: str) -> Action:
-        """It breaks a rule and must not be sent."""
+        """The command breaks a rule and must not be sent."""
         self._expect(_State.NEW, _State.SEEKING)
         return self._end(Rejected(By.ADAPTER, code, None, problems))
 
@@ -380,7 +380,7 @@ class Command:
         return self._post()
 
     def unsendable(self, problems: tuple[Problem, ...]) -> Action:
-        """It can't be written any more, though it could before: settings or schemas have changed since."""
+        """The request can no longer be written, though it could before: settings or schemas have changed since."""
         self._expect(_State.CALLING)
         self.attempts -= 1
         if self._unclear_since is not None:
@@ -388,7 +388,7 @@ class Command:
         return self._end(Rejected(By.ADAPTER, "invalid", None, problems))
 
     def forgone(self) -> None:
-        """The call that was about to be made is not made after all; go on with `resumed`."""
+        """The call that was about to be made was not made after all; continue with `resumed`."""
         if self._state is _State.CALLING:
             self.attempts -= 1
         else:
@@ -396,7 +396,7 @@ class Command:
         self._state = _State.WAITING
 
     def answered(self, now: float, verdict: Verdict, successes: int = 0) -> Action:
-        """The call came to `verdict`; `successes` counts good answers to anybody, ever."""
+        """The call ended with `verdict`; `successes` counts the good answers to all commands so far."""
         self._expect(_State.CALLING)
         match verdict:
             case Accepted():
@@ -413,19 +413,19 @@ class Command:
                 return self._unclear(now, verdict)
 
     def resumed(self, now: float) -> Action:
-        """The time of a Wait or Hold has come."""
+        """The time named in a Wait or Hold has come."""
         if self._state is _State.HELD:
             return self.settle(Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT))
         self._expect(_State.WAITING)
         return self._again(now)
 
     def settle(self, settled: Settled) -> Action:
-        """Somebody knows what became of the command in doubt."""
+        """The outcome of the command in doubt is known."""
         self._expect(_State.HELD)
         return self._end(settled)
 
     def repeat(self, now: float, again: Again) -> Action:
-        """An operator takes it upon himself that the command in doubt is sent once more."""
+        """An operator has decided that the command in doubt is sent once more."""
         self._expect(_State.HELD)
         assert self._unclear_since is not None, "a doubt has the time of its call"
         over = self._unclear_since + self._policy.call_limit

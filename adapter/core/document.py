@@ -34,7 +34,7 @@ REASONS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Caps on one document; a full ticket has about a hundred elements in six levels."""
+    """Upper limits for one document; a full ticket has about a hundred elements in six levels."""
 
     size: int = 2 * 1024 * 1024
     """Bytes, as received and in UTF-8: what is in another encoding may grow to three times its size."""
@@ -171,7 +171,7 @@ _VOCABULARY: Final = Vocabulary()
 
 
 def _parsed_aside(text: bytes) -> etree._Element:
-    """As parsed in a thread of its own: what libxml2 keeps for a thread goes with the thread and its document."""
+    """Parsed in a thread of its own: the names that libxml2 keeps per thread are freed with the thread and document."""
     parsed: list[etree._Element | etree.XMLSyntaxError | ValueError] = []
 
     def parse() -> None:
@@ -245,7 +245,7 @@ def _has_more_values(text: bytes, most: int) -> bool:
 
 
 def _check_prolog(text: bytes) -> None:
-    """Refuses a DOCTYPE before any parser sees it: only comments, instructions and white space may precede one."""
+    """Refuses a DOCTYPE before any parser sees it; only comments, instructions and white space may precede one."""
     at = 0
     for _ in range(_PROLOG_ITEMS):
         at = len(text) - len(text[at:].lstrip(_SPACE)) if text[at : at + 1].isspace() else at
@@ -300,7 +300,7 @@ def _spoken(name: str) -> str:
 
 
 def _refusal(text: bytes, error: etree.XMLSyntaxError) -> Unreadable:
-    """Says line and column, never the parser's words: those may quote the document."""
+    """Gives line and column, never the parser's message, which may quote the document."""
     try:
         text.decode("utf-8")
     except UnicodeError:
@@ -313,6 +313,6 @@ def _refusal(text: bytes, error: etree.XMLSyntaxError) -> Unreadable:
 
 @lru_cache(maxsize=8)
 def _deeper_than(depth: int) -> Callable[[etree._Element], bool]:
-    """An XPath: a walk of libxml2's is ten times quicker than one of ours."""
+    """An XPath, which libxml2 evaluates ten times faster than a walk in Python."""
     path = etree.XPath("boolean(" + "/*" * (depth + 1) + ")")
     return lambda root: bool(path(root))

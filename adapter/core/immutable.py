@@ -8,7 +8,7 @@ _Class = TypeVar("_Class")
 
 @dataclass_transform(frozen_default=True)
 def immutable(cls: type[_Class]) -> type[_Class]:
-    """A dataclass for what is made for each message. The type checker holds it frozen, the interpreter does not: there
-    making one costs three times as much.
+    """A dataclass for values that are made for each message. It is frozen for the type checker only: making a really
+    frozen one takes three times as long.
     """
     return dataclass(slots=True, unsafe_hash=True)(cls)

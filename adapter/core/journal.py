@@ -1,15 +1,15 @@
-"""The journal: what a worker writes down about its commands so that a crash leaves no question open.
+"""The journal: a worker's record of the state of its commands, from which its successor recovers after a crash.
 
-One entry says all that matters about a command at that moment, so the last entry of a command is its state:
+Each entry holds the complete state of a command at that moment, so only the last entry of a command counts:
 
     INTENT    a call is about to be made, or was made; written before its first byte (KEYED and NEVER)
-    CLEARED   that call provably did nothing
+    CLEARED   that call provably had no effect
     HELD      the outcome is in doubt; the doubt was published and the lane is held
-    PARKED    waits behind a held lane
-    SETTLED   it has ended: its final event or dead letter is in the same transaction
+    PARKED    the command waits behind a held lane
+    SETTLED   the command has ended: its final event or dead letter is in the same transaction
 
-A command that was held or parked is a resident: the frontier has passed it, so it is delivered to nobody again, and all
-its entries carry its record until it is SETTLED.
+A command that was held or parked is a resident: the committed offset may pass it, so that it is not delivered again,
+and all its entries carry its record until it is SETTLED.
 
 An entry lies in the partition of the journal that has the number of its command's partition, in one record with the
 others of its transaction. The mark says from which journal offset on a successor must read; it travels in the metadata
@@ -89,7 +89,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes it takes up in the journal, about."""
+        """The approximate number of bytes it occupies in the journal."""
         source = self.source
         size = 64 + len(self.command_id) + len(self.doubted or "")
         if source is not None:
@@ -98,7 +98,7 @@ class Entry:
         return size
 
     def past(self) -> Past:
-        """What this entry, the last of an unfinished command, means to whoever takes it up."""
+        """What this entry, the last of an unfinished command, means for the worker that continues the command."""
         match self.kind:
             case Kind.INTENT:
                 return Intended(self.attempt, self.at, self.unclear_since)

@@ -1,8 +1,8 @@
 """A supplier's notification: from what came over HTTP to an event, or to the reason why there is none. Pure.
 
-Told by its body element and content, whatever its envelope, version, prefixes, order and gaps: what can be keyed to a
-ticket of ours is Readable, and everything in it that strays is in the event, listed. All else is a Refusal, kept raw
-by the caller under its reason. Nothing raises, whatever the bytes.
+It is recognised by its body element and content, whatever its envelope, SOAP version, prefixes, order and gaps. If it
+can be assigned to a ticket of ours it is Readable, and the event lists every deviation from the contract. Anything else
+is a Refusal, which the caller keeps raw with its reason. Nothing here raises, whatever the bytes.
 """
 
 import re
@@ -41,7 +41,7 @@ NAMESPACE: Final = UUID("0b8c1a52-7f0d-5f5e-8a3f-6a2c1f0f7d19")
 """Root of the ids of notifications: a repeat gets the id of the first, also in another process."""
 
 LIMITS: Final = Limits(elements=5_000, depth=32)
-"""Caps on a notification: a ticket with a history of a thousand entries has about four thousand elements."""
+"""Limits for a notification: a ticket with a history of a thousand entries has about four thousand elements."""
 
 REFERENCE_LIMIT: Final = 65_536
 """Characters of a reference, as many as a command's may have."""

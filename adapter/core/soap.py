@@ -1,4 +1,4 @@
-"""The SOAP envelope: put around what we send by concatenation, taken off what comes whatever its form.
+"""The SOAP envelope: added to what we send by concatenation, removed from what we receive whatever its form.
 
 What suppliers send as an answer is an envelope of SOAP 1.1 or 1.2 under any prefix, or the bare body element;
 a refusal is a SOAP Fault of either version or a bare `fault` block with `faultcode` and `faultmessage`
@@ -30,7 +30,7 @@ class Version(StrEnum):
 
 
 class Blame(StrEnum):
-    """Whose fault a Fault's code says it is."""
+    """Who is at fault, according to the code of a SOAP Fault."""
 
     CLIENT = "client"
     """The request was refused (SOAP 1.1 Client, 1.2 Sender)."""
@@ -90,7 +90,7 @@ def fault(text: str, *, version: Version = Version.SOAP_1_1) -> bytes:
 
 
 def unwrap(root: etree._Element) -> Message:
-    """Takes the message out of an admitted document; anything is taken, an unknown element is the caller's to judge."""
+    """Extracts the message from an admitted document; anything is accepted, the caller judges an unknown element."""
     if local_name(root) != "Envelope":
         return _message(root, Version.NONE, extra=0)
     version = _VERSIONS.get(etree.QName(root).namespace or "", Version.OTHER)

@@ -1,9 +1,9 @@
-"""What libxml2 never forgets, bounded.
+"""Bounds the memory that libxml2 never frees.
 
 libxml2 keeps one copy of every name, namespace and longer run of blanks that a thread has ever parsed, for as long as
-that thread lives. Messages share a small vocabulary, so this is well for them; a caller who makes up names in every
-message would fill the memory. Here is told whether parsing a document would add to it: what a document says beyond a
-bounded vocabulary must be parsed where it can be forgotten.
+that thread lives. Messages share a small vocabulary, so this does no harm; a caller who invents names in every message
+would fill the memory. This module decides whether parsing a document would extend a bounded vocabulary; a document that
+exceeds it must be parsed in a thread of its own, with which the names are freed.
 """
 
 import re
@@ -24,7 +24,7 @@ _WHOLE: Final = re.compile(rb"""[^"']*(?:(?:"[^"]*"|'[^']*')[^"']*)*""")
 
 
 class Vocabulary:
-    """The words documents have used so far: their tags as they stand, references, long blanks."""
+    """The words that documents have used so far: tags as written, references, long runs of blanks."""
 
     __slots__ = ("_words",)
 

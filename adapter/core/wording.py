@@ -1,4 +1,4 @@
-"""Events, appointments and times in words, for a person's eyes.
+"""Events, appointments and times as text for people.
 
 Nothing here names a person or repeats a report's free text: of the supplier's words only the reason of a refusal
 or of a doubt, of an operator's that of a decision.

@@ -1,7 +1,7 @@
-"""XSDs as the mapping needs them: two judges over the same texts, and a plain tree of one element's content.
+"""XSDs as the mapping needs them: two validators from the same documents, and a plain tree of one element's content.
 
-`xmlschema` reads the schema when the mapping is compiled (and explains in tests); `lxml.etree.XMLSchema`
-validates every message in microseconds. Both read the texts they are given and nothing else.
+`xmlschema` reads the schema when the mapping is compiled (and gives explanations in tests); `lxml.etree.XMLSchema`
+validates every message in microseconds. Both read only the documents they are given.
 """
 
 import re
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leaf:
-    """Content without elements, and what the XSD demands of it."""
+    """An element's text content, and the constraints the XSD sets for it."""
 
     kind: Kind
     collapse: bool = False
@@ -91,7 +91,7 @@ class Xsd:
 
 
 def load_schema(texts: Mapping[str, bytes], roots: Sequence[str]) -> Xsd:
-    """Both judges over the documents `roots`; `texts` has every document by its file name without folder.
+    """Both validators for the documents `roots`; `texts` has every document by its file name without folder.
 
     Includes and imports are found in `texts` by the last part of their location. Raises Stop.
     """
@@ -125,7 +125,7 @@ def _plain_parser() -> etree.XMLParser[etree._Element]:
 
 
 def _driver(roots: Sequence[tuple[str, str]]) -> bytes:
-    """A schema without namespace that takes in all the others."""
+    """A schema document without namespace that imports all the others."""
     lines = [
         f'<xs:import namespace="{namespace}" schemaLocation="{name}"/>'
         if namespace

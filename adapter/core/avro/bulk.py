@@ -1,6 +1,6 @@
-"""How much a record holds, told from its bytes before anything is made of them: an empty text in a list takes one byte
-of them and dozens in memory, an item of nulls alone hundreds and none, and the time that a decimal takes grows with the
-square of its length.
+"""Bounds the number of values in a record from its bytes, before it is decoded: an empty text in a list takes one byte
+encoded and dozens in memory, an item that holds only nulls takes none and hundreds, and the time to decode a decimal
+grows with the square of its length.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,17 +14,17 @@ DECIMAL_LIMIT: Final = 256
 
 
 class Excess(Exception):  # noqa: N818 -- named for what it says
-    """More than is taken; the text has the path and no value."""
+    """The record exceeds a limit; the message has the path and no value."""
 
 
 class Bulk:
-    """Of records written with `schema`, which may hold `most` values in arrays and maps: every item with all that is in
-    it, of a union the largest branch.
+    """The check for records written with `schema`, which may hold `most` values in arrays and maps: every item counts
+    with all that is in it, a union as its largest branch.
     """
 
     def __init__(self, schema: Schema, most: int) -> None:
         self.harmless = min(_harmless(schema.record, most), default=_ANY)
-        """Bytes of a record so short that it can't hold more."""
+        """A record of at most so many bytes can't exceed the limit."""
         self._most = most
         self._walk = _walker(schema.record, "")
 

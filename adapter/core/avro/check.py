@@ -1,4 +1,4 @@
-"""Whether a value is what a type of our schemas may have, more strictly than fastavro looks at it."""
+"""Checks whether a value conforms to a type of our schemas, more strictly than fastavro does."""
 
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
@@ -8,7 +8,7 @@ from adapter.core.avro.schema import NONE, Array, Enum, Fixed, Map, Primitive, R
 
 
 class Misfit(Exception):  # noqa: N818 -- never leaves this package
-    """What is wrong with a value; `path` grows from the inside out while it is raised."""
+    """What is wrong with a value; `path` is completed from the inside out while the exception propagates."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -33,7 +33,7 @@ _PYTHON: Final = {
 
 
 def checker(kind: Type) -> Check:  # noqa: C901 -- a table of cases
-    """What fastavro would take silently and should not: naive times, booleans as numbers, wrong names…"""
+    """A check that also rejects what fastavro silently accepts: naive times, booleans as numbers, wrong names…"""
     match kind:
         case Primitive("long", "timestamp-millis" | "timestamp-micros"):
             return _check_time

@@ -1,4 +1,4 @@
-"""Records from bytes, resolved into the record of ours that has their name."""
+"""Decodes records, resolving the writer's schema into our record of the same name."""
 
 import io
 import json
@@ -32,10 +32,10 @@ REASONS: Final = frozenset(
 )
 """What Undecodable.reason may be."""
 VALUE_LIMIT: Final = 500_000
-"""Values in the arrays and maps of a record. The longest document a supplier may send makes 340,000 of a ticket."""
+"""Most values in the arrays and maps of a record. The longest document a supplier may send makes 340,000 of them."""
 NOT_OURS: Final = frozenset({"null-value", "empty", "unframed", "truncated"})
-"""Those that tell of bytes no release of ours has written. Whatever else can't be read in a topic of our own may be
-ours: it is then the registry that has not, or no longer, what was written with.
+"""Reasons that prove that no release of ours wrote the bytes. Anything else that can't be read in one of our own topics
+may be ours: then the registry does not have, or no longer has, the schema it was written with.
 """
 
 
@@ -46,18 +46,18 @@ class Decoded:
 
     record: dict[str, Any]
     unknown: tuple[str, ...]
-    """Paths of fields that the writer has, we have not, and that carry something else than their default; each once."""
+    """Paths of fields that our schema lacks and that carry something other than their default; each once."""
 
 
 class UnknownFields(StrEnum):
-    """What is done with a field of a newer producer that we do not know."""
+    """What to do with a field of a newer producer that our schema lacks."""
 
     REJECT = "reject"
     IGNORE = "ignore"
 
 
 class Decoder:
-    """Decodes what was written with one schema of the registry into the record of ours that has its name."""
+    """Decodes records written with one schema of the registry into our record of the same name."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Decoder:
         return Decoded(self.name, record, tuple(unknown))
 
     def _measure(self, payload: bytes) -> None:
-        """Before anything is made of it: a record of two megabytes may take hundreds in memory, or minutes."""
+        """Check the limits before decoding: a record of two megabytes may take hundreds in memory, or minutes."""
         try:
             self._bulk.check(payload)
         except Excess as excess:

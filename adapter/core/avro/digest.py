@@ -1,8 +1,7 @@
-"""A digest of what a record says, by Python source made once per schema: a third of the time of one that looks at every
-value to see what it is.
+"""A digest of a record's content, by Python source generated once per schema: a third of the time of a generic one.
 
-Records of the same values have the same digest, whatever schema they were written by, others have another. Neither a
-null, nor the default of a field that can't be null, nor the order of fields counts, so that a digest stays what it is
+Records with the same values have the same digest, whatever schema they were written with; others have another one.
+Nulls, the default of a field that can't be null, and the order of fields do not count, so that a digest stays the same
 when a later release adds a field.
 """
 

@@ -1,4 +1,4 @@
-"""Decoders by schema id, made when an id is met first."""
+"""Decoders by schema id, made when an id occurs for the first time."""
 
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
@@ -11,7 +11,7 @@ from adapter.core.immutable import immutable
 
 
 class Lookup(Protocol):
-    """Where the schema of an id is asked for."""
+    """The part of a schema registry that decoding needs."""
 
     async def schema(self, identifier: int) -> str | None:
         """Its JSON text, None if there is none. Raises Unavailable."""
@@ -19,7 +19,7 @@ class Lookup(Protocol):
 
 
 class Decoders:
-    """Schemas never change under their id, so decoders are kept for ever, and so is why a schema has none."""
+    """Caches decoders for ever, since the schema of an id never changes; also the reason why a schema has none."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Decoders:
 
 @immutable
 class _Refusal:
-    """In place of a decoder, of a schema that is not read with: to find that out may take a tenth of a second."""
+    """Cached in place of a decoder for a schema we can't read: to find that out may take a tenth of a second."""
 
     reason: str
     detail: str

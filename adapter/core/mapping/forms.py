@@ -1,10 +1,10 @@
-"""Replies known by their form: what has the tags of a reply that was read before, and other plain texts between them,
-needs no parser to be read. Most replies of an operation are alike but for a handful of texts.
+"""Replies recognised by their form: a reply with the same tags as an earlier one, and other plain texts between them,
+can be read without a parser. Most replies of an operation differ in a handful of texts only.
 
-A form is learned from a whole document that was admitted and read, strayed nowhere, and holds nothing but plain texts,
-each of them all that is in one child of the message. Another document with the same tags, white space included, can
-only be the same tree with its own texts in it: what is between two tags is text, since the form has no comment, CDATA
-section, instruction or reference in which it could be something else, and plain text cannot begin one.
+A form is learned from a whole document that was admitted and read without any deviation, and in which each child of the
+message holds nothing but plain text. Another document with the same tags, white space included, can only be the same
+tree with other texts: what is between two tags is text, since the form has no comment, CDATA section, processing
+instruction or reference in which it could be something else, and plain text cannot begin one.
 """
 
 import re
@@ -36,7 +36,7 @@ class _Form:
 
 
 class Forms:
-    """What messages of one kind have looked like so far."""
+    """The forms of one kind of message that were learned so far."""
 
     __slots__ = ("_known", "_quick")
 
@@ -45,7 +45,7 @@ class Forms:
         self._known: dict[tuple[str, ...], _Form] = {}
 
     def read(self, body: bytes, content_type: str | None, limits: Limits) -> dict[str, Any] | None:
-        """The record of a document whose form is known, just as the reader would make it. None: it has to read it."""
+        """The record of a document whose form is known, as the reader would make it; None if the form is unknown."""
         if len(body) > _LONGEST or len(body) > limits.size or not body.isascii():
             return None
         parts = _TEXT.split(body.decode("ascii"))

@@ -1,4 +1,4 @@
-"""What strays in a message that is read, and what of it has no place in its record: noted, bounded, told at the end."""
+"""Deviations and unknown content found while a message is read, collected up to a limit."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ NOT_UTF_8: Final = "holds bytes that are not UTF-8, read as Windows-1252"
 
 
 class ValueClass(StrEnum):
-    """What stood where a message strays, without saying it."""
+    """The kind of value found where a message deviates, without the value itself."""
 
     ABSENT = "absent"
     EMPTY = "empty"
@@ -37,7 +37,7 @@ class ValueClass(StrEnum):
 
 @immutable
 class Deviation:
-    """Where a message is not what the XSD says. Carries no value."""
+    """A place where a message does not conform to the XSD. Carries no value."""
 
     path: str
     what: str
@@ -45,7 +45,7 @@ class Deviation:
 
 
 def value_class(element: etree._Element | None) -> ValueClass:
-    """What an element holds; of None, that it is absent."""
+    """The class of an element's content; None is an absent element."""
     if element is None:
         return ValueClass.ABSENT
     if len(element):
@@ -80,8 +80,8 @@ class _Noted:
 
 
 class Notes:
-    """What strays while one message is read. Whoever reads an element notes paths below it, "" for itself; whoever
-    called puts them under its name.
+    """The deviations of one message while it is read. The reader of an element notes paths relative to it ("" for the
+    element itself); its caller then prefixes them with the element's name.
     """
 
     __slots__ = ("_left", "noted")
@@ -101,7 +101,7 @@ class Notes:
         self.keep(path, value)
 
     def stray(self, what: str, element: etree._Element, *, kept: bool = False) -> None:
-        """The element being read strays; `kept` says that what it holds has found its place."""
+        """The element being read deviates; `kept`: its content has a place in the record all the same."""
         self._note(_Sort.DEVIATION, "", what, element)
         if not kept:
             self.keep("", element)
@@ -113,7 +113,7 @@ class Notes:
         self._note(_Sort.ASIDE, path, content=content)
 
     def below(self, name: str, start: int) -> None:
-        """Puts the paths of all from `noted[start]` on under `name`."""
+        """Prefixes the paths of all from `noted[start]` on with `name`."""
         for note in self.noted[start:]:
             note.path = _joined(name, note.path)
 

@@ -1,8 +1,8 @@
-"""Which XSD element goes with which Avro field: found by equal names, every misfit told with its path.
+"""Pairs XSD elements with Avro fields by equal names, and reports every mismatch with its path.
 
-Out (requests) the rules are tight: what is required is not nullable, what is optional defaults to null, an
-enumeration is an enum of exactly its values and UNKNOWN. In (replies, notifications) every field is nullable or
-an array, since real messages stray, and enumerations are plain strings.
+For requests the rules are strict: a required element is not nullable, an optional one defaults to null, an enumeration
+is an enum of exactly its values and UNKNOWN. For replies and notifications every field is nullable or an array, since
+real messages deviate from the XSD, and enumerations are plain strings.
 """
 
 import re
@@ -81,7 +81,7 @@ Pair = Scalar | Group | Many | Filled | FilledGroup
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """One walk along both schemas; `faults` gathers what does not fit."""
+    """One walk along both schemas; `faults` collects the mismatches."""
 
     direction: Direction
     protocol: Mapping[str, str]

@@ -1,7 +1,7 @@
 """Replies and notifications: an XML element becomes an Avro record, whatever its order, prefixes and gaps.
 
-Nothing here refuses. What cannot be read is null and told as a deviation, what is not known is named, and the
-caller decides what that means (supplier contract, section 8: thirty-three ways in which messages stray).
+Nothing here rejects a message. What cannot be read becomes null and is listed as a deviation, unknown elements are
+listed too, and the caller decides what that means (supplier contract, section 8: thirty-three kinds of deviation).
 """
 
 from collections.abc import Collection
@@ -36,24 +36,24 @@ class Read:
 
     @property
     def straight(self) -> bool:
-        """Whether nothing in the message strays."""
+        """Whether the message has no deviation."""
         return not (self.unknown or self.deviations or self.aside)
 
 
 class ReplyReader:
-    """Reads one kind of message."""
+    """Reads one kind of message: a reply, or a notification."""
 
     def __init__(self, element: str, read: Value, forms: Forms) -> None:
         self.element = element
         """Local name of the element."""
 
         self.forms = forms
-        """What whole documents with this message have looked like, for a caller that wants to spare the parser."""
+        """Forms of whole documents with this message, by which a caller can read the next one without a parser."""
 
         self._read = read
 
     def read(self, element: etree._Element) -> Read:
-        """Never raises, whatever is in the element; its own name is the caller's to look at."""
+        """Never raises, whatever is in the element. The element's own name is not checked."""
         notes = Notes()
         record = self._read(element, notes)
         for holder, name, value in attributes(element):

@@ -1,4 +1,4 @@
-"""Texts of requests: what a leaf of the XSD demands of one, and how XML carries it."""
+"""Texts of requests: what a simple type of the XSD demands of them, and how they are written in XML."""
 
 import re
 from collections.abc import Callable
@@ -42,8 +42,8 @@ def cleaner(leaf: Leaf) -> Clean:
 
 
 def plain(leaf: Leaf, name: str) -> str | None:
-    """A condition, as Python source, under which the text in `name` is clean once it is escaped: most texts are, and
-    this is quicker than cleaning. None where a leaf demands too much to be told so.
+    """A condition, as Python source, under which the text in `name` need only be escaped: that holds for most texts and
+    is faster than cleaning them. None if the type demands too much for such a condition.
     """
     if leaf.shortest > 1 or leaf.values or leaf.patterns:
         return None

@@ -1,8 +1,8 @@
 """Requests: an Avro record becomes the bytes of one XML element, or every reason why it cannot.
 
-The writer is put together once, one small function per element with its tags ready as text; per message it
-only looks up, checks, escapes and joins. What has nothing wrong with it is written by source compiled from the same
-pairs (`source.py`), which is quicker and finds no reasons. `lxml`'s validator has the last word on the result.
+The writer is composed once, of one small function per element with its tags prepared as text; per message it only looks
+up, checks, escapes and joins. Valid commands are written by code compiled from the same pairs (`source.py`), which is
+faster but cannot give reasons. Every result is validated against the XSD by `lxml`.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ class RequestWriter:
         """Local name of the element."""
 
         self.quick = quick
-        """Writes what has nothing wrong with it, and stumbles over the rest."""
+        """Writes valid commands, and raises any exception for others."""
 
         self._fields = fields
         self._open = f"<{tag}>"
@@ -73,7 +73,7 @@ class RequestWriter:
         return body
 
     def explain(self, record: Mapping[str, Any], protocol_values: Mapping[str, Any]) -> bytes:
-        """As `write`, slower and without the validator. Raises Refused with all that the writer sees."""
+        """As `write`, slower and without XSD validation. Raises Refused with all problems the writer finds."""
         out = [self._open]
         problems: list[tuple[str, str]] = []
         for write in self._fields:
@@ -156,7 +156,7 @@ def _named(name: str, write_value: _Value, *, required: bool) -> _Field:
 
 
 def _below(name: str, problems: _Problems, mark: int) -> None:
-    """Puts the path of the problems found since `mark` under `name`."""
+    """Prefixes the paths of the problems found since `mark` with `name`."""
     problems[mark:] = [(f"{name}.{path}" if path else name, text) for path, text in problems[mark:]]
 
 
@@ -321,7 +321,7 @@ def _integer(leaf: Leaf, opening: str, closing: str) -> _Value:
 
 
 def _complaints(judge: etree.XMLSchema, root: etree._Element) -> list[Problem]:
-    """What only the validator saw; its own words quote the value, so they are not passed on."""
+    """Problems that only the validator found; its own messages quote the value, so they are not passed on."""
     paths = {_path(root, entry.path or "") for entry in judge.error_log}
     return [Problem(path, "is not what the supplier's schema allows") for path in sorted(paths)]
 

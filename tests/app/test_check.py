@@ -12,7 +12,9 @@ from typing import Any, Final
 
 import pytest
 
-from adapter.app.check import Line, Role, Verdict, _clock, _journal, check
+from adapter.app.check import Line, Role, Verdict, check
+from adapter.app.check.kafka import journal_lines
+from adapter.app.check.registry import clock_line
 from adapter.cli import main
 from adapter.transport.kafka.admin import Found
 from adapter.twin.certificates import Pair
@@ -353,14 +355,14 @@ def test_the_journal_outlives_the_commands_there_are_and_what_waits_in_it(
     def topic(retention: int) -> Found:
         return Found(1, 1, {"retention.ms": str(retention)})
 
-    (line,) = _journal({"c": topic(commands), "j": topic(journal)}, "c", "j", timedelta(days=2))
+    (line,) = journal_lines({"c": topic(commands), "j": topic(journal)}, "c", "j", timedelta(days=2))
     assert line.verdict is verdict
 
 
 def test_a_journal_that_is_cut_to_a_size_is_not_kept() -> None:
     commands = Found(1, 1, {"retention.ms": str(DAY), "retention.bytes": "1048576"})
     journal = Found(1, 1, {"retention.ms": "-1", "retention.bytes": "1048576"})
-    (line,) = _journal({"c": commands, "j": journal}, "c", "j", timedelta(days=2))
+    (line,) = journal_lines({"c": commands, "j": journal}, "c", "j", timedelta(days=2))
     assert line.verdict is Verdict.FAILED
     assert "1048576 bytes" in line.said
     assert "retention.bytes=-1 for j" in line.fix
@@ -368,7 +370,7 @@ def test_a_journal_that_is_cut_to_a_size_is_not_kept() -> None:
 
 def test_a_journal_whose_retention_may_not_be_read_is_told() -> None:
     commands, journal = Found(1, 1, {"retention.ms": str(DAY)}), Found(1, 1, None)
-    (line,) = _journal({"c": commands, "j": journal}, "c", "j", timedelta(days=2))
+    (line,) = journal_lines({"c": commands, "j": journal}, "c", "j", timedelta(days=2))
     assert line.verdict is Verdict.WARNING
     assert "DESCRIBE_CONFIGS" in line.fix
 
@@ -376,4 +378,4 @@ def test_a_journal_whose_retention_may_not_be_read_is_told() -> None:
 @pytest.mark.parametrize(("ahead", "verdict"), [(0, Verdict.OK), (-4, Verdict.OK), (60, Verdict.WARNING)])
 def test_a_clock_that_differs(ahead: int, verdict: Verdict) -> None:
     now = datetime.now(UTC)
-    assert _clock(now + timedelta(seconds=ahead), now).verdict is verdict
+    assert clock_line(now + timedelta(seconds=ahead), now).verdict is verdict

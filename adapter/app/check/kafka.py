@@ -1,0 +1,251 @@
+"""What a role needs of Kafka: topics as they should be, rights, its group and transactions."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import timedelta
+from functools import partial
+from typing import Final, TypeVar
+from uuid import uuid4
+
+from adapter.app.check.lines import LIMIT, Line, Verdict, problems
+from adapter.app.check.role import Role
+from adapter.catalogue import Catalogue
+from adapter.core import wording
+from adapter.core.errors import Stop, Unavailable
+from adapter.core.partition import partition_of
+from adapter.settings import Bus, Cluster, Projecting, Settings, load
+from adapter.transport.kafka.admin import Admin, Difference, Found, differences, wanted
+from adapter.transport.kafka.client import Follower
+from adapter.transport.kafka.producer import TransactionalProducer
+from adapter.worker.flow import REWRITE_AFTER
+
+_Answer = TypeVar("_Answer")
+
+_TIMES_REWRITTEN: Final = 4
+"""The journal must be kept for at least so many times the interval in which workers write waiting entries anew."""
+_NEWEST: Final = 100
+"""Newest records of each partition whose keys are examined."""
+_AGAIN: Final = 0.2
+"""Seconds between two attempts."""
+_NEEDS: Final[Mapping[Role, Mapping[str, frozenset[str]]]] = {
+    Role.WORKER: {
+        "commands": frozenset({"READ"}),
+        "events": frozenset({"READ", "WRITE"}),
+        "tickets": frozenset({"READ"}),
+        "journal": frozenset({"READ", "WRITE"}),
+        "dead_letters": frozenset({"WRITE"}),
+    },
+    Role.SERVER: {"events": frozenset({"WRITE"}), "quarantine": frozenset({"WRITE"})},
+    Role.PROJECTOR: {"events": frozenset({"READ", "WRITE"}), "tickets": frozenset({"READ", "WRITE"})},
+}
+"""The rights each role needs on the topics."""
+_PROPERTIES: Final = "look at ADAPTER_KAFKA__PROPERTIES and our rights"
+
+
+def refused_properties() -> Iterator[Line]:
+    """The client properties that Kafka's client refuses, if the settings for Kafka can be read at all."""
+    try:
+        kafka = load(Cluster).kafka
+    except Stop:
+        return
+    try:
+        Admin(kafka.client())
+    except Stop as stop:
+        yield from problems("Kafka", stop, _PROPERTIES)
+
+
+async def kafka_lines(settings: Bus, role: Role, known: Catalogue) -> AsyncIterator[Line]:
+    names = settings.topics.names()
+    needs = {getattr(names, topic): rights for topic, rights in _NEEDS[role].items()}
+    wants = [want for want in wanted(settings.topics) if want.name in needs]
+    try:
+        client = settings.kafka.client()
+        admin = Admin(client, timeout=timedelta(seconds=LIMIT))
+        brokers = await asyncio.to_thread(admin.brokers)
+        found = await asyncio.to_thread(admin.find, [want.name for want in wants])
+        rights = await asyncio.to_thread(admin.rights, list(found)) if found else {}
+    except Unavailable as error:
+        fix = "look at ADAPTER_KAFKA__BOOTSTRAP_SERVERS, the network, and TLS and SASL in ADAPTER_KAFKA__PROPERTIES"
+        yield Line("Kafka", Verdict.FAILED, str(error), fix)
+        return
+    except Stop as stop:
+        for line in problems("Kafka", stop, _PROPERTIES):
+            yield line
+        return
+    yield Line("Kafka", Verdict.OK, f"{brokers} brokers")
+    unlike = list(differences(wants, found))
+    for want in wants:
+        lacking = needs[want.name] - rights.get(want.name, needs[want.name])
+        for line in _topic(want.name, found.get(want.name), [d for d in unlike if d.topic == want.name], lacking):
+            yield line
+    if isinstance(settings, Settings):
+        for line in journal_lines(found, names.commands, names.journal, _longest_doubt(settings, known)):
+            yield line
+        if names.commands in found and "READ" in rights.get(names.commands, {"READ"}):
+            yield await _keys(client, names.commands, found[names.commands].partitions)
+    if role is not Role.SERVER:
+        yield await _membership(settings, role, admin)
+        yield await _transaction(settings, client)
+
+
+def _topic(name: str, have: Found | None, unlike: Sequence[Difference], lacking: frozenset[str]) -> Iterator[Line]:
+    for difference in unlike:
+        verdict = Verdict.FAILED if difference.vital else Verdict.WARNING
+        yield Line(name, verdict, difference.text, difference.fix)
+    if lacking:
+        said = f"no right to {' and '.join(sorted(lacking)).lower()}"
+        yield Line(name, Verdict.FAILED, said, "kafka-acls.sh --add for the user we log in as")
+    if have is None:
+        return
+    if have.leaderless:
+        said = f"{have.leaderless} of {have.partitions} partitions have no leader: nobody can read or write them"
+        fix = "start the brokers that have them (kafka-topics.sh --describe --unavailable-partitions)"
+        yield Line(name, Verdict.FAILED, said, fix)
+    elif have.short:
+        said = f"{have.short} of {have.partitions} partitions have too few copies in sync: nobody can write them"
+        fix = "start the brokers that have the others (kafka-topics.sh --describe --under-min-isr-partitions)"
+        yield Line(name, Verdict.FAILED, said, fix)
+    elif not unlike and not lacking:
+        yield Line(name, Verdict.OK, f"{have.partitions} partitions, {have.replication_factor} copies")
+
+
+def _longest_doubt(settings: Settings, known: Catalogue) -> timedelta:
+    limits = settings.supplier.doubt_limits
+    return max(limits.get(operation.name, operation.doubt_limit) for operation in known.supplier.operations)
+
+
+def journal_lines(found: Mapping[str, Found], commands: str, journal: str, doubt: timedelta) -> Iterator[Line]:
+    """The journal must be kept longer than any command that can still arrive, and than the interval in which workers
+    write its waiting entries anew; the topics' own configuration counts, not our settings. It should also outlast a
+    `doubt` while no worker runs to write it anew.
+    """
+    if commands not in found or journal not in found:
+        return
+    of_commands, of_journal = found[commands].config, found[journal].config
+    if of_commands is None or of_journal is None:
+        fix = f"grant DESCRIBE_CONFIGS on {commands} and {journal} (kafka-acls.sh --add)"
+        yield Line("journal", Verdict.WARNING, "for how long it is kept can't be read", fix)
+        return
+    commands_kept, journal_kept = _kept(of_commands), _kept(of_journal)
+    if commands_kept is None or journal_kept is None:
+        return
+    fix = f"raise retention.ms of {journal}"
+    most = of_journal.get("retention.bytes", "-1")
+    if most != "-1":
+        fix = f"kafka-configs.sh --alter --add-config retention.bytes=-1 for {journal}"
+        said = f"keeps only the newest {most} bytes of a partition, however short a time they last"
+        yield Line("journal", Verdict.FAILED, said, fix)
+    elif journal_kept < 2 * commands_kept:
+        fix += f", or lower that of {commands}"
+        yield Line("journal", Verdict.FAILED, "is kept for less than twice as long as the commands", fix)
+    elif journal_kept < _TIMES_REWRITTEN * REWRITE_AFTER * 1000:
+        anew = f"{_TIMES_REWRITTEN} times the {REWRITE_AFTER / 3600:g} h"
+        yield Line("journal", Verdict.FAILED, f"is kept for less than {anew} after which it is written anew", fix)
+    elif journal_kept < doubt / timedelta(milliseconds=1):
+        said = f"is kept for less than a doubt may last, {wording.span(doubt)}: with no worker for so long it is lost"
+        yield Line("journal", Verdict.WARNING, said, fix)
+    else:
+        yield Line("journal", Verdict.OK, "is kept for at least twice as long as the commands")
+
+
+def _kept(config: Mapping[str, str]) -> float | None:
+    """The retention in milliseconds."""
+    value = config.get("retention.ms")
+    return None if value is None else float("inf") if value == "-1" else float(value)
+
+
+async def _patiently(ask: Callable[[], _Answer]) -> _Answer:
+    """Call `ask` on a thread until it gives an answer or the time is up: a topic just created has no leader yet, the
+    first group of a cluster no coordinator. Raises what `ask` raises.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + LIMIT
+    while True:
+        try:
+            return await asyncio.to_thread(ask)
+        except Unavailable:
+            if loop.time() >= end:
+                raise
+        await asyncio.sleep(_AGAIN)
+
+
+async def _keys(client: Mapping[str, str], topic: str, partitions: int) -> Line:
+    """Whether the producers of commands place keys as we do, examined on the newest commands."""
+    try:
+        looked, astray = await _patiently(partial(_placed, client, topic, partitions))
+    except (Stop, Unavailable) as error:
+        fix = "look at the brokers" if isinstance(error, Unavailable) else "look at our rights"
+        return Line("keys", Verdict.WARNING, f"the commands can't be read: {error}", fix)
+    if astray:
+        some = ", ".join(key.decode(errors="replace") for key in list(dict.fromkeys(astray))[:3])
+        said = f"{len(astray)} of the newest {looked} commands are not where murmur2 puts their keys, such as {some}"
+        fix = 'give every producer of commands the partitioner of Java clients, "murmur2_random" in librdkafka'
+        return Line("keys", Verdict.WARNING, said, fix)
+    if not looked:
+        return Line("keys", Verdict.OK, "there are no commands yet")
+    return Line("keys", Verdict.OK, f"the newest {looked} commands are where murmur2 puts their keys")
+
+
+def _placed(client: Mapping[str, str], topic: str, partitions: int) -> tuple[int, list[bytes]]:
+    """How many commands were examined, and the keys of those in another partition. Raises Stop, Unavailable."""
+    looked, astray = 0, []
+    with closing(Follower(client, topic, start=_NEWEST, timeout=timedelta(seconds=LIMIT))) as commands:
+        for command in commands.rest():
+            looked += 1
+            if command.key and partition_of(command.key, partitions) != command.partition:
+                astray.append(command.key)
+    return looked, astray
+
+
+async def _membership(settings: Bus, role: Role, admin: Admin) -> Line:
+    """Whether the role may join its consumer group."""
+    group, setting, topic = settings.kafka.group_id, "KAFKA__GROUP_ID", settings.topics.names().commands
+    if role is Role.PROJECTOR:
+        assert isinstance(settings, Projecting), "its settings"
+        group, setting, topic = settings.projector.group_id, "PROJECTOR__GROUP_ID", settings.topics.names().events
+    try:
+        rights = await _patiently(partial(admin.group_rights, group))
+        others = sorted(await _patiently(partial(admin.group_topics, group)) - {topic})
+    except Unavailable as error:
+        return Line("group", Verdict.FAILED, str(error), "look at the brokers: one of them coordinates the group")
+    if others:
+        said = f"members of {group} read {', '.join(others)}, and not {topic}"
+        return Line("group", Verdict.FAILED, said, f"set ADAPTER_{setting}: each deployment needs a group of its own")
+    if rights is None:
+        return Line("group", Verdict.OK, f"{group}: the cluster does not tell our rights")
+    if "READ" not in rights:
+        fix = "kafka-acls.sh --add: read the group, for the user we log in as"
+        return Line("group", Verdict.FAILED, f"no right to read {group}", fix)
+    return Line("group", Verdict.OK, f"granted to {group}")
+
+
+async def _transaction(settings: Bus, client: Mapping[str, str]) -> Line:
+    prefix = settings.kafka.transactional_id_prefix
+    producer = TransactionalProducer(
+        client=client,
+        commands=settings.topics.names().commands,
+        group=settings.kafka.group_id,
+        transactional_id=f"{prefix}-check-{uuid4().hex}",
+        timeout=settings.kafka.transaction_timeout,
+        max_message_bytes=settings.topics.max_message_bytes,
+        report=lambda _: None,
+        waits=lambda _, _seconds: None,
+    )
+    try:
+        async with asyncio.timeout(LIMIT):
+            await producer.open()
+    except (TimeoutError, Unavailable) as error:
+        fix = (
+            "look at the brokers: one of them coordinates it, and enough copies of __transaction_state must be in sync"
+        )
+        return Line("transactions", Verdict.FAILED, str(error) or f"no answer within {LIMIT:g} s", fix)
+    except Stop as stop:
+        said = "; ".join(stop.problems)
+        fix = f"kafka-acls.sh: write and describe transactional ids that begin with {prefix}"
+        if said.startswith("ADAPTER_"):
+            fix = "see adapter settings"
+        return Line("transactions", Verdict.FAILED, said, fix)
+    finally:
+        await producer.close()
+    return Line("transactions", Verdict.OK, f"granted to {prefix}…")

@@ -384,7 +384,9 @@ class TicketLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Up to where a store is complete: this transaction, which is at or after offset `tickets` of the tickets topic."""
+    """Up to where a store is complete: it has all that was committed up to `transaction`, at least everything that the
+    tickets topic has before offset `tickets`.
+    """
 
     transaction: str
     tickets: int

@@ -27,8 +27,8 @@ Without --worker it reads the topics. It lists the oldest unfinished command of 
 are in doubt or wait behind one in doubt.
 
 With --worker it asks a worker, at the address where it serves /metrics, what each command is waiting for at the moment.
-Only the worker knows that. Commands in a transaction that its producer has not ended, and those behind it on the same
-partition, are shown only without --worker: no worker can read them yet.
+Only the worker knows that. No worker can read commands in a transaction that its producer has not ended, nor those
+behind it on the same partition: without --worker, the first of them is listed for each partition.
 
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL; with --worker, nothing.
 

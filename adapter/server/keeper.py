@@ -65,7 +65,7 @@ class Keeper:
         self._down: dict[str, bool] = {}
         """Topics whose last write failed, and whether that was for a ticket."""
         self._told = False
-        """Whether it was logged that the spool takes nothing, since Kafka stopped to acknowledge."""
+        """Whether it was logged that the spool takes nothing, since Kafka stopped acknowledging."""
         self._failed_at = 0.0
         """When a write for a ticket failed last, by the loop's clock."""
 

@@ -224,7 +224,10 @@ def _addresses(running: Stage) -> Iterator[tuple[str, str]]:
     yield "supplier", f"{running.twin.control_url}/twin/tickets, /twin/calls, /twin/faults, /twin/notifications"
     yield "events", f"kcat -b {kafka} -t {topics.events} -s value=avro -r {registry} -C -u"
     yield "", f"kcat -b {kafka} -t {topics.events} -f '%k %h\\n' -C -u   (where kcat was built without Avro)"
-    if not running.mock:
+    if running.mock:
+        # Seen: the Java client finds no topic, franz-go and Sarama no broker, kafka-go and aiokafka no record.
+        yield "clients", "of librdkafka, and kafkajs, get on with the mock; for Java, Go, aiokafka KAFKA=host:port"
+    else:
         stay = f"{settings.topics.prefix}fault.*"
         yield "topics", f"stay; kafka-topics.sh --bootstrap-server {kafka} --delete --topic '{stay}' deletes them"
     adapter = _adapter()

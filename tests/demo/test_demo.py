@@ -149,6 +149,7 @@ async def test_kept_on_a_real_cluster_its_topics_stay_and_it_says_so(demo: Start
     await process.ready(lambda process: "/twin/faults -d" in process.output)
     found = re.search(r"--delete --topic '(demo-\w+\.)fault\.\*'", process.output)
     assert found is not None
+    assert "aiokafka" not in process.output
     assert await process.stop() == 0
     admin = AdminClient({"bootstrap.servers": kafka})
     topics = [name for name in admin.list_topics(timeout=PATIENCE).topics if name.startswith(found[1])]
@@ -161,6 +162,7 @@ async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, processes: 
     process = demo("--keep")
     await process.ready(lambda process: "/twin/faults -d" in process.output)
     assert GOOD in process.output
+    assert "for Java, Go, aiokafka KAFKA=host:port" in process.output
     kcat = re.search(r"kcat -b (\S+) -t (\S+) -s value=avro -r (\S+)", process.output)
     assert kcat is not None
     kafka, topic, registry = kcat.groups()

@@ -118,22 +118,26 @@ def _answer(
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait: delay-seconds or an HTTP date (RFC 9110 section 10.2.3). None for what is neither, and for a
-    date that is past, as all are where the supplier's clock is behind ours.
+    """Seconds to wait from `now`, by the supplier's clock: delay-seconds or an HTTP date (RFC 9110 section 10.2.3).
+    None for what is neither, and for a date that is past.
     """
     if value is None:
         return None
     text = value.strip()
     if re.fullmatch(r"[0-9]{1,9}", text):
         return min(float(text), _LONGEST_RETRY_AFTER)
+    at = _date(text)
+    seconds = 0.0 if at is None else (at - now).total_seconds()
+    return min(seconds, _LONGEST_RETRY_AFTER) if seconds > 0 else None
+
+
+def _date(text: str) -> datetime | None:
+    """An HTTP date; None for what is none."""
     try:
         at = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    seconds = (at - now).total_seconds()
-    return min(seconds, _LONGEST_RETRY_AFTER) if seconds > 0 else None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
 _NOT_THERE: Final = frozenset({404, 405, 410, 415, 421, 501})
@@ -158,7 +162,8 @@ def _way(status: int, headers: Mapping[str, str], body: bytes, now: datetime) ->
         case 503 if lost := _LOST.search(body, 0, 1000):
             return Unclear("http-503", (lost[1] or lost[2]).decode())
         case 429 | 503:
-            return Unavailable(f"http-{status}", retry_after(headers.get("retry-after"), now))
+            said = _date(headers.get("date", "")) or now
+            return Unavailable(f"http-{status}", retry_after(headers.get("retry-after"), said))
         case 400 if refused := _NO_ENTRY.search(body, 0, 1000):
             return Misdirected("client-certificate", refused[1].decode())
         case 401 | 403:

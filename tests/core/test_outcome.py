@@ -2,7 +2,7 @@
 
 import gzip
 import itertools
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
@@ -459,6 +459,20 @@ def test_an_answer_whose_slots_could_not_be_read_is_not_one_without_slots(inner:
 )
 def test_what_retry_after_asks_for(value: str | None, seconds: float | None) -> None:
     assert retry_after(value, NOW) == seconds
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=1), -timedelta(days=1)], ids=["ahead", "behind"])
+def test_a_date_in_retry_after_is_told_by_the_suppliers_clock(ahead: timedelta) -> None:
+    said = {
+        "date": format_datetime(NOW + ahead, usegmt=True),
+        "retry-after": format_datetime(NOW + ahead + timedelta(seconds=30), usegmt=True),
+    }
+    assert verdict(b"", status=503, headers=said) == Unavailable("http-503", 30.0)
+
+
+def test_an_answer_whose_own_date_is_garbage_is_taken_to_be_of_now() -> None:
+    said = {"date": "soon", "retry-after": format_datetime(NOW + timedelta(seconds=30), usegmt=True)}
+    assert verdict(b"", status=503, headers=said) == Unavailable("http-503", 30.0)
 
 
 @given(st.text(max_size=40) | st.datetimes(timezones=st.just(UTC)).map(lambda at: format_datetime(at, usegmt=True)))

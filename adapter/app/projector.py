@@ -75,8 +75,6 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
             identify=admin.identities,
             keyed=(names.events, names.tickets),
             originals={names.events: REMADE, names.tickets: "The tickets are lost or wrong"},
-            moved=f"tickets have moved. Make {names.tickets} anew, reset the offsets of {ours.group_id} and start all "
-            "projectors anew",
         )
         seen = await until_available("Kafka", lambda: asyncio.to_thread(topics.look), log)
 

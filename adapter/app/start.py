@@ -32,6 +32,7 @@ _CLOSING: Final = 2.0
 """Seconds beyond the time limit of the flows in which clients are closed; one whose cluster is away takes longer."""
 _REJOIN: Final = timedelta(seconds=5)
 """Time to join a group again once partitions are given back, on a busy machine."""
+_GROWN: Final = 'see "Partitions were added" in docs/disaster.md'
 _LIMITS_LOOKED_AT: Final = timedelta(seconds=10)
 """Between two looks of a transaction coordinator at time limits, where nobody has set that."""
 
@@ -167,8 +168,6 @@ class Partitions:
     """Topics that must exist as well."""
     originals: Mapping[str, str]
     """Topics whose offsets mean nothing once they are made anew, with the chapter of docs/disaster.md about that."""
-    moved: str = "keys have moved"
-    """What it means if their number changes, and what to do."""
 
     def look(self) -> Seen:
         """Raises Stop if a topic is missing or has another number of partitions than the others; raises Unavailable."""
@@ -176,7 +175,7 @@ class Partitions:
         missing_topics(counts, (*self.keyed, *self.others))
         if len({counts[name] for name in self.keyed}) > 1:
             found = ", ".join(f"{name} has {counts[name]}" for name in self.keyed)
-            raise Stop(f"topics of one key must have the same number of partitions: {found}")
+            raise Stop(f"topics of one key must have the same number of partitions: {found}; {_GROWN}")
         identities = self.identify(tuple(self.originals))
         missing_topics(identities, self.originals)
         return Seen(counts[self.keyed[0]], identities)
@@ -187,7 +186,7 @@ class Partitions:
         A topic that a broker does not know for a moment (it has just started) has not changed.
         """
         changed = [
-            f"{name} had {before.partitions} partitions and has {now}: {self.moved}"
+            f"{name} had {before.partitions} partitions and has {now}, so keys have moved; {_GROWN}"
             for name, now in self.count(self.keyed).items()
             if now not in (0, before.partitions)
         ]

@@ -95,7 +95,6 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
             keyed=(names.commands, names.events, names.tickets, names.journal),
             others=(names.dead_letters,),
             originals={names.commands: REMADE, names.journal: "The journal is lost, or a part of it"},
-            moved="keys have moved. Let every command of the old partitions end, then start all workers anew",
         )
         seen = await until_available("Kafka", lambda: asyncio.to_thread(topics.look), log)
 

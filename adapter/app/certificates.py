@@ -1,4 +1,4 @@
-"""What is told of certificates, in either direction and of Kafka's: their ends, and files that can't be used."""
+"""Logs and metrics about the certificates of both directions and of Kafka's client: expiry, and unusable files."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from adapter.transport.tls import NotAfter, Reload, TlsFiles, check, stamp
 
 
 class CertificateReport:
-    """Of one direction, "supplier" or "listener". `reloaded` hears of every change of the files."""
+    """The report on one direction, "supplier" or "listener". `reloaded` is called with every change of the files."""
 
     def __init__(self, direction: str, log: Log, metrics: Metrics) -> None:
         self._direction = direction
@@ -21,7 +21,7 @@ class CertificateReport:
         self._not_after: Callable[[], Mapping[str, datetime]] = dict
 
     def watch(self, not_after: Callable[[], Mapping[str, datetime]]) -> None:
-        """`not_after` gives the ends of validity of what is in use, by kind of file."""
+        """`not_after` returns the times of expiry of the certificates in use, by kind of file."""
         self._not_after = not_after
         self._metrics.watch(
             m.CERTIFICATE_NOT_AFTER,
@@ -38,15 +38,15 @@ class CertificateReport:
             self._log.info("new certificates in use", not_after=ends)
 
     def status(self) -> dict[str, dict[str, str]]:
-        """Its part of the page at /status: when what is in use ends."""
+        """Its part of the status page: the expiry of the certificates in use."""
         ends = {kind: end.isoformat() for kind, end in self._not_after().items()}
         return {f"{self._direction}_certificates": ends} if ends else {}
 
 
 async def watch_kafka(properties: Mapping[str, str], log: Log, metrics: Metrics, *, interval: float = 5.0) -> None:
-    """Tell when the certificates of Kafka's client end, and when its files have changed, until cancelled.
+    """Expose the expiry of the certificates of Kafka's client and log changes of its files, until cancelled.
 
-    librdkafka reads them once, when a client is made: what is told of is what they held at the start.
+    librdkafka reads them once, when a client is made: the expiry is that of the files at the start.
     """
     certificate, key, ca = (
         Path(place) if (place := properties.get(f"ssl.{kind}.location")) else None

@@ -1,4 +1,4 @@
-"""File descriptors: each connection is one, and a process often may have no more than 1,024."""
+"""File descriptors: each connection takes one, and a process is often limited to 1,024."""
 
 import resource
 from contextlib import suppress
@@ -7,19 +7,20 @@ from typing import Final
 from adapter.telemetry import Log
 
 _RESERVE: Final = 256
-"""For everything but callers: brokers, the registry, who asks for metrics and health, files. Half of what there is at
-the most."""
+"""Descriptors kept free of callers: for brokers, the registry, requests for metrics and health, and files. At most half
+of the limit.
+"""
 
 
 def raise_limit() -> None:
-    """May this process have as many as its parent may allow it."""
+    """Raise the soft limit of open files of this process to its hard limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):  # a kernel with a bound of its own, below what it says
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def connections(asked: int, log: Log) -> int:
-    """How many callers can be connected at once."""
+    """How many callers may be connected at once."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return asked

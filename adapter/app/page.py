@@ -1,4 +1,4 @@
-"""The one telemetry endpoint of a process, on which each of its flows shows itself."""
+"""The one telemetry endpoint of a process, shared by its flows."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -10,7 +10,7 @@ from adapter.transport import web
 
 
 class Page:
-    """Each flow shows itself once it has started; until all of `flows` have, the process is not ready."""
+    """Combines readiness and status of the flows. The process is not ready before each of `flows` has called `show`."""
 
     def __init__(self, flows: Iterable[str]) -> None:
         self.url = ""
@@ -19,7 +19,7 @@ class Page:
         self._status: list[Callable[[], Mapping[str, Any]]] = []
 
     def show(self, flow: str, *, unready: Callable[[], Sequence[str]], status: Callable[[], Mapping[str, Any]]) -> None:
-        """`unready` gives the reasons why the flow can't work just now, `status` what a person wants to know of it."""
+        """`unready` returns the reasons why the flow can't work at the moment, `status` its part of the status page."""
         self._starting.discard(flow)
         self._unready.append(unready)
         self._status.append(status)
@@ -34,7 +34,7 @@ class Page:
 
 @asynccontextmanager
 async def open_page(settings: Telemetry, metrics: Metrics, log: Log, flows: Iterable[str]) -> AsyncIterator[Page]:
-    """Serve the page of these flows while the context lasts. Raises Stop if its port can't be had."""
+    """Serve the page of these flows while the context lasts. Raises Stop if its port is not free."""
     page = Page(flows)
     endpoint = await web.serve(
         settings.host, settings.port, metrics=metrics, log=log, unready=page.unready, status=page.status

@@ -41,7 +41,7 @@ from adapter.transport.spool import SqliteSpool
 from adapter.transport.tls import TlsFiles
 
 _SETTLING: Final = 2.0
-"""Seconds after which a broker that is back knows its topics."""
+"""Seconds after which a restarted broker knows its topics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ class Listening:
     flow: Server
     listener: Listener
     publishing: "asyncio.Task[None]"
-    """Raises Stop if nothing can be published."""
+    """Publishes what the spool holds. Raises Stop if nothing can be published."""
 
 
 async def receive(settings: Receiving, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
-    """A server that listens until `stop`."""
+    """Run a server until `stop` is set."""
     async with AsyncExitStack() as stack:
         if running := await before(stop, stack.enter_async_context(server(settings, log, metrics, page))):
             await before(stop, asyncio.shield(running.publishing))  # which goes on while the spool is emptied
@@ -64,9 +64,9 @@ async def receive(settings: Receiving, log: Log, metrics: Metrics, stop: asyncio
 
 @asynccontextmanager
 async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) -> AsyncIterator[Listening]:
-    """A server that listens, until the context is left: then it answers what is under way. Raises Stop.
+    """A server that listens until the context is left; then requests under way are answered. Raises Stop.
 
-    With a spool it waits for Kafka and the registry no longer than for an acknowledgement before it listens.
+    If there is a spool it starts to listen even while Kafka or the registry is unavailable, after one publish timeout.
     """
     tls = server_tls(settings)
     limits = settings.server
@@ -178,8 +178,8 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
 def reread(
     settings: Receiving | Translating, known: Catalogue, encoder: Encoder
 ) -> Callable[[Arrival], Outgoing | Refusal]:
-    """Makes of a notification that was kept raw the event that a server of these settings would publish, or says why
-    there is none.
+    """A function that turns a notification that was kept raw into the event that a server with these settings would
+    publish, or into the reason why there is none.
     """
     records, buyers = _records(settings, known, encoder), _buyers(settings)
     limits = replace(LIMITS, size=settings.server.max_body_bytes)
@@ -207,7 +207,7 @@ def _buyers(settings: Receiving | Translating) -> frozenset[str]:
 
 
 async def _leave(flow: Server, listener: Listener, limit: float, log: Log) -> None:
-    """Answer what is under way, then publish what the spool holds, all within `limit` seconds."""
+    """Answer the requests under way, then publish what the spool holds, all within `limit` seconds."""
     loop = asyncio.get_running_loop()
     end = loop.time() + limit
     await listener.close(limit)
@@ -216,7 +216,7 @@ async def _leave(flow: Server, listener: Listener, limit: float, log: Log) -> No
 
 
 def server_tls(settings: Receiving) -> ServerTls | None:
-    """The listener's TLS; None if it is to listen without. Raises Stop."""
+    """The listener's TLS; None if it is to listen in plain text. Raises Stop."""
     files = settings.server.tls
     if settings.server.allow_plaintext:
         if files.certificate is not None:
@@ -234,7 +234,7 @@ def server_tls(settings: Receiving) -> ServerTls | None:
 
 
 async def _find(settings: Receiving, event: Schema, log: Log) -> Encoder:
-    """The encoder of the event, once Kafka has the topics and the registry the schema. Raises Stop if they have not."""
+    """The encoder of the event, after waiting for Kafka and registry. Raises Stop if they lack topics or schema."""
     names, admin = settings.topics.names(), Admin(settings.kafka.client())
     needed = (names.events, names.quarantine)
 

@@ -1,4 +1,4 @@
-"""What every role does when it starts, and how it ends: schemas, registry, waiting for what is down, signals."""
+"""What all roles have in common at their start and end: schemas, registry, waiting for what is unavailable, signals."""
 
 import asyncio
 import os
@@ -29,16 +29,16 @@ _Answer = TypeVar("_Answer")
 
 _START_AGAIN: Final = Backoff(first=0.5, longest=10.0)
 _CLOSING: Final = 2.0
-"""Seconds beyond the time limit of the flows in which clients are closed; one whose cluster is away takes longer."""
+"""Seconds for closing clients after the time limit of the flows; one whose cluster is unreachable takes longer."""
 _REJOIN: Final = timedelta(seconds=5)
 """Time to join a group again once partitions are given back, on a busy machine."""
 _GROWN: Final = 'see "Partitions were added" in docs/disaster.md'
 _LIMITS_LOOKED_AT: Final = timedelta(seconds=10)
-"""Between two looks of a transaction coordinator at time limits, where nobody has set that."""
+"""Kafka's default interval in which a transaction coordinator aborts transactions that have exceeded their limit."""
 
 
 def misnamed(settings: Receiving | Translating) -> list[str]:
-    """What the settings say of operations that the supplier has not, or an address of one where that of all belongs."""
+    """Problems of settings that need the supplier's operations: unknown names, or one operation's URL as base URL."""
     operations = served().operations
     names = [operation.name for operation in operations]
     supplier = settings.supplier
@@ -79,9 +79,9 @@ def base_url(settings: Settings, known: Catalogue) -> str:
 async def encoders(
     settings: Vocabulary, registry: HttpRegistry, log: Log, written: Mapping[str, Iterable[Schema]]
 ) -> dict[str, Encoder]:
-    """Encoders by record name, under the ids the registry has; `written` has a topic's schemas that a role writes.
+    """Encoders by record name, with the registry's schema ids; `written` maps each topic to the schemas a role writes.
 
-    Looks up and never registers. Raises Stop with every schema the registry does not have.
+    Schemas are looked up, never registered. Raises Stop with every schema the registry does not have.
     """
     found: dict[str, Encoder] = {}
     missing: list[str] = []
@@ -103,12 +103,12 @@ async def encoders(
 
 
 def membership(kafka: Kafka, group: str, *, giving_back: timedelta) -> dict[str, str]:
-    """Client properties of a member of that consumer group, which may take so long to give partitions back.
+    """Client properties of a member of that consumer group, which may take up to `giving_back` to release partitions.
 
-    For as long a rebalance waits for a member that does not answer, which may have been killed in the middle of it:
-    librdkafka would have everybody wait for five minutes. (Rebalance timeout, KIP-62; KIP-848.) A member hears of a
-    rebalance by its next heartbeat, and partitions move in two of them (KIP-429): with librdkafka's 3 s a worker that
-    joins has its share after 4 to 6 s, with a tenth of the session after 2.
+    That is also how long a rebalance waits for a member that does not answer because it was killed meanwhile; by
+    default librdkafka makes all members wait for five minutes. (Rebalance timeout, KIP-62; KIP-848.) A member learns of
+    a rebalance with its next heartbeat, and partitions move in two rebalances (KIP-429): with librdkafka's interval of
+    3 s a worker that joins gets its share after 4 to 6 s, with a tenth of the session timeout after 2.
     """
     patience = max(giving_back, kafka.session_timeout) + _REJOIN
     member = {
@@ -124,8 +124,9 @@ def membership(kafka: Kafka, group: str, *, giving_back: timedelta) -> dict[str,
 
 
 def offset_patience(kafka: Kafka, log: Log) -> Patience:
-    """For as long as a transaction of a lost owner can keep an offset back: its time limit, the coordinator's next look
-    at those that are over theirs (`transaction.abort.timed.out.transaction.cleanup.interval.ms`), and as long again.
+    """How long to wait for an offset that an open transaction of a lost owner may keep back: its time limit plus the
+    interval in which the coordinator aborts expired ones
+    (`transaction.abort.timed.out.transaction.cleanup.interval.ms`), twice over.
     """
 
     def told(partition: int, seconds: float) -> None:
@@ -135,8 +136,8 @@ def offset_patience(kafka: Kafka, log: Log) -> Patience:
 
 
 def missing_topics(found: Mapping[str, object], needed: Iterable[str]) -> None:
-    """Raises Stop for those of the topics that `found`, something of each that exists, does not have. Kafka does not
-    list what we may not see.
+    """Raises Stop with the topics that are not among the existing ones, `found`. Kafka does not list topics that we
+    have no right to describe.
     """
     missing = [name for name in needed if name not in found]
     if missing:
@@ -149,16 +150,17 @@ class Seen:
     """The topics as they were at the start."""
 
     partitions: int
-    """Of each."""
+    """Number of partitions of each."""
     identities: Mapping[str, str]
-    """Of those whose offsets are known by heart."""
+    """Identities of the topics whose offsets we remember."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partitions:
-    """Topics of one key: equally many partitions each, or their records would not lie beside each other.
+    """Co-partitioned topics: all must have the same number of partitions, so that a key has the same one in each.
 
-    `count` tells the partitions of those topics that exist, `identify` their identities; they raise Unavailable.
+    `count` returns the numbers of partitions of the topics that exist, `identify` their identities; both raise
+    Unavailable.
     """
 
     count: Callable[[Sequence[str]], Mapping[str, int]]
@@ -167,10 +169,12 @@ class Partitions:
     others: tuple[str, ...] = ()
     """Topics that must exist as well."""
     originals: Mapping[str, str]
-    """Topics whose offsets mean nothing once they are made anew, with the chapter of docs/disaster.md about that."""
+    """Topics whose offsets we remember, so that they must not be recreated, with the chapter of docs/disaster.md about
+    that.
+    """
 
     def look(self) -> Seen:
-        """Raises Stop if a topic is missing or has another number of partitions than the others; raises Unavailable."""
+        """Examine the topics. Raises Stop if one is missing or their numbers of partitions differ, and Unavailable."""
         counts = self.count((*self.keyed, *self.others))
         missing_topics(counts, (*self.keyed, *self.others))
         if len({counts[name] for name in self.keyed}) > 1:
@@ -181,9 +185,9 @@ class Partitions:
         return Seen(counts[self.keyed[0]], identities)
 
     def check(self, before: Seen) -> None:
-        """Raises Stop if a topic is not as it was any more; raises Unavailable.
+        """Raises Stop if a topic was repartitioned or recreated since; raises Unavailable.
 
-        A topic that a broker does not know for a moment (it has just started) has not changed.
+        A topic that a broker does not know for a moment, because it has just started, counts as unchanged.
         """
         changed = [
             f"{name} had {before.partitions} partitions and has {now}, so keys have moved; {_GROWN}"
@@ -201,7 +205,7 @@ class Partitions:
 
 @asynccontextmanager
 async def traced(telemetry: Telemetry) -> AsyncIterator[Tracer | None]:
-    """A tracer where one is asked for, its spans handed over at the end. Raises Stop."""
+    """A tracer, if tracing is on; its spans are flushed at the end. Raises Stop."""
     tracer = await asyncio.to_thread(open_tracer) if telemetry.tracing else None
     try:
         yield tracer
@@ -211,7 +215,7 @@ async def traced(telemetry: Telemetry) -> AsyncIterator[Tracer | None]:
 
 
 async def until_available(what: str, ask: Callable[[], Awaitable[_Answer]], log: Log) -> _Answer:
-    """Ask again until there is an answer: what is down at the start comes up some time."""
+    """Call `ask` until it no longer raises Unavailable, with increasing pauses."""
     attempt = 0
     while True:
         attempt += 1
@@ -223,7 +227,7 @@ async def until_available(what: str, ask: Callable[[], Awaitable[_Answer]], log:
 
 
 async def before(stop: asyncio.Event, starting: Awaitable[_Answer]) -> _Answer | None:
-    """What `starting` comes to; None, and it is cancelled, if `stop` is asked for before."""
+    """The result of `starting`; None, and `starting` is cancelled, if `stop` is set first."""
     asked = asyncio.ensure_future(stop.wait())
     try:
         async with asyncio.timeout(None) as limit:
@@ -239,19 +243,19 @@ async def before(stop: asyncio.Event, starting: Awaitable[_Answer]) -> _Answer |
 
 
 class Member(Protocol):
-    """A member of a consumer group at work."""
+    """A running member of a consumer group."""
 
     async def run(self) -> None:
-        """Work until cancelled. Raises what makes it impossible to go on."""
+        """Work until cancelled. Raises the error that makes it impossible to go on."""
         ...
 
     async def close(self) -> None:
-        """Leave the group; while `run` runs, what is under way is finished first."""
+        """Leave the group; if `run` is still running, work under way is finished first."""
         ...
 
 
 async def run_until(stop: asyncio.Event, flow: Member, limit: timedelta, log: Log) -> None:
-    """Have it work until `stop`, then leave its group within the limit. Raises what makes it impossible to go on."""
+    """Run the flow until `stop` is set, then have it leave its group within the limit. Raises what `run` raises."""
     running, stopping = asyncio.ensure_future(flow.run()), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -268,10 +272,10 @@ async def run_until(stop: asyncio.Event, flow: Member, limit: timedelta, log: Lo
 
 
 def stop_on_signals(log: Log, limit: timedelta) -> asyncio.Event:
-    """Set by the first SIGTERM, SIGINT or SIGHUP. A second SIGTERM or SIGINT ends the process at once, and so does the
-    end of `limit`.
+    """An event that is set by the first SIGTERM, SIGINT or SIGHUP. A second SIGTERM or SIGINT ends the process at once,
+    and so does the end of `limit` after the first.
 
-    SIGUSR1 switches debug lines on and off.
+    SIGUSR1 switches debug logging on and off.
     """
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -302,7 +306,7 @@ COMMITTED, ABORTED = "committed", "aborted"
 
 
 def transactions_observer(metrics: Metrics) -> Callable[[float, int], None]:
-    """Counts transactions; hears (seconds, records) of each."""
+    """Counts transactions; the returned function is to be called with (seconds, records) of each committed one."""
     metrics.begin(m.TRANSACTIONS, (COMMITTED, ABORTED))
     committed = metrics.counter(m.TRANSACTIONS, COMMITTED)
     seconds, records = metrics.histogram(m.TRANSACTION_SECONDS), metrics.histogram(m.TRANSACTION_RECORDS)
@@ -319,7 +323,7 @@ def transactions_observer(metrics: Metrics) -> Callable[[float, int], None]:
 async def transactions(
     settings: Bus, topic: str, group: str, log: Log, metrics: Metrics
 ) -> AsyncIterator[TransactionalProducer]:
-    """Commits what is made of the topic's records together with how far they are read. Raises Stop."""
+    """A producer that commits records together with the consumed offsets of `topic`. Raises Stop."""
 
     def not_committed(why: str) -> None:
         metrics.count(m.TRANSACTIONS, ABORTED)

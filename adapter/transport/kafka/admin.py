@@ -1,7 +1,6 @@
-"""Topics as the adapter wants them and as they are: what is missing, what differs, and making what is missing.
+"""Topics as the adapter needs them and as they are: what is missing or differs, and creating what is missing.
 
-Nothing here reconfigures a topic that exists: a partition count that changes moves keys, a retention that shrinks
-deletes.
+Existing topics are never reconfigured: a change of the partition count moves keys, a shorter retention deletes records.
 """
 
 from collections import deque
@@ -31,7 +30,7 @@ _SETTINGS: Final = {"retention.ms": "RETENTION__…", "max.message.bytes": "MAX_
 
 
 class Wish(StrEnum):
-    """How a value that exists is compared with the one that is wanted."""
+    """How an actual value is compared with the wanted one."""
 
     EXACTLY = "exactly"
     AT_LEAST = "at least"
@@ -40,18 +39,18 @@ class Wish(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One topic configuration. Numbers are compared as numbers; a retention of -1 is for ever."""
+    """One configuration entry of a topic. Numbers are compared as numbers; a retention of -1 means for ever."""
 
     name: str
     value: str
     wish: Wish
     vital: bool = False
-    """A promise rests on it."""
+    """Whether a delivery guarantee depends on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A topic as the adapter wants it. `keyed`: its partitions are those of the commands, by key."""
+    """A topic as the adapter needs it. `keyed`: it is co-partitioned with the commands."""
 
     name: str
     partitions: int
@@ -62,20 +61,20 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A topic as it is. `config` is None where we may not read it, and lacks what the cluster does not tell."""
+    """A topic as it is. `config` is None if we have no right to read it, and lacks what the cluster does not tell."""
 
     partitions: int
     replication_factor: int
     config: Mapping[str, str] | None
     leaderless: int = 0
-    """Partitions that nobody can read or write: the brokers that have them are away."""
+    """Number of partitions that can't be read or written: the brokers that have them are down."""
     short: int = 0
-    """Partitions that nobody can write: fewer copies are in sync than `min.insync.replicas`."""
+    """Number of partitions that can't be written: fewer replicas are in sync than `min.insync.replicas`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`fix`: what to do about it. `vital`: till then a promise does not hold, or the adapter does not start."""
+    """`fix`: what to do about it. `vital`: until then a guarantee does not hold, or the adapter does not start."""
 
     topic: str
     text: str
@@ -89,8 +88,8 @@ class Difference:
 def wanted(topics: Topics) -> tuple[Wanted, ...]:
     """All topics of a deployment.
 
-    The commands topic takes records half as long as the others: what comes in there must fit, with headers, into the
-    dead letters and the journal.
+    The commands topic takes records half as long as the others: a command must fit, with headers, into the dead letters
+    and the journal.
     """
     names, keep = topics.names(), topics.retention
     large = topics.max_message_bytes
@@ -121,7 +120,7 @@ def wanted(topics: Topics) -> tuple[Wanted, ...]:
 
 
 def differences(wants: Iterable[Wanted], found: Mapping[str, Found]) -> Iterator[Difference]:
-    """What is not as it should be; nothing if all is well."""
+    """The differences between wanted and existing topics; none if all is well."""
     for want in wants:
         have = found.get(want.name)
         if have is None:
@@ -152,7 +151,7 @@ def differences(wants: Iterable[Wanted], found: Mapping[str, Found]) -> Iterator
 
 
 class Admin:
-    """The cluster's topics. Every method waits for the cluster: call it from a thread of its own."""
+    """Reads and creates the cluster's topics. Every method blocks: call it on another thread than the loop's."""
 
     def __init__(self, client: Mapping[str, str], *, timeout: timedelta = timedelta(seconds=10)) -> None:
         """`client`: librdkafka's properties. Raises Stop if it refuses one of them."""
@@ -175,11 +174,11 @@ class Admin:
         return self._metadata().cluster_id or ""
 
     def brokers(self) -> int:
-        """How many there are. Raises Unavailable."""
+        """The number of brokers. Raises Unavailable."""
         return len(self._metadata().brokers)
 
     def partition_counts(self, names: Sequence[str]) -> dict[str, int]:
-        """Partitions of those of the topics that exist. Raises Unavailable."""
+        """The numbers of partitions of those topics that exist. Raises Unavailable."""
         topics = self._metadata().topics
         return {name: len(topics[name].partitions) for name in names if name in topics}
 
@@ -202,7 +201,7 @@ class Admin:
         return found
 
     def find(self, names: Sequence[str]) -> dict[str, Found]:
-        """Those of the topics that exist. Raises Stop with every refusal, Unavailable."""
+        """The topics of these names that exist. Raises Stop with every refusal, Unavailable."""
         existing = self._existing(names)
         config = self._config(list(existing)) if existing else {}
         return {name: _found(topic, config.get(name)) for name, topic in existing.items()}

@@ -28,31 +28,31 @@ _UNANSWERED: Final = frozenset(
     {KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 -- their public names
 )
 _PASSING: Final = frozenset({KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORIZATION_FAILED})  # noqa: SLF001 -- its public name
-"""What says nothing of the records that a reader is after: the group it has to name is of no use to it."""
+"""Errors that do not concern a reader's records, but only the group it has to name, which it does not use."""
 _ASK_AGAIN: Final = 0.1
 _LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A record as it was read."""
+    """A record that was read."""
 
     partition: int
     offset: int
     at: datetime
-    """When it was written, by its producer's clock or the broker's, as the topic has it."""
+    """When it was written, by the clock of its producer or of the broker, depending on the topic."""
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]] = ()
 
     def header(self, name: str) -> str:
-        """Its text, empty if there is no such header."""
+        """The text of a header, empty if there is none of that name."""
         value = next((value for each, value in self.headers if each == name), None)
         return (value or b"").decode(errors="replace")
 
 
 class Edge(Enum):
-    """Where a topic is read from, unless from a time."""
+    """Where reading a topic starts, unless at a time."""
 
     FIRST = "the oldest record it still has"
     END = "where it ends now"
@@ -65,7 +65,7 @@ before each partition's end.
 
 
 class Sender:
-    """Sends records with all in-sync replicas' acknowledgement, keys placed as Java clients place them."""
+    """Sends records, acknowledged by all in-sync replicas and partitioned by key as Java clients do."""
 
     def __init__(
         self, client: Mapping[str, str], *, max_message_bytes: int, timeout: timedelta = timedelta(seconds=15)
@@ -86,7 +86,7 @@ class Sender:
             )
 
     def send(self, records: Sequence[Outgoing]) -> list[str | None]:
-        """Send all and wait; for each record in turn why it was not stored, None if it was."""
+        """Send all and wait; returns for each record why it was not stored, None if it was."""
         faults: list[str | None] = ["no answer from the cluster"] * len(records)
 
         def report(place: int, error: KafkaError | None) -> None:
@@ -121,7 +121,7 @@ class Sender:
 
 
 class Follower:
-    """Reads the records of a topic, in order per partition: the committed ones, unless told otherwise."""
+    """Reads the records of a topic, in order per partition; only committed ones unless told otherwise."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class Follower:
         self._timeout = timeout.total_seconds()
         self._heard = _Heard()
         self._oldest = datetime.min.replace(tzinfo=UTC)
-        """What is older is passed over."""
+        """Older records are skipped."""
         with properties_told():
             self._consumer = Consumer(
                 {
@@ -171,18 +171,18 @@ class Follower:
 
     @property
     def ends(self) -> dict[int, int]:
-        """By partition, where it ended when this was opened. A transaction that was open then is behind that."""
+        """The end offset of each partition when this was opened. A transaction that was open then lies behind it."""
         return {number: end for number, (_, end) in self._spans.items()}
 
     def read(self, until: float) -> Iterator[Seen]:
-        """Records as they come, till `until` (monotonic seconds). Raises Unavailable on what will not mend itself."""
+        """Records as they arrive, until `until` (monotonic seconds). Raises Unavailable on a permanent error."""
         while (left := until - time.monotonic()) > 0:
             message = self._consumer.poll(min(left, 0.5))
             if message is not None and self._is_record(message) and (seen := _seen(message)).at >= self._oldest:
                 yield seen
 
     def rest(self) -> Iterator[Seen]:
-        """All from the start to where the topic ended when this was opened. Raises Unavailable."""
+        """All records from the start to the topic's end when this was opened. Raises Unavailable."""
         left = {number for number, (start, end) in self._spans.items() if start < end}
         heard = time.monotonic()
         while left:
@@ -228,7 +228,7 @@ class Follower:
         self._consumer.assign([TopicPartition(self._topic, number, at) for number, (at, _) in self._spans.items()])
 
     def _since(self, start: datetime, bounds: Mapping[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
-        """The bounds, with the first record of that time or later for a start."""
+        """The bounds, beginning with the first record of that time or later."""
         milliseconds = max(0, int(start.timestamp() * 1000))
         asked = [TopicPartition(self._topic, number, milliseconds) for number in bounds]
         spans = {}
@@ -254,7 +254,7 @@ class Follower:
             return found
 
     def _is_record(self, message: Message) -> bool:
-        """Whether it is one, not a passing error or the end of what there is. Raises Unavailable."""
+        """Whether it is a record, and not a transient error or the end of the partition. Raises Unavailable."""
         error = message.error()
         if error is None:
             self._heard.told = False
@@ -265,7 +265,7 @@ class Follower:
 
 
 class _Heard:
-    """What librdkafka said last about its connections, for the one message we write."""
+    """The last things librdkafka has logged about its connections, for the one message we write."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -287,7 +287,7 @@ class _Heard:
 
 
 def moment(seconds: float) -> datetime:
-    """The time a record bears, or the end of the calendar it lies beyond: a producer may write any number."""
+    """The time of a record, limited to what the calendar can express: a producer may write any number."""
     return datetime.fromtimestamp(min(max(0.0, seconds), _LATEST), UTC)
 
 

@@ -1,7 +1,7 @@
-"""Follows partitions of the tickets topic, as one who owns none of them.
+"""Follows partitions of the tickets topic without owning them.
 
-One thread reads all of them and waits for each batch to be taken, so that little is ever in memory. A second reader
-fetches single records by their offsets.
+One thread reads all of them and waits until each batch has been processed, so that little is ever in memory. A second
+consumer fetches single records by their offsets.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ _FETCHING: Final = {"queued.max.messages.kbytes": 1024, "fetch.message.max.bytes
 
 
 class KafkaTicketFeed:
-    """`ports.TicketFeed`. `failed` hears, on the loop, of what ends the following."""
+    """`ports.TicketFeed`. `failed` is called on the loop with the error that ends it."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class KafkaTicketFeed:
             asyncio.run_coroutine_threadsafe(taken, self._loop).result()
 
     def _judge(self, error: KafkaError) -> None:
-        """Errors librdkafka does not mend by itself; the others it retries, and its log says so."""
+        """Raises errors that librdkafka does not recover from by itself; the others it retries and logs."""
         if error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
             raise Stop(f"{self._topic}: {error.str()}")
 

@@ -1,4 +1,4 @@
-"""Whether topics are still those they were: a name says nothing, topics are deleted and made anew."""
+"""Whether topics are still the same: a name does not tell, since topics can be deleted and recreated."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -26,9 +26,9 @@ def identities(admin: Admin, topics: Sequence[str]) -> Mapping[str, str]:
 
 
 def still(topic: str, partition: int, before: str, now: str, *, group: str) -> None:
-    """Raises Stop if the offset that `group` has committed was committed beside topics (`before`) of which this cluster
-    has others by now (`now`). One that was mirrored from another cluster is taken as it is, and so is one that a tool
-    has written, which does not say (`before` is empty).
+    """Raises Stop if the topics whose identities were committed with the group's offset (`before`) were recreated in
+    this cluster since (`now`). An offset that was mirrored from another cluster is accepted, and so is one set by a
+    tool, which has no identities (`before` is empty).
     """
     if before != now and before.partition("/")[0] == now.partition("/")[0]:
         raise Stop(

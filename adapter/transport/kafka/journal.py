@@ -1,11 +1,11 @@
-"""Reads the journal when a partition is taken over: from the mark to the end, past open transactions.
+"""Reads the journal when a partition is taken over: from the mark to its real end, although transactions may be open.
 
-The end is the high watermark that a read_uncommitted reader sees, asked after the committed offset was fetched (which
-itself waits for pending transactions). A read_committed reader that has passed that point has seen every intent that
-can still lead to a call: an open transaction of a dead worker would otherwise hide what lies behind it.
+The end is the high watermark that a read_uncommitted reader sees, fetched after the committed offset (which itself
+waits for pending transactions). A read_committed reader that has passed that point has seen every intent that can still
+lead to a call; an open transaction of a dead worker would otherwise hide the entries behind it.
 
-Whatever ends or holds a command is written here with the offset that says so. So an older offset, which comes with an
-older mark, only means more to read.
+Whatever ends or holds a command is written to the journal in one transaction with the committed offset. So an older
+offset, which comes with an older mark, only means more to read.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ from adapter.transport.kafka.span import (
 
 
 class KafkaJournal:
-    """`ports.JournalReader`; several partitions are read side by side.
+    """`ports.JournalReader`; several partitions are read in parallel.
 
-    `memory`, for who takes the partition over: read what lies before the mark as well, as far as the mark says, so
-    that a command that comes again after a restart is still recognised. The group must have committed (`introduce`).
+    `memory`, for a worker that takes the partition over: also read as far before the mark as the mark says, so that a
+    command that is repeated after a restart is still recognised. The group must have committed offsets (`introduce`).
     """
 
     def __init__(

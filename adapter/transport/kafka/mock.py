@@ -31,7 +31,7 @@ class MockCluster:
         self.bootstrap = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
 
     def create(self, topics: Iterable[str]) -> None:
-        """Bring these topics about. A consumer that subscribes before its topic exists would wait for seconds."""
+        """Create these topics. A consumer that subscribes before its topic exists would wait for seconds."""
         assert self._client is not None, "closed"
         for topic in topics:
             self._client.list_topics(topic, timeout=_LIMIT)
@@ -41,5 +41,5 @@ class MockCluster:
 
 
 def is_mock(cluster_id: str) -> bool:
-    """Whether a cluster of this id is such a one; the ids of real ones are 16 random bytes in base64."""
+    """Whether a cluster with this id is a mock one; the ids of real ones are 16 random bytes in base64."""
     return cluster_id.startswith("mockCluster")

@@ -1,9 +1,10 @@
 """Transactional producers, each on a thread of its own: records and consumed offsets in one transaction.
 
-The coordinator answers CONCURRENT_TRANSACTIONS while a producer's last transaction settles (its markers are being
-written). librdkafka then adds partitions again after 20 ms, whatever it is told, and asks for all else again after
-`retry.backoff.ms`, doubled each time: with its 100 every transaction would take 100 ms, with 1 it is 5 to 7, but 30
-for one in thirty. So two producers take turns, and what one has committed settles while the other commits.
+The coordinator answers CONCURRENT_TRANSACTIONS while a producer's previous transaction is being completed (its markers
+are being written). librdkafka then repeats adding partitions after 20 ms, whatever the configuration, and all other
+requests after `retry.backoff.ms`, doubled each time: with the default of 100 every transaction would take 100 ms, with
+1 it takes 5 to 7, but 30 for one in thirty. So two producers take turns: the transaction of one is completed while the
+other commits.
 """
 
 import asyncio
@@ -25,20 +26,20 @@ from adapter.transport.kafka.refusal import properties_told, refused_setting
 from adapter.transport.kafka.span import undecided_properties
 
 _PRODUCERS: Final = 2
-"""That take turns. With a third one nothing is won."""
+"""Producers that take turns. A third one would gain nothing."""
 _STEP: Final = 5.0
-"""Seconds one step of a transaction may take before it is asked again; steps can be resumed (KIP-447)."""
+"""Seconds one step of a transaction may take before it is called again; steps can be resumed (KIP-447)."""
 _LOOK: Final = 1.0
-"""Seconds between two looks whether the library is stuck."""
+"""Seconds between two checks whether the library is stuck."""
 _LONG: Final = 10.0
-"""Seconds after which it is told, again and again, that a step waits for Kafka."""
+"""Interval in seconds in which it is reported that a step waits for Kafka."""
 
 
 class TransactionalProducer:
     """`ports.Transactor`. One transaction at a time, in the order of the calls.
 
-    `report` hears why a transaction was not committed, as a short text without record contents; `waits` hears what a
-    step waits for and how many seconds it has.
+    `report` is called with the reason why a transaction was not committed, a short text without record contents;
+    `waits` with the reason why a step takes long, and the seconds it has taken.
     """
 
     def __init__(
@@ -76,11 +77,11 @@ class TransactionalProducer:
         self._report = report
         self._lines: list[_Line] = []
         self._last = 0
-        """Whose turn was the last."""
+        """The producer used last."""
 
     async def open(self) -> None:
-        """Wait until the broker knows us; transactions of an earlier life with this id are ended by that. Raises Stop
-        if librdkafka refuses a property, or Kafka refuses us.
+        """Initialise the transactional ids, which ends open transactions of an earlier process with the same ids.
+        Raises Stop if librdkafka refuses a property, or Kafka refuses us.
         """
         self._lines = [self._open_line(number) for number in range(_PRODUCERS)]
         await asyncio.gather(*(line.ask(line.open) for line in self._lines))
@@ -106,7 +107,7 @@ class TransactionalProducer:
 
 
 class _Line:
-    """One librdkafka producer at a time, and the thread that asks it."""
+    """One librdkafka producer at a time, and the thread that calls it."""
 
     def __init__(
         self,
@@ -141,14 +142,14 @@ class _Line:
     def ask(self, work: "Callable[[], bool]") -> "asyncio.Future[bool]":
         """Have the thread do that."""
         answer: asyncio.Future[bool] = self._loop.create_future()
-        answer.add_done_callback(_seen)  # whoever left a line does not ask what became of it
+        answer.add_done_callback(_seen)  # nobody reads the answer of an abandoned line
         self._jobs.put((answer, work))
         return answer
 
     def watch(self, answer: "asyncio.Future[bool]") -> None:
-        """Give up the wait for that answer with _Stuck if the library is silent for twice the time it was given.
+        """Fail that answer with _Stuck if the library does not return within twice the time limit it was given.
 
-        `send_offsets_to_transaction` waits for ever where the group's coordinator is gone
+        `send_offsets_to_transaction` waits for ever if the group's coordinator is gone
         (confluentinc/librdkafka#5456, #5511).
         """
         if answer.done():
@@ -160,7 +161,7 @@ class _Line:
             self._loop.call_later(_LOOK, self.watch, answer)
 
     def abandon(self) -> None:
-        """Should the library come back one day, the thread ends without doing anything."""
+        """Have the thread end without doing anything more, if the library ever returns."""
         self._closed.set()
         self._jobs.put(None)
 
@@ -175,7 +176,7 @@ class _Line:
             answer, work = job
             try:
                 result, failure = work(), None
-            except Exception as error:  # noqa: BLE001 -- whoever asked hears of it
+            except Exception as error:  # noqa: BLE001 -- passed on to the caller
                 result, failure = False, error
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(_settle, answer, result, failure)
@@ -303,7 +304,7 @@ class _Line:
             reader.close()
 
     def _persist(self, step: Callable[[], list[TopicPartition] | None]) -> list[TopicPartition]:
-        """Ask until it is done or decided: a time-out of a step says nothing, it goes on when asked again."""
+        """Call the step until it is done or has failed for good: after a time-out it is resumed by calling it again."""
         began = told_at = monotonic()
         while True:
             self._asked_at = monotonic()
@@ -335,15 +336,15 @@ _NO_COORDINATOR: Final = frozenset(
 )
 _ASK_AGAIN: Final = 0.1
 _ABORTED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 -- their public names
-"""What records of a transaction come to that failed for another reason."""
+"""The errors of records whose transaction has failed for another reason."""
 _REFUSALS: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
-"""Of a right that can be granted while we wait: nothing is lost, and what led to it would come again at once."""
+"""Missing rights, which can be granted while we wait: nothing is lost, and trying again at once would fail again."""
 _REFUSED: Final = 2.0
 """Seconds before the next transaction after such a refusal."""
 
 
 class _Stuck(Exception):  # noqa: N818 -- it says what the line is
-    """The library does not come back."""
+    """A call into the library does not return."""
 
 
 _Job = tuple["asyncio.Future[bool]", Callable[[], bool]]

@@ -1,7 +1,7 @@
-"""A plain idempotent producer for what must be safe before somebody is answered.
+"""A plain idempotent producer, for records that must be stored before a caller is answered.
 
-`produce` only queues and `poll(0)` only looks, so the loop does both itself: while records are under way it looks every
-millisecond. A thread of its own for the delivery reports would take the interpreter from the loop once per record.
+`produce` only queues and `poll(0)` never blocks, so the event loop calls both itself: while records are under way it
+polls every millisecond. A separate thread for delivery reports would take the interpreter from the loop at each record.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ from adapter.ports import Outgoing, TooLarge
 from adapter.transport.kafka.refusal import properties_told
 
 _QUEUE_KIB: Final = 64 * 1024
-"""What may wait for the cluster; beyond it records fail at once."""
+"""Most data that may wait for the cluster; beyond it records fail at once."""
 _LOOK: Final = 0.001
-"""Seconds between two looks for delivery reports while some are due."""
+"""Seconds between two polls for delivery reports while some are due."""
 _IDLE: Final = 0.5
-"""Seconds between two looks when none is: librdkafka's log lines wait that long."""
+"""Seconds between two polls while none is due: librdkafka's log lines wait that long."""
 
 
 class KafkaPublisher:
-    """`ports.Publisher`. `report` hears, on the loop, why records failed, as a short text without their contents."""
+    """`ports.Publisher`. `report` is called on the loop with the reason why records failed, without their contents."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class KafkaPublisher:
         return future
 
     async def close(self) -> None:
-        """Wait for what is under way, as long as it may take."""
+        """Wait for the records under way, at most as long as they may take."""
         await self._line.close(self._timeout + 1)
 
     def _open(self) -> "_Line":
@@ -97,7 +97,7 @@ class KafkaPublisher:
 
 
 class _Under(NamedTuple):
-    """A record under way; a tuple, because a heap compares them often. The number is its own, so it decides."""
+    """A record under way; a tuple, because a heap compares them often. Its number is unique, so it breaks ties."""
 
     deadline: float
     number: int
@@ -109,7 +109,7 @@ _Report = tuple[_Under, KafkaError | None]
 
 
 class _Line:
-    """One librdkafka producer, and the looks at it."""
+    """One librdkafka producer, polled regularly."""
 
     def __init__(
         self,
@@ -121,11 +121,12 @@ class _Line:
         self._loop = loop
         self._settle = settle
         self.ended: KafkaError | None = None
-        """The fatal error (the broker has lost what it knew of the sequence, or gives us no id) after which it refuses
-        everything."""
+        """The fatal error after which the producer refuses everything: the broker has lost the state of its sequence,
+        or gives us no producer id.
+        """
         self._reports: list[_Report] = []
         self._under_way: list[_Under] = []
-        """A heap; who was answered stays until it is on top."""
+        """A heap by deadline; an acknowledged record stays in it until it is on top."""
         self._looks = loop.call_later(_IDLE, self._looking)
         self._busy = False
         self._abandoned = False
@@ -163,7 +164,7 @@ class _Line:
                 self._looks = self._loop.call_later(_LOOK if self._busy else _IDLE, self._looking)
 
     def _look(self) -> bool:
-        """Settle what is decided; whether anything is still under way."""
+        """Poll and settle the records that are decided; returns whether any is still under way."""
         try:
             self._producer.poll(0)
         except KafkaException as failure:  # so a fatal error is told, and by no callback

@@ -1,4 +1,4 @@
-"""Where a partition stands for a group, and reading a stretch of it to a known end, past open transactions."""
+"""Bounds and committed offset of a partition, and reading a range of it to its end, past open transactions."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -13,22 +13,22 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from adapter.core.errors import Unavailable
 
 STEP: Final = 5.0
-"""Seconds one question to a broker may take."""
+"""Time limit in seconds of one request to a broker."""
 
 LOOK: Final = 0.01
-"""Seconds between two looks for records. librdkafka would wait for them by the system's clock: see consumer.py."""
+"""Seconds between two polls for records. librdkafka's own waiting depends on the system's clock: see consumer.py."""
 WAKE: Final = 1.0
-"""Seconds between two questions that librdkafka's own thread has to answer, which waits by that clock as well."""
+"""Seconds between two requests that only wake librdkafka's own thread, which waits by that clock too."""
 
 _SILENT: Final = 15.0
-"""Seconds without a record after which a reader asks whether there is any: its thread is one of few."""
+"""Seconds without a record after which a reader looks for an open transaction: it must not wait for ever."""
 
 _AHEAD_KIB: Final = 4 * 1024
-"""What the client may read ahead of us."""
+"""Most data the client may fetch ahead."""
 
 
 def bounds(consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
-    """Where the partition begins and ends, as `consumer` (read_uncommitted or not) sees it. Raises Unavailable."""
+    """First and end offset of the partition, as `consumer` (read_uncommitted or not) sees them. Raises Unavailable."""
     found = consumer.get_watermark_offsets(at, STEP)
     if found is None:
         raise Unavailable(f"{at.topic} partition {at.partition}: no answer")
@@ -37,25 +37,25 @@ def bounds(consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """With a coordinator that keeps a committed offset back."""
+    """How long to wait for a committed offset that the coordinator does not tell because of an open transaction."""
 
     limit: timedelta
-    """Longer than any transaction lives."""
+    """Longer than any transaction can stay open."""
     told: Callable[[int, float], None]
-    """Hears of which partition, and for how many seconds so far."""
+    """Called with the partition and the seconds waited so far."""
 
 
 def committed(
     reader: Consumer, newest: Consumer, at: TopicPartition, patience: Patience, going: Callable[[], bool]
 ) -> TopicPartition:
-    """The offset that the group has committed, every transaction of an earlier owner decided.
+    """The offset the group has committed, once every transaction of an earlier owner is committed or aborted.
 
-    A coordinator that keeps it back beyond our patience, while it answers `newest`, which does not ask for decided
-    ones, has lost the end of a transaction: Apache Kafka 4.3.1 was seen to do so after it was killed, until it was
-    started again. Then it is the last offset before: an older one than may have been committed, which whoever reads
-    what was written with it can bear.
+    If the coordinator does not tell it within our patience, but does answer `newest`, which does not wait for open
+    transactions, it has lost the end of a transaction: Apache Kafka 4.3.1 was seen to do so after it was killed, until
+    it was restarted. Then the result is the offset before that transaction, perhaps an older one than was committed;
+    callers can cope with that, since they also read what was written together with the offsets.
 
-    Raises Unavailable once `going` says no, KafkaException.
+    Raises Unavailable once `going` returns False, and KafkaException.
     """
     since: float | None = None
     while True:
@@ -76,7 +76,7 @@ def committed(
 
 
 def reader_properties(client: Mapping[str, str], group: str) -> dict[str, str | bool | int | logging.Logger]:
-    """Of a consumer that `read` can work with; the group is only asked for its offsets."""
+    """Properties of a consumer for `read`; the group is only used to ask for its offsets."""
     return {
         **client,
         "logger": logging.getLogger("librdkafka"),  # without one the library writes to standard error by itself
@@ -92,7 +92,7 @@ def reader_properties(client: Mapping[str, str], group: str) -> dict[str, str | 
 
 
 def undecided_properties(client: Mapping[str, str], group: str) -> dict[str, str | bool | int | logging.Logger]:
-    """Of a consumer that is told the newest there is, though a transaction may still undo it. It reads nothing."""
+    """Properties of a consumer that sees the newest offsets, even of open transactions. It reads no records."""
     return {
         **client,
         "logger": logging.getLogger("librdkafka"),
@@ -104,8 +104,8 @@ def undecided_properties(client: Mapping[str, str], group: str) -> dict[str, str
 
 @contextmanager
 def opened(what: str, *properties: Mapping[str, str | bool | int | logging.Logger]) -> Iterator[tuple[Consumer, ...]]:
-    """Consumers with these properties, closed at the end. What Kafka refuses them meanwhile is raised as Unavailable;
-    `what` they are used for stands in front.
+    """Consumers with these properties, closed at the end. Errors of Kafka meanwhile are raised as Unavailable, with
+    their purpose, `what`, in front.
     """
     consumers = tuple(Consumer(dict(each)) for each in properties)
     try:
@@ -118,9 +118,9 @@ def opened(what: str, *properties: Mapping[str, str | bool | int | logging.Logge
 
 
 def read(reader: Consumer, start: TopicPartition, end: int, going: Callable[[], bool]) -> Iterator[list[Message]]:
-    """All committed records from `start` on and before `end`, in batches, each transaction among them decided.
+    """All committed records from `start` to before `end`, in batches, once every transaction among them has ended.
 
-    Raises Unavailable once `going` says no, and where a transaction stays open; KafkaException.
+    Raises Unavailable once `going` returns False, or if a transaction stays open, and KafkaException.
     """
     reader.assign([start])
     heard = monotonic()

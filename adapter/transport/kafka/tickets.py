@@ -1,8 +1,8 @@
-"""Reads the tickets topic when a partition is taken over, to an end that no open transaction hides.
+"""Reads the tickets topic when a partition is taken over, to its real end although transactions may be open.
 
-The committed offset is fetched first (which waits for pending transactions), then the ends as a read_uncommitted reader
-sees them: what lies before them is all there is of an earlier owner. A ticket knows the events it has counted, so an
-older offset only means that some are folded in vain.
+The committed offset is fetched first (which waits for pending transactions), then the end offset that a
+read_uncommitted reader sees: everything an earlier owner has written lies before it. A ticket records which events were
+applied to it, so an older offset only means that some events are read again without effect.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from adapter.transport.kafka.span import (
 
 
 class KafkaTickets:
-    """`ports.TicketLog`; several partitions are read side by side."""
+    """`ports.TicketLog`; several partitions are read in parallel."""
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """What the flows tell about themselves: log lines, metrics, and the trace they carry on."""
 
 from adapter.telemetry.logs import Log, start_logging, switch_debug
-from adapter.telemetry.metrics import METRICS, Kind, Metrics, markdown
+from adapter.telemetry.meters import Metrics
+from adapter.telemetry.metrics import METRICS, Kind, markdown
 from adapter.telemetry.trace import Trace, continued, parse_traceparent
 from adapter.telemetry.tracing import Role, Span, Tracer, open_tracer
 

@@ -1,22 +1,8 @@
-"""The metrics: one declared list, and the objects that count.
+"""All metrics of the adapter, declared; the objects that count them are in `meters`."""
 
-Counters and histograms are bound to their labels once and then cost a few hundred nanoseconds. Gauges are never set:
-whoever owns the state says how to read it (`Metrics.watch`), and it is read when somebody asks, so they can't drift.
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import product
 from typing import Final
-
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.core import Metric as Family
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
-
-from adapter import __version__
 
 PREFIX: Final = "fault_adapter_"
 
@@ -29,13 +15,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """One metric as it is declared; equal to itself alone. `name` goes without the product's prefix."""
+    """The declaration of one metric, compared by identity. `name` is without the product's prefix."""
 
     name: str
     kind: Kind
     help: str
     bad: str
-    """When it looks bad, and what to do then. Empty where it only explains others."""
+    """When its value is bad, and what to do then; empty for a metric that only explains others."""
 
     labels: tuple[str, ...] = ()
     unit: str = ""
@@ -425,89 +411,11 @@ CERTIFICATES_REFUSED: Final = Metric(
 BUILD_INFO: Final = Metric("build_info", Kind.GAUGE, "1, with the version as a label.", "", labels=("version",))
 
 METRICS: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
-"""All of them, in the order above."""
-
-Reading = float | Mapping[str, float]
-"""A gauge's value, or the value for each value of its one label."""
-
-
-@dataclass(frozen=True, slots=True)
-class OperationMeter:
-    """What is counted for every command of one operation, bound to its labels."""
-
-    received: Counter
-    repeated: Counter
-    reply_deviations: Counter
-    call_seconds: Histogram
-    command_seconds: Histogram
-
-
-class Metrics:
-    """The counting objects of one process or test, in a registry of their own."""
-
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._counters = {m: _counter(m, self._registry) for m in METRICS if m.kind is Kind.COUNTER}
-        self._histograms = {m: _histogram(m, self._registry) for m in METRICS if m.kind is Kind.HISTOGRAM}
-        self._sources: dict[Metric, list[Callable[[], Reading]]] = {BUILD_INFO: [lambda: {__version__: 1.0}]}
-        self._registry.register(_Gauges(self._sources))
-        ProcessCollector(registry=self._registry)
-        self._bound: dict[tuple[Metric, tuple[str, ...]], Counter] = {}
-        self._meters: dict[str, OperationMeter] = {}
-
-    def count(self, metric: Metric, *labels: str, by: int = 1) -> None:
-        """Add to a counter. The labels of one metric have few values, all of our own choice."""
-        counter = self._bound.get((metric, labels))
-        if counter is None:
-            counter = self._bound[metric, labels] = self.counter(metric, *labels)
-        counter.inc(by)
-
-    def counter(self, metric: Metric, *labels: str) -> Counter:
-        """The counter bound to its labels, to be kept by who counts often."""
-        family = self._counters[metric]
-        return family.labels(*labels) if labels else family
-
-    def begin(self, counter: Metric, *values: Iterable[str]) -> None:
-        """Show a counter at zero for each combination of these values of its labels, before there is anything to count.
-
-        Prometheus sees a growth only from a value that it has seen.
-        """
-        for labels in product(*values):
-            self.counter(counter, *labels)
-
-    def histogram(self, metric: Metric, *labels: str) -> Histogram:
-        """The histogram bound to its labels, to be kept by who observes often."""
-        family = self._histograms[metric]
-        return family.labels(*labels) if labels else family
-
-    def operation(self, name: str) -> OperationMeter:
-        """The meter of an operation, the same one each time."""
-        meter = self._meters.get(name)
-        if meter is None:
-            meter = self._meters[name] = OperationMeter(
-                received=self.counter(COMMANDS_RECEIVED, name),
-                repeated=self.counter(COMMANDS_REPEATED, name),
-                reply_deviations=self.counter(REPLY_DEVIATIONS, name),
-                call_seconds=self.histogram(CALL_SECONDS, name),
-                command_seconds=self.histogram(COMMAND_SECONDS, name),
-            )
-        return meter
-
-    def watch(self, gauge: Metric, source: Callable[[], Reading]) -> None:
-        """From now on `gauge` is what `source` says whenever somebody asks; a gauge nobody watches is not shown.
-
-        Flows of one process may each say the values of labels of their own.
-        """
-        self._sources.setdefault(gauge, []).append(source)
-
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All values as text and its content type: OpenMetrics if the Accept header wants it, else Prometheus'."""
-        encoder, content_type = choose_encoder(accept)
-        return encoder(self._registry), content_type
+"""All metrics, in the order of their declaration above."""
 
 
 def markdown() -> str:
-    """docs/metrics.md."""
+    """The text of docs/metrics.md."""
     lines = [
         "# Metrics",
         "",
@@ -525,30 +433,3 @@ def markdown() -> str:
             f"| `{metric.full_name}` | {metric.kind} | {metric.unit} | {labels} | {metric.help} | {metric.bad} |"
         )
     return "\n".join(lines) + "\n"
-
-
-class _Gauges(Collector):
-    def __init__(self, sources: Mapping[Metric, Sequence[Callable[[], Reading]]]) -> None:
-        self._sources = sources
-
-    def collect(self) -> Iterator[Family]:
-        for metric, sources in self._sources.items():
-            family = GaugeMetricFamily(metric.full_name, metric.help, labels=metric.labels, unit=metric.unit)
-            for source in sources:
-                reading = source()
-                if isinstance(reading, Mapping):
-                    for label, value in reading.items():
-                        family.add_metric((label,), value)
-                else:
-                    family.add_metric((), reading)
-            yield family
-
-
-def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:
-    return Counter(metric.full_name, metric.help, metric.labels, registry=registry)
-
-
-def _histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
-    return Histogram(
-        metric.full_name, metric.help, metric.labels, unit=metric.unit, buckets=metric.buckets, registry=registry
-    )

@@ -1,4 +1,4 @@
-"""The demo: the whole product on one machine, a story of several tickets, and the proof that it went as told."""
+"""The demo: runs the whole product on one machine, plays a story of several tickets and verifies its outcome."""
 
 from adapter.demo.run import run
 

@@ -1,4 +1,4 @@
-"""What the story expects of each step and of each ticket, and what came of it.
+"""Expected and actual outcomes of each step of the story and of each ticket.
 
 An outcome is an event's headline (core.wording); a story says which it expects, word for word.
 """
@@ -66,7 +66,7 @@ class State:
 
     status: str
     late: int = 0
-    """Notifications that came after a newer one."""
+    """Number of notifications that arrived after a newer one."""
 
 
 class Board:

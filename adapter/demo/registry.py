@@ -1,4 +1,4 @@
-"""A schema registry in memory with the Confluent HTTP API: as much of it as clients of Avro records use to register,
+"""An in-memory schema registry with the Confluent HTTP API: as much of it as clients of Avro records use to register,
 look up and check (subjects, versions, ids, config, compatibility). Nothing can be deleted, references between schemas
 and types other than Avro records are refused. It serves the demo and the tests; the port is one's own only.
 """
@@ -106,7 +106,7 @@ class _Version:
 
 @dataclass(slots=True)
 class _Subjects:
-    """What is registered: the rules of ids, versions and compatibility, without HTTP."""
+    """The registered schemas, with the rules for ids, versions and compatibility, without HTTP."""
 
     level: str = "BACKWARD"  # the Confluent registry's default
     levels: dict[str, str] = field(default_factory=dict)
@@ -168,7 +168,7 @@ class _Subjects:
 
 
 class _Endpoints:
-    """HTTP on one side, what is registered on the other."""
+    """The HTTP endpoints of the registry."""
 
     def __init__(self, subjects: _Subjects) -> None:
         self._subjects = subjects

@@ -1,4 +1,4 @@
-"""Shows the story and judges it."""
+"""Plays the story, shows it and verifies its outcomes."""
 
 import asyncio
 import inspect
@@ -77,12 +77,12 @@ def _say(display: Display, text: str, ink: Ink = Ink.PLAIN) -> bool:
 
 
 class _Demo:
-    """One performance."""
+    """One run of the demo."""
 
     def __init__(self, display: Display, folder: Path, asked: "asyncio.Future[signal.Signals]") -> None:
         self.display = display
         self.staying = False
-        """Whether the story is over and all is left running."""
+        """Whether the story is over and everything is kept running."""
 
         self._folder = folder
         self._asked = asked

@@ -1,4 +1,4 @@
-"""Everything the story needs, running: Kafka, a registry, the product's three flows, and the twin, with mutual TLS in
+"""Starts everything the story needs: Kafka, a registry, the product's three flows, and the twin, with mutual TLS in
 both directions.
 """
 
@@ -31,7 +31,7 @@ _Tree = TypeVar("_Tree", Receiving, Settings)
 
 BUYER = "SPDEMO"
 SUPPLIER = "gateway.supplier.example"
-"""Common name of the twin's client certificate, the only one our listener lets in."""
+"""Common name of the twin's client certificate, the only one our listener admits."""
 
 LOG = "adapter.log"
 

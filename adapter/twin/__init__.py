@@ -1,4 +1,4 @@
-"""A stateful stand-in for the supplier: for the demo, the tests, measurements and integrators. See docs/twin.md."""
+"""The twin: a stateful simulator of the supplier for demo, tests, measurements and integrators. See docs/twin.md."""
 
 from adapter.twin.deliveries import Delivery
 from adapter.twin.dialects import Dialect, Manner

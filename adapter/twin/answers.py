@@ -1,4 +1,4 @@
-"""The words of the supplier: its replies as XML text. Pure."""
+"""The supplier's replies as XML text. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from adapter.twin.tickets import Refusal, Slot
 
 @dataclass(frozen=True, slots=True)
 class Letterhead:
-    """What every reply begins with; `correlation_id` only in the NICC style of the appointment operations."""
+    """The fields every reply begins with; `correlation_id` only in the NICC style of the appointment operations."""
 
     buyer: str
     message_id: str
@@ -59,7 +59,7 @@ def rejected(refusal: Refusal) -> str:
 
 
 def refused(refusal: Refusal) -> str:
-    """What a 400 has in it: responseCode and errorMessage. The message has children, since the contract types it as an
+    """The content of a 400: responseCode and errorMessage. The message has children, since the contract types it as an
     object (section 8, number 20); their names are ours.
     """
     words = elements(code=str(refusal.code), description=refusal.text)

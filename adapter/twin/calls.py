@@ -1,4 +1,4 @@
-"""The call log: every request the twin received, with times. Repeats, order and overlaps are proved from it."""
+"""The call log: every request the twin received, with times, from which repeats, order and overlaps can be verified."""
 
 import itertools
 import json

@@ -101,7 +101,7 @@ def since(request: web.Request) -> int:
 
 
 def _wish(given: object) -> dict[str, Any]:
-    """What is to happen, and how it is to be told. Raises Stop with everything that is wrong."""
+    """What is to happen, and how it is to be notified. Raises Stop with everything that is wrong."""
     if not isinstance(given, dict):
         raise Stop('an object {"reference": …, "kind": …} is needed')
     wrong = []

@@ -1,4 +1,4 @@
-"""What the notification log says: every notification the twin had to deliver, and what became of it."""
+"""The entries of the notification log: every notification the twin had to deliver, and its result."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,7 +1,7 @@
-"""The supplier's desk: reads a request, has the books decide, and words the answer. Nothing here waits.
+"""The supplier's front desk: reads a request, lets the books decide, and writes the answer. Nothing here waits.
 
-It knows the operations from the contract on its own account and shares no declaration with the adapter, so
-that a mistake there is not made twice.
+It implements the operations from the contract independently and shares no declaration with the adapter, so that a
+mistake there is not repeated here.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,7 @@ APPOINTMENTS: Final = ("queryAppointmentAvailability", "reserveAppointment")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was read of a request. `problem` is set if it cannot be taken at all: the HTTP status and why."""
+    """A request as far as it could be read. `problem`, HTTP status and reason, is set if it must be rejected."""
 
     operation: str
     element: etree._Element | None = None

@@ -1,6 +1,6 @@
-"""The dialects in which a notification may come: each of the documents' inconsistencies (contract section 8) that shows
-in an inbound message, and each form that the contract leaves open. Pure: what is left to chance comes from a generator
-that is an argument.
+"""The dialects in which a notification may be written: one for each inconsistency of the documents (contract section 8)
+that affects an inbound message, and for each form that the contract leaves open. Pure: randomness comes from a
+generator that is an argument.
 """
 
 import random

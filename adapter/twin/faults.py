@@ -1,4 +1,4 @@
-"""Faults on demand: which requests they meet, how often, and what happens then. Pure; the wire side is `wire`.
+"""Faults on demand: which requests they affect, how often, and with what effect. Pure; `wire` carries them out.
 
 A fault is written as JSON, the same in a file, on the command line and at the control address:
 

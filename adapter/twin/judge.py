@@ -1,7 +1,7 @@
-"""The twin's judgement of the answer to a notification: whether it keeps the contract (section 3.3). Pure.
+"""Checks whether the answer to a notification conforms to the contract (section 3.3). Pure.
 
-It judges on its own account and shares nothing with the adapter's writer of answers but the XSD. A problem names the
-element, never what is in it.
+It is independent of the adapter's writer of answers and shares only the XSD with it. A problem names the element, never
+its content.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
-"""The life of one ticket at the supplier: what can happen to it, what becomes of it, and what comes by itself. Pure:
-time comes as an argument. Statuses and their order are those of the contract, section 4.1; what it leaves open, above
-all when a visit takes place and how it ends, is the twin's own.
+"""The life of one ticket at the supplier: what can happen to it, what state results, and what happens by itself. Pure:
+time is an argument. Statuses and their order are those of the contract, section 4.1; what it leaves open, above all
+when a visit takes place and how it ends, is the twin's own.
 """
 
 import zlib

@@ -1,7 +1,7 @@
 """The logs of a twin: numbered entries, the latest in memory, and all of them as JSON lines in a file.
 
-A line is appended, and flushed, whenever something becomes known of an entry; of those with the same `sequence` the
-later line holds.
+A line is appended and flushed whenever an entry is created or changes; of lines with the same `sequence` the last one
+is valid.
 """
 
 import json

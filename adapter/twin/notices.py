@@ -1,7 +1,7 @@
-"""The words of a notification: the whole report of a ticket as it stood after a change, valid by faultReport.xsd. Pure.
+"""Notifications as XML: the whole report of a ticket as it stood after a change, valid against faultReport.xsd. Pure.
 
-Every notification is a notifyFaultReportUpdate with everything in it (contract section 4.2); what it is about shows in
-its content only, and in the path where the contract names one (section 3.1).
+Every notification is a complete notifyFaultReportUpdate (contract section 4.2); what it is about can only be seen from
+its content, and from the path where the contract names one (section 3.1).
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
-"""Tells the buyer what happens to tickets: a notification for every change, in order per ticket, tickets side by side,
-each until it is acknowledged with a valid answer. Repeats, late ones and dialects come by chance, and the same seed
-gives every notification the same chance, whatever happens beside it.
+"""Notifies the buyer of changes of tickets: one notification for every change, in order per ticket, tickets in
+parallel, each repeated until it is acknowledged with a valid answer. Duplicates, late ones and dialects are random, and
+with the same seed each notification has the same fate, whatever happens to others.
 """
 
 import asyncio

@@ -41,17 +41,17 @@ from adapter.transport.registry import open_registry
 from adapter.transport.store import SqliteStores
 
 _CACHE: Final = 4 * 1024 * 1024
-"""Bytes of memory for each partition's store; the rest is left to the system's cache of files."""
+"""Bytes of memory for each partition's store; the rest is left to the operating system's file cache."""
 _CACHES: Final = 256 * 1024 * 1024
-"""For all of them, should one projector own them all."""
+"""Bytes of memory for all stores together, in case one projector owns all partitions."""
 _LEAVE: Final = timedelta(seconds=5)
 """Time to leave the group and close the stores, once no transaction is under way."""
 _PREFETCH_KIB: Final = 16 * 1024
-"""What the client may read ahead."""
+"""KiB the client may fetch ahead."""
 
 
 async def project(settings: Projecting, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
-    """A projector that works until `stop`. Raises what makes it impossible to go on."""
+    """Run a projector until `stop` is set. Raises the error that makes it impossible to go on."""
     async with AsyncExitStack() as stack:
         if flow := await before(stop, stack.enter_async_context(projector(settings, log, metrics, page))):
             await run_until(stop, flow, leave_limit(settings), log)
@@ -59,7 +59,7 @@ async def project(settings: Projecting, log: Log, metrics: Metrics, stop: asynci
 
 @asynccontextmanager
 async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page) -> AsyncIterator[Projector]:
-    """A projector with everything it needs, its intake open; the caller runs it. Raises Stop."""
+    """A projector with everything it needs, whose intake is open; the caller runs it. Raises Stop."""
     known = await asyncio.to_thread(catalogue.load, served(), settings.schemas)
     names, client = settings.topics.names(), settings.kafka.client()
     ours = settings.projector
@@ -146,7 +146,7 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
 
 
 def leave_limit(settings: Projecting) -> timedelta:
-    """Time in which a projector that is asked to stop has stopped."""
+    """Time within which a projector stops once asked to."""
     return settings.kafka.transaction_timeout + _LEAVE
 
 

@@ -1,4 +1,4 @@
-"""From settings to a process: its flows, one or all, with one telemetry endpoint and one stop."""
+"""From settings to a process with one flow or all of them, with one telemetry endpoint and one stop signal."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from adapter.telemetry import Log, Metrics, start_logging
 _Settings = TypeVar("_Settings", bound=Receiving | Projecting)
 
 Flow = Callable[[_Settings, Log, Metrics, asyncio.Event, Page], Awaitable[None]]
-"""Works until the event is set. Raises what makes it impossible to go on."""
+"""Runs until the event is set. Raises the error that makes it impossible to go on."""
 
 
 async def run_worker(settings: Settings) -> NoReturn:
@@ -42,10 +42,10 @@ async def run_all(settings: Settings) -> NoReturn:
 
 
 async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]], *, limit: timedelta) -> NoReturn:
-    """Run them until SIGTERM, SIGINT or SIGHUP, then end the process; being asked again, or the end of `limit` after
-    the first, ends it at once. If one can't go on, all stop in order.
+    """Run the flows until SIGTERM, SIGINT or SIGHUP, then end the process; a second signal, or the end of `limit` after
+    the first, ends it at once. If one flow can't go on, all are stopped in order.
 
-    Raises what they had to say, Stop with the problems of all.
+    Raises the error of a flow that failed; several Stops are raised as one with all their problems.
     """
     telemetry = settings.telemetry
     log = start_logging(level=telemetry.log_level, form=telemetry.log_format)

@@ -1,5 +1,5 @@
-"""Messages translated on this machine alone, by the code and settings of the flows: what a worker asks the supplier,
-what it makes of an answer, and what a server makes of a notification.
+"""Translates messages without any network, by the code and settings of the flows: the request a worker would send for a
+command, the event it would publish for an answer, and the event a server would publish for a notification.
 """
 
 import time
@@ -26,23 +26,23 @@ from adapter.worker.reader import Reader, Task
 from adapter.worker.request import Requests
 
 _NONE = Reply(503, {}, b"")
-"""The answer of a supplier that is not asked."""
+"""A placeholder where no call is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the supplier would be sent."""
+    """The request the supplier would receive."""
 
     operation: Operation
     headers: Mapping[str, str]
     body: bytes
     warnings: Sequence[Problem]
-    """What the supplier may refuse."""
+    """Problems for which the supplier may refuse the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What would be on the events topic."""
+    """The record that would be written to the events topic."""
 
     schema: Schema
     record: Mapping[str, Any]
@@ -64,17 +64,17 @@ class Translator:
         self._reread = reread(settings, known, self._encoders[known.notification.event.name])
 
     async def schema(self, identifier: int) -> str | None:
-        """In place of a registry, which the worker's reader asks for the schemas of commands."""
+        """The look-up for the worker's reader, in place of a registry: ids are indices into our own schemas."""
         return self._schemas[identifier].text
 
     async def request(self, entry: Entry, record: Mapping[str, Any]) -> Request:
-        """Raises Refused with all that forbids it."""
+        """The request for a command. Raises Refused with all problems that would prevent it."""
         task = await self._task(entry, record)
         requests = self._requests(_NONE)
         return Request(entry.operation, requests.headers(entry.operation), requests.write(task, None), task.warnings)
 
     async def outcome(self, entry: Entry, record: Mapping[str, Any], reply: Reply) -> Published | Wait:
-        """What becomes of the command if its first call is answered so. Raises Refused if there would be none."""
+        """The outcome of a command whose first call gets that reply. Raises Refused if no call would be made."""
         task = await self._task(entry, record)
         requests = self._requests(reply)
         body = requests.write(task, None)
@@ -86,7 +86,7 @@ class Translator:
         return self._told(task, command.answered(now, verdict))
 
     def event(self, delivery: Delivery) -> Published | Refusal:
-        """What becomes of a notification, or why it would be in the quarantine."""
+        """The event for a notification, or the reason why it would be quarantined."""
         made = self._reread(Arrival(delivery, Caller("", None)))
         return made if isinstance(made, Refusal) else self._published(made)
 
@@ -128,7 +128,7 @@ class Translator:
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """Calls that all have one answer."""
+    """`ports.Calls` with the same reply for every call."""
 
     reply: Reply
 

@@ -61,11 +61,11 @@ from adapter.worker.window import Bounds
 _CACHE: Final = 1024 * 1024
 """Bytes of memory for each partition's index of tickets."""
 _LINGER: Final = 300.0
-"""Seconds a partition of the tickets is followed after the last question about it."""
+"""Seconds for which a partition of the tickets is still followed after its last look-up."""
 
 
 async def work(settings: Settings, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
-    """A worker that works until `stop`. Raises what makes it impossible to go on."""
+    """Run a worker until `stop` is set. Raises the error that makes it impossible to go on."""
     async with AsyncExitStack() as stack:
         if flow := await before(stop, stack.enter_async_context(worker(settings, log, metrics, page))):
             await run_until(stop, flow, settings.worker.stop_timeout, log)
@@ -73,7 +73,7 @@ async def work(settings: Settings, log: Log, metrics: Metrics, stop: asyncio.Eve
 
 @asynccontextmanager
 async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> AsyncIterator[Worker]:
-    """A worker with everything it needs, its intake open; the caller runs it. Raises Stop."""
+    """A worker with everything it needs, whose intake is open; the caller runs it. Raises Stop."""
     known = load_catalogue(settings)
     names = settings.topics.names()
     client = settings.kafka.client()

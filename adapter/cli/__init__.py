@@ -1,4 +1,4 @@
-"""The command line. `main` parses, runs one command and turns what went wrong into lines and an exit code."""
+"""The command line. `main` parses it, runs one command and turns errors into lines and an exit code."""
 
 import argparse
 import errno
@@ -46,16 +46,16 @@ _COMMANDS: Final = (
 )
 
 _ROLES: Final = frozenset({"worker", "server", "projector", "run"})
-"""Those that end well when they are told to stop."""
+"""Commands that end successfully when they are told to stop."""
 
 _LOOPED: Final = _ROLES | {"twin", "demo"}
-"""Those that hear of signals by their event loop."""
+"""Commands whose event loop handles signals."""
 
 _UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
-"""Of an output that takes no more."""
+"""Errors of an output that can no longer be written."""
 
 _MOMENT: Final = 1.0
-"""Seconds in which a command that is interrupted may come to its end."""
+"""Seconds an interrupted command has to end by itself."""
 
 _EPILOG: Final = f"""\
 first steps:
@@ -160,7 +160,7 @@ def _words(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
-    """A role that is told to stop while it is still being imported has nothing to finish."""
+    """End at once: a role that is told to stop while it is still being imported has nothing to finish."""
     os._exit(Exit.DONE)
 
 

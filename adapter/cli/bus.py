@@ -1,4 +1,4 @@
-"""The bus as the command line sees it: settings, schemas, the registry, and readers that are closed again."""
+"""What commands need of the bus: settings, schemas, the registry, and readers that are closed at the end."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 class Client:
-    """One visit to the bus. Its registry works on a loop of its own, so that all else here may simply wait."""
+    """A connection to the bus. The registry's client runs on an event loop of its own, so that callers may block."""
 
     def __init__(self, settings: Bus, known: Catalogue, registry: HttpRegistry, runner: asyncio.Runner) -> None:
         self.settings = settings

@@ -1,4 +1,4 @@
-"""Commands written as JSON: read from files, with everything that is wrong with them and where."""
+"""Reads commands written as JSON from files, and reports everything that is wrong with them and where."""
 
 import json
 import re
@@ -22,7 +22,7 @@ fields are the record's own. commandId and issuedAt are filled in where they are
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A command as it goes on the topic."""
+    """A command as it is written to the topic."""
 
     entry: Entry
     record: dict[str, Any]
@@ -37,7 +37,7 @@ class Written:
 
 
 def contents(files: Sequence[str], problems: list[str]) -> Iterator[tuple[str, bytes]]:
-    """The bytes of each file, with how to name it; `problems` hears of those that can't be read."""
+    """The bytes of each file with its name for messages; adds those that can't be read to `problems`."""
     for file in files:
         name = "standard input" if file == "-" else file
         if file == "-" and sys.stdin is None:
@@ -72,7 +72,7 @@ def read(known: Catalogue, sources: Iterable[tuple[str, bytes]], problems: list[
 
 
 def _objects(name: str, content: bytes, problems: list[str]) -> Iterator[tuple[str, Any]]:
-    """Each JSON value of a file with where it is."""
+    """Each JSON value of a file with its position."""
     try:
         text = content.decode()
     except UnicodeDecodeError:
@@ -89,7 +89,7 @@ def _objects(name: str, content: bytes, problems: list[str]) -> Iterator[tuple[s
 
 
 def _values(text: str, name: str, problems: list[str]) -> Iterator[tuple[int, Any]]:
-    """One JSON value after the other, each with the line where it begins, up to what is none."""
+    """The JSON values one after the other, each with the line where it begins, up to the first that is invalid."""
     line, at = 1, 0
     while start := _SOMETHING.search(text, at):
         line += text.count("\n", at, start.start())
@@ -114,7 +114,7 @@ def _values(text: str, name: str, problems: list[str]) -> Iterator[tuple[int, An
 
 
 class _Twice(Exception):  # noqa: N818 -- named for what it says
-    """An object has a name twice, and only one of the two values could be sent."""
+    """An object has the same name twice, of which only one value could be sent."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`adapter doubt`: the commands whose outcome is unknown, and an operator's word about one of them."""
+"""`adapter doubt`: lists the commands whose outcome is unknown, and records an operator's decision about one."""
 
 import argparse
 import getpass
@@ -176,7 +176,7 @@ def _held(bus: Client, command_id: str) -> Held:
 
 
 def _ticket(held: Held) -> str:
-    """The ticket whose events the decision joins. Raises Stop where nobody would hear it."""
+    """The ticket to whose events the decision is added. Raises Stop if no worker would ever read it."""
     until = wording.moment(moment(held.entry.until or held.entry.at))
     if held.reference is None:
         raise Stop(

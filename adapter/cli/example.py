@@ -29,7 +29,7 @@ def _of(field: Field, now: datetime) -> Any:
 
 
 def _demands(record: Record) -> bool:
-    """Whether a part that may be left out can't be given empty."""
+    """Whether an optional part has required content, so that it can't be given empty."""
     return any(not optional(field.type)[1] for field in record.fields)
 
 

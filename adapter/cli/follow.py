@@ -1,4 +1,4 @@
-"""Following a topic: from when on, for how long, and commands until each has its final outcome."""
+"""Options for following a topic (`--since`, `--timeout`), and following commands until each has its final outcome."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,7 +13,7 @@ _PROVISIONAL = frozenset({"CommandOutcomeUnknown", "DoubtDecided"})
 
 
 class Outcomes:
-    """The commands waited for. Prints their events as JSON lines as they come."""
+    """The commands whose outcome is awaited. Prints their events as JSON lines as they arrive."""
 
     def __init__(self, bus: Client, pending: Iterable[str]) -> None:
         self._bus = bus
@@ -43,7 +43,7 @@ class Outcomes:
 
 
 def seconds(text: str) -> float:
-    """What --timeout says. Raises Stop."""
+    """The value of --timeout in seconds. Raises Stop."""
     try:
         return parse_duration(text).total_seconds()
     except ValueError as error:
@@ -51,7 +51,7 @@ def seconds(text: str) -> float:
 
 
 def since(text: str, now: datetime) -> datetime | Edge:
-    """What --since says. Raises Stop."""
+    """The value of --since. Raises Stop."""
     if text == "beginning":
         return Edge.FIRST
     try:

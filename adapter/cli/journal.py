@@ -1,4 +1,4 @@
-"""What the workers have written down of the commands they have not ended, read as a new owner would read it."""
+"""Reads the workers' journal for the commands that have not ended, as a new owner of the partition would read it."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ from adapter.transport.kafka.journal import KafkaJournal
 from adapter.transport.kafka.span import Patience
 
 _PATIENCE: Final = 15.0
-"""Seconds in which a partition answers whose leader moves, or which has just been made."""
+"""Seconds within which a partition answers whose leader is moving, or which has just been created."""
 _AGAIN: Final = 0.2
 
 
@@ -43,7 +43,7 @@ class Held:
     reference: str | None
     """Of its ticket; None for a command about an address."""
     parked: int
-    """Commands that wait behind it in the journal."""
+    """Number of commands that wait behind it in the journal."""
 
     @property
     def since(self) -> float:
@@ -81,8 +81,8 @@ def partitions(bus: Client) -> list[Partition]:
 
 
 def _entries(bus: Client, value: bytes, place: str) -> list[Entry]:
-    """What can't be ours is passed over, as the worker does it, whose log tells of it. For what may be ours a worker
-    waits; here it is told that something may be missing.
+    """The entries of one record. One that can't be ours is skipped, as the worker does, which logs it. For one that may
+    be ours a worker waits; here a message says that something may be missing.
     """
     try:
         return journal.entries(bus.decode(value, bus.known.journal).record)

@@ -1,4 +1,4 @@
-"""`adapter quarantine` and `adapter dead-letters`: what nobody could read, as it came. List, show, take again."""
+"""`adapter quarantine` and `adapter dead-letters`: list, show and reprocess records that could not be read."""
 
 import argparse
 import json
@@ -55,7 +55,7 @@ examples:
 """
 _PLACE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,18})")
 _AT_ONCE: Final = 4 * 1024 * 1024
-"""Bytes in memory on their way to a topic, and one record: a pod where this runs has room for its role alone."""
+"""Most bytes in memory on their way to a topic, besides one record: the pod it runs in is sized for its role alone."""
 
 Place = tuple[int, int]
 """Partition and offset."""
@@ -107,11 +107,11 @@ def _list(arguments: argparse.Namespace) -> Exit:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is told of a record without what is in it."""
+    """A record as listed, without its content."""
 
     place: str
     at: str
-    """When it came."""
+    """When it arrived."""
     bytes: int | None
     reason: str
     detail: str

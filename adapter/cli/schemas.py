@@ -1,4 +1,4 @@
-"""`adapter schemas`: do they fit each other and what was released, register them, look at them."""
+"""`adapter schemas`: check their compatibility with each other and with released versions, register and show them."""
 
 import argparse
 import asyncio
@@ -83,7 +83,7 @@ def _show(arguments: argparse.Namespace) -> Exit:
 
 
 def _breaches(compiled: Catalogue, released: Path) -> Iterator[str]:
-    """What today's schemas break of FULL_TRANSITIVE with the released ones, and records that are gone."""
+    """Breaches of FULL_TRANSITIVE between the current schemas and the released ones, and records that are gone."""
     releases = sorted((folder for folder in released.glob("*") if folder.is_dir()), key=_version)
     for group, schemas in compiled.groups.items():
         history: dict[str, list[Schema]] = {}

@@ -86,14 +86,14 @@ def _example(name: str) -> Exit:
 
 
 def _encoded(commands: Sequence[Written], bus: Client) -> list[Outgoing]:
-    """The records as they go on the topic. Raises Stop if the registry lacks a schema, Unavailable."""
+    """The records as they are written to the topic. Raises Stop if the registry lacks a schema, Unavailable."""
     topic = bus.topics.commands
     encoders = bus.encoders(topic, {c.entry.command.name: c.entry.command for c in commands}.values())
     return [_record(command, topic, encoders[command.entry.command.name]) for command in commands]
 
 
 def _record(command: Written, topic: str, encoder: Encoder) -> Outgoing:
-    """With the start of a trace."""
+    """The record to send, with the start of a trace in its headers."""
     headers = cloudevents.headers(
         command.command_id,
         source=b"/fault-adapter/send",
@@ -105,7 +105,7 @@ def _record(command: Written, topic: str, encoder: Encoder) -> Outgoing:
 
 
 def _report(commands: Sequence[Written], faults: Sequence[str | None]) -> set[str]:
-    """One line for each command; the ids of those that were not stored."""
+    """Prints one line for each command; returns the ids of those that were not stored."""
     failed = set()
     for command, fault in zip(commands, faults, strict=True):
         if fault is None:

@@ -30,7 +30,7 @@ def as_text(arguments: argparse.Namespace) -> bool:
 
 
 def write(line: str) -> None:
-    """One line, at once. Nothing in it can take a terminal over."""
+    """Print one line and flush it, without any control characters that could affect a terminal."""
     sys.stdout.write("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line) + "\n")
     sys.stdout.flush()
 
@@ -56,7 +56,7 @@ def listing(
 
 
 def event(bus: Client, seen: Seen, *, text: bool) -> str:
-    """The line of a record of the events topic. Others may write there: what is no event of ours is told as such."""
+    """The line for a record of the events topic; it says so if the record, written by others, is no event of ours."""
     at, key = wording.moment(seen.at), (seen.key or b"").decode(errors="replace")
     try:
         decoded = bus.decode(seen.value, bus.known.events)

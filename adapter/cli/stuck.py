@@ -43,7 +43,7 @@ _TIMEOUT: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A command that is not finished."""
+    """A command that has not ended."""
 
     key: str
     commandId: str  # noqa: N815 -- as the events write it
@@ -51,7 +51,7 @@ class Row:
     partition: int
     offset: int
     seconds: float
-    """Since it was sent by the estate, or since its worker has it."""
+    """Since it was sent by the estate, or received by its worker."""
     why: str
 
 
@@ -101,7 +101,7 @@ def _read() -> list[Row]:
 
 
 def _residents(bus: Client, found: Partition) -> Iterator[Row]:
-    """Commands that are in the journal alone."""
+    """Commands that exist in the journal only."""
     for entry in found.known.residents:
         if entry.source is None:
             continue
@@ -114,7 +114,7 @@ _OPEN: Final = "in a transaction that its producer has not ended; all behind it 
 
 
 def _oldest(bus: Client, partitions: Sequence[Partition]) -> Iterator[Row]:
-    """The first command of each partition that is not finished, as far as offsets tell; where workers can read no more,
+    """The first unfinished command of each partition, according to the offsets; where workers can read no further,
     the first one of a transaction that is open.
     """
     waiting = {found.number: found for found in partitions}
@@ -139,7 +139,7 @@ def _oldest(bus: Client, partitions: Sequence[Partition]) -> Iterator[Row]:
 
 
 def _named(bus: Client, seen: Seen) -> tuple[str, str]:
-    """Name and id of the command, as far as it can be read."""
+    """Name and id of the command, as far as the record can be read."""
     name, record = journal.command(bus, seen.value)
     return name, str(record.get("commandId", ""))
 
@@ -195,7 +195,7 @@ _WHY: Final = {
     "calling": "a call, or the commit of its outcome, is under way",
     "interrupted": "a call that was cut off may still be under way",
 }
-"""What a worker's own words mean; the others are what its last call came to."""
+"""What the reasons that a worker itself gives mean; any other reason is the result of its last call."""
 
 
 def _asked(url: str) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""`adapter tickets`: how the tickets stand, or one of them with all that happened to it."""
+"""`adapter tickets`: the state of the tickets, or one ticket with all its events."""
 
 import argparse
 import heapq
@@ -32,7 +32,7 @@ examples:
 """
 
 _MOST: Final = 1000
-"""Rows of the table: nobody reads more, and they are in memory."""
+"""Most rows of the table, which is held in memory."""
 _ENDED: Final = frozenset({Status.CLOSED, Status.REJECTED})
 _CLOCKS_APART: Final = timedelta(minutes=10)
 """A ticket's first event may carry the time of a producer whose clock is behind the one that opened it."""
@@ -92,7 +92,7 @@ def _lines(bus: Client, *, everything: bool) -> Exit:
 
 
 def _newest(bus: Client) -> Iterator[tuple[Decoded, Ticket]]:
-    """Every ticket as it stands now, as a record too.
+    """The current state of every ticket, with its record.
 
     Read twice, first for the offsets alone: a compacted topic has several records of a key, and all of them at once are
     more than fits in memory.
@@ -161,7 +161,7 @@ def _one(bus: Client, reference: str, *, text: bool) -> Exit:
 
 
 def _events(bus: Client, key: bytes, start: Edge | datetime) -> Iterator[Seen]:
-    """Those of the key, each once, as the ticket counts them: a notification may have been written again."""
+    """The events of the key, without duplicates, as the ticket counts them: a notification may be written twice."""
     told: set[str] = set()
     with bus.following(bus.topics.events, start=start, key=key) as follower:
         for seen in follower.rest():
@@ -206,7 +206,7 @@ def _portrait(found: Ticket, now: datetime) -> Iterator[str]:
 
 
 def _decoded(bus: Client, seen: Seen) -> Decoded | None:
-    """None for a ticket that is forgotten, and for a record that is no ticket, which is told."""
+    """The ticket in a record; None for a tombstone, and for a record that is no ticket, which a message reports."""
     if seen.value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""`adapter topics`: the cluster's topics against those the settings ask for."""
+"""`adapter topics`: compares the cluster's topics with those the settings demand, and creates missing ones."""
 
 import argparse
 import sys

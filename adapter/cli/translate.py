@@ -1,4 +1,4 @@
-"""`adapter translate`: commands as the supplier would get them, and its messages as the estate would."""
+"""`adapter translate`: shows commands as the supplier would receive them, and its messages as the estate would."""
 
 import argparse
 import asyncio

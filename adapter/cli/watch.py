@@ -1,4 +1,4 @@
-"""`adapter watch`: the events as they come."""
+"""`adapter watch`: prints events as they arrive."""
 
 import argparse
 import math

@@ -1,4 +1,4 @@
-"""What the flows tell about themselves: log lines, metrics, and the trace they carry on."""
+"""Observability: log lines, metrics and traces."""
 
 from adapter.telemetry.logs import Log, start_logging, switch_debug
 from adapter.telemetry.meters import Metrics

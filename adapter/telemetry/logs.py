@@ -23,10 +23,10 @@ from adapter.core.wording import harmless
 
 
 class Log(Protocol):
-    """What the flows write lines with: an event's name in lower-case words, then fields."""
+    """Writes log lines: an event's name in lower-case words, then fields."""
 
     def bind(self, **fields: Any) -> "Log":
-        """The same log with these fields on every line."""
+        """A log that adds these fields to every line."""
         ...
 
     def debug(self, event: str, **fields: Any) -> None: ...
@@ -35,7 +35,7 @@ class Log(Protocol):
     def error(self, event: str, **fields: Any) -> None: ...
 
     def exception(self, event: str, **fields: Any) -> None:
-        """An error with the traceback of the exception at hand."""
+        """An error with the traceback of the exception being handled."""
         ...
 
 
@@ -154,11 +154,11 @@ _WRITERS: Final[dict[type, Callable[[Any], str]]] = {str: _text, int: int.__repr
 
 
 class _Lines:
-    """Where structlog leaves its lines, which are written in their order.
+    """Receives structlog's lines and writes them in their order.
 
-    Those of info and debug wait for the end of the loop's turn and are written together: a write costs more than the
-    line, and lets another thread have the interpreter. All others are written at once, with what waits; so are those of
-    a thread without a loop.
+    Lines of level info and debug wait for the end of the loop's iteration and are written together: a write costs more
+    than the line, and gives the interpreter to another thread. Others are written at once, after those that wait; so
+    are lines of a thread without a loop.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -193,8 +193,8 @@ class _Lines:
     error = warning
 
     def flush(self) -> None:
-        """Write what waits. A disk that is full, or a reader that has gone, takes the lines and nothing else: who ends
-        because of it carries out nothing until the disk has room again.
+        """Write the waiting lines. If the disk is full or the reader has gone, the lines are lost and nothing else: a
+        process that ended because of it would do nothing until the disk has room again.
         """
         with self._lock:
             lines, self._waiting, self._size = self._waiting, [], 0
@@ -218,13 +218,13 @@ _PIECE: Final = 4096
 
 
 _QUIET: Final = 30.0
-"""Seconds in which what a library says again is counted instead."""
+"""Seconds in which repetitions of a library's line are counted instead of written."""
 _REMEMBERED: Final = 1000
-"""Lines of libraries that are known as said, at most."""
+"""Most lines of libraries that are remembered as written."""
 
 
 class _Bridge(logging.Handler):
-    """Lines of the standard library's logging, on our log; and the threshold of both, which may change."""
+    """Forwards lines of the standard library's logging to our log, and holds the threshold of both."""
 
     def __init__(self, threshold: int, lines: _Lines, clock: Callable[[], float]) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class _Bridge(logging.Handler):
         self._clock = clock
         self._log: Log | None = None
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
-        """When a line was written last, and how often it came since."""
+        """When a line was last written, and how often it has been repeated since."""
 
     def install(self, log: Log) -> None:
         """In the place of a former one."""
@@ -251,7 +251,7 @@ class _Bridge(logging.Handler):
         return logging.getLevelName(self._threshold).lower()
 
     def sift(self, _logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
-        """Processor: nothing below the threshold goes on."""
+        """Processor: drops lines below the threshold."""
         if _SEVERITY[name] < self._threshold:
             raise structlog.DropEvent
         return event

@@ -3,8 +3,8 @@
 The body is read before the status, since SOAP 1.1 sends every fault with HTTP 500 (section 6.2) and this supplier
 documents refusals with 400. Only where a status speaks of the way and not of the request (401, 403, 429, 503,
 redirects, 404 without the operation's own answer) does it decide whatever the body says: all of these but the last
-also where the body broke off. And some bodies speak of the way: nginx's 400 about our certificate, Envoy's 503 where
-somebody had the request, and Varnish's where somebody may have had it.
+also where the body broke off. And some bodies speak of the way: the 400 of who wants another certificate or TLS,
+Envoy's 503 where somebody had the request, and Varnish's where somebody may have had it.
 
 A yes and a no have to be said: what may be either (a code that is no number, both at once, a word nobody has
 documented, another ticket's answer) is unclear. A wrong no makes somebody send it again, a wrong yes nobody.
@@ -146,6 +146,12 @@ _NOT_THERE: Final = frozenset({404, 405, 410, 415, 421, 501})
 
 _NO_ENTRY: Final = re.compile(rb"<title>400 (The SSL certificate error|No required SSL certificate was sent)</title>")
 """How nginx refuses a client certificate: it lets the handshake pass, and then hands the request to nobody."""
+_NO_TLS: Final = re.compile(
+    rb"The plain HTTP request was sent to HTTPS port"
+    rb"|You're speaking plain HTTP to an SSL-enabled server port"
+    rb"|Client sent an HTTP request to an HTTPS server"
+)
+"""How nginx, Apache and servers written in Go say that they wait for TLS: they hand the request to nobody either."""
 _LOST: Final = re.compile(
     rb"reset reason: "
     rb"(connection termination|remote reset|local reset|protocol error|HTTP/1 premature upstream half close)\b"
@@ -166,6 +172,8 @@ def _way(status: int, headers: Mapping[str, str], body: bytes, now: datetime) ->
             return Unavailable(f"http-{status}", retry_after(headers.get("retry-after"), said))
         case 400 if refused := _NO_ENTRY.search(body, 0, 1000):
             return Misdirected("client-certificate", refused[1].decode())
+        case 400 if refused := _NO_TLS.search(body, 0, 1000):
+            return Misdirected("plain-http", refused[0].decode())
         case 401 | 403:
             return Forbidden(f"http-{status}")
         case 408:

@@ -499,6 +499,26 @@ def test_the_page_by_which_nginx_refuses_our_certificate_is_no_answer_to_the_req
 
 
 @pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        (  # nginx
+            "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>\r\n<body>\r\n",
+            "The plain HTTP request was sent to HTTPS port",
+        ),
+        (  # Apache httpd
+            "<h1>Bad Request</h1>\nReason: You're speaking plain HTTP to an SSL-enabled server port.<br />\n",
+            "You're speaking plain HTTP to an SSL-enabled server port",
+        ),
+        # whatever is written in Go
+        ("Client sent an HTTP request to an HTTPS server.\n", "Client sent an HTTP request to an HTTPS server"),
+    ],
+)
+def test_who_wants_tls_and_gets_plain_text_has_handed_the_request_to_nobody(page: str, said: str) -> None:
+    assert verdict(page, status=400) == Misdirected("plain-http", said)
+    assert verdict(page, status=500) == Unclear("http-500")
+
+
+@pytest.mark.parametrize(
     ("reason", "expected"),
     [
         ("connection termination", Unclear("http-503", "connection termination")),

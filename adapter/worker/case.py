@@ -365,6 +365,11 @@ class Case:
         """
         name, attempts, a, item = self.task.subject.operation.name, self.command.attempts, self.assignment, self.item
         counted = item.resident is None
+        # The event itself, which may be long, is in its record by now.
+        outcome, in_doubt = kind(event), isinstance(event, InDoubt)
+        fields: dict[str, Any] = {"code": event.code} if isinstance(event, Rejected) else {}
+        if isinstance(event, InDoubt):
+            fields = {"reason": event.reason}
 
         def then() -> None:
             if a.outcomes.get(self.lane) is committed:
@@ -374,17 +379,13 @@ class Case:
                 a.unfinished.pop(entry.command_id, None)
                 a.repeated.pop(entry.command_id, None)
                 a.ending.discard(entry.command_id)
-            outcome = kind(event)
             seconds = max(0.0, self.now() - item.source.timestamp)
             self._c.metrics.count(m.OUTCOMES, name, outcome)
-            if not isinstance(event, InDoubt):
+            if not in_doubt:
                 self._c.metrics.operation(name).command_seconds.observe(seconds, self.exemplar())
-            fields: dict[str, Any] = {"code": event.code} if isinstance(event, Rejected) else {}
-            if isinstance(event, InDoubt):
-                fields = {"reason": event.reason}
-            write = self._c.log.warning if isinstance(event, InDoubt) else self._c.log.info
+            write = self._c.log.warning if in_doubt else self._c.log.info
             write("outcome", outcome=outcome, attempts=attempts, seconds=round(seconds, 4), **fields, **self.about())
-            if self._span is not None and not isinstance(event, InDoubt):
+            if self._span is not None and not in_doubt:
                 self._span.end(fault__outcome=outcome, fault__attempts=attempts)
             if counted:
                 self._done()

@@ -16,6 +16,7 @@ import fastavro
 import pytest
 from lxml import etree
 
+from adapter.core.command import Accepted
 from adapter.core.journal import Entry, Kind
 from adapter.core.mapping import ReplyReader, RequestWriter
 from adapter.core.mapping.forms import Forms
@@ -1156,6 +1157,25 @@ async def test_of_what_a_reply_has_no_field_for_an_event_tells_as_much_as_the_to
     await plant.final(command)
     (event,) = plant.events
     assert event.record["unknownElements"] == [{"path": f"{'a' * 99}.{'b' * 99}.c", "text": "1"}] * 15
+
+
+async def test_of_an_outcome_that_waits_for_its_commit_its_record_alone_is_kept(plant: Plant) -> None:
+    def wordy(call: Call) -> Reply:
+        return Reply(200, {}, accepted(call).body.replace(b"</received", b"<more>what nobody asked</more></received"))
+
+    hand = plant.hire(0)
+    plant.desk.answers = wordy
+    command = query("K-1")
+    hand.member.hold()
+    plant.send(command)
+    await plant.until(lambda: hand.member.open_transaction)
+    await hand.settle()
+    gc.collect()
+    ours = (("more", "what nobody asked"),)
+    kept = [each for each in gc.get_objects() if isinstance(each, Accepted) and each.aside == ours]
+    assert kept == []
+    hand.member.release()
+    await plant.final(command)
 
 
 async def test_a_record_too_large_for_any_outcome_halts_its_lane_alone_and_lets_the_partition_go(plant: Plant) -> None:

@@ -71,7 +71,7 @@ class _Reading:
         """Whether nothing can follow it on its connection."""
         self._limit = limit
         self._size = self._length = 0
-        self._body: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._fault: Unclear | None = None
         self._parser = HttpResponseParser(self)
         # A line may end with LF alone (RFC 9112 section 2.2) and be folded (section 5.2, which takes any characters in
@@ -99,7 +99,8 @@ class _Reading:
             raise Unclear("too-large", f"the reply is longer than {self._limit} bytes")
 
     def reply(self) -> Reply:
-        return Reply(self.status, self.headers, self._body[0] if len(self._body) == 1 else b"".join(self._body))
+        body, self._body = bytes(self._body), b""
+        return Reply(self.status, self.headers, body)
 
     def forget(self) -> None:
         """It and its parser know each other: without this every call would leave a cycle to the collector."""
@@ -137,9 +138,15 @@ class _Reading:
             self._fault = Unclear("too-large", f"the reply announces more than {self._limit} bytes")
 
     def on_body(self, part: bytes) -> None:
-        if not self.whole:
-            self._body.append(part)
-            self._length += len(part)
+        if self.whole:
+            return
+        if not self._length:
+            self._body = part  # mostly it is all
+        else:  # pieces of a few bytes each would take up many times their bytes
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += part
+        self._length += len(part)
 
     def on_message_complete(self) -> None:
         if self.status and not self.whole:

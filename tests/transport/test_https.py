@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import traceback
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -604,6 +605,21 @@ async def test_a_reply_of_exactly_the_limit_is_taken(calls: Make) -> None:
     async with supplier(script) as server:
         assert len((await post(calls(server.url, max_reply_bytes=1000))).body) == 1000
         assert await outcome(post(calls(server.url, max_reply_bytes=999))) == (Unclear, "too-large")
+
+
+async def test_a_reply_in_pieces_of_a_few_bytes_takes_up_few_times_its_bytes(calls: Make) -> None:
+    pieces = b"2\r\nxx\r\n" * (MIB // 4)
+
+    async with supplier(saying(OK + b"Transfer-Encoding: chunked\r\n\r\n", pieces, b"0\r\n\r\n")) as server:
+        made = calls(server.url)
+        tracemalloc.start()
+        try:
+            reply = await post(made)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert len(reply.body) == MIB // 2
+    assert peak < 10 * len(reply.body)  # what the server of the test sends is among it
 
 
 async def test_redirects_and_cookies_are_not_followed(calls: Make) -> None:

@@ -17,6 +17,10 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    release: Callable[[], None] | None = field(default=None, compare=False)
+    """Of a long reply: called once nothing derived from it is kept any more. Until then it counts against the limit
+    that all long replies share. Idempotent.
+    """
 
 
 class NotSent(Exception):  # noqa: N818 -- named for what it says

@@ -82,7 +82,7 @@ class Translator:
         command = Command(entry.operation, policy(self._settings), not_after=None)
         if isinstance(command.begin(now, Untouched()), Intend):
             command.intended(now)
-        verdict = await requests.send(task, body, attempt=1, about=dict)
+        verdict = await requests.send(task, body, attempt=1, about=dict, keep=lambda _: None)
         return self._told(task, command.answered(now, verdict))
 
     def event(self, delivery: Delivery) -> Published | Refusal:

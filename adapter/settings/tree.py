@@ -334,8 +334,9 @@ class Supplier(Section):
     )
     max_reply_bytes: Size = Field(
         default=2 * 1024**2,
-        description="Maximum size of a reply; a longer one is not read to its end. Each concurrent call may hold "
-        "this much in memory.",
+        description="Maximum size of a reply; a longer one is not read to its end. Replies of more than 32 KiB share "
+        "32 MiB of memory (or 8 times this, if that is more) until their outcomes are committed. Beyond that they "
+        "wait unread, within the time limit of their call.",
     )
     doubt_limits: Durations = Field(
         default={},

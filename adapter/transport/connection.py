@@ -10,18 +10,23 @@ import select
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from adapter.ports import NotSent, Reply, Unclear
 from adapter.transport import failures
+from adapter.transport.allowance import Allowance, Share
 
 _PIECE: Final = 2**18
 """Bytes of a request that are written in one go: all at once a large one would be copied while the loop waits."""
 
 _HEAD: Final = 2**18
 """Bytes within which the head of a reply has to end."""
+
+LONG: Final = 2**15
+"""Bytes of a reply that are read without a share of the allowance."""
 
 _FRAMING: Final = 8
 """How many times its body a reply may measure with its chunks' framing."""
@@ -47,14 +52,15 @@ class _Reading:
     """One reply while it comes. The parser calls the `on_` methods."""
 
     __slots__ = (
+        "_announced",
         "_body",
         "_fault",
         "_length",
         "_limit",
         "_parser",
-        "_size",
         "framed",
         "headers",
+        "size",
         "spoiled",
         "status",
         "whole",
@@ -69,8 +75,10 @@ class _Reading:
         self.whole = False
         self.spoiled = False
         """Whether nothing can follow it on its connection."""
-        self._limit = limit
-        self._size = self._length = 0
+        self.size = 0
+        """Bytes that came."""
+        self._limit = self._announced = limit
+        self._length = 0
         self._body: bytes | bytearray = b""
         self._fault: Unclear | None = None
         self._parser = HttpResponseParser(self)
@@ -82,7 +90,7 @@ class _Reading:
 
     def feed(self, data: bytes) -> None:
         """Take what came. Raises Unclear: it is no reply that can be taken."""
-        self._size += len(data)
+        self.size += len(data)
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
@@ -93,14 +101,18 @@ class _Reading:
             self.spoiled = True
         if self._fault is not None:
             raise self._fault
-        if not self.status and self._size > _HEAD:
+        if not self.status and self.size > _HEAD:
             raise Unclear("protocol", "the head of the reply does not end")
-        if self._length > self._limit or (not self.whole and self._size > _HEAD + _FRAMING * self._limit):
+        if self._length > self._limit or (not self.whole and self.size > _HEAD + _FRAMING * self._limit):
             raise Unclear("too-large", f"the reply is longer than {self._limit} bytes")
 
-    def reply(self) -> Reply:
+    def reply(self, share: Share | None) -> Reply:
+        """The whole reply. A long one keeps as much of its share as its body needs."""
         body, self._body = bytes(self._body), b""
-        return Reply(self.status, self.headers, body)
+        if share is None:
+            return Reply(self.status, self.headers, body)
+        share.shrink(len(body))
+        return Reply(self.status, self.headers, body, share.release)
 
     def forget(self) -> None:
         """It and its parser know each other: without this every call would leave a cycle to the collector."""
@@ -108,7 +120,14 @@ class _Reading:
 
     @property
     def begun(self) -> bool:
-        return self._size > 0
+        return self.size > 0
+
+    @property
+    def most(self) -> int:
+        """The maximum size of the whole reply, in bytes."""
+        if self.whole:
+            return self.size
+        return self.size + self._announced - self._length if self.status else _HEAD + self._limit
 
     def on_message_begin(self) -> None:
         if self.whole:  # more than was asked for
@@ -134,8 +153,10 @@ class _Reading:
         self.framed = coding is not None or length is not None
         if coding is not None and coding.rstrip(" ").lower() != "chunked":  # with a tab it is none to the parser either
             self._fault = Unclear("protocol", "the reply has a transfer encoding other than chunked")
-        elif length is not None and int(length) > self._limit:
-            self._fault = Unclear("too-large", f"the reply announces more than {self._limit} bytes")
+        elif length is not None:
+            self._announced = int(length)
+            if self._announced > self._limit:
+                self._fault = Unclear("too-large", f"the reply announces more than {self._limit} bytes")
 
     def on_body(self, part: bytes) -> None:
         if self.whole:
@@ -155,12 +176,15 @@ class _Reading:
 
 
 class Connection(asyncio.Protocol):
-    """`context` is the TLS context it was made with. `ended` is told when it is no more."""
+    """`context` is the TLS context it was made with. `allowance` grants the shares of long replies. `ended` is called
+    when the connection is gone.
+    """
 
     def __init__(
         self,
         limits: Limits,
         context: ssl.SSLContext | None,
+        allowance: Allowance,
         ended: Callable[["Connection"], None],
     ) -> None:
         self.context = context
@@ -170,6 +194,7 @@ class Connection(asyncio.Protocol):
         """Seconds of idleness after which the server has ended it."""
         self.idle_since = 0.0
         self._limits = limits
+        self._allowance = allowance
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._socket = select.poll()
@@ -179,6 +204,8 @@ class Connection(asyncio.Protocol):
         self._idle = limits.idle
         self._reading: _Reading | None = None
         self._reply: asyncio.Future[Reply] | None = None
+        self._share: Share | None = None
+        """Of the allowance, for a long reply. Until it is granted, nothing is read."""
         self._room: asyncio.Future[None] | None = None
         """Exists while the transport takes no more."""
         self._end = self._deadline = self._rings_at = 0.0
@@ -222,14 +249,21 @@ class Connection(asyncio.Protocol):
                 await self._write_pieces(self._transport, head, body, reply)
             if self._room is not None:
                 await self._room
-            self._enter("read", self._limits.read)
-            return await reply
+            if not self._waits:
+                self._enter("read", self._limits.read)
+            found = await reply
         except asyncio.CancelledError as error:
             self.abort()
             raise error from Unclear("cancelled", f"cancelled by the caller, phase {self._phase}")
+        else:
+            self._share = None  # the caller releases it
+            return found
         finally:
             reading.forget()
             self._reading = self._reply = None
+            if self._share is not None:
+                self._share.release()
+                self._share = None
             self._fresh = False
             self.idle_since = self._loop.time()
             self._enter("idle", self._idle)
@@ -282,11 +316,13 @@ class Connection(asyncio.Protocol):
         except Unclear as failure:
             self._fail(failure)
             return
-        if reading.whole:
-            self._spoiled = self._spoiled or reading.spoiled
-            self._settle(self._reply, reading)
-        elif reading.status:
-            self._enter("read", self._limits.read)
+        if reading.size > LONG:
+            if self._share is None:
+                self._share = self._allowance.request(reading.most, self._granted)
+            if self._waits:  # TLS may deliver more even so
+                self._pause()
+                return
+        self._taken(self._reply, reading)
 
     def eof_received(self) -> None:
         """The transport then closes by itself."""
@@ -298,7 +334,8 @@ class Connection(asyncio.Protocol):
         given_up, self._spoiled = self._spoiled, True
         reading = self._reading
         if reading is not None and self._reply is not None and not self._reply.done():
-            if error is None and reading.status and not reading.framed:  # such a reply ends with the connection
+            ended = error is None and not self._waits
+            if ended and reading.status and not reading.framed:  # such a reply ends with the connection
                 self._settle(self._reply, reading)
             else:
                 proof = failures.refused_certificate(error) if self._fresh and not reading.begun else None
@@ -313,8 +350,33 @@ class Connection(asyncio.Protocol):
 
     # -- within ------------------------------------------------------------------------------------------------------
 
+    @property
+    def _waits(self) -> bool:
+        """Whether the reply waits for its share."""
+        return self._share is not None and not self._share.granted
+
+    def _pause(self) -> None:
+        """Stop reading. A silent server cannot be told from a busy one then, so only the total time limit applies."""
+        assert self._transport is not None, "something came"
+        self._transport.pause_reading()
+        self._enter("wait", inf)
+
+    def _granted(self) -> None:
+        """Resume reading, after handling what has already arrived."""
+        if self._transport is None or self._reading is None or self._reply is None or self._reply.done():
+            return  # the exchange has failed and is about to release it
+        self._transport.resume_reading()
+        self._taken(self._reply, self._reading)
+
+    def _taken(self, reply: "asyncio.Future[Reply]", reading: _Reading) -> None:
+        if reading.whole:
+            self._spoiled = self._spoiled or reading.spoiled
+            self._settle(reply, reading)
+        elif reading.status:
+            self._enter("read", self._limits.read)
+
     def _settle(self, reply: "asyncio.Future[Reply]", reading: _Reading) -> None:
-        found = reading.reply()
+        found = reading.reply(self._share)
         reply.set_result(found)
         if named := _NAMED.search(found.headers.get("keep-alive", "")):
             self._idle = min(self._limits.idle, float(named[1]) - MARGIN)

@@ -19,6 +19,7 @@ import httpx
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply
 from adapter.transport import failures
+from adapter.transport.allowance import Allowance
 from adapter.transport.connection import MARGIN, Connection, Limits
 from adapter.transport.tls import ClientTls, Reload, TlsFiles
 from adapter.transport.way import Proxy, reach, resolve
@@ -34,6 +35,16 @@ _RESOLVED: Final = 10.0
 
 _DISTRUSTED: Final = 60.0
 """Seconds for which an address is tried last, after what was connected to it came to nothing."""
+
+_LONG_REPLIES: Final = 2**25
+"""Bytes that long replies may hold in all, from their first bytes until their release; at least eight times the largest
+one's.
+"""
+
+_RECEIVED: Final = 2**15
+"""Size of the kernel's receive buffer of a connection, in bytes (Linux doubles it). By default it grows to megabytes,
+which count as memory of the container while a reply waits unread.
+"""
 
 _BELIEVED: Final = 3600.0
 """Seconds for which an end of an idle connection is taken for the supplier's limit: it may have been a gateway that
@@ -99,6 +110,7 @@ class HttpsCalls:
             idle=settings.keep_alive.total_seconds(),
             body=settings.max_reply_bytes,
         )
+        self._allowance = Allowance(max(_LONG_REPLIES, 8 * settings.max_reply_bytes))
         self._idle: dict[Connection, None] = {}
         """Kept connections, the one used last at the end: it is taken first, so that the others may go."""
         self._left_after = self._left_until = 0.0
@@ -190,8 +202,9 @@ class HttpsCalls:
         address = None
         try:
             address = link.getpeername()
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED)
             _, connection = await self._loop.create_connection(
-                lambda: Connection(self._limits, context, self._ended),
+                lambda: Connection(self._limits, context, self._allowance, self._ended),
                 sock=link,
                 ssl=context,
                 server_hostname=None if context is None else self._host,

@@ -5,6 +5,7 @@ The bookkeeping of a command is its `Case`; while its outcome is unknown, `Doubt
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -102,7 +103,7 @@ class Conductor:
 class _Turn:
     """One command's turn in its lane."""
 
-    __slots__ = ("_a", "_body", "_c", "_case", "_command", "_lane", "_permit", "_reference", "_task")
+    __slots__ = ("_a", "_body", "_c", "_case", "_command", "_lane", "_permit", "_reference", "_release", "_task")
 
     def __init__(self, conductor: Conductor, case: Case) -> None:
         self._c = conductor
@@ -111,6 +112,8 @@ class _Turn:
         self._lane = case.lane
         self._permit: Permit | None = None
         self._body: bytes | None = None
+        self._release: Callable[[], None] | None = None
+        """Of a long reply from which something is still kept."""
         self._reference: str | None = None
         """The supplier's, from the ticket of a command that leaves it out."""
 
@@ -140,6 +143,7 @@ class _Turn:
             await self._conduct(past)
         finally:
             self._leave(None)
+            self._release_reply()
 
     async def _conduct(self, past: Past) -> None:
         """Carry out one action after the other until the command has ended."""
@@ -353,7 +357,9 @@ class _Turn:
         body, self._body = self._body, None
         assert body is not None, "it was written"
         began = time.monotonic()
-        verdict = await self._c.requests.send(task, body, attempt=command.attempts, about=self._case.about)
+        verdict = await self._c.requests.send(
+            task, body, attempt=command.attempts, about=self._case.about, keep=self._keep
+        )
         seconds = time.monotonic() - began
         meter = self._c.cases.metrics.operation(task.subject.operation.name)
         meter.call_seconds.observe(seconds, self._case.exemplar())
@@ -362,12 +368,30 @@ class _Turn:
             meter.reply_deviations.inc(verdict.deviations)
         self._leave(verdict)
         await self._c.replies.turn()
-        return command.answered(self._case.now(), verdict, self._c.gate.breaker.successes)
+        action = command.answered(self._case.now(), verdict, self._c.gate.breaker.successes)
+        if not isinstance(action, Publish):
+            self._release_reply()
+        return action
+
+    def _keep(self, release: Callable[[], None] | None) -> None:
+        self._release = release
+
+    def _release_reply(self, committed: "asyncio.Future[None] | None" = None) -> None:
+        """Nothing derived from it is kept any more, or nothing once `committed` is done."""
+        release, self._release = self._release, None
+        if release is None:
+            return
+        if committed is None:
+            release()
+        else:
+            committed.add_done_callback(lambda _: release())
 
     async def _tell(self, event: Event) -> Action:
         await self._c.cohort.step()
         if not self._case.publish(event):
+            self._release_reply()
             await self._halt("event-too-large")
+        self._release_reply(self._a.outcomes[self._lane])
         return self._command.published()
 
     async def _halt(self, reason: str) -> None:

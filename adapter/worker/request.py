@@ -69,8 +69,18 @@ class Requests:
         action = self.terms.soap_actions.get(operation.name, "")
         return {"content-type": self.terms.content_type, "soapaction": f'"{action}"'}
 
-    async def send(self, task: Task, body: bytes, *, attempt: int, about: Callable[[], Mapping[str, Any]]) -> Verdict:
-        """Send it once; the verdict on the reply or the failure. `about` gives the fields of a log line."""
+    async def send(
+        self,
+        task: Task,
+        body: bytes,
+        *,
+        attempt: int,
+        about: Callable[[], Mapping[str, Any]],
+        keep: Callable[[Callable[[], None] | None], None],
+    ) -> Verdict:
+        """Send it once; the verdict on the reply or the failure. `about` gives the fields of a log line; `keep` gets
+        the reply's `release`.
+        """
         operation = task.subject.operation
         headers = self.headers(operation)
         span = None
@@ -94,6 +104,7 @@ class Requests:
         broken = None
         try:
             reply = await self.calls.post(operation.path, body, headers)
+            keep(reply.release)
         except NotSent as failure:
             self.metrics.count(m.CALL_FAILURES, failure.reason)
             if span is not None:

@@ -9,7 +9,7 @@ import threading
 import traceback
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply, Unclear
-from adapter.transport.connection import Connection, Limits
+from adapter.transport.allowance import Allowance
+from adapter.transport.connection import LONG, Connection, Limits
 from adapter.transport.https import CallSettings, HttpsCalls
 from adapter.transport.tls import TlsFiles
 from tests.support.certificates import Trials
@@ -225,7 +226,7 @@ async def test_a_certificate_alert_is_proof_only_as_the_first_thing_of_a_new_con
     async with supplier(silent) as server:
         loop = asyncio.get_running_loop()
         transport, made = await loop.create_connection(
-            lambda: Connection(Limits(20, 20, 20, MIB), None, lambda _: None), "127.0.0.1", server.port
+            lambda: Connection(Limits(20, 20, 20, MIB), None, Allowance(MIB), lambda _: None), "127.0.0.1", server.port
         )
 
         def exchange() -> asyncio.Task[Reply]:
@@ -251,7 +252,7 @@ async def test_a_certificate_that_is_refused_before_anything_was_written_is_call
     alert.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     async with supplier(silent) as server:
         transport, made = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(Limits(20, 20, 20, MIB), None, lambda _: None), "127.0.0.1", server.port
+            lambda: Connection(Limits(20, 20, 20, MIB), None, Allowance(MIB), lambda _: None), "127.0.0.1", server.port
         )
         made.connection_lost(alert)
         assert (made.alive, made.refusal is not None and made.refusal.reason) == (False, "tls")
@@ -634,6 +635,161 @@ async def test_redirects_and_cookies_are_not_followed(calls: Make) -> None:
         assert await outcome(post(made)) == (Reply, "307")
     assert [request.line.split()[1] for request in server.requests] == ["/addFaultReport"] * 2
     assert "cookie" not in server.requests[1].headers
+
+
+# Long replies, which share a limit
+
+
+LONG_REPLY = b"x" * (MIB - 1000)
+ROOM = 32
+"""How many of them fit the limit at once."""
+
+
+async def long_reply(exchange: Exchange) -> None:
+    while True:
+        await exchange.request()
+        await exchange.reply(LONG_REPLY)
+
+
+def release(reply: Reply) -> None:
+    assert reply.release is not None
+    reply.release()
+
+
+@asynccontextmanager
+async def crowded(made: HttpsCalls) -> AsyncIterator[list[Reply]]:
+    """The limit is used up by replies that are not released before the end."""
+    held = [await post(made) for _ in range(ROOM)]
+    yield held
+    for reply in held:
+        release(reply)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize(
+    "framing",
+    [
+        pytest.param(b"Content-Length: %d\r\n\r\n%s" % (len(LONG_REPLY), LONG_REPLY), id="of a length that it says"),
+        pytest.param(
+            b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(LONG_REPLY), LONG_REPLY),
+            id="in chunks",
+        ),
+        pytest.param(b"\r\n" + LONG_REPLY, id="until the connection ends"),
+    ],
+)
+async def test_of_many_long_replies_no_more_are_read_than_fit_the_limit_and_all_arrive_whole(
+    calls: Make, trials: Trials, framing: bytes, *, secure: bool
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        request = await exchange.request()
+        if request.body == b"short":
+            await exchange.reply()
+        else:
+            await exchange.send(OK + framing)
+
+    kept: list[Reply] = []
+
+    async def call() -> None:
+        reply = await post(made)
+        assert reply.body == LONG_REPLY
+        kept.append(reply)
+
+    async with supplier(script, tls=server_context(trials.good, ask=False) if secure else None) as server:
+        made = calls(server.url, tls=TlsFiles(ca=trials.good.ca))
+        running = [asyncio.create_task(call()) for _ in range(3 * ROOM)]
+        await eventually(lambda: len(kept) == ROOM, within=PATIENCE, what="as many as fit the limit")
+        for _ in range(ROOM):  # whatever else could be read would be by then
+            await post(made, b"short")
+        assert len(kept) == ROOM
+        while kept:
+            release(kept.pop())
+            await eventually(lambda: kept or all(call.done() for call in running), within=PATIENCE, what="the next")
+        await asyncio.gather(*running)
+
+
+async def test_a_short_reply_does_not_wait_for_long_ones(calls: Make) -> None:
+    async def script(exchange: Exchange) -> None:
+        while True:
+            request = await exchange.request()
+            await exchange.reply(b"x" * int(request.body))
+
+    async with supplier(script) as server:
+        made = calls(server.url)
+        held = [await post(made, b"%d" % len(LONG_REPLY)) for _ in range(ROOM)]
+        waiting = asyncio.ensure_future(post(made, b"%d" % len(LONG_REPLY)))
+        await eventually(lambda: len(server.requests) > ROOM, within=PATIENCE, what="the request of the next")
+        for _ in range(ROOM):
+            assert (await post(made, b"%d" % (LONG - 1000))).release is None
+        assert not waiting.done()
+        release(held[0])
+        assert (await waiting).body == LONG_REPLY
+
+
+async def test_a_long_reply_that_waits_for_its_share_is_not_called_silent(calls: Make) -> None:
+    async with supplier(long_reply) as server:
+        made = calls(server.url, read=2 * SECOND, total=30 * SECOND)
+        async with crowded(made) as held:
+            waiting = asyncio.ensure_future(post(made))
+            await asyncio.sleep(3)  # longer than it may be silent
+            assert not waiting.done()
+            release(held[0])
+            assert (await waiting).body == LONG_REPLY
+
+
+async def test_a_long_reply_that_waits_for_its_share_too_long_ends_with_the_call(calls: Make) -> None:
+    async with supplier(long_reply) as server:
+        made = calls(server.url, total=3 * SECOND)
+        async with crowded(made) as held:
+            assert await outcome(post(made)) == (Unclear, "total-timeout")
+            release(held[0])
+            assert await outcome(post(made)) == (Reply, "200")
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_closing_ends_the_calls_that_wait_for_their_share(calls: Make, trials: Trials, *, secure: bool) -> None:
+    async with supplier(long_reply, tls=server_context(trials.good, ask=False) if secure else None) as server:
+        made = calls(server.url, tls=TlsFiles(ca=trials.good.ca))
+        async with crowded(made):
+            waiting = [asyncio.ensure_future(outcome(post(made))) for _ in range(ROOM)]
+            await eventually(lambda: len(server.requests) == 2 * ROOM, within=PATIENCE, what="all requests")
+            await made.close()
+            assert {reason for _, reason in await asyncio.gather(*waiting)} == {"reset"}
+
+
+async def until_cancelled(exchange: Exchange) -> None:
+    await exchange.wait_for_client()
+
+
+async def too_much(exchange: Exchange) -> None:
+    await exchange.send(b"x" * 2 * MIB)
+
+
+@pytest.mark.parametrize("end", [resetting_it, closing_it, too_much, until_cancelled])
+async def test_the_share_of_a_long_reply_that_never_arrives_whole_is_returned(
+    calls: Make, end: Callable[[Exchange], Awaitable[None]]
+) -> None:
+    begun = 0
+
+    async def script(exchange: Exchange) -> None:
+        nonlocal begun
+        request = await exchange.request()
+        if request.body == b"whole":
+            await exchange.reply(LONG_REPLY)
+            return
+        await exchange.send(OK + b"Transfer-Encoding: chunked\r\n\r\nffffff\r\n" + b"x" * 2 * LONG)
+        begun += 1
+        await end(exchange)
+
+    async with supplier(script) as server:
+        made = calls(server.url)
+        failing = [asyncio.ensure_future(outcome(post(made))) for _ in range(2 * ROOM)]
+        await eventually(lambda: begun == len(failing), within=PATIENCE, what="all of them having begun")
+        if end is until_cancelled:
+            for call in failing:
+                call.cancel()
+        await asyncio.wait(failing)
+        whole = [await post(made, b"whole") for _ in range(ROOM)]
+        assert [reply.body for reply in whole] == [LONG_REPLY] * ROOM
 
 
 # Connections that are kept

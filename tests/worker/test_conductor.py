@@ -29,6 +29,11 @@ from tests.support.known import known
 from tests.support.plant import Bounded, Call, Hand, Plant, accepted, answer, busy, later, refused, silent
 from tests.support.wait import eventually
 
+
+def garbled(_call: Call) -> Reply:
+    return Reply(200, {}, b"<p>Hello")
+
+
 SLOT = {"appointmentDate": date(2026, 3, 2), "appointmentStartTime": "08:00", "appointmentEndTime": "13:00"}
 
 
@@ -1157,6 +1162,57 @@ async def test_of_what_a_reply_has_no_field_for_an_event_tells_as_much_as_the_to
     await plant.final(command)
     (event,) = plant.events
     assert event.record["unknownElements"] == [{"path": f"{'a' * 99}.{'b' * 99}.c", "text": "1"}] * 15
+
+
+class Held:
+    """Counts the long replies that are not released."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, reply: Reply) -> Reply:
+        self.count += 1
+        return replace(reply, release=self._release)
+
+    def _release(self) -> None:
+        self.count -= 1
+
+
+@pytest.mark.parametrize("command", [add("T-1"), ask_update("T-1", maintainerFaultReference="CF-1")])
+@pytest.mark.parametrize("told", [accepted, refused, garbled])
+async def test_a_long_reply_is_released_when_its_outcome_is_committed_and_not_before(
+    plant: Plant, command: Command, told: Callable[[Call], Reply]
+) -> None:
+    hand, held = plant.hire(0, limits=Bounded(retry=30)), Held()
+    plant.desk.answers = later
+    command = just_issued(command)
+    plant.send(command)
+    call = await plant.called(command)
+    hand.member.hold()
+    call.answer.set_result(held(told(call)))
+    if told is garbled and command.name == "RequestFaultReportUpdate":  # asked again, and nothing is published
+        await plant.until(lambda: held.count == 0)
+        return
+    await plant.until(lambda: hand.member.open_transaction)
+    await hand.settle()
+    assert held.count == 1
+    hand.member.release()
+    await plant.until(lambda: held.count == 0)
+
+
+async def test_a_long_reply_is_released_when_its_partition_is_lost(plant: Plant) -> None:
+    hand, held = plant.hire(0), Held()
+    plant.desk.answers = later
+    answered, waiting = query("K-1"), query("K-2")
+    hand.member.hold()
+    plant.send(answered, waiting)
+    call, late = await plant.called(answered), await plant.called(waiting)
+    call.answer.set_result(held(accepted(call)))
+    await plant.until(lambda: hand.member.open_transaction)
+    hand.member.lose(0)
+    late.answer.set_result(held(accepted(late)))
+    hand.member.release()
+    await plant.until(lambda: held.count == 0)
 
 
 async def test_of_an_outcome_that_waits_for_its_commit_its_record_alone_is_kept(plant: Plant) -> None:

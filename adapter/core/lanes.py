@@ -1,7 +1,7 @@
-"""Lanes: one queue per key, so that commands of one ticket run in order and tickets run side by side.
+"""Lanes: one queue per key, so that commands of one ticket run in order and different tickets in parallel.
 
-A lane exists while it holds work. Whoever puts the first item into a lane starts it; whoever runs it takes items
-until there is none, and the lane is gone.
+A lane exists while it holds work. The caller that puts the first item into a lane starts a task for it, which takes
+items until there is none left; then the lane is gone.
 """
 
 from collections.abc import Collection, Iterator
@@ -33,7 +33,7 @@ class Lanes(Generic[Item]):
         return queue[0] if queue else None
 
     def done(self, key: bytes) -> Item | None:
-        """The head is finished: drop it and tell the next one, None when the lane is gone."""
+        """The head is finished: drop it and return the next item, None if the lane is gone."""
         queue = self._queues[key]
         del queue[0]
         if queue:
@@ -42,11 +42,11 @@ class Lanes(Generic[Item]):
         return None
 
     def behind(self, key: bytes) -> tuple[Item, ...]:
-        """What waits behind the head, in order."""
+        """The items that wait behind the head, in order."""
         return tuple(self._queues.get(key, ())[1:])
 
     def strike(self, key: bytes, items: Collection[Item]) -> None:
-        """These of what waits behind the head are done before their turn."""
+        """Remove these items, which wait behind the head, since they were finished before their turn."""
         queue = self._queues[key]
         queue[1:] = [item for item in queue[1:] if item not in items]
 

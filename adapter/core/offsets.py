@@ -1,9 +1,9 @@
 """Which offset of a partition may be committed: the frontier, the end of the contiguous finished work.
 
-"Contiguous" means among records delivered: offsets have holes (transaction markers, compaction), so only what was
-really seen counts. The committed offset is always the next offset to be consumed (KIP-129 and the consumer's contract).
-With it goes the leader epoch of the record before it (KIP-320): who starts there can tell whether the partition has
-lost that record since, and others lie in its place.
+"Contiguous" refers to the records delivered: offsets have gaps (transaction markers, compaction), so only offsets that
+were delivered count. The committed offset is always the next offset to be consumed (KIP-129 and the consumer's
+contract). It is committed with the leader epoch of the record before it (KIP-320), by which a consumer that starts
+there can tell whether the partition has lost that record since, and has others in its place.
 """
 
 from collections import deque
@@ -18,9 +18,9 @@ class Frontier:
         self.position = position
         """The offset to commit: everything delivered below it is finished."""
         self.leader_epoch = leader_epoch
-        """Of the last record before it; None: not known."""
+        """Leader epoch of the last record before the position; None if unknown."""
         self._epochs: deque[tuple[int, int | None]] = deque()
-        """From which delivered offset on the records are of another one."""
+        """The delivered offsets at which the leader epoch changes, with the new epoch."""
         self._order: deque[int] = deque()
         self._unfinished: set[int] = set()
 

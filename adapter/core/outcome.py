@@ -1,13 +1,14 @@
 """What a reply means: the table of design section 4, as one function.
 
 The body is read before the status, since SOAP 1.1 sends every fault with HTTP 500 (section 6.2) and this supplier
-documents refusals with 400. Only where a status speaks of the way and not of the request (401, 403, 429, 503,
-redirects, 404 without the operation's own answer) does it decide whatever the body says: all of these but the last
-also where the body broke off. And some bodies speak of the way: the 400 of who wants another certificate or TLS,
-Envoy's 503 where somebody had the request, and Varnish's where somebody may have had it.
+documents refusals with 400. A status decides on its own only if it concerns the connection rather than the request
+(401, 403, 429, 503, redirects, 404 without the operation's own answer), and all of these but the last do so even if the
+body broke off. Some bodies concern the connection as well: the 400 of a server that wants another certificate or TLS,
+Envoy's 503 after it had passed the request on, and Varnish's after it may have done so.
 
-A yes and a no have to be said: what may be either (a code that is no number, both at once, a word nobody has
-documented, another ticket's answer) is unclear. A wrong no makes somebody send it again, a wrong yes nobody.
+Acceptance and refusal must be explicit. Whatever could be either (a code that is no number, both at once, an
+undocumented word, another ticket's answer) is unclear: if we wrongly take an answer for a refusal, the request may be
+sent a second time; if we wrongly take it for an acceptance, it is never carried out.
 """
 
 import re
@@ -28,7 +29,7 @@ from adapter.core.mapping.notes import NOT_UTF_8
 from adapter.core.operation import Replies
 
 _LONGEST_RETRY_AFTER: Final = 3600.0
-"""Seconds; more is taken as this much, so that a slip at the supplier does not stop us for days."""
+"""Seconds; a longer time counts as this one, so that a mistake of the supplier does not stop us for days."""
 
 
 def judge(
@@ -86,7 +87,7 @@ def _answer(
     limits: Limits,
     silenced: bool,
 ) -> Read | Verdict:
-    """The operation's own answer in the body, or the verdict on what has none."""
+    """The operation's own answer in the body, or the verdict if there is none."""
     try:
         root, mended = document.admit_mended(body, limits=limits, charset=document.charset(content_type))
     except Unreadable as error:
@@ -141,17 +142,16 @@ def _date(text: str) -> datetime | None:
 
 
 _NOT_THERE: Final = frozenset({404, 405, 410, 415, 421, 501})
-"""No such endpoint, or one that takes nothing of the kind we send; unless the operation's own answer comes with it."""
-
-
+"""No such endpoint, or one that does not accept our kind of request, unless the operation's own answer comes with it.
+"""
 _NO_ENTRY: Final = re.compile(rb"<title>400 (The SSL certificate error|No required SSL certificate was sent)</title>")
-"""How nginx refuses a client certificate: it lets the handshake pass, and then hands the request to nobody."""
+"""How nginx refuses a client certificate: the handshake succeeds, and the request is not passed on."""
 _NO_TLS: Final = re.compile(
     rb"The plain HTTP request was sent to HTTPS port"
     rb"|You're speaking plain HTTP to an SSL-enabled server port"
     rb"|Client sent an HTTP request to an HTTPS server"
 )
-"""How nginx, Apache and servers written in Go say that they wait for TLS: they hand the request to nobody either."""
+"""How nginx, Apache and servers written in Go say that they expect TLS: the request is not passed on either."""
 _LOST: Final = re.compile(
     rb"reset reason: "
     rb"(connection termination|remote reset|local reset|protocol error|HTTP/1 premature upstream half close)\b"
@@ -163,7 +163,7 @@ Varnish says both.
 
 
 def _way(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Verdict | None:
-    """What is decided whatever the supplier's software says."""
+    """The verdict of a status or body that concerns the connection; None if there is none."""
     match status:
         case 503 if lost := _LOST.search(body, 0, 1000):
             return Unclear("http-503", (lost[1] or lost[2]).decode())
@@ -185,7 +185,7 @@ def _way(status: int, headers: Mapping[str, str], body: bytes, now: datetime) ->
 
 
 def _explained(message: soap.Message, reader: ReplyReader, replies: Replies) -> str | None:
-    """The supplier's words beside a status that decides."""
+    """The supplier's explanation in the body of a status that decides."""
     if message.fault is not None:
         return _said(message.fault.code, message.fault.text, message.fault.detail)
     if message.element is None or local_name(message.element) != reader.element:
@@ -244,7 +244,7 @@ def _content(
 
 
 def _may_be_yes(bad_code: int | None) -> bool:
-    """Whether no code says no: 0 or one like a success may be a yes that nobody has told us of."""
+    """Whether no code means refusal: 0 or one like a success may be an acceptance that is not documented."""
     return not bad_code or 200 <= bad_code < 300
 
 
@@ -268,7 +268,7 @@ def _words(read: Read, status: str) -> set[str]:
 
 
 _ANSWER: Final = re.compile(r"code|status|error|fault|reason|result|reject|fail", re.IGNORECASE)
-"""In names of elements that may say yes or no, whoever has thought of them."""
+"""Parts of element names that suggest acceptance or refusal."""
 
 
 def _of_another(named: str | None, reference: str | None) -> bool:
@@ -318,7 +318,7 @@ def _unclear(reason: str, *parts: str) -> Unclear:
 
 
 def _instead(message: soap.Message) -> Iterator[str]:
-    """What there is where the operation's answer should be."""
+    """A description of what was found in place of the operation's answer."""
     if message.fault is not None:
         yield from (message.fault.code, message.fault.text, message.fault.detail)
     elif message.element is not None:

@@ -37,7 +37,7 @@ from adapter.telemetry import Log, Metrics
 _TICK: Final = 1.0
 """Seconds between two looks at what is due."""
 _CHECK: Final = 5.0
-"""Seconds between two looks at the topics: one that has other partitions or is made anew stops the intake."""
+"""Seconds between two checks of the topics: the flow stops if one was repartitioned or recreated."""
 _QUEUED: Final = 4000
 """Events of all partitions that may wait in memory before partitions are paused."""
 _QUEUED_BYTES: Final = 32 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""What the projector tells of itself while it runs."""
+"""Metrics and status of the running projector."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final

@@ -38,7 +38,7 @@ REWRITE_AFTER: Final = 6 * 3600.0
 """Seconds after which it is written forward though nothing lies behind it: the journal must be kept well longer."""
 _TICK: Final = 1.0
 _CHECK: Final = 5.0
-"""Seconds between two looks at the topics: one that has other partitions or is made anew stops the intake."""
+"""Seconds between two checks of the topics: the flow stops if one was repartitioned or recreated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

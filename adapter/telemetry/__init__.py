@@ -3,8 +3,8 @@
 from adapter.telemetry.logs import Log, start_logging, switch_debug
 from adapter.telemetry.meters import Metrics
 from adapter.telemetry.metrics import METRICS, Kind, markdown
+from adapter.telemetry.spans import Role, Span, Tracer, open_tracer
 from adapter.telemetry.trace import Trace, continued, parse_traceparent
-from adapter.telemetry.tracing import Role, Span, Tracer, open_tracer
 
 __all__ = [
     "METRICS",

@@ -26,7 +26,7 @@ class Trace:
 
 
 def parse_traceparent(value: str | bytes | None) -> Trace | None:
-    """The trace a header names; None where there is none or it breaks section 3.2 (the trace then starts anew)."""
+    """The trace in a header; None if there is none or it is not valid by section 3.2 (a new trace starts then)."""
     if value is None:
         return None
     text = value.decode("latin-1") if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""Everything a supplier's declaration and the schema folders amount to, compiled and checked once at start.
+"""The supplier's declaration together with the schema folders, compiled and checked once at start.
 
 The folders are schemas/xsd/ and schemas/avro/{commands,events,tickets,journal}; schemas/avro/released/ holds frozen
 copies and is not read here.
@@ -209,7 +209,7 @@ def _contract_faults(operation: Operation, command: Schema, accepted: Schema, su
 
 
 def _unsaid(where: str, reply: Type, replies: Replies) -> Iterable[str]:
-    """Why a no in a reply could not be seen: it would pass for a yes."""
+    """Reasons why a refusal in a reply could not be recognised: it would pass for an acceptance."""
     kinds = {field.name: optional(field.type)[0] for field in (reply.fields if isinstance(reply, Record) else ())}
     if kinds.keys().isdisjoint({replies.code, replies.status}):
         yield f"{where}: has neither {replies.code} nor {replies.status}, by which alone an answer says no"
@@ -220,7 +220,7 @@ def _unsaid(where: str, reply: Type, replies: Replies) -> Iterable[str]:
 
 
 def _unheard_of(supplier: Supplier, event: Schema) -> Iterable[str]:
-    """Kinds of notification that would end a doubt, and that no notification has: it would wait for nothing."""
+    """Kinds of notification that are declared to settle a doubt but that do not exist: they would never come."""
     kind = event.fields().get("kind")
     known = kind.type.symbols if kind and isinstance(kind.type, Enum) else ()
     for operation in supplier.operations:

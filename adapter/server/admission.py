@@ -1,7 +1,8 @@
-"""Who may call, decided before a byte of the body is read. Pure.
+"""Who may call, decided before any byte of the body is read. Pure.
 
-Certificates were verified by whoever ended TLS: our listener, or a proxy from one of the trusted networks, whose two
-headers then stand for the connection's own facts. From anywhere else those headers mean nothing.
+Certificates were verified where TLS was terminated: by our listener, or by a proxy in one of the trusted networks,
+whose two headers then replace the connection's own address and certificate. From any other peer these headers are
+ignored.
 """
 
 import base64
@@ -65,7 +66,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The rules of one deployment. An empty list of subjects or networks lets everybody pass that check."""
+    """The rules of one deployment. An empty list of subjects or of networks turns that check off."""
 
     subjects: frozenset[str]
     """As `allowed` has them."""

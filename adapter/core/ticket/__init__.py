@@ -1,8 +1,8 @@
-"""A ticket: what its events, each of them once, amount to.
+"""A ticket: the state that results from its events, each applied once.
 
-Events of one ticket come in the order of the events topic, which is not always the order of things: a notification can
-overtake the outcome of the command that caused it, come late, or come twice. The fold is a pure function of state and
-event; `due` and `fire` are what time alone does to a ticket.
+Events of one ticket arrive in the order of the events topic, which is not always the order in which things happened: a
+notification can overtake the outcome of the command that caused it, come late, or come twice. The fold is a pure
+function of state and event; `due` and `fire` are the changes that time alone brings.
 """
 
 from adapter.core.ticket.fold import Event, Folded, Policy, Verdict, fold

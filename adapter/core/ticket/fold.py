@@ -1,8 +1,8 @@
-"""The fold: a ticket's state and one more event to its next state.
+"""The fold: from a ticket's state and one more event to its next state.
 
-Notifications are ordered by the supplier's time of sending, those of equal time (or without one) by when we received
-them. One that is older than what the state was taken from is counted and changes nothing else. A change of status that
-the contract does not have is carried out all the same, counted and kept visible.
+Notifications are ordered by the supplier's time of sending, those with equal times (or without one) by the time we
+received them. One that is older than the one the state is from is counted and changes nothing else. A change of status
+that the contract does not have is applied all the same, counted and kept visible.
 """
 
 import re
@@ -109,7 +109,7 @@ class Folded:
 
 
 def fold(ticket: Ticket | None, reference: str, event: Event, policy: Policy) -> Folded:
-    """The ticket after one more event. None is a ticket nobody has heard of; `reference` is its name."""
+    """The ticket after one more event. None stands for a ticket without any event so far; `reference` is its name."""
     digest = blake2b(event.id.encode("utf-8", "replace"), digest_size=SEEN).digest()
     if ticket is None:
         origin = Origin.BUYER if "commandId" in event.record else Origin.SUPPLIER
@@ -187,7 +187,7 @@ def _is_late(ticket: Ticket, sent: datetime | None, received: datetime) -> bool:
 def _appointments(
     known: tuple[Mapping[str, Any], ...], report: Mapping[str, Any], at: datetime
 ) -> tuple[Mapping[str, Any], ...]:
-    """Those of the report over those known. One that a report leaves out stays: reports name the present ones."""
+    """The known appointments, updated by the report's. One that the report leaves out stays: it names current ones."""
     merged = {_reservation(each): each for each in known}
     for each in report.get("appointments", ()):
         key = _reservation(each)
@@ -199,7 +199,7 @@ def _appointments(
 
 
 def _reservation(appointment: Mapping[str, Any]) -> str:
-    """The reservation key; one without is told by its time."""
+    """What identifies an appointment: its reservation key, or its time if it has none."""
     key = (appointment["appointmentReservationKey"] or "").strip()
     return key or f"{appointment['appointmentDate']} {appointment['appointmentStartTime']}"
 
@@ -248,7 +248,7 @@ def _outcome(event: Event) -> Outcome:
 
 
 def _commands(known: tuple[Command, ...], command: Command) -> tuple[Command, ...]:
-    """The first final outcome of a command stays. The oldest are let go of, but none in doubt: its worker waits."""
+    """The first final outcome of a command stays. The oldest are dropped, except those in doubt: a worker waits."""
     merged = {each.command_id: each for each in known}
     before = merged.get(command.command_id)
     if before is None or before.outcome is Outcome.IN_DOUBT:
@@ -273,7 +273,7 @@ def _decided(ticket: Ticket, record: Mapping[str, Any]) -> tuple[Command, ...]:
 
 
 def _word(text: str | None) -> Status | None:
-    """A status as a reply spells it: without regard to case, hyphens and spaces (contract, section 8, number 4)."""
+    """A status as spelled in a reply, ignoring case, hyphens and spaces (contract, section 8, number 4)."""
     plain = re.sub(r"[\W_]+", "", text or "").upper()
     return next((each for each in Status if each.value.replace("_", "") == plain), None)
 

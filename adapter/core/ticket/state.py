@@ -1,4 +1,4 @@
-"""What is known of a ticket, and its form as a record of the Avro schema `fault.ticket.Ticket`."""
+"""The state of a ticket, and its form as a record of the Avro schema `fault.ticket.Ticket`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ MARK: Final = 8
 
 
 def mark(command_id: str) -> bytes:
-    """By which a ticket's commands can be told without reading the ticket."""
+    """A short digest by which the commands of a ticket can be recognised without reading the ticket."""
     return blake2b(command_id.encode("utf-8", "surrogatepass"), digest_size=MARK).digest()
 
 
@@ -59,7 +59,7 @@ class Outcome(StrEnum):
 
 
 class Ruling(StrEnum):
-    """What an operator says of a command in doubt."""
+    """An operator's decision about a command in doubt."""
 
     ACCEPTED = "ACCEPTED"
     REJECTED = "REJECTED"
@@ -124,7 +124,7 @@ class Ticket:
     """When its latest event arrived."""
     maintainer_reference: str | None = None
     status: Status | None = None
-    """None while nobody has told one."""
+    """None until one is known."""
     status_since: datetime | None = None
     clock: Clock = Clock.NOT_STARTED
     clock_since: datetime | None = None

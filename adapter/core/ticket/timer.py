@@ -1,4 +1,4 @@
-"""What time alone does to a ticket: the warning before a resolve deadline, and the end of what has ended."""
+"""The changes that time alone brings: the warning before a resolve deadline, and the removal of ended tickets."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,11 +27,11 @@ class Warn:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The ticket has ended long enough ago: forget it."""
+    """The ticket ended long enough ago: forget it."""
 
 
 def due(ticket: Ticket, policy: Policy) -> datetime | None:
-    """When `fire` will have something to do, if nothing else happens before."""
+    """When `fire` will have something to do, unless another event comes first."""
     if ticket.deadline is not None and not ticket.warned:
         return ticket.deadline - policy.warn_before
     if ticket.status in _ENDED:
@@ -40,7 +40,7 @@ def due(ticket: Ticket, policy: Policy) -> datetime | None:
 
 
 def fire(ticket: Ticket, policy: Policy, now: datetime) -> Warn | Drop | None:
-    """What is to be done now. A deadline that has passed unnoticed is told of too: once per Resolved period."""
+    """What is to be done now. A warning is also published for a deadline that has passed: once per Resolved period."""
     at = due(ticket, policy)
     if at is None or now < at:
         return None

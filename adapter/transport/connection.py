@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
@@ -295,6 +295,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        if self.context is not None:
+            # By default TLS goes on reading up to 256 KiB while we do not. The limits must exceed a record, of 16 KiB.
+            cast("Any", transport).set_read_buffer_limits(LONG, LONG)
         self._socket.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self._enter("idle", self._limits.write)  # its first request follows; how long it may be kept is another matter
 

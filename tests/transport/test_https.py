@@ -746,6 +746,43 @@ async def test_a_long_reply_that_waits_for_its_share_too_long_ends_with_the_call
 
 
 @pytest.mark.parametrize("secure", [False, True])
+async def test_of_a_long_reply_that_waits_for_its_share_little_is_buffered(
+    calls: Make, trials: Trials, *, secure: bool
+) -> None:
+    sent = 0
+    context = server_context(trials.good, ask=False)
+
+    def serve() -> None:
+        nonlocal sent
+        connection, _ = server.accept()
+        connection.settimeout(PATIENCE)
+        if secure:
+            connection = context.wrap_socket(connection, server_side=True)
+        with connection, suppress(OSError):
+            for _ in range(ROOM):
+                connection.recv(65536)
+                connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(LONG_REPLY) + LONG_REPLY)
+            connection.recv(65536)
+            connection.sendall(OK + b"Content-Length: %d\r\n\r\n" % len(LONG_REPLY))
+            for _ in range(len(LONG_REPLY) // 4096):
+                sent += connection.send(b"x" * 4096)
+
+    with closing(socket.socket()) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        server.settimeout(PATIENCE)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http{'s' if secure else ''}://localhost:{server.getsockname()[1]}"
+        made = calls(url, tls=TlsFiles(ca=trials.good.ca), total=4 * SECOND)
+        async with crowded(made):
+            assert await outcome(post(made)) == (Unclear, "total-timeout")
+        await asyncio.to_thread(thread.join)
+    assert LONG < sent < 8 * LONG
+
+
+@pytest.mark.parametrize("secure", [False, True])
 async def test_closing_ends_the_calls_that_wait_for_their_share(calls: Make, trials: Trials, *, secure: bool) -> None:
     async with supplier(long_reply, tls=server_context(trials.good, ask=False) if secure else None) as server:
         made = calls(server.url, tls=TlsFiles(ca=trials.good.ca))

@@ -77,6 +77,8 @@ class Shared:
         self.bodies: OrderedDict[Incoming, float] = OrderedDict()
         """Connections in the middle of a request body, with the time its reading began."""
         self.bytes_in_flight = 0
+        self.parting = False
+        """Each connection is closed after its next answer that no other request waits behind."""
 
     @property
     def count(self) -> int:
@@ -162,8 +164,6 @@ class Incoming(asyncio.Protocol):
         """The header of a request that offers a protocol upgrade, without that offer."""
         self._moved = False
         """A header or a body has begun or ended within the bytes being parsed."""
-        self._parting = False
-        """The connection is closed after the next answer that no other request waits behind."""
         self._ending = False
         """Nothing more is read; the waiting requests are answered, then the connection is closed."""
         self._unread = False
@@ -196,10 +196,6 @@ class Incoming(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
-
-    def part(self) -> None:
-        """Announce with the next answer that the connection is closed after it."""
-        self._parting = True
 
     def finish(self) -> None:
         """Answer the requests that are complete, then close."""
@@ -374,7 +370,7 @@ class Incoming(asyncio.Protocol):
             answer = await self._answer(request)
             self._shared.bytes_in_flight -= request.received
             outdated = self._context is not self._shared.context
-            leaving = (self._parting or self._ending) and not self._waiting
+            leaving = (self._shared.parting or self._ending) and not self._waiting
             last = answer.close or not request.keep_alive or outdated or leaving
             stay = None if last else int(self._shared.limits.idle)
             self._write(_response(answer, stay=stay, whole=request.head.method != "HEAD"))

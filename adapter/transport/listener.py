@@ -9,7 +9,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -102,14 +102,12 @@ class Listener:
         """Accept no new connections and, after a moment, no new requests; answer the requests under way within `limit`
         seconds, then close all connections. A caller who does not read its answers is waited for only briefly.
         """
-        ending = (*self._tasks, *self._shared.entering.values())
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await _cancel(self._tasks)
         if self._socket is not None:
             self._socket.close()
         end = self._loop.time() + limit
         await self._part(min(_PARTING, limit))
+        await _cancel(self._shared.entering.values())
         for incoming in list(self._shared.open):
             incoming.finish()
         leaving: dict[Incoming, float] = {}
@@ -124,11 +122,12 @@ class Listener:
             incoming.abort()
 
     async def _part(self, seconds: float) -> None:
-        """Announce to each caller that its next answer is the last one on its connection."""
-        for incoming in self._shared.open:
-            incoming.part()
+        """Announce to each caller, those in their handshake included, that its next answer is the last one on its
+        connection.
+        """
+        self._shared.parting = True
         until = self._loop.time() + seconds
-        while self._shared.open and self._loop.time() < until:  # noqa: ASYNC110 -- as in close
+        while self._shared.count and self._loop.time() < until:  # noqa: ASYNC110 -- as in close
             await asyncio.sleep(0.01)
 
     async def _accept(self, listening: socket.socket) -> None:
@@ -186,3 +185,10 @@ class Listener:
             self._shared.context = tls.context
             if reload is not None:
                 self._on_reload(reload)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)

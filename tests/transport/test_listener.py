@@ -562,6 +562,26 @@ def _ended(calling: socket.socket) -> bool:
         return True
 
 
+async def test_who_is_in_the_handshake_when_closing_begins_is_still_answered(opened: Opened, trials: Trials) -> None:
+    good = trials.good
+    async with opened(tls=ServerTls(TlsFiles(good.server_certificate, good.server_key, good.ca))) as it:
+        context = ssl.create_default_context(cafile=str(good.ca))
+        context.load_cert_chain(good.client_certificate, good.client_key)
+        caller = socket.create_connection(("127.0.0.1", it.listener.port))
+        caller.setblocking(False)  # noqa: FBT003 -- the library's signature
+        await eventually(lambda: it.listener.connections == 1)
+        listening = it.listener._socket
+        closing = asyncio.ensure_future(it.listener.close(10.0))
+        await eventually(lambda: listening is not None and listening.fileno() < 0)
+        reader, writer = await asyncio.open_connection(sock=caller, ssl=context, server_hostname="127.0.0.1")
+        writer.write(post(b"one"))
+        answer = await reader.read()
+        assert answer.endswith(b"<one>")
+        assert b"Connection: close\r\n" in answer
+        await closing
+        writer.close()
+
+
 async def test_callers_give_way_to_another_who_is_let_in(opened: Opened, trials: Trials) -> None:
     good = trials.good
     async with opened(tls=ServerTls(TlsFiles(good.server_certificate, good.server_key, good.ca)), connections=3) as it:

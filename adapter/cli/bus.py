@@ -92,10 +92,16 @@ def compiled(settings: Offline) -> Catalogue:
     return catalogue.load(served(), settings.schemas)
 
 
-def look_for(settings: Cluster, topic: str) -> None:
-    """Raises Stop if it is missing: the cluster might make it, with a number of partitions of its own. Unavailable."""
-    if topic not in Admin(settings.kafka.client()).partition_counts((topic,)):
-        raise Stop(f"{topic}: there is no such topic, or we may not see it; see `adapter topics plan`")
+def look_for(settings: Cluster, *topics: str) -> Mapping[str, int]:
+    """Numbers of partitions by topic. Raises Stop if a topic is missing, before the cluster creates it with a number of
+    partitions of its own, and Unavailable.
+    """
+    counts = Admin(settings.kafka.client()).partition_counts(topics)
+    missing = [topic for topic in topics if topic not in counts]
+    if missing:
+        see = "there is no such topic, or we may not see it; see `adapter topics plan`"
+        raise Stop(*(f"{topic}: {see}" for topic in missing))
+    return counts
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from adapter.cli.bus import Client
+from adapter.cli.bus import Client, look_for
 from adapter.core import journal
 from adapter.core.avro.decoder import NOT_OURS
 from adapter.core.errors import Stop, Unavailable, Undecodable
@@ -59,18 +59,10 @@ class Held:
 def partitions(bus: Client) -> list[Partition]:
     """Raises Stop if a topic is missing or the workers' group may not be seen, Unavailable."""
     topics, kafka = bus.topics, bus.settings.kafka
-    admin = Admin(kafka.client())
-    counts = admin.partition_counts((topics.commands, topics.journal))
-    missing = [
-        f"{name}: there is no such topic, or we may not see it"
-        for name in (topics.commands, topics.journal)
-        if name not in counts
-    ]
-    if missing:
-        raise Stop(*missing)
+    counts = look_for(bus.settings, topics.commands, topics.journal)
     with suppress(Unavailable):  # its coordinator may have just started: `_tail` has the patience for that
         # Asked for offsets, librdkafka looks for the coordinator of a group that it may not see and says nothing.
-        if admin.group_rights(kafka.group_id) == frozenset():
+        if Admin(kafka.client()).group_rights(kafka.group_id) == frozenset():
             raise Stop(f"{kafka.group_id}: no right to see this consumer group; grant DESCRIBE on it")
     found = []
     for number, tail in enumerate(bus.run(_tails(bus, counts[topics.commands]))):

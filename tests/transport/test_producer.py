@@ -27,6 +27,7 @@ async def producer(
     *,
     ends: timedelta = timedelta(seconds=60),
     properties: Mapping[str, str] = MappingProxyType({}),
+    report: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[TransactionalProducer]:
     found = TransactionalProducer(
         client={"bootstrap.servers": bootstrap, **properties},
@@ -35,7 +36,7 @@ async def producer(
         transactional_id=f"{topics.prefix}-ours",
         timeout=ends,
         max_message_bytes=1_000_000,
-        report=lambda _: None,
+        report=report,
         waits=waits,
     )
     try:
@@ -98,6 +99,25 @@ async def test_a_step_that_kafka_does_not_answer_is_told_of_and_ends_when_it_doe
         door.release()
         assert await asyncio.wait_for(committed, PATIENCE) is True
     await asyncio.to_thread(group.close)
+
+
+async def test_an_end_of_a_transaction_that_gets_nowhere_is_left_to_another_producer(
+    kafka: str, topics: Topics
+) -> None:
+    group = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix, "log_level": 0})
+    told: list[str] = []
+    record = Outgoing(topics.events, b"key", b"once", (), 0)
+    await introduced(kafka, topics.commands, topics.prefix)
+    async with kafka_door(kafka) as door, producer(door.bootstrap, topics, report=told.append) as ours:
+        door.hold_requests(Api.END_TXN)
+        lost = asyncio.ensure_future(ours.commit([record], [Position(0, 0, "lost")], group.consumer_group_metadata))
+        await eventually(lambda: door.held, what="the end of the transaction")
+        door.hold_requests()  # those of others pass
+        assert await asyncio.wait_for(lost, PATIENCE) is False
+        assert told == ["a step has not ended within 30 s; another producer takes over"]
+        assert await ours.commit([record], [Position(0, 1, "again")], group.consumer_group_metadata)
+    await asyncio.to_thread(group.close)
+    assert await asyncio.to_thread(values, kafka, topics.events, 1) == [b"once"]
 
 
 async def test_transactions_are_committed_in_their_order(kafka: str, topics: Topics) -> None:

@@ -33,6 +33,8 @@ _LOOK: Final = 1.0
 """Seconds between two checks whether the library is stuck."""
 _LONG: Final = 10.0
 """Interval in seconds in which it is reported that a step waits for Kafka."""
+_HOPELESS: Final = 30.0
+"""Seconds of a step after which another producer is tried: librdkafka can lose its connection to the coordinator."""
 
 
 class TransactionalProducer:
@@ -94,10 +96,8 @@ class TransactionalProducer:
             line.watch(asked)
             try:
                 return await asked
-            except _Stuck:
-                self._report(
-                    f"the client library does not return from a step of {_STEP:g} s; another producer takes over"
-                )
+            except _Stuck as stuck:
+                self._report(f"{stuck}; another producer takes over")
                 line.abandon()
                 line = self._lines[number] = self._open_line(number)
                 asked = line.ask(partial(line.succeed, positions))
@@ -131,7 +131,9 @@ class _Line:
         self._closed = threading.Event()
         self._undelivered: dict[str, KafkaError] = {}
         """Why records of this transaction were not written, by topic."""
+        self._began = 0.0
         self._asked_at: float | None = None
+        """When the step that began then was last asked; None between steps."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         # A daemon, unlike an executor's: a process can leave though the library never comes back.
         self._thread = threading.Thread(target=self._run, name="transactions", daemon=True)
@@ -147,16 +149,20 @@ class _Line:
         return answer
 
     def watch(self, answer: "asyncio.Future[bool]") -> None:
-        """Fail that answer with _Stuck if the library does not return within twice the time limit it was given.
+        """Fail that answer with _Stuck if the library does not return within twice the time limit it was given, or if
+        it times out again and again.
 
-        `send_offsets_to_transaction` waits for ever if the group's coordinator is gone
-        (confluentinc/librdkafka#5456, #5511).
+        `send_offsets_to_transaction` never returns if the group's coordinator is gone (confluentinc/librdkafka#5456,
+        #5511). After a broker has been frozen for some seconds, the end of a transaction can stay in librdkafka's queue
+        for the coordinator, although that answers everybody else.
         """
         if answer.done():
             return
-        asked_at = self._asked_at
-        if asked_at is not None and monotonic() - asked_at > 2 * _STEP:
-            answer.set_exception(_Stuck())
+        asked_at, now = self._asked_at, monotonic()
+        if asked_at is not None and now - asked_at > 2 * _STEP:
+            answer.set_exception(_Stuck(f"the client library does not return from a step of {_STEP:g} s"))
+        elif asked_at is not None and now - self._began > _HOPELESS:
+            answer.set_exception(_Stuck(f"a step has not ended within {_HOPELESS:g} s"))
         else:
             self._loop.call_later(_LOOK, self.watch, answer)
 
@@ -272,6 +278,8 @@ class _Line:
             try:
                 self._persist(lambda: producer.abort_transaction(_STEP))
             except KafkaException as failure:
+                if self._closed.is_set():  # another line has this id now, and would be fenced
+                    return False
                 self._report(f"abort: {failure.args[0].name()}")
             else:
                 return False
@@ -305,7 +313,7 @@ class _Line:
 
     def _persist(self, step: Callable[[], list[TopicPartition] | None]) -> list[TopicPartition]:
         """Call the step until it is done or has failed for good: after a time-out it is resumed by calling it again."""
-        began = told_at = monotonic()
+        began = told_at = self._began = monotonic()
         while True:
             self._asked_at = monotonic()
             try:

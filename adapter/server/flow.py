@@ -205,6 +205,7 @@ class Server:
             event = await self._event(readable, arrival)
             if isinstance(event, Refusal):
                 return await self._refuse(event, arrival)
+            readable.record.clear()  # it is written, and its texts may take four times the bytes of the body
             key = readable.reference.encode()
             kept = await self._keep(key, event, arrival, late=lambda: self._remember(identifier))
         finally:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any, Final
 
@@ -91,16 +92,16 @@ class TransactionalProducer:
     async def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], claim: Claim) -> bool:
         number = self._last = (self._last + 1) % len(self._lines)
         line = self._lines[number]
-        asked = line.ask(partial(line.commit, records, positions, claim))
+        asked, patience = line.ask(partial(line.commit, records, positions, claim)), _HOPELESS
         while True:
-            line.watch(asked)
+            line.watch(asked, patience)
             try:
                 return await asked
             except _Stuck as stuck:
                 self._report(f"{stuck}; another producer takes over")
                 line.abandon()
                 line = self._lines[number] = self._open_line(number)
-                asked = line.ask(partial(line.succeed, positions))
+                asked, patience = line.ask(partial(line.succeed, positions)), inf  # Kafka itself may be away
 
     async def close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(line.close) for line in self._lines))
@@ -148,7 +149,7 @@ class _Line:
         self._jobs.put((answer, work))
         return answer
 
-    def watch(self, answer: "asyncio.Future[bool]") -> None:
+    def watch(self, answer: "asyncio.Future[bool]", patience: float) -> None:
         """Fail that answer with _Stuck if the library does not return within twice the time limit it was given, or if
         it times out again and again.
 
@@ -161,10 +162,10 @@ class _Line:
         asked_at, now = self._asked_at, monotonic()
         if asked_at is not None and now - asked_at > 2 * _STEP:
             answer.set_exception(_Stuck(f"the client library does not return from a step of {_STEP:g} s"))
-        elif asked_at is not None and now - self._began > _HOPELESS:
-            answer.set_exception(_Stuck(f"a step has not ended within {_HOPELESS:g} s"))
+        elif asked_at is not None and now - self._began > patience:
+            answer.set_exception(_Stuck(f"a step has not ended within {patience:g} s"))
         else:
-            self._loop.call_later(_LOOK, self.watch, answer)
+            self._loop.call_later(_LOOK, self.watch, answer, patience)
 
     def abandon(self) -> None:
         """Have the thread end without doing anything more, if the library ever returns."""

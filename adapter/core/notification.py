@@ -158,7 +158,7 @@ class NotificationReader:
         deviations = tuple(
             [
                 *_of_element(element, declared),
-                *([Deviation("", NOT_UTF_8, ValueClass.TEXT)] if mended else []),
+                *([NOT_UTF_8] if mended else []),
                 *read.deviations,
                 *blanked,
                 *(Deviation(problem.path, problem.text, ValueClass.TEXT) for problem in told.problems),

@@ -24,7 +24,7 @@ from adapter.core import document, soap
 from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
 from adapter.core.document import Limits, folded_text, local_name, trimmed
 from adapter.core.errors import Unreadable
-from adapter.core.mapping import Deviation, Read, ReplyReader, ValueClass
+from adapter.core.mapping import Read, ReplyReader
 from adapter.core.mapping.notes import NOT_UTF_8
 from adapter.core.operation import Replies
 
@@ -112,7 +112,7 @@ def _answer(
         return _unclear("unexpected-body" if 200 <= status < 300 else f"http-{status}", *_instead(message))
     read = reader.read(element)
     if mended:
-        return replace(read, deviations=(*read.deviations, Deviation("", NOT_UTF_8, ValueClass.TEXT)))
+        return replace(read, deviations=(*read.deviations, NOT_UTF_8))
     if own and read.straight:
         reader.forms.learn(body, content_type, limits, element, read.record)
     return read

@@ -17,9 +17,6 @@ NAMED_LIMIT: Final = 100
 ASIDE_LIMIT: Final = 1_000
 """Texts of one message that are kept aside."""
 
-NOT_UTF_8: Final = "holds bytes that are not UTF-8, read as Windows-1252"
-"""Of a message that `document.admit_mended` had to mend."""
-
 
 class ValueClass(StrEnum):
     """The kind of value found where a message deviates, without the value itself."""
@@ -42,6 +39,10 @@ class Deviation:
     path: str
     what: str
     value: ValueClass = ValueClass.ABSENT
+
+
+NOT_UTF_8: Final = Deviation("", "holds bytes that are not UTF-8, read as Windows-1252", ValueClass.TEXT)
+"""Of a message that `document.admit_mended` had to mend."""
 
 
 def value_class(element: etree._Element | None) -> ValueClass:

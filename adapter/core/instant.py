@@ -1,6 +1,7 @@
-"""A moment as machines read it, in XML, JSON and headers alike."""
+"""A moment as machines write it, in XML, JSON and headers alike."""
 
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 
@@ -14,6 +15,15 @@ def utc(moment: datetime) -> str:
         f"{moment.year:04}-{_DIGITS[moment.month]}-{_DIGITS[moment.day]}T{_DIGITS[moment.hour]}:"
         f"{_DIGITS[moment.minute]}:{_DIGITS[moment.second]}.{moment.microsecond // 1000:03}Z"
     )
+
+
+def of_http(text: str) -> datetime | None:
+    """An HTTP date (RFC 9110 section 5.6.7), with its offset, UTC if it names none; None for what is no date."""
+    try:
+        at = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
 _DIGITS: Final = tuple(f"{number:02}" for number in range(60))

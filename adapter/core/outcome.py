@@ -14,8 +14,7 @@ sent a second time; if we wrongly take it for an acceptance, it is never carried
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any, Final
 
 from lxml import etree
@@ -24,6 +23,7 @@ from adapter.core import document, soap
 from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
 from adapter.core.document import Limits, folded_text, local_name, trimmed
 from adapter.core.errors import Unreadable
+from adapter.core.instant import of_http
 from adapter.core.mapping import Read, ReplyReader
 from adapter.core.mapping.notes import NOT_UTF_8
 from adapter.core.operation import Replies
@@ -127,18 +127,9 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     text = value.strip()
     if re.fullmatch(r"[0-9]{1,9}", text):
         return min(float(text), _LONGEST_RETRY_AFTER)
-    at = _date(text)
+    at = of_http(text)
     seconds = 0.0 if at is None else (at - now).total_seconds()
     return min(seconds, _LONGEST_RETRY_AFTER) if seconds > 0 else None
-
-
-def _date(text: str) -> datetime | None:
-    """An HTTP date; None for what is none."""
-    try:
-        at = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
 _NOT_THERE: Final = frozenset({404, 405, 410, 415, 421, 501})
@@ -168,7 +159,7 @@ def _way(status: int, headers: Mapping[str, str], body: bytes, now: datetime) ->
         case 503 if lost := _LOST.search(body, 0, 1000):
             return Unclear("http-503", (lost[1] or lost[2]).decode())
         case 429 | 503:
-            said = _date(headers.get("date", "")) or now
+            said = of_http(headers.get("date", "")) or now
             return Unavailable(f"http-{status}", retry_after(headers.get("retry-after"), said))
         case 400 if refused := _NO_ENTRY.search(body, 0, 1000):
             return Misdirected("client-certificate", refused[1].decode())

@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -17,6 +16,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from adapter.core.errors import Stop, Unavailable
+from adapter.core.instant import of_http
 from adapter.settings import Registry
 from adapter.transport.failures import words
 from adapter.transport.tls import TlsFiles, client_context
@@ -185,7 +185,7 @@ class HttpRegistry:
             raise Unavailable(f"no answer within {self._timeout:g} s") from None
         except httpx.TransportError as error:
             raise Unavailable(_why(error)) from error
-        self.time = _date(reply.headers.get("Date"))
+        self.time = of_http(reply.headers.get("Date", ""))
         return reply.status_code, _answer(reply.status_code, bytes(body))
 
 
@@ -240,13 +240,6 @@ class _Kept(Generic[K, V]):
         now = self._clock()
         self._absent = {other: until for other, until in self._absent.items() if until > now}
         self._absent[key] = now + self._absent_for
-
-
-def _date(header: str | None) -> datetime | None:
-    try:
-        return None if header is None else parsedate_to_datetime(header)
-    except ValueError:
-        return None
 
 
 def _address(text: str) -> str:

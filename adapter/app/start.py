@@ -5,7 +5,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from adapter import catalogue
 from adapter.catalogue import Catalogue
-from adapter.core.avro import Encoder, Schema, subject
+from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
 from adapter.settings import Bus, GroupProtocol, Kafka, Receiving, Settings, Telemetry, Translating, Vocabulary
@@ -24,6 +24,7 @@ from adapter.telemetry import metrics as m
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.kafka.span import Patience
 from adapter.transport.registry import HttpRegistry
+from adapter.transport.registry import encoders as look_up
 
 _Answer = TypeVar("_Answer")
 
@@ -77,29 +78,10 @@ def base_url(settings: Settings, known: Catalogue) -> str:
 
 
 async def encoders(
-    settings: Vocabulary, registry: HttpRegistry, log: Log, written: Mapping[str, Iterable[Schema]]
+    settings: Vocabulary, registry: HttpRegistry, log: Log, written: Mapping[str, Collection[Schema]]
 ) -> dict[str, Encoder]:
-    """Encoders by record name, with the registry's schema ids; `written` maps each topic to the schemas a role writes.
-
-    Schemas are looked up, never registered. Raises Stop with every schema the registry does not have.
-    """
-    found: dict[str, Encoder] = {}
-    missing: list[str] = []
-    for topic, schemas in written.items():
-        for schema in schemas:
-            name = subject(settings.registry.subject_strategy, topic, schema)
-
-            async def look_up(name: str = name, schema: Schema = schema) -> int | None:
-                return await registry.identifier(name, schema.text)
-
-            identifier = await until_available("the schema registry", look_up, log)
-            if identifier is None:
-                missing.append(f"{name}: this schema is not registered; adapter schemas register does it")
-            else:
-                found[schema.name] = Encoder(schema, identifier)
-    if missing:
-        raise Stop(*missing)
-    return found
+    """Those of `registry.encoders`, once the registry is available. Raises Stop."""
+    return await until_available("the schema registry", lambda: look_up(settings, registry, written), log)
 
 
 def membership(kafka: Kafka, group: str, *, giving_back: timedelta) -> dict[str, str]:

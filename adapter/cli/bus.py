@@ -2,19 +2,19 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from adapter import catalogue
 from adapter.catalogue import Catalogue
-from adapter.core.avro import Decoded, Decoder, Encoder, Schema, subject, unframe
+from adapter.core.avro import Decoded, Decoder, Encoder, Schema, unframe
 from adapter.core.errors import Stop, Undecodable
 from adapter.settings import Bus, Cluster, Offline
 from adapter.suppliers import served
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.client import Edge, Follower, Start
-from adapter.transport.registry import HttpRegistry, open_registry
+from adapter.transport.registry import HttpRegistry, encoders, open_registry
 
 _T = TypeVar("_T")
 
@@ -45,20 +45,9 @@ class Client:
         finally:
             follower.close()
 
-    def encoders(self, topic: str, schemas: Iterable[Schema]) -> dict[str, Encoder]:
+    def encoders(self, topic: str, schemas: Collection[Schema]) -> dict[str, Encoder]:
         """Of records of these schemas, by record name. Raises Stop with all that the registry lacks, Unavailable."""
-        found: dict[str, Encoder] = {}
-        missing: list[str] = []
-        for schema in schemas:
-            name = subject(self.settings.registry.subject_strategy, topic, schema)
-            identifier = self.run(self.registry.identifier(name, schema.text))
-            if identifier is None:
-                missing.append(f"{name}: this schema is not registered; adapter schemas register does it")
-            else:
-                found[schema.name] = Encoder(schema, identifier)
-        if missing:
-            raise Stop(*missing)
-        return found
+        return self.run(encoders(self.settings, self.registry, {topic: schemas}))
 
     def encoder(self, topic: str, schema: Schema) -> Encoder:
         return self.encoders(topic, [schema])[schema.name]

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -15,9 +15,10 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from adapter.core.avro import Encoder, Schema, subject
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.instant import of_http
-from adapter.settings import Registry
+from adapter.settings import Registry, Vocabulary
 from adapter.transport.failures import words
 from adapter.transport.tls import TlsFiles, client_context
 
@@ -192,6 +193,28 @@ class HttpRegistry:
 def open_registry(settings: Registry) -> HttpRegistry:
     """The client of these settings. Raises Stop."""
     return HttpRegistry(settings.url, timeout=settings.timeout, credentials=settings.credentials, ca=settings.ca)
+
+
+async def encoders(
+    settings: Vocabulary, registry: HttpRegistry, written: Mapping[str, Collection[Schema]]
+) -> dict[str, Encoder]:
+    """Encoders by record name, with the registry's schema ids; `written` maps each topic to schemas of its records.
+
+    Schemas are looked up, never registered. Raises Stop with every schema the registry does not have, Unavailable.
+    """
+    found: dict[str, Encoder] = {}
+    missing: list[str] = []
+    for topic, schemas in written.items():
+        for schema in schemas:
+            name = subject(settings.registry.subject_strategy, topic, schema)
+            identifier = await registry.identifier(name, schema.text)
+            if identifier is None:
+                missing.append(f"{name}: this schema is not registered; adapter schemas register does it")
+            else:
+                found[schema.name] = Encoder(schema, identifier)
+    if missing:
+        raise Stop(*missing)
+    return found
 
 
 class _Kept(Generic[K, V]):

@@ -1,0 +1,24 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from adapter.core.instant import of_http
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sat, 31 Jan 2026 12:00:00 GMT",
+        "Sat, 31 Jan 2026 12:00:00 -0000",  # "no offset is known", which Python makes a time without one
+        "Sat, 31 Jan 2026 13:00:00 +0100",
+    ],
+)
+def test_an_http_date_can_be_compared_with_our_clock(text: str) -> None:
+    assert of_http(text) == NOON
+
+
+@pytest.mark.parametrize("text", ["", "soon", "Sat, 31 Feb 2026 12:00:00 GMT", f"Sat, 31 Jan {'9' * 30} 12:00:00 GMT"])
+def test_what_is_no_date_is_none(text: str) -> None:
+    assert of_http(text) is None

@@ -218,7 +218,7 @@ def _content(
         # A yes in the body under a no in the status is neither.
         return _unclear(f"http-{status}", *_told(read, replies)) if taken else rejected
     fine = 200 <= status < 300
-    garbled = any(path == replies.code for path, _ in read.aside)  # no number, or there twice
+    garbled = any(_unread(read, replies.code))  # no number, or there twice
     if refused or (bad_code is not None and not garbled and not pending and _refuses(bad_code, fine=fine)):
         return rejected
     if not fine:
@@ -250,12 +250,17 @@ def _refuses(code: int, *, fine: bool) -> bool:
 
 def _words(read: Read, status: str) -> set[str]:
     """What its status says, as spellings are compared (section 8, number 4), whether its page has a status or not."""
-    found = (read.record.get(status), *(text for path, text in read.aside if path == status))
+    found = (read.record.get(status), *_unread(read, status))
     return {
         text.lower() if text.isalpha() else re.sub(r"[\s_-]", "", text).lower()
         for text in found
         if text and not text.isspace()
     }
+
+
+def _unread(read: Read, name: str) -> Iterator[str]:
+    """The texts of that name which are not in the record, those of elements within it too. Attributes say no more."""
+    return (text for path, text in read.aside if path.partition(".")[0] == name and "@" not in path)
 
 
 _ANSWER: Final = re.compile(r"code|status|error|fault|reason|result|reject|fail", re.IGNORECASE)

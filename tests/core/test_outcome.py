@@ -148,6 +148,9 @@ def test_a_no_under_a_good_status_is_a_no(inner: str, expected: Rejected) -> Non
         "<responseCode>E-400</responseCode>",
         "<status>Pending</status><responseCode>E-400</responseCode>",
         "<responseCode><code>400</code><text>no such</text></responseCode>",
+        "<status>Pending</status><responseCode><code>E-400</code></responseCode>",
+        "<responseCode>200</responseCode><responseCode><code>400</code></responseCode>",
+        "<status>Pending</status><status><name>Rejected</name></status>",
         "<responseCode>500</responseCode>",  # like a fault of the server: what it had done by then is open
         "<responseCode>408</responseCode>",  # likewise
         "<responseCode>0</responseCode>",  # what many say for: no error

@@ -338,7 +338,6 @@ class _Caller:
             25 * second,
             2**21,
             tls=TlsFiles(files.client_certificate, files.client_key, files.ca) if tls else None,
-            allow_plaintext=not tls,
         )
         self._calls = self._runner.run(self._open())
 

@@ -409,9 +409,43 @@ def test_a_supplier_has_one_address_and_an_encrypted_one(tmp_path: Path) -> None
     assert loaded(SUPPLIER__BASE_URL="", SUPPLIER__ENVIRONMENT="production", **files).supplier.tls.key == pem
 
 
-@pytest.mark.parametrize("url", ["supplier", "ftp://s", "https://", "https://u:p@s", "https://s?a", "https://s:x"])
-def test_what_is_no_address(url: str) -> None:
-    assert set(faults(Settings, SUPPLIER__BASE_URL=url)) == {"ADAPTER_SUPPLIER__BASE_URL"}
+@pytest.mark.parametrize(
+    "url",
+    [
+        "supplier",
+        "supplier:8443",
+        "ftp://s",
+        "https://",
+        "https:///path",
+        "https://u:p@s",
+        "https://s?a",
+        "https://s:x",
+    ],
+)
+@pytest.mark.parametrize("setting", ["SUPPLIER__BASE_URL", "SUPPLIER__PROXY__URL", "REGISTRY__URL"])
+def test_what_is_no_address(setting: str, url: str) -> None:
+    found = faults(Settings, **{setting: url})
+    assert set(found) == {f"ADAPTER_{setting}"}
+    assert "u:p" not in found[f"ADAPTER_{setting}"]
+
+
+def test_of_several_addresses_of_a_registry_none_may_be_empty() -> None:
+    assert set(faults(Settings, REGISTRY__URL="http://a,")) == {"ADAPTER_REGISTRY__URL"}
+    assert loaded(REGISTRY__URL="http://a:1/, http://b:2 ").registry.url == "http://a:1,http://b:2"
+
+
+@pytest.mark.parametrize("url", ["https://proxy:3128", "socks5://proxy:3128"])
+def test_a_proxy_is_spoken_to_in_plain_http(url: str) -> None:
+    assert "http://" in faults(Settings, SUPPLIER__PROXY__URL=url)["ADAPTER_SUPPLIER__PROXY__URL"]
+
+
+@pytest.mark.parametrize("url", ["http://supplier:80", "HTTP://supplier:80"])
+def test_a_base_url_without_tls_has_to_be_allowed_and_is_not_tunnelled(url: str) -> None:
+    assert "not encrypted" in faults(Settings, SUPPLIER__BASE_URL=url)["ADAPTER_SUPPLIER__BASE_URL"]
+    allowed = {"SUPPLIER__BASE_URL": url, "SUPPLIER__ALLOW_PLAINTEXT": "true"}
+    assert loaded(**allowed).supplier.base_url == url
+    found = faults(Settings, **allowed, SUPPLIER__PROXY__URL="http://proxy:3128")
+    assert "https://" in found["ADAPTER_SUPPLIER__PROXY__URL"]
 
 
 @pytest.mark.parametrize("host", ["gw..supplier.example", ".example", ".", "a" * 64, f"gw.{'a' * 64}.example"])

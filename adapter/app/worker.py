@@ -249,7 +249,6 @@ def _call_settings(settings: Settings, known: Catalogue) -> CallSettings:
         keep_alive=supplier.keep_alive,
         max_reply_bytes=supplier.max_reply_bytes,
         tls=TlsFiles(certificate=tls.certificate, key=tls.key, ca=tls.ca),
-        allow_plaintext=supplier.allow_plaintext,
         proxy=supplier.proxy.url,
         proxy_credentials=supplier.proxy.credentials,
     )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from urllib.parse import urlsplit
 
 from adapter.settings.tree import (
     PREFIX,
@@ -120,6 +121,7 @@ def _topic_conflicts(topics: Topics) -> Iterator[tuple[str, str]]:
 
 def _supplier_conflicts(supplier: Supplier) -> Iterator[tuple[str, str]]:
     base, environment = f"{PREFIX}SUPPLIER__BASE_URL", f"{PREFIX}SUPPLIER__ENVIRONMENT"
+    plaintext = supplier.base_url is not None and urlsplit(supplier.base_url).scheme == "http"
     if supplier.base_url is None and supplier.environment is None:
         yield (
             base,
@@ -127,7 +129,7 @@ def _supplier_conflicts(supplier: Supplier) -> Iterator[tuple[str, str]]:
         )
     elif supplier.base_url is not None and supplier.environment is not None:
         yield base, f"is set together with {environment}: keep one of the two"
-    elif supplier.base_url is not None and supplier.base_url.startswith("http://") and not supplier.allow_plaintext:
+    elif plaintext and not supplier.allow_plaintext:
         yield (
             base,
             f"is not encrypted: write https://, or set {PREFIX}SUPPLIER__ALLOW_PLAINTEXT=true for a test",
@@ -140,6 +142,8 @@ def _supplier_conflicts(supplier: Supplier) -> Iterator[tuple[str, str]]:
         )
     if supplier.proxy.credentials is not None and supplier.proxy.url is None:
         yield f"{PREFIX}SUPPLIER__PROXY__URL", "is missing: credentials for the proxy are set"
+    if supplier.proxy.url is not None and plaintext:
+        yield f"{PREFIX}SUPPLIER__PROXY__URL", f"needs a {base} that starts with https://: nothing else is tunnelled"
     for name in ("connect_timeout", "write_timeout", "read_timeout"):
         if getattr(supplier, name) > supplier.total_timeout:
             yield (

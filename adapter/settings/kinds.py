@@ -90,6 +90,13 @@ def _web_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _proxy_address(value: str) -> str:
+    address = _web_address(value)
+    if urlsplit(address).scheme != "http":
+        raise ValueError("is not an address that starts with http://: the connection to the proxy itself has no TLS")
+    return address
+
+
 def _file(path: Path) -> Path:
     try:
         return _there(path, S_ISREG, "file")
@@ -191,6 +198,7 @@ Rate = Annotated[float, Field(ge=0.001, le=100_000), Kind("number", "20 or 0.5")
 Port = Annotated[int, Field(ge=0, le=65535), Kind("port", "9464")]
 Switch = Annotated[bool, Kind("true or false", "true")]
 Address = Annotated[str, AfterValidator(_web_address), Kind("web address", "https://host:443/path")]
+ProxyAddress = Annotated[str, AfterValidator(_proxy_address), Kind("web address", "http://proxy:3128")]
 Brokers = Annotated[str, AfterValidator(_brokers), Kind("text", "kafka-1:9092,kafka-2:9092")]
 Addresses = Annotated[str, AfterValidator(_web_addresses), Kind("web addresses", "http://registry:8081")]
 File = Annotated[Path, AfterValidator(_file), Kind("file", "/run/secrets/name")]

@@ -30,6 +30,7 @@ from adapter.settings.kinds import (
     NewFile,
     NewFolder,
     Port,
+    ProxyAddress,
     Rate,
     Size,
     Subjects,
@@ -251,7 +252,7 @@ class Tls(Section):
 class Proxy(Section):
     """An HTTP CONNECT proxy to leave by; the supplier allow-lists source addresses."""
 
-    url: Address | None = Field(
+    url: ProxyAddress | None = Field(
         default=None, description="Address of the proxy. Unset: no proxy, even if HTTPS_PROXY is set."
     )
     credentials: File | None = Field(default=None, description="File with user:password for the proxy (one line).")

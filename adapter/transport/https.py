@@ -14,11 +14,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply
 from adapter.transport import failures
+from adapter.transport.address import parsed
 from adapter.transport.allowance import Allowance
 from adapter.transport.connection import MARGIN, Connection, Limits
 from adapter.transport.tls import ClientTls, Reload, TlsFiles
@@ -55,7 +54,7 @@ started anew.
 @dataclass(frozen=True, slots=True)
 class CallSettings:
     base_url: str
-    """Where the operations are; their path is appended."""
+    """Where the operations are, http or https; their path is appended."""
 
     connect: timedelta
     """Limit until a connection stands: name, TCP, proxy and TLS together."""
@@ -78,7 +77,6 @@ class CallSettings:
     tls: TlsFiles | None = None
     """None: the system's authorities and no client certificate."""
 
-    allow_plaintext: bool = False
     proxy: str | None = None
     """URL of an HTTP proxy that is asked to CONNECT. Proxies of the environment are never used."""
 
@@ -95,7 +93,7 @@ class HttpsCalls:
     """
 
     def __init__(self, settings: CallSettings, *, on_reload: Callable[[Reload], None]) -> None:
-        url = _base_url(settings)
+        url = parsed("ADAPTER_SUPPLIER__BASE_URL", settings.base_url)
         self._proxy = None if settings.proxy is None else proxy(settings.proxy, settings.proxy_credentials)
         self._loop = asyncio.get_running_loop()
         self._host = url.raw_host.decode("ascii")
@@ -249,51 +247,20 @@ class HttpsCalls:
         return link
 
 
-def _base_url(settings: CallSettings) -> httpx.URL:
-    url = _url("base URL", settings.base_url)
-    problems = []
-    match url.scheme:
-        case "https":
-            pass
-        case "http" if settings.allow_plaintext:
-            if settings.proxy is not None:
-                problems.append("proxy: needs an https:// base URL; a plain one is not tunnelled")
-        case "http":
-            problems.append("base URL: http:// sends everything in the clear; use https://, or allow plaintext")
-        case _:
-            problems.append("base URL: must start with https://")
-    if not url.host or url.userinfo or url.query or url.fragment:
-        problems.append("base URL: must be scheme, host, port and path, without user, query or fragment")
-    if problems:
-        raise Stop(*problems)
-    return url
-
-
 def proxy(address: str, credentials: Path | None) -> Proxy:
     """The proxy of these settings. Raises Stop."""
-    url = _url("proxy", address)
-    if url.scheme != "http" or not url.host or url.userinfo:
-        raise Stop("proxy: must be http://host:port; its credentials belong in a file")
-    secret = None
-    if credentials is not None:
-        try:
-            secret = credentials.read_text(encoding="utf-8-sig").strip()
-        except OSError as error:
-            raise Stop(f"{credentials}: cannot be read ({error.strerror}); check path and permissions") from None
-        except UnicodeDecodeError:
-            raise Stop(f"{credentials}: is not UTF-8 text; must hold one line user:password") from None
-        if ":" not in secret:
-            raise Stop(f"{credentials}: must hold one line user:password")
-    return Proxy(url.raw_host.decode("ascii"), url.port or 80, secret)
+    url = parsed("ADAPTER_SUPPLIER__PROXY__URL", address)
+    return Proxy(url.raw_host.decode("ascii"), url.port or 80, None if credentials is None else _secret(credentials))
 
 
-def _url(what: str, text: str) -> httpx.URL:
+def _secret(file: Path) -> str:
+    place = f"ADAPTER_SUPPLIER__PROXY__CREDENTIALS: {file}"
     try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL:
-        raise Stop(f"{what}: is not a URL") from None
-    try:
-        url.raw_host.decode("ascii").encode("idna")  # as the resolver and TLS do, which raise this at each call
-    except UnicodeError:
-        raise Stop(f"{what}: a part of its host name is empty or has more than 63 characters") from None
-    return url
+        secret = file.read_text(encoding="utf-8-sig").strip()
+    except OSError as error:
+        raise Stop(f"{place} cannot be read ({error.strerror}); check path and permissions") from None
+    except UnicodeDecodeError:
+        raise Stop(f"{place} is not UTF-8 text; write one line, user:password") from None
+    if ":" not in secret:
+        raise Stop(f"{place} has no colon; write one line, user:password")
+    return secret

@@ -19,6 +19,7 @@ from adapter.core.avro import Encoder, Schema, subject
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.instant import of_http
 from adapter.settings import Registry, Vocabulary
+from adapter.transport.address import parsed
 from adapter.transport.failures import words
 from adapter.transport.tls import TlsFiles, client_context
 
@@ -60,7 +61,9 @@ class HttpRegistry:
         absent_for: timedelta = timedelta(seconds=5),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._addresses = [_address(part.strip()) for part in url.split(",")]
+        self._addresses = url.split(",")
+        for address in self._addresses:
+            parsed("ADAPTER_REGISTRY__URL", address)
         context, _ = client_context(TlsFiles(ca=ca))
         self._timeout = timeout.total_seconds()
         self._client = httpx.AsyncClient(verify=context, timeout=self._timeout, trust_env=False)
@@ -263,15 +266,6 @@ class _Kept(Generic[K, V]):
         now = self._clock()
         self._absent = {other: until for other, until in self._absent.items() if until > now}
         self._absent[key] = now + self._absent_for
-
-
-def _address(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise Stop("the registry's address must start with http:// or https:// and a host")
-    if parts.username is not None or parts.password is not None:
-        raise Stop("the registry's address must not hold a user or password, a credentials file may")
-    return text.rstrip("/")
 
 
 def _authorization(file: Path) -> str:

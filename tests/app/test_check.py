@@ -122,20 +122,17 @@ async def test_through_a_proxy_that_refuses(environment: Environment, trials: Tr
     assert "407" in line.said
 
 
-@pytest.mark.parametrize(
-    ("url", "secret", "said"),
-    [("http://127.0.0.1:1", "of nobody", "user:password"), ("https://127.0.0.1:1", "me:it", "must be http://")],
-)
 async def test_a_proxy_that_the_worker_would_not_start_with(
-    environment: Environment, trials: Trials, tmp_path: Path, *, url: str, secret: str, said: str
+    environment: Environment, trials: Trials, tmp_path: Path
 ) -> None:
     file = tmp_path / "proxy"
-    file.write_text(secret)
+    file.write_text("of nobody")
+    url = "http://127.0.0.1:1"
     environment(**_client(trials=trials, SUPPLIER__PROXY__URL=url, SUPPLIER__PROXY__CREDENTIALS=file))
     line = await _line(Role.WORKER, "supplier")
     assert line.verdict is Verdict.FAILED
-    assert said in line.said
-    assert line.fix
+    assert "has no colon" in line.said
+    assert "user:password" in line.fix
 
 
 def test_secrets_and_authorities_that_can_not_be_used_are_all_told(

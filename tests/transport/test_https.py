@@ -59,7 +59,6 @@ def configured(url: str) -> CallSettings:
         total=30 * SECOND,
         keep_alive=20 * SECOND,
         max_reply_bytes=MIB,
-        allow_plaintext=True,
     )
 
 
@@ -1249,27 +1248,16 @@ async def test_proxies_of_the_environment_are_ignored(calls: Make, monkeypatch: 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"base_url": "http://example.com", "allow_plaintext": False}, "use https://, or allow plaintext"),
-        ({"base_url": "ftp://example.com"}, "must start with https://"),
-        ({"base_url": "https:///path"}, "without user, query or fragment"),
-        ({"base_url": "https://user:secret@example.com"}, "without user, query or fragment"),
-        ({"base_url": "https://example.com/?a=b"}, "without user, query or fragment"),
-        ({"base_url": "https://exa\x00mple.com/"}, "is not a URL"),
-        ({"base_url": "https://api-gw..example.com"}, "base URL: a part of its host name is empty"),
-        ({"base_url": "https://.example.com"}, "base URL: a part of its host name is empty"),
-        ({"base_url": f"https://{'a' * 64}.example.com"}, "has more than 63 characters"),
-        ({"proxy": "http://proxy..example.com:3128"}, "proxy: a part of its host name is empty"),
-        ({"base_url": "http://example.com", "proxy": "http://proxy:3128"}, "needs an https:// base URL"),
-        ({"proxy": "http://user:secret@proxy:3128"}, "its credentials belong in a file"),
-        ({"proxy": "socks5://proxy:3128"}, "must be http://host:port"),
-        ({"proxy": "http://proxy:1", "proxy_credentials": Path("/no/such/file")}, "No such file"),
+        ({"base_url": "https://exa\x00mple.com/"}, "ADAPTER_SUPPLIER__BASE_URL: can't be used"),
+        ({"base_url": "https://\u2603.example.com/"}, "ADAPTER_SUPPLIER__BASE_URL: can't be used"),
+        ({"proxy": "http://\u2603.example.com"}, "ADAPTER_SUPPLIER__PROXY__URL: can't be used"),
+        ({"proxy": "http://proxy:1", "proxy_credentials": Path("/no/such/file")}, "CREDENTIALS: /no/.*No such file"),
         ({"tls": TlsFiles(certificate=Path("/no/such/file"))}, "go together"),
     ],
 )
 async def test_settings_that_cannot_work_stop_the_start(calls: Make, changes: dict[str, object], said: str) -> None:
-    with pytest.raises(Stop, match=said) as caught:
+    with pytest.raises(Stop, match=said):
         calls("https://example.com", **changes)
-    assert "secret" not in str(caught.value)
 
 
 # Wherever the exchange is cut

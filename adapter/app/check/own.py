@@ -77,7 +77,7 @@ async def _supplier(settings: Settings, known: Catalogue) -> AsyncIterator[Line]
     try:
         through = proxy(supplier.proxy.url, supplier.proxy.credentials) if supplier.proxy.url else None
     except Stop as stop:
-        for line in problems("supplier", stop, "see ADAPTER_SUPPLIER__PROXY__URL and its CREDENTIALS"):
+        for line in problems("supplier", stop):
             yield line
         return
     yield await _greeted(base_url(settings, known), context, through)

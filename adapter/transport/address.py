@@ -1,0 +1,13 @@
+"""Addresses of the settings as URLs. The settings have checked scheme, host and port; httpx refuses a few more."""
+
+import httpx
+
+from adapter.core.errors import Stop
+
+
+def parsed(setting: str, address: str) -> httpx.URL:
+    """The URL. Raises Stop, naming the setting, if no request can be made to it: a host that IDNA 2008 forbids, say."""
+    try:
+        return httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise Stop(f"{setting}: can't be used as a web address ({error}); write its host in ASCII (xn--…)") from None

@@ -14,7 +14,7 @@ from adapter.core.answer import AnswerWriter, compile_answer
 from adapter.core.avro import Schema, SubjectStrategy, subject
 from adapter.core.avro.schema import NONE, Array, Enum, Map, Primitive, Record, Type, Union, optional
 from adapter.core.errors import Stop
-from adapter.core.mapping import ReplyReader, RequestWriter, compile_reply, compile_request, record_of
+from adapter.core.mapping import MessageReader, RequestWriter, compile_message, compile_request, record_of
 from adapter.core.notification import NotificationReader, compile_notification
 from adapter.core.operation import Operation, Replies, Supplier
 from adapter.core.xsd import Xsd, load_schema
@@ -31,7 +31,7 @@ class Entry:
     command: Schema
     accepted: Schema
     writer: RequestWriter
-    reader: ReplyReader
+    reader: MessageReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = 
         except Stop as stop:
             faults += stop.problems
         try:
-            reader = compile_reply(xsd, operation.reply, record_of(accepted, "reply"), zone=zone)
+            reader = compile_message(xsd, operation.reply, record_of(accepted, "reply"), zone=zone)
         except Stop as stop:
             faults += stop.problems
         faults += _contract_faults(operation, command, accepted, supplier)

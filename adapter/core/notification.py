@@ -21,7 +21,7 @@ from adapter.core.derived import namespace
 from adapter.core.document import Limits, attributes, local_name, trimmed
 from adapter.core.errors import Stop, Unreadable
 from adapter.core.immutable import immutable
-from adapter.core.mapping import Deviation, ReplyReader, ValueClass, compile_reply, record_of
+from adapter.core.mapping import Deviation, MessageReader, ValueClass, compile_message, record_of
 from adapter.core.mapping.notes import ASIDE_LIMIT, NAMED_LIMIT, NOT_UTF_8
 from adapter.core.operation import Notification
 from adapter.core.xsd import Xsd
@@ -102,7 +102,7 @@ class Refusal:
 class NotificationReader:
     """Reads a supplier's notifications."""
 
-    def __init__(self, declaration: Notification, reader: ReplyReader) -> None:
+    def __init__(self, declaration: Notification, reader: MessageReader) -> None:
         self._declared = declaration
         self._reader = reader
         self._element = declaration.element.rpartition("}")[2]
@@ -212,7 +212,7 @@ def compile_notification(
     Raises Stop with one line per path that does not fit.
     """
     record = record_of(event, "report")
-    reader = compile_reply(xsd, declaration.element, record, zone=zone)
+    reader = compile_message(xsd, declaration.element, record, zone=zone)
     fields = {each.name for each in record.fields}
     used = (
         declaration.reference,

@@ -24,7 +24,7 @@ from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected,
 from adapter.core.document import Limits, folded_text, local_name, trimmed
 from adapter.core.errors import Unreadable
 from adapter.core.instant import of_http
-from adapter.core.mapping import Read, ReplyReader
+from adapter.core.mapping import MessageReader, Read
 from adapter.core.mapping.notes import NOT_UTF_8
 from adapter.core.operation import Replies
 
@@ -37,7 +37,7 @@ def judge(
     status: int,
     headers: Mapping[str, str],
     body: bytes,
-    reader: ReplyReader,
+    reader: MessageReader,
     replies: Replies,
     accepted_codes: frozenset[int],
     limits: Limits,
@@ -82,7 +82,7 @@ def _answer(
     body: bytes,
     content_type: str | None,
     *,
-    reader: ReplyReader,
+    reader: MessageReader,
     replies: Replies,
     limits: Limits,
     silenced: bool,
@@ -175,7 +175,7 @@ def _way(status: int, headers: Mapping[str, str], body: bytes, now: datetime) ->
             return None
 
 
-def _explained(message: soap.Message, reader: ReplyReader, replies: Replies) -> str | None:
+def _explained(message: soap.Message, reader: MessageReader, replies: Replies) -> str | None:
     """The supplier's explanation in the body of a status that decides."""
     if message.fault is not None:
         return _said(message.fault.code, message.fault.text, message.fault.detail)

@@ -20,7 +20,7 @@ from adapter.core.avro import Decoder, Encoder, Schema, from_json, to_json, unfr
 from adapter.core.avro.schema import Array, Enum, Record, Type, optional
 from adapter.core.document import admit, fold
 from adapter.core.errors import Refused
-from adapter.core.mapping import compile_reply, record_of
+from adapter.core.mapping import compile_message, record_of
 from adapter.core.mapping.pairs import symbol
 from adapter.core.xsd import Element, Kind, Leaf
 from adapter.suppliers import served
@@ -126,7 +126,8 @@ def protocol_value(element: Element, path: str) -> Any:
 @every_operation
 def test_a_command_goes_to_xml_and_back_unchanged(name: str) -> None:
     root, made = request(name), entry(name)
-    reader = compile_reply(known().xsd, made.operation.request, Schema.parse(json.dumps(mirror(root, "x"))))
+    mirrored = Schema.parse(json.dumps(mirror(root, "x")))
+    reader = compile_message(known().xsd, made.operation.request, mirrored.record)
 
     @law
     @given(commands(name))

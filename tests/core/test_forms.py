@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from adapter.core.avro import Schema
 from adapter.core.command import Accepted, Verdict
 from adapter.core.document import DEFAULT_LIMITS, Limits, admit, local_name
-from adapter.core.mapping import ReplyReader, compile_reply, forms
+from adapter.core.mapping import MessageReader, compile_message, forms, record_of
 from adapter.core.outcome import judge
 from adapter.core.soap import SOAP_1_1
 from adapter.core.xsd import load_schema
@@ -24,19 +24,16 @@ UTF_8 = "text/xml; charset=utf-8"
 
 
 @pytest.fixture
-def reader() -> ReplyReader:
+def reader() -> MessageReader:
     """One that has seen nothing."""
     return fresh()
 
 
-def fresh() -> ReplyReader:
-    given = ENTRY.reader
-    made = ReplyReader(given.element, given._read, forms.Forms(()))
-    made.forms._quick = given.forms._quick
-    return made
+def fresh() -> MessageReader:
+    return compile_message(known().xsd, ENTRY.operation.reply, record_of(ENTRY.accepted, "reply"))
 
 
-def verdict(reader: ReplyReader, body: str | bytes, **other: Any) -> Verdict:
+def verdict(reader: MessageReader, body: str | bytes, **other: Any) -> Verdict:
     return judge(
         status=other.get("status", 200),
         headers={"content-type": other.get("content_type", UTF_8)},
@@ -59,11 +56,11 @@ def reply(reference: str = "SP-1", code: str = "200", more: str = "") -> str:
     )
 
 
-def by_form(reader: ReplyReader, body: str, content_type: str | None = UTF_8, limits: Limits = DEFAULT_LIMITS) -> Any:
+def by_form(reader: MessageReader, body: str, content_type: str | None = UTF_8, limits: Limits = DEFAULT_LIMITS) -> Any:
     return reader.forms.read(body.encode(), content_type, limits)
 
 
-def test_a_reply_of_a_form_that_was_read_before_is_read_without_the_parser(reader: ReplyReader) -> None:
+def test_a_reply_of_a_form_that_was_read_before_is_read_without_the_parser(reader: MessageReader) -> None:
     assert by_form(reader, reply()) is None
     first = verdict(reader, reply())
     assert isinstance(first, Accepted)
@@ -76,7 +73,7 @@ def test_a_reply_of_a_form_that_was_read_before_is_read_without_the_parser(reade
     assert verdict(reader, reply(code="400")) == verdict(fresh(), reply(code="400"))
 
 
-def test_what_no_field_was_found_for_is_kept_each_time(reader: ReplyReader) -> None:
+def test_what_no_field_was_found_for_is_kept_each_time(reader: MessageReader) -> None:
     for text in ("one", "two", "three"):
         verdict(reader, reply())
         found = verdict(reader, reply(more=f"<more>{text}</more>"))
@@ -84,7 +81,7 @@ def test_what_no_field_was_found_for_is_kept_each_time(reader: ReplyReader) -> N
         assert found.aside == (("more", text),)
 
 
-def test_it_is_another_reply_in_another_frame(reader: ReplyReader) -> None:
+def test_it_is_another_reply_in_another_frame(reader: MessageReader) -> None:
     verdict(reader, reply())
     small = replace(DEFAULT_LIMITS, size=len(reply()))
     assert by_form(reader, reply(), content_type=None) is None
@@ -97,7 +94,7 @@ def test_it_is_another_reply_in_another_frame(reader: ReplyReader) -> None:
 
 
 @pytest.mark.parametrize("text", [" SP-1", "", "&#83;P", "S\tP", "Ünï", "<![CDATA[SP]]>", "SP<!-- -->-1", "a>b"])
-def test_a_text_that_is_not_plain_is_left_to_the_parser(reader: ReplyReader, text: str) -> None:
+def test_a_text_that_is_not_plain_is_left_to_the_parser(reader: MessageReader, text: str) -> None:
     verdict(reader, reply())
     verdict(reader, reply(text))
     assert by_form(reader, reply(text)) is None
@@ -120,7 +117,7 @@ def test_a_text_that_is_not_plain_is_left_to_the_parser(reader: ReplyReader, tex
     ],
 )
 def test_what_strays_or_is_no_answer_of_the_operation_is_not_learned(
-    reader: ReplyReader, body: str, status: int
+    reader: MessageReader, body: str, status: int
 ) -> None:
     verdict(reader, body, status=status)
     assert by_form(reader, body) is None
@@ -136,14 +133,14 @@ def test_an_empty_list_stays_one() -> None:
         {"name": "note", "type": {"type": "array", "items": "string"}, "default": []},
     ]
     schema = Schema.parse(json.dumps({"type": "record", "name": "x.Message", "fields": fields}))
-    reader = compile_reply(load_schema({"x.xsd": xsd}, ["x.xsd"]), "message", schema)
+    reader = compile_message(load_schema({"x.xsd": xsd}, ["x.xsd"]), "message", schema.record)
     for _ in range(2):
         found = verdict(reader, "<message><responseCode>200</responseCode></message>")
         assert isinstance(found, Accepted)
         assert found.reply == {"responseCode": 200, "note": []}
 
 
-def test_neither_forms_without_end_nor_long_replies_fill_the_memory(reader: ReplyReader) -> None:
+def test_neither_forms_without_end_nor_long_replies_fill_the_memory(reader: MessageReader) -> None:
     for number in range(3 * forms._MOST):
         verdict(reader, reply().replace("<e:Body>", f'<e:Body id="{number}">'))
     assert 0 < len(reader.forms._known) <= forms._MOST

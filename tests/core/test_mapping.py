@@ -16,10 +16,10 @@ from adapter.core.document import admit
 from adapter.core.errors import Refused, Stop
 from adapter.core.mapping import (
     Deviation,
-    ReplyReader,
+    MessageReader,
     RequestWriter,
     ValueClass,
-    compile_reply,
+    compile_message,
     compile_request,
     record_of,
 )
@@ -90,8 +90,8 @@ def writer(children: str, *fields: dict[str, Any], **protocol: str) -> RequestWr
     return compile_request(xsd(children), "message", schema, protocol=paths, envelope=frozenset({"commandId"}))
 
 
-def reader(children: str, *fields: dict[str, Any]) -> ReplyReader:
-    return compile_reply(xsd(children), "message", Schema.parse(json.dumps(record(*fields))))
+def reader(children: str, *fields: dict[str, Any]) -> MessageReader:
+    return compile_message(xsd(children), "message", Schema.parse(json.dumps(record(*fields))).record)
 
 
 def written(children: str, given_field: dict[str, Any], value: Any) -> str:
@@ -282,7 +282,7 @@ def test_elements_of_another_namespace_have_the_prefix_of_its_schema() -> None:
 # -- reading
 
 
-def read(made: ReplyReader, text: str) -> tuple[Any, tuple[str, ...], list[str]]:
+def read(made: MessageReader, text: str) -> tuple[Any, tuple[str, ...], list[str]]:
     found = made.read(admit(text.encode()))
     return found.record, found.unknown, [f"{deviation.path}: {deviation.what}" for deviation in found.deviations]
 
@@ -435,7 +435,7 @@ def test_lists_without_wrapper_are_gathered_from_where_they_stand() -> None:
     )
 
 
-def aside(made: ReplyReader, text: str) -> list[tuple[str, str]]:
+def aside(made: MessageReader, text: str) -> list[tuple[str, str]]:
     return list(made.read(admit(text.encode())).aside)
 
 
@@ -610,7 +610,7 @@ def test_what_is_read_must_be_nullable() -> None:
 def test_an_element_the_xsd_has_not_stops_the_start() -> None:
     schema = Schema.parse(json.dumps(record(maybe("a"))))
     with pytest.raises(Stop, match="other: no such element"):
-        compile_reply(xsd(element("a")), "other", schema)
+        compile_message(xsd(element("a")), "other", schema.record)
 
 
 def test_a_record_without_the_field_asked_for_stops_the_start() -> None:
@@ -654,7 +654,7 @@ def test_an_element_of_text_alone_cannot_be_a_message() -> None:
     text = b'<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"><xs:element name="a" type="xs:string"/></xs:schema>'
     schema = Schema.parse(json.dumps(record()))
     with pytest.raises(Stop, match="holds text"):
-        compile_reply(load_schema({"main.xsd": text}, ["main.xsd"]), "a", schema)
+        compile_message(load_schema({"main.xsd": text}, ["main.xsd"]), "a", schema.record)
 
 
 def test_tree_of_a_parser_without_our_admission_is_read_too() -> None:

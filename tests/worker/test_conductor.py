@@ -18,7 +18,7 @@ from lxml import etree
 
 from adapter.core.command import Accepted
 from adapter.core.journal import Entry, Kind
-from adapter.core.mapping import ReplyReader, RequestWriter
+from adapter.core.mapping import MessageReader, RequestWriter
 from adapter.core.mapping.forms import Forms
 from adapter.core.operation import Problem
 from adapter.core.retry import BreakerState
@@ -1045,7 +1045,7 @@ async def test_a_time_of_a_producer_without_logical_types_is_one(plant: Plant) -
 
 
 async def test_an_unexpected_error_in_judging_a_reply_is_unclear(plant: Plant) -> None:
-    class Broken(ReplyReader):
+    class Broken(MessageReader):
         def read(self, element: etree._Element) -> Any:
             raise ZeroDivisionError(element.tag)
 

@@ -3,16 +3,16 @@ per message without looking at either schema again.
 """
 
 from adapter.core.mapping.notes import Deviation, ValueClass
-from adapter.core.mapping.read import Read, ReplyReader, compile_reply, record_of
+from adapter.core.mapping.read import MessageReader, Read, compile_message, record_of
 from adapter.core.mapping.write import RequestWriter, compile_request
 
 __all__ = [
     "Deviation",
+    "MessageReader",
     "Read",
-    "ReplyReader",
     "RequestWriter",
     "ValueClass",
-    "compile_reply",
+    "compile_message",
     "compile_request",
     "record_of",
 ]

@@ -40,15 +40,15 @@ class Read:
         return not (self.unknown or self.deviations or self.aside)
 
 
-class ReplyReader:
-    """Reads one kind of message: a reply, or a notification."""
+class MessageReader:
+    """Reads one kind of message from the supplier: the replies to one operation, or the notifications."""
 
     def __init__(self, element: str, read: Value, forms: Forms) -> None:
         self.element = element
         """Local name of the element."""
 
         self.forms = forms
-        """Forms of whole documents with this message, by which a caller can read the next one without a parser."""
+        """The forms of documents that were read before: a caller can read another such document without a parser."""
 
         self._read = read
 
@@ -68,10 +68,10 @@ class ReplyReader:
         )
 
 
-def compile_reply(xsd: Xsd, element: str, schema: Schema | Record, *, zone: tzinfo | None = None) -> ReplyReader:
-    """The reader of `element` (Clark notation) into records of `schema`.
+def compile_message(xsd: Xsd, element: str, record: Record, *, zone: tzinfo | None = None) -> MessageReader:
+    """The reader of `element` (Clark notation) into records of the type `record`.
 
-    Times without an offset are taken to be in `zone`, Europe/London unless told.
+    Times without an offset are taken to be in `zone`, by default Europe/London.
     Raises Stop with one line per path that does not fit.
     """
     root = xsd.element(element)
@@ -80,11 +80,10 @@ def compile_reply(xsd: Xsd, element: str, schema: Schema | Record, *, zone: tzin
     if isinstance(root.content, Leaf):
         faults.append("holds text, not elements")
     else:
-        record = schema.record if isinstance(schema, Schema) else schema
         content = Pairing(Direction.IN, {}, faults).children(root.content, record, "")
     if faults:
         raise Stop(*(f"{root.name}: {fault}" for fault in faults))
-    return ReplyReader(root.name, _group(content, zone or ZoneInfo("Europe/London")), Forms(content))
+    return MessageReader(root.name, _group(content, zone or ZoneInfo("Europe/London")), Forms(content))
 
 
 def record_of(schema: Schema, field: str) -> Record:

@@ -26,7 +26,7 @@ from adapter import catalogue
 from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, UnknownFields
 from adapter.core.command import Accepted, Command, Policy, Untouched
-from adapter.core.document import Limits, admit
+from adapter.core.document import DocumentLimits, admit
 from adapter.core.journal import Entry, Extent, Kind, Source
 from adapter.core.lanes import Lanes
 from adapter.core.notification import Delivery, Readable
@@ -213,7 +213,7 @@ def _judge() -> Callable[[int], None]:
         reader=_known().operations[_OPERATION].reader,
         replies=_known().supplier.replies,
         accepted_codes=frozenset({200}),
-        limits=Limits(),
+        limits=DocumentLimits(),
         now=datetime.now(UTC),
     )
     assert isinstance(read(), Accepted)

@@ -28,7 +28,7 @@ from adapter.core import cloudevents
 from adapter.core.avro import Encoder, UnknownFields
 from adapter.core.avro.lookup import Decoders
 from adapter.core.command import Policy
-from adapter.core.document import Limits
+from adapter.core.document import DocumentLimits
 from adapter.core.rate import RateLimit
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.ports import Intake, IntakeListener
@@ -301,6 +301,6 @@ def terms(settings: Settings | Translating, url: str) -> Terms:
         accepted_codes=supplier.accepted_codes,
         content_type=supplier.content_type,
         soap_actions=supplier.soap_actions,
-        reply_limits=Limits(size=supplier.max_reply_bytes),
+        reply_limits=DocumentLimits(size=supplier.max_reply_bytes),
         base_url=url,
     )

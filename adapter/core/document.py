@@ -33,7 +33,7 @@ REASONS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DocumentLimits:
     """Upper limits for one document; a full ticket has about a hundred elements in six levels."""
 
     size: int = 2 * 1024 * 1024
@@ -44,10 +44,10 @@ class Limits:
     depth: int = 64
 
 
-DEFAULT_LIMITS: Final = Limits()
+DEFAULT_LIMITS: Final = DocumentLimits()
 
 
-def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None = None) -> etree._Element:
+def admit(body: bytes, *, limits: DocumentLimits = DEFAULT_LIMITS, charset: str | None = None) -> etree._Element:
     """The root element of `body`, without comments and processing instructions.
 
     `charset` is that of the Content-Type header; it outranks the XML declaration, and a byte order mark both (RFC 7303
@@ -89,7 +89,7 @@ def admit(body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None =
 
 
 def admit_mended(
-    body: bytes, *, limits: Limits = DEFAULT_LIMITS, charset: str | None = None
+    body: bytes, *, limits: DocumentLimits = DEFAULT_LIMITS, charset: str | None = None
 ) -> tuple[etree._Element, bool]:
     """The root element as by `admit`, but with bytes that are not UTF-8 read as Windows-1252 where the document claims
     to be UTF-8 or ASCII: senders paste such texts without converting them. The second value: whether there were any.
@@ -224,7 +224,7 @@ _WINDOWS_1252: Final = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace")
 """By the surrogates that stand for bytes which could not be decoded (PEP 383)."""
 
 
-def _check_size(data: bytes, limits: Limits) -> None:
+def _check_size(data: bytes, limits: DocumentLimits) -> None:
     if len(data) > limits.size:
         raise Unreadable("too-large", f"{len(data)} bytes, at most {limits.size} are admitted")
 

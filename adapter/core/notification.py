@@ -18,7 +18,7 @@ from lxml import etree
 from adapter.core import document, soap
 from adapter.core.avro import Schema
 from adapter.core.derived import namespace
-from adapter.core.document import Limits, attributes, local_name, trimmed
+from adapter.core.document import DocumentLimits, attributes, local_name, trimmed
 from adapter.core.errors import Stop, Unreadable
 from adapter.core.immutable import immutable
 from adapter.core.mapping import Deviation, MessageReader, ValueClass, compile_message, record_of
@@ -40,8 +40,8 @@ REASONS: Final = document.REASONS | {
 NAMESPACE: Final = UUID("0b8c1a52-7f0d-5f5e-8a3f-6a2c1f0f7d19")
 """Root of the ids of notifications: a repeat gets the id of the first, also in another process."""
 
-LIMITS: Final = Limits(elements=5_000, depth=32)
-"""Limits for a notification: a ticket with a history of a thousand entries has about four thousand elements."""
+LIMITS: Final = DocumentLimits(elements=5_000, depth=32)
+"""Of a notification: a ticket with a history of a thousand entries has about four thousand elements."""
 
 REFERENCE_LIMIT: Final = 65_536
 """Characters of a reference, as many as a command's may have."""
@@ -108,7 +108,9 @@ class NotificationReader:
         self._element = declaration.element.rpartition("}")[2]
         self._placeholders = {tuple(path.split(".")): texts for path, texts in declaration.placeholders.items()}
 
-    def read(self, delivery: Delivery, *, buyers: frozenset[str], limits: Limits = LIMITS) -> Readable | Refusal:
+    def read(
+        self, delivery: Delivery, *, buyers: frozenset[str], limits: DocumentLimits = LIMITS
+    ) -> Readable | Refusal:
         """What was delivered. `buyers` are the identifiers that are ours; a message that names none is taken."""
         try:
             root, mended = document.admit_mended(

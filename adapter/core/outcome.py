@@ -21,7 +21,7 @@ from lxml import etree
 
 from adapter.core import document, soap
 from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
-from adapter.core.document import Limits, folded_text, local_name, trimmed
+from adapter.core.document import DocumentLimits, folded_text, local_name, trimmed
 from adapter.core.errors import Unreadable
 from adapter.core.instant import of_http
 from adapter.core.mapping import MessageReader, Read
@@ -40,7 +40,7 @@ def judge(
     reader: MessageReader,
     replies: Replies,
     accepted_codes: frozenset[int],
-    limits: Limits,
+    limits: DocumentLimits,
     now: datetime,
     reference: str | None = None,
     silent: bool = False,
@@ -84,7 +84,7 @@ def _answer(
     *,
     reader: MessageReader,
     replies: Replies,
-    limits: Limits,
+    limits: DocumentLimits,
     silenced: bool,
 ) -> Read | Verdict:
     """The operation's own answer in the body, or the verdict if there is none."""

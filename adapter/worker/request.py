@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from adapter.core.command import Unavailable, Unclear, Verdict
-from adapter.core.document import Limits
+from adapter.core.document import DocumentLimits
 from adapter.core.operation import Operation, Supplier
 from adapter.core.outcome import judge
 from adapter.core.soap import wrap
@@ -28,7 +28,7 @@ class Terms:
     content_type: str
     soap_actions: Mapping[str, str]
     """SOAPAction per operation name, without quotes; empty where absent (SOAP 1.1, section 6.1.1)."""
-    reply_limits: Limits
+    reply_limits: DocumentLimits
     base_url: str
     """Where the operations are, as spans name it."""
 

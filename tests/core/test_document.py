@@ -9,16 +9,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from adapter.core.document import REASONS, Limits, admit, admit_mended, charset, fold, folded_text
+from adapter.core.document import REASONS, DocumentLimits, admit, admit_mended, charset, fold, folded_text
 from adapter.core.errors import Unreadable
 from tests.support.alone import alone, resident
 
-SMALL = Limits(size=10_000, elements=50, attributes=20, depth=8)
+SMALL = DocumentLimits(size=10_000, elements=50, attributes=20, depth=8)
 UTF16 = "<?xml version='1.0' encoding='UTF-16'?><a>é</a>"
 BOMB = '<!DOCTYPE a [<!ENTITY x "xxxxxxxxxx"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">]><a>&y;</a>'
 
 
-def reason(body: bytes, *, limits: Limits = SMALL, charset: str | None = None) -> str | None:
+def reason(body: bytes, *, limits: DocumentLimits = SMALL, charset: str | None = None) -> str | None:
     """Why the bytes are refused; None if they are admitted."""
     try:
         root = admit(body, limits=limits, charset=charset)
@@ -209,7 +209,7 @@ def test_a_refusal_says_where_and_quotes_nothing() -> None:
 )
 def test_two_megabytes_of_anything_are_settled_in_well_under_a_second(body: bytes) -> None:
     begun = thread_time()  # what other processes do to the machine is not ours
-    assert reason(body, limits=Limits()) in {None, *REASONS}
+    assert reason(body, limits=DocumentLimits()) in {None, *REASONS}
     assert thread_time() - begun < 0.5  # 1 to 25 ms on an idle machine
 
 

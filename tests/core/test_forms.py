@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adapter.core.avro import Schema
 from adapter.core.command import Accepted, Verdict
-from adapter.core.document import DEFAULT_LIMITS, Limits, admit, local_name
+from adapter.core.document import DEFAULT_LIMITS, DocumentLimits, admit, local_name
 from adapter.core.mapping import MessageReader, compile_message, forms, record_of
 from adapter.core.outcome import judge
 from adapter.core.soap import SOAP_1_1
@@ -56,7 +56,9 @@ def reply(reference: str = "SP-1", code: str = "200", more: str = "") -> str:
     )
 
 
-def by_form(reader: MessageReader, body: str, content_type: str | None = UTF_8, limits: Limits = DEFAULT_LIMITS) -> Any:
+def by_form(
+    reader: MessageReader, body: str, content_type: str | None = UTF_8, limits: DocumentLimits = DEFAULT_LIMITS
+) -> Any:
     return reader.forms.read(body.encode(), content_type, limits)
 
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from adapter.core import outcome
-from adapter.core.document import Limits
+from adapter.core.document import DocumentLimits
 from adapter.core.notification import Delivery, Readable, Refusal
 from tests.faults import hostile
 from tests.support.alone import alone, resident
@@ -96,7 +96,7 @@ def _tried(direction: str, secret: str, url: str) -> _Trial:
 
 
 def _notification() -> tuple[bytes, Reader]:
-    limits = Limits(size=hostile.LARGEST)
+    limits = DocumentLimits(size=hostile.LARGEST)
 
     def read(body: bytes) -> str:
         found = known().notification.reader.read(Delivery(body, AT), buyers=frozenset({"SPDEV1"}), limits=limits)
@@ -120,7 +120,7 @@ def _reply() -> tuple[bytes, Reader]:
             reader=entry.reader,
             replies=known().supplier.replies,
             accepted_codes=frozenset({200}),
-            limits=Limits(size=hostile.LARGEST),
+            limits=DocumentLimits(size=hostile.LARGEST),
             now=AT,
         )
         return f"{type(verdict).__name__}-{getattr(verdict, 'reason', '')} {verdict}"

@@ -20,7 +20,7 @@ from adapter.core import journal
 from adapter.core.avro import Encoder, UnknownFields, unframe
 from adapter.core.avro.lookup import Decoders
 from adapter.core.command import Policy
-from adapter.core.document import Limits
+from adapter.core.document import DocumentLimits
 from adapter.core.journal import Entry, Kind
 from adapter.core.partition import partition_of
 from adapter.core.rate import RateLimit
@@ -585,7 +585,7 @@ _TERMS = Terms(
     accepted_codes=frozenset({200, 201}),
     content_type="text/xml; charset=utf-8",
     soap_actions={},
-    reply_limits=Limits(size=10**6),
+    reply_limits=DocumentLimits(size=10**6),
     base_url="https://supplier.test",
 )
 

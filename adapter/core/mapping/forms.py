@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from lxml import etree
 
-from adapter.core.document import Limits, local_name
+from adapter.core.document import DocumentLimits, local_name
 from adapter.core.immutable import immutable
 from adapter.core.mapping.pairs import Pair, Scalar
 from adapter.core.mapping.values import Quick, never, quick
@@ -29,7 +29,7 @@ _TEXT: Final = re.compile(">([!-%'-;=?-~][ -%'-;=?-~]*+)<")
 
 @immutable
 class _Form:
-    told: tuple[str | None, Limits]
+    told: tuple[str | None, DocumentLimits]
     blank: dict[str, Any]
     fields: tuple[tuple[str, Quick], ...]
     """Of the texts, in their order."""
@@ -44,7 +44,7 @@ class Forms:
         self._quick = {pair.name: quick(pair.leaf) for pair in content if isinstance(pair, Scalar)}
         self._known: dict[tuple[str, ...], _Form] = {}
 
-    def read(self, body: bytes, content_type: str | None, limits: Limits) -> dict[str, Any] | None:
+    def read(self, body: bytes, content_type: str | None, limits: DocumentLimits) -> dict[str, Any] | None:
         """The record of a document whose form is known, as the reader would make it; None if the form is unknown."""
         if len(body) > _LONGEST or len(body) > limits.size or not body.isascii():
             return None
@@ -64,7 +64,7 @@ class Forms:
         self,
         body: bytes,
         content_type: str | None,
-        limits: Limits,
+        limits: DocumentLimits,
         element: etree._Element,
         record: dict[str, Any],
     ) -> None:

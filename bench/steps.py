@@ -31,7 +31,7 @@ from adapter.core.journal import Entry, Extent, Kind, Source
 from adapter.core.lanes import Lanes
 from adapter.core.notification import Delivery, Readable
 from adapter.core.offsets import Frontier
-from adapter.core.outcome import judge
+from adapter.core.outcome import Judge
 from adapter.core.retry import Backoff
 from adapter.core.soap import Version, wrap
 from adapter.ports import Arrival, Caller
@@ -205,15 +205,16 @@ def _write() -> Callable[[int], None]:
 
 def _judge() -> Callable[[int], None]:
     headers = {"content-type": "text/xml; charset=utf-8"}
+    entry = _known().operations[_OPERATION]
+    judge = Judge(replies=_known().supplier.replies, accepted_codes=frozenset({200}), limits=DocumentLimits())
     read = partial(
-        judge,
+        judge.verdict,
         status=200,
         headers=headers,
         body=_reply(),
-        reader=_known().operations[_OPERATION].reader,
-        replies=_known().supplier.replies,
-        accepted_codes=frozenset({200}),
-        limits=DocumentLimits(),
+        operation=entry.operation,
+        reader=entry.reader,
+        reference=None,
         now=datetime.now(UTC),
     )
     assert isinstance(read(), Accepted)

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapter.app.server import reread
 from adapter.app.start import load_catalogue
-from adapter.app.worker import policy, records, terms
+from adapter.app.worker import judge, policy, records, terms
 from adapter.catalogue import Entry
 from adapter.core.avro import Decoder, Encoder, Schema, UnknownFields, unframe
 from adapter.core.command import Action, Command, Intend, Publish, Untouched, Wait
@@ -108,6 +108,7 @@ class Translator:
             supplier=self.known.supplier,
             calls=_Answered(reply),
             terms=terms(self._settings, ""),
+            judge=judge(self._settings, self.known),
             log=self._log,
             metrics=Metrics(),
         )

@@ -29,6 +29,7 @@ from adapter.core.avro import Encoder, UnknownFields
 from adapter.core.avro.lookup import Decoders
 from adapter.core.command import Policy
 from adapter.core.document import DocumentLimits
+from adapter.core.outcome import Judge
 from adapter.core.rate import RateLimit
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.ports import Intake, IntakeListener
@@ -152,6 +153,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
                     supplier=known.supplier,
                     calls=calls,
                     terms=terms(settings, base_url(settings, known)),
+                    judge=judge(settings, known),
                     log=log,
                     metrics=metrics,
                     tracer=tracer,
@@ -298,9 +300,15 @@ def terms(settings: Settings | Translating, url: str) -> Terms:
             "seller_identifier": supplier.seller_identifier,
             "reseller_id": supplier.reseller_id,
         },
-        accepted_codes=supplier.accepted_codes,
         content_type=supplier.content_type,
         soap_actions=supplier.soap_actions,
-        reply_limits=DocumentLimits(size=supplier.max_reply_bytes),
         base_url=url,
+    )
+
+
+def judge(settings: Settings | Translating, known: Catalogue) -> Judge:
+    return Judge(
+        replies=known.supplier.replies,
+        accepted_codes=settings.supplier.accepted_codes,
+        limits=DocumentLimits(size=settings.supplier.max_reply_bytes),
     )

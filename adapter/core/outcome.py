@@ -1,4 +1,4 @@
-"""What a reply means: the table of design section 4, as one function.
+"""What a reply means: the table of design section 4, as one class.
 
 The body is read before the status, since SOAP 1.1 sends every fault with HTTP 500 (section 6.2) and this supplier
 documents refusals with 400. A status decides on its own only if it concerns the connection rather than the request
@@ -13,7 +13,7 @@ sent a second time; if we wrongly take it for an acceptance, it is never carried
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -26,96 +26,124 @@ from adapter.core.errors import Unreadable
 from adapter.core.instant import of_http
 from adapter.core.mapping import MessageReader, Read
 from adapter.core.mapping.notes import NOT_UTF_8
-from adapter.core.operation import Replies
+from adapter.core.operation import Operation, Replies
 
 _LONGEST_RETRY_AFTER: Final = 3600.0
 """Seconds; a longer time counts as this one, so that a mistake of the supplier does not stop us for days."""
 
 
-def judge(
-    *,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    reader: MessageReader,
-    replies: Replies,
-    accepted_codes: frozenset[int],
-    limits: DocumentLimits,
-    now: datetime,
-    reference: str | None = None,
-    silent: bool = False,
-    finds: str | None = None,
-    broken: Unclear | None = None,
-) -> Verdict:
-    """The verdict on a reply. Header names are lower case; `reference` is the buyer's, of the ticket that the
-    request was about; to a `silent` operation nothing under a good status is a yes; `finds` is the list that the
-    request asked for. `broken` is what the call came to where the body did not come whole: then none of it counts.
-    """
-    by_way = _way(status, headers, body, now)
-    alone = None if status in _NOT_THERE else by_way
-    if broken is not None:
-        return alone or broken
-    if alone is not None and not isinstance(alone, Forbidden):
-        return alone
-    content_type = headers.get("content-type")
-    record = None if by_way is not None else reader.forms.read(body, content_type, limits)
-    if record is not None:
-        return _content(status, Read(record, (), ()), replies, accepted_codes, reference, silent=silent, finds=finds)
-    found = _answer(
-        status,
-        by_way,
-        body,
-        content_type,
-        reader=reader,
-        replies=replies,
-        limits=limits,
-        silenced=silent and 200 <= status < 300,
-    )
-    if isinstance(found, Read):
-        return _content(status, found, replies, accepted_codes, reference, silent=silent, finds=finds)
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judge:
+    """Judges the replies of one supplier."""
 
+    replies: Replies
+    accepted_codes: frozenset[int]
+    """Response codes that say yes."""
+    limits: DocumentLimits
 
-def _answer(
-    status: int,
-    by_way: Verdict | None,
-    body: bytes,
-    content_type: str | None,
-    *,
-    reader: MessageReader,
-    replies: Replies,
-    limits: DocumentLimits,
-    silenced: bool,
-) -> Read | Verdict:
-    """The operation's own answer in the body, or the verdict if there is none."""
-    try:
-        root, mended = document.admit_mended(body, limits=limits, charset=document.charset(content_type))
-    except Unreadable as error:
-        if silenced and error.reason == "empty":
+    def verdict(
+        self,
+        *,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        operation: Operation,
+        reader: MessageReader,
+        reference: str | None,
+        now: datetime,
+        broken: Unclear | None = None,
+    ) -> Verdict:
+        """The verdict on the reply to a request. Header names are lower case, `reader` reads the operation's replies,
+        `reference` is the buyer's of the ticket that the request was about. `broken` is what the call came to if its
+        body did not come whole: then the body does not count.
+        """
+        by_way = _way(status, headers, body, now)
+        alone = None if status in _NOT_THERE else by_way
+        if broken is not None:
+            return alone or broken
+        if alone is not None and not isinstance(alone, Forbidden):
+            return alone
+        content_type = headers.get("content-type")
+        record = None if by_way is not None else reader.forms.read(body, content_type, self.limits)
+        if record is not None:
+            return self._content(status, Read(record, (), ()), operation, reference)
+        found = self._answer(status, by_way, body, content_type, operation=operation, reader=reader)
+        return self._content(status, found, operation, reference) if isinstance(found, Read) else found
+
+    def _answer(
+        self,
+        status: int,
+        by_way: Verdict | None,
+        body: bytes,
+        content_type: str | None,
+        *,
+        operation: Operation,
+        reader: MessageReader,
+    ) -> Read | Verdict:
+        """The operation's own answer in the body, or the verdict if there is none."""
+        fine = 200 <= status < 300
+        silenced = operation.silent and fine
+        try:
+            root, mended = document.admit_mended(body, limits=self.limits, charset=document.charset(content_type))
+        except Unreadable as error:
+            if silenced and error.reason == "empty":
+                return Accepted(None)
+            return by_way or (
+                _unclear(f"unreadable-{error.reason}", error.detail) if fine else Unclear(f"http-{status}")
+            )
+        message = soap.unwrap(root)
+        if isinstance(by_way, Forbidden):
+            return replace(by_way, said=_explained(message, reader, self.replies))
+        element = None if message.extra else message.element
+        own = element is not None and local_name(element) == reader.element
+        if by_way is not None and not own:
+            return by_way
+        if message.fault is not None and not message.extra:
+            return _fault(status, message.fault)
+        if silenced and message.element is None:
             return Accepted(None)
-        return by_way or (
-            _unclear(f"unreadable-{error.reason}", error.detail) if 200 <= status < 300 else Unclear(f"http-{status}")
-        )
-    message = soap.unwrap(root)
-    if isinstance(by_way, Forbidden):
-        return replace(by_way, said=_explained(message, reader, replies))
-    element = None if message.extra else message.element
-    own = element is not None and local_name(element) == reader.element
-    if by_way is not None and not own:
-        return by_way
-    if message.fault is not None and not message.extra:
-        return _fault(status, message.fault)
-    if silenced and message.element is None:
-        return Accepted(None)
-    # The root of a documented 400 was never seen: any element that carries its fields will do.
-    if element is None or not (own or (status == 400 and _speaks(element, replies))):
-        return _unclear("unexpected-body" if 200 <= status < 300 else f"http-{status}", *_instead(message))
-    read = reader.read(element)
-    if mended:
-        return replace(read, deviations=(*read.deviations, NOT_UTF_8))
-    if own and read.straight:
-        reader.forms.learn(body, content_type, limits, element, read.record)
-    return read
+        # The root of a documented 400 was never seen: any element that carries its fields will do.
+        if element is None or not (own or (status == 400 and _speaks(element, self.replies))):
+            return _unclear("unexpected-body" if fine else f"http-{status}", *_instead(message))
+        read = reader.read(element)
+        if mended:
+            return replace(read, deviations=(*read.deviations, NOT_UTF_8))
+        if own and read.straight:
+            reader.forms.learn(body, content_type, self.limits, element, read.record)
+        return read
+
+    def _content(self, status: int, read: Read, operation: Operation, reference: str | None) -> Verdict:
+        """What the operation's own answer says."""
+        reply: Mapping[str, Any] = read.record
+        replies = self.replies
+        if _of_another(reply.get(replies.reference), reference):
+            return _unclear("other-reference", *_told(read, replies))
+        code, text = reply.get(replies.code), reply.get(replies.text)
+        bad_code: int | None = None if code in self.accepted_codes else code
+        words = _words(read, replies.status)
+        noes = [word.startswith(replies.refused) for word in words]
+        refused, pending = bool(noes) and all(noes), not words.isdisjoint(replies.taken)
+        taken = not refused and _may_be_yes(bad_code) and (pending or (code is not None and bad_code != 0))
+        said = "rejected" if refused else str(status)
+        rejected = Rejected(By.SUPPLIER, said if bad_code is None else str(bad_code), text, aside=read.aside)
+        if 400 <= status < 500:
+            # A yes in the body under a no in the status is neither.
+            return _unclear(f"http-{status}", *_told(read, replies)) if taken else rejected
+        fine = 200 <= status < 300
+        garbled = any(_unread(read, replies.code))  # no number, or there twice
+        if refused or (bad_code is not None and not garbled and not pending and _refuses(bad_code, fine=fine)):
+            return rejected
+        if not fine:
+            return _unclear(f"http-{status}", *_told(read, replies))
+        if (
+            garbled
+            or bad_code is not None
+            or any(noes)
+            or (not taken and (words or text or _may_say_no(read, silent=operation.silent)))
+            or (operation.finds is not None and read.aside and _unfound(read, operation.finds))
+        ):
+            return _unclear("unclear-answer", *_told(read, replies))
+        return Accepted(reply, deviations=len(read.unknown) + len(read.deviations), aside=read.aside)
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
@@ -191,47 +219,6 @@ def _fault(status: int, fault: soap.Fault) -> Verdict:
         return Rejected(By.SUPPLIER, "fault", _said(fault.code, fault.text, fault.detail))
     reason = "fault-server" if fault.blame is soap.Blame.SERVER else "fault"
     return _unclear(reason, fault.code, fault.text, fault.detail)
-
-
-def _content(
-    status: int,
-    read: Read,
-    replies: Replies,
-    accepted_codes: frozenset[int],
-    reference: str | None,
-    *,
-    silent: bool,
-    finds: str | None,
-) -> Verdict:
-    reply: Mapping[str, Any] = read.record
-    if _of_another(reply.get(replies.reference), reference):
-        return _unclear("other-reference", *_told(read, replies))
-    code, text = reply.get(replies.code), reply.get(replies.text)
-    bad_code: int | None = None if code in accepted_codes else code
-    words = _words(read, replies.status)
-    noes = [word.startswith(replies.refused) for word in words]
-    refused, pending = bool(noes) and all(noes), not words.isdisjoint(replies.taken)
-    taken = not refused and _may_be_yes(bad_code) and (pending or (code is not None and bad_code != 0))
-    said = "rejected" if refused else str(status)
-    rejected = Rejected(By.SUPPLIER, said if bad_code is None else str(bad_code), text, aside=read.aside)
-    if 400 <= status < 500:
-        # A yes in the body under a no in the status is neither.
-        return _unclear(f"http-{status}", *_told(read, replies)) if taken else rejected
-    fine = 200 <= status < 300
-    garbled = any(_unread(read, replies.code))  # no number, or there twice
-    if refused or (bad_code is not None and not garbled and not pending and _refuses(bad_code, fine=fine)):
-        return rejected
-    if not fine:
-        return _unclear(f"http-{status}", *_told(read, replies))
-    if (
-        garbled
-        or bad_code is not None
-        or any(noes)
-        or (not taken and (words or text or _may_say_no(read, silent=silent)))
-        or (finds is not None and read.aside and _unfound(read, finds))
-    ):
-        return _unclear("unclear-answer", *_told(read, replies))
-    return Accepted(reply, deviations=len(read.unknown) + len(read.deviations), aside=read.aside)
 
 
 def _may_be_yes(bad_code: int | None) -> bool:

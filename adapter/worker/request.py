@@ -7,9 +7,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from adapter.core.command import Unavailable, Unclear, Verdict
-from adapter.core.document import DocumentLimits
 from adapter.core.operation import Operation, Supplier
-from adapter.core.outcome import judge
+from adapter.core.outcome import Judge
 from adapter.core.soap import wrap
 from adapter.ports import Calls, NotSent
 from adapter.ports import Unclear as UnclearCall
@@ -20,15 +19,13 @@ from adapter.worker.reader import Task
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What every request says about us, and which replies count as a yes."""
+    """What every request says about us."""
 
     protocol: Mapping[str, Any]
     """Protocol values that do not depend on the command."""
-    accepted_codes: frozenset[int]
     content_type: str
     soap_actions: Mapping[str, str]
     """SOAPAction per operation name, without quotes; empty where absent (SOAP 1.1, section 6.1.1)."""
-    reply_limits: DocumentLimits
     base_url: str
     """Where the operations are, as spans name it."""
 
@@ -40,6 +37,7 @@ class Requests:
     supplier: Supplier
     calls: Calls
     terms: Terms
+    judge: Judge
     log: Log
     metrics: Metrics
     tracer: Tracer | None = None
@@ -122,18 +120,14 @@ class Requests:
             error = broken.reason if broken else (str(reply.status) if reply.status >= 400 else None)
             span.end(error, http__response__status_code=reply.status)
         try:
-            return judge(
+            return self.judge.verdict(
                 status=reply.status,
                 headers=reply.headers,
                 body=reply.body,
+                operation=operation,
                 reader=task.compiled.reader,
-                replies=self.supplier.replies,
-                accepted_codes=self.terms.accepted_codes,
-                limits=self.terms.reply_limits,
-                now=datetime.now(UTC),
                 reference=task.subject.reference,
-                silent=operation.silent,
-                finds=operation.finds,
+                now=datetime.now(UTC),
                 broken=broken,
             )
         except Exception:  # it was sent: whatever we have overlooked, the outcome is unknown

@@ -13,7 +13,7 @@ from adapter.core.avro import Schema
 from adapter.core.command import Accepted, Verdict
 from adapter.core.document import DEFAULT_LIMITS, DocumentLimits, admit, local_name
 from adapter.core.mapping import MessageReader, compile_message, forms, record_of
-from adapter.core.outcome import judge
+from adapter.core.outcome import Judge
 from adapter.core.soap import SOAP_1_1
 from adapter.core.xsd import load_schema
 from tests.support.known import known
@@ -34,14 +34,18 @@ def fresh() -> MessageReader:
 
 
 def verdict(reader: MessageReader, body: str | bytes, **other: Any) -> Verdict:
-    return judge(
-        status=other.get("status", 200),
-        headers={"content-type": other.get("content_type", UTF_8)},
-        body=body if isinstance(body, bytes) else body.encode(),
-        reader=reader,
+    judge = Judge(
         replies=known().supplier.replies,
         accepted_codes=frozenset({200}),
         limits=other.get("limits", DEFAULT_LIMITS),
+    )
+    return judge.verdict(
+        status=other.get("status", 200),
+        headers={"content-type": other.get("content_type", UTF_8)},
+        body=body if isinstance(body, bytes) else body.encode(),
+        operation=ENTRY.operation,
+        reader=reader,
+        reference=None,
         now=NOW,
     )
 

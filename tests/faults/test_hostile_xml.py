@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from adapter.core import outcome
 from adapter.core.document import DocumentLimits
 from adapter.core.notification import Delivery, Readable, Refusal
+from adapter.core.outcome import Judge
 from tests.faults import hostile
 from tests.support.alone import alone, resident
 from tests.support.known import known
@@ -111,16 +111,20 @@ def _notification() -> tuple[bytes, Reader]:
 
 def _reply() -> tuple[bytes, Reader]:
     entry = known().operations["AddFaultReport"]
+    judge = Judge(
+        replies=known().supplier.replies,
+        accepted_codes=frozenset({200}),
+        limits=DocumentLimits(size=hostile.LARGEST),
+    )
 
     def read(body: bytes) -> str:
-        verdict = outcome.judge(
+        verdict = judge.verdict(
             status=200,
             headers={},
             body=body,
+            operation=entry.operation,
             reader=entry.reader,
-            replies=known().supplier.replies,
-            accepted_codes=frozenset({200}),
-            limits=DocumentLimits(size=hostile.LARGEST),
+            reference=None,
             now=AT,
         )
         return f"{type(verdict).__name__}-{getattr(verdict, 'reason', '')} {verdict}"

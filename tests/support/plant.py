@@ -22,6 +22,7 @@ from adapter.core.avro.lookup import Decoders
 from adapter.core.command import Policy
 from adapter.core.document import DocumentLimits
 from adapter.core.journal import Entry, Kind
+from adapter.core.outcome import Judge
 from adapter.core.partition import partition_of
 from adapter.core.rate import RateLimit
 from adapter.core.retry import Backoff, Breaker
@@ -340,6 +341,11 @@ class Plant:
                     supplier=self.catalogue.supplier,
                     calls=self.desk.door(member),
                     terms=_TERMS,
+                    judge=Judge(
+                        replies=self.catalogue.supplier.replies,
+                        accepted_codes=frozenset({200, 201}),
+                        limits=DocumentLimits(size=10**6),
+                    ),
                     log=lines,
                     metrics=metrics,
                 ),
@@ -582,10 +588,8 @@ def answer(call: Call, reply: Callable[[Call], Reply] = accepted) -> None:
 
 _TERMS = Terms(
     protocol={"api_version": "1", "buyer_identifier": "SP", "seller_identifier": "CF", "reseller_id": None},
-    accepted_codes=frozenset({200, 201}),
     content_type="text/xml; charset=utf-8",
     soap_actions={},
-    reply_limits=DocumentLimits(size=10**6),
     base_url="https://supplier.test",
 )
 

@@ -310,7 +310,7 @@ def read(made: MessageReader, text: str) -> tuple[Any, tuple[str, ...], list[str
         ("xs:int", "int", "9" * 5000, None, ["not a whole number"]),
         ("xs:date", DATE, "2012-01-20", date(2012, 1, 20), []),
         ("xs:date", DATE, "2012-01-20Z", date(2012, 1, 20), []),
-        ("xs:date", DATE, "2012-01-20T08:00:00", date(2012, 1, 20), []),
+        ("xs:date", DATE, "2012-01-20T08:00:00", date(2012, 1, 20), ["a time, the date in it is taken"]),
         ("xs:date", DATE, "20/01/2012", None, ["not a date"]),
         ("xs:date", DATE, "2012-02-30", None, ["not a date"]),
     ],
@@ -437,6 +437,12 @@ def test_lists_without_wrapper_are_gathered_from_where_they_stand() -> None:
 
 def aside(made: MessageReader, text: str) -> list[tuple[str, str]]:
     return list(made.read(admit(text.encode())).aside)
+
+
+@pytest.mark.parametrize("text", ["2026-06-30T23:00:00Z", "2026-07-01Tmorning"])
+def test_a_time_where_a_date_is_expected_is_kept_aside_as_it_was_written(text: str) -> None:
+    made = reader(element("a", "xs:date"), maybe("a", DATE))
+    assert aside(made, f"<message><a>{text}</a></message>") == [("a", text)]
 
 
 def test_what_has_no_place_in_the_record_is_kept_aside() -> None:

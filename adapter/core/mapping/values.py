@@ -37,7 +37,7 @@ def scalar(leaf: Leaf, avro: str, zone: tzinfo) -> Value:
         case Kind.DATE_TIME:
             return _time(zone)
         case Kind.DATE:
-            return _parsed(_date, "not a date")
+            return _day
         case Kind.INTEGER:
             bits = 32 if avro == "int" else 64
             return _parsed(lambda text: _integer(text, bits), "not a whole number")
@@ -172,12 +172,22 @@ def _integer(text: str, bits: int) -> int | None:
 
 
 def _date(text: str) -> date | None:
-    """A date; of a time the date in it, as written."""
     found = _DATE.fullmatch(text)
     try:
         return date.fromisoformat(found[1]) if found else None
     except ValueError:
         return None
+
+
+_some_date: Final = _parsed(_date, "not a date")
+
+
+def _day(element: etree._Element, notes: Notes) -> Any:
+    """A date; of a time the date in it, as written. The whole is kept aside: in another zone it may be another day."""
+    day = _some_date(element, notes)
+    if day is not None and "T" in folded_text(element):
+        notes.stray("a time, the date in it is taken", element)
+    return day
 
 
 def _time(zone: tzinfo) -> Value:

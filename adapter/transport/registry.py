@@ -21,7 +21,7 @@ from adapter.core.instant import of_http
 from adapter.settings import Registry, Vocabulary
 from adapter.transport.address import parsed
 from adapter.transport.failures import words
-from adapter.transport.tls import TlsFiles, client_context
+from adapter.transport.tls import ClientTls, TlsFiles
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -45,9 +45,9 @@ class HttpRegistry:
 
     `url` may name several addresses of one registry, separated by commas; a request goes to the one that answered
     last, then to the others in turn if it is unavailable. `credentials` is a file with one line, `user:password` or a
-    bearer token, read for every request so that it may change. An id counts as absent once it was not found after each
-    of the `waits`, and is asked for again after `absent_for`. Raises Stop if the addresses or the file of authorities
-    can't be used.
+    bearer token. It and the file of authorities `ca` are looked at for every request, so that they may change. An id
+    counts as absent once it was not found after each of the `waits`, and is asked for again after `absent_for`. Raises
+    Stop if the addresses or the file of authorities can't be used.
     """
 
     def __init__(
@@ -64,9 +64,8 @@ class HttpRegistry:
         self._addresses = url.split(",")
         for address in self._addresses:
             parsed("ADAPTER_REGISTRY__URL", address)
-        context, _ = client_context(TlsFiles(ca=ca))
+        self._tls = ClientTls(TlsFiles(ca=ca))
         self._timeout = timeout.total_seconds()
-        self._client = httpx.AsyncClient(verify=context, timeout=self._timeout, trust_env=False)
         self._credentials = credentials
         self._waits = waits
         self.time: datetime | None = None
@@ -124,7 +123,6 @@ class HttpRegistry:
     async def close(self) -> None:
         await self._schemas.close()
         await self._identifiers.close()
-        await self._client.aclose()
 
     async def _fetch_schema(self, identifier: int) -> str | None:
         path, waits = f"/schemas/ids/{identifier}", iter(self._waits)
@@ -174,11 +172,14 @@ class HttpRegistry:
         if document is not None:
             headers["Content-Type"] = CONTENT_TYPE
             content = json.dumps(document).encode()
+        self._tls.refresh()
         try:
+            # A client of its own for each of the few requests: one keeps its authorities for life.
             # httpx limits each read only; a registry that answers byte by byte must not hold up a record for ever.
             async with (
                 asyncio.timeout(self._timeout),
-                self._client.stream(method, address + path, headers=headers, content=content) as reply,
+                httpx.AsyncClient(verify=self._tls.context, timeout=self._timeout, trust_env=False) as client,
+                client.stream(method, address + path, headers=headers, content=content) as reply,
             ):
                 body = bytearray()
                 async for chunk in reply.aiter_raw():

@@ -359,6 +359,22 @@ class TestAccess:
                 with pytest.raises(Unavailable):
                     await registry.schema(1)
 
+    async def test_authorities_that_are_replaced_count_from_the_next_request_on(
+        self, trials: Trials, tmp_path: Path
+    ) -> None:
+        ca, pair = tmp_path / "ca.crt", trials.unknown_server
+        ca.write_bytes(trials.good.ca.read_bytes())
+        async with (
+            serving(answers_schema, tls=server_tls(pair.certificate, pair.key)) as url,
+            asking(url, ca=ca) as registry,
+        ):
+            with pytest.raises(Unavailable):
+                await registry.schema(1)
+            ca.write_bytes(trials.unknown_ca.read_bytes())
+            assert await registry.schema(1) == ONE
+            ca.write_text("no certificate")  # the ones before stay in use
+            assert await registry.schema(2) == ONE
+
     @pytest.mark.parametrize("kind", ["expired_server", "wrong_host_server", "unknown_server"])
     async def test_a_bad_server_certificate_is_refused(self, trials: Trials, kind: str) -> None:
         pair = getattr(trials, kind)

@@ -371,13 +371,14 @@ def test_what_the_last_unclear_answer_said_is_told_at_the_end(repeat: Repeat, ev
     assert action == Publish(replace(event, text=f"{event.text}: 503; busy"))
 
 
-@pytest.mark.parametrize("repeat", [SAFE, KEYED])
-def test_unclear_since_tells_the_first_unclear_call(repeat: Repeat) -> None:
+@pytest.mark.parametrize(("repeat", "since"), [(SAFE, NOW + 25), (KEYED, NOW)])
+def test_unclear_since_tells_the_first_unclear_call(repeat: Repeat, since: float) -> None:
+    """By its intent, where it has one: the call may have arrived from then on."""
     command = calling(repeat)
     assert command.unclear_since is None
-    now = again(command, Unclear("reset"))
+    now = again(command, Unclear("total-timeout"), now=NOW + 25)
     again(command, Unclear("reset"), now=now)
-    assert command.unclear_since == NOW
+    assert command.unclear_since == since
 
 
 def test_the_time_limit_of_an_operation_is_a_setting() -> None:
@@ -514,6 +515,23 @@ def test_a_doubt_is_not_sent_again_after_its_deadline_and_is_no_rejection() -> N
     )
 
 
+def test_a_doubt_that_is_sent_again_waits_out_an_outage_beyond_its_old_time_limit() -> None:
+    command, now = repeated(), NOW + 91
+    while now < NOW + 2 * DOUBT_LIMIT:
+        now = again(command, Unavailable("connect"), now=now)
+    assert command.unclear_since is None
+
+
+def test_a_doubt_whose_repeat_can_no_longer_be_written_is_not_sent_again_and_says_why() -> None:
+    assert repeated().unsendable((Problem("faultDetails.type", "unknown"), Problem("", "too long"))) == Publish(
+        Settled(
+            Settlement.UNDETERMINED,
+            Settler.OPERATOR,
+            f"{AGAIN.text}; not sent again: invalid, faultDetails.type: unknown, too long",
+        )
+    )
+
+
 def test_a_doubt_whose_repeat_is_forbidden_stays_a_doubt() -> None:
     command = repeated()
     for successes in range(2):
@@ -558,8 +576,9 @@ def test_the_time_for_the_reference_begins_anew_when_the_ticket_can_be_looked_at
     assert command.seek(NOW + 450) == Seek(NOW + 500)
 
 
-def test_a_command_that_needs_the_reference_is_rejected_when_its_time_is_up() -> None:
-    command = new(SAFE)
+@pytest.mark.parametrize("not_after", [None, NOW + 61])
+def test_a_command_that_needs_the_reference_is_rejected_when_its_time_is_up(not_after: float | None) -> None:
+    command = new(SAFE, not_after=not_after)
     command.seek(NOW)
     assert command.unfound(NOW + 60, LEFT_OUT) == Publish(Rejected(By.ADAPTER, "reference-unknown", None, (LEFT_OUT,)))
     assert command.attempts == 0

@@ -54,6 +54,7 @@ FACTS: Final[dict[str, Callable[[Command, float], object]]] = {
     "begin": lambda command, now: command.begin(now, Untouched()),
     "refuse": lambda command, _: command.refuse((), "invalid"),
     "intended": lambda command, now: command.intended(now),
+    "unsendable": lambda command, _: command.unsendable(()),
     "forgone": lambda command, _: command.forgone(),
     "answered": lambda command, now: command.answered(now, ACCEPTED),
     "resumed": lambda command, now: command.resumed(now),
@@ -64,7 +65,7 @@ FACTS: Final[dict[str, Callable[[Command, float], object]]] = {
 LEGAL: Final[dict[type[Action], set[str]]] = {
     Seek: {"seek", "begin", "refuse", "unfound"},
     Intend: {"intended", "forgone"},
-    Post: {"answered", "forgone"},
+    Post: {"answered", "forgone", "unsendable"},
     Wait: {"resumed"},
     Publish: {"published"},
     Hold: {"resumed", "settle", "repeat"},
@@ -260,6 +261,12 @@ class Lives(RuleBasedStateMachine):
         self.posts -= isinstance(self.action, Post)
         self.command.forgone()
         self.action = Wait(self.now, "forgone")
+
+    @precondition(lambda self: isinstance(self.action, Post))
+    @rule()
+    def the_request_can_no_longer_be_written(self) -> None:
+        self.posts -= 1
+        self.told("unsendable", self.command.unsendable(()))
 
     @precondition(lambda self: isinstance(self.action, Post))
     @rule(verdict=verdicts, took=st.integers(0, int(CALL_LIMIT)), others=st.integers(0, 1))

@@ -118,6 +118,15 @@ def test_many_refused_side_by_side_do_not_stop_others_whose_answers_are_still_to
     assert breaker.state is BreakerState.CLOSED
 
 
+def test_a_few_that_alone_are_refused_for_long_stop_nobody() -> None:
+    breaker = Breaker(threshold=3, backoff=STEADY)
+    breaker.failed(b"a", 0.0, share=0.0, at_once=True)
+    breaker.succeeded()
+    for now in (10.0, 60.0):
+        breaker.failed(b"a", now, share=0.0, at_once=True)
+        assert breaker.state is BreakerState.CLOSED
+
+
 def test_when_all_are_refused_soon_after_some_alone_were_it_opens_after_the_time_of_a_probe() -> None:
     breaker = Breaker(threshold=3, backoff=STEADY)
     breaker.failed(b"a", 0.0, share=0.0, at_once=True)
@@ -159,6 +168,14 @@ def test_probes_that_fail_open_it_again_for_longer_each_time() -> None:
         waits.append(breaker.retry_at - now)
     assert waits == [0.5, 1.0, 2.0, 2.0, 2.0]
     assert breaker.failed_keys == {b"a", b"b"}
+
+
+def test_a_probe_that_fails_opens_it_again_however_few_calls_have_failed() -> None:
+    breaker = Breaker(threshold=100, backoff=STEADY)
+    breaker.failed(b"a", 0.0, share=0.0, at_once=True)
+    assert breaker.allow(5.0)
+    breaker.failed(b"b", 6.0, share=0.0)
+    assert (breaker.state, breaker.retry_at) == (BreakerState.OPEN, 11.0)
 
 
 def test_after_it_closed_the_waits_start_short_again() -> None:

@@ -125,7 +125,6 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
                     policy=policy,
                     log=log,
                 ),
-                check=lambda: asyncio.to_thread(topics.check, seen),
                 # A transaction that takes longer is ended by the cluster.
                 revoke_limit=settings.kafka.transaction_timeout.total_seconds(),
                 observe=transactions_observer(metrics),
@@ -140,6 +139,7 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
             status=lambda: report.status(flow),
         )
         log.info("projector starts", telemetry=page.url, topic=names.events, group=ours.group_id)
+        await stack.enter_async_context(topics.watched(seen, flow.failed))
         flow.open()
         stack.push_async_callback(flow.close)
         yield flow

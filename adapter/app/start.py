@@ -31,6 +31,8 @@ _Answer = TypeVar("_Answer")
 _START_AGAIN: Final = Backoff(first=0.5, longest=10.0)
 _CLOSING: Final = 2.0
 """Seconds for closing clients after the time limit of the flows; one whose cluster is unreachable takes longer."""
+_CHECK: Final = 5.0
+"""Seconds between two checks of the topics."""
 _REJOIN: Final = timedelta(seconds=5)
 """Time to join a group again once partitions are given back, on a busy machine."""
 _GROWN: Final = 'see "Partitions were added" in docs/disaster.md'
@@ -183,6 +185,26 @@ class Partitions:
         ]
         if changed:
             raise Stop(*changed)
+
+    @asynccontextmanager
+    async def watched(self, before: Seen, failed: Callable[[Exception], None]) -> AsyncIterator[None]:
+        """Check the topics every few seconds within the block. `failed` is called with any error but Unavailable."""
+
+        async def watch() -> None:
+            while True:
+                await asyncio.sleep(_CHECK)
+                try:
+                    await asyncio.to_thread(self.check, before)
+                except Unavailable:
+                    pass
+                except Exception as error:  # noqa: BLE001 -- or the flow would go on with topics that nobody checks
+                    failed(error)
+
+        watching = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
 
 
 @asynccontextmanager

@@ -192,7 +192,6 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
                 ),
                 memory=memory,
                 partitions=seen.partitions,
-                check=lambda: asyncio.to_thread(topics.check, seen),
                 call_limit=rules.call_limit,
                 commit_limit=settings.kafka.transaction_timeout.total_seconds(),
                 log=log,
@@ -207,6 +206,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
         )
         supplier = base_url(settings, known)
         log.info("worker starts", telemetry=page.url, topic=names.commands, group=group, supplier=supplier)
+        await stack.enter_async_context(topics.watched(seen, flow.failed))
         flow.open()
         stack.push_async_callback(flow.close)
         yield flow

@@ -8,7 +8,7 @@ committed; it is written after the transaction.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -36,8 +36,6 @@ from adapter.telemetry import Log, Metrics
 
 _TICK: Final = 1.0
 """Seconds between two looks at what is due."""
-_CHECK: Final = 5.0
-"""Seconds between two checks of the topics: the flow stops if one was repartitioned or recreated."""
 _QUEUED: Final = 4000
 """Events of all partitions that may wait in memory before partitions are paused."""
 _QUEUED_BYTES: Final = 32 * 1024 * 1024
@@ -54,8 +52,6 @@ class Wiring:
     tickets: TicketLog
     stores: TicketStores
     folding: Folding
-    check: Callable[[], Awaitable[None]]
-    """Raises Stop if the topics are no longer as they were at the start, Unavailable if that can't be told."""
     revoke_limit: float
     """Seconds to wait for a transaction under way when a partition is revoked."""
     observe: Callable[[float, int], None]
@@ -98,7 +94,7 @@ class Projector(IntakeListener):
 
     async def run(self) -> None:
         """Work until cancelled. Raises what makes it impossible to go on."""
-        tasks = {asyncio.create_task(self._project()), asyncio.create_task(self._keep())}
+        tasks = {asyncio.create_task(self._project()), asyncio.create_task(self._report_late())}
         try:
             done, _ = await asyncio.wait({*tasks, self._failure}, return_when=asyncio.FIRST_COMPLETED)
             for ended in done:
@@ -328,18 +324,13 @@ class Projector(IntakeListener):
             else:
                 return
 
-    async def _keep(self) -> None:
-        """What has to be done now and then."""
-        check_at = time.monotonic() + _CHECK
+    async def _report_late(self) -> None:
+        """Report partitions that take long to start."""
         while True:
             await asyncio.sleep(_TICK)
             for number, partition in self.partitions.items():
                 if not partition.started and (seconds := partition.starting.told(time.monotonic())):
                     self._log.warning("partition not started", partition=number, seconds=round(seconds, 1))
-            if time.monotonic() >= check_at:
-                with suppress(Unavailable):
-                    await self._w.check()
-                check_at = time.monotonic() + _CHECK
 
 
 async def _start(store: TicketStore, standing: Standing) -> int:

@@ -7,7 +7,7 @@ What has to be durable goes through the ledger.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -37,8 +37,6 @@ _REWRITE: Final = 20_000
 REWRITE_AFTER: Final = 6 * 3600.0
 """Seconds after which it is written forward though nothing lies behind it: the journal must be kept well longer."""
 _TICK: Final = 1.0
-_CHECK: Final = 5.0
-"""Seconds between two checks of the topics: the flow stops if one was repartitioned or recreated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +58,6 @@ class Wiring:
     memory: Memory
     partitions: int
     """Of the commands topic."""
-    check: Callable[[], Awaitable[None]]
-    """Raises Stop if the topics are no longer as they were at the start, Unavailable if that can't be told."""
     call_limit: float
     """Seconds to wait for calls under way when their partition is revoked."""
     commit_limit: float
@@ -292,21 +288,11 @@ class Worker(IntakeListener):
 
     async def _keep(self) -> None:
         """What has to be done now and then."""
-        check_at = time.monotonic() + _CHECK
         while True:
             await asyncio.sleep(_TICK)
             for number, assignment in self.assignments.items():
                 if assignment.recovered is None and (seconds := assignment.starting.told(time.monotonic())):
                     self._log.warning("partition not started", partition=number, seconds=round(seconds, 1))
-            if time.monotonic() >= check_at:
-                try:
-                    await self._w.check()
-                except Stop as error:
-                    self.failed(error)
-                except Unavailable:
-                    pass
-                check_at = time.monotonic() + _CHECK
-            for assignment in self.assignments.values():
                 self._write_forward(assignment)
 
     def _write_forward(self, assignment: Assignment) -> None:

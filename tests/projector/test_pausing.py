@@ -114,7 +114,6 @@ class Stage:
                     policy=POLICY,
                     log=self.lines,
                 ),
-                check=_unchanged,
                 revoke_limit=1.0,
                 observe=lambda _seconds, _records: None,
                 log=self.lines,
@@ -128,10 +127,6 @@ class Stage:
             await flow.close()
             running.cancel()
             await asyncio.wait([running])
-
-
-async def _unchanged() -> None:
-    """The topics are what they were."""
 
 
 def ticket(partition: int) -> str:

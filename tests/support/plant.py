@@ -375,7 +375,6 @@ class Plant:
                 bounds=at.window,
                 memory=memory,
                 partitions=len(self.bus.commands),
-                check=_unchanged,
                 call_limit=at.revoke,
                 commit_limit=at.revoke,
                 log=lines,
@@ -592,7 +591,3 @@ _TERMS = Terms(
     soap_actions={},
     base_url="https://supplier.test",
 )
-
-
-async def _unchanged() -> None:
-    """The topics are what they were."""

@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from adapter.cli.bus import Client, look_for
 from adapter.core import journal
-from adapter.core.avro.decoder import NOT_OURS
-from adapter.core.errors import Stop, Unavailable, Undecodable
+from adapter.core.errors import Foreign, Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Kind, Recovered, recover
 from adapter.core.operation import Operation
 from adapter.ports import JournalTail
@@ -78,9 +77,10 @@ def _entries(bus: Client, value: bytes, place: str) -> list[Entry]:
     """
     try:
         return journal.entries(bus.decode(value, bus.known.journal).record)
+    except Foreign:
+        return []
     except Undecodable as why:
-        if why.reason not in NOT_OURS:
-            sys.stderr.write(f"adapter: journal {place}: not readable, what it tells is missing: {why}\n")
+        sys.stderr.write(f"adapter: journal {place}: not readable, what it tells is missing: {why}\n")
         return []
 
 

@@ -3,6 +3,7 @@
 Stop          ours to mend before anything runs: wrong settings, schemas that do not fit. The process ends.
 Unavailable   something outside does not answer just now: wait and try again.
 Undecodable   this record can never become a command: it goes to the dead letters.
+Foreign       neither can this one, and no release of ours has written it: in a topic of ours it is skipped.
 Unreadable    these bytes are not an XML document we admit.
 Refused       what was given breaks rules: tell all of them to whoever gave it.
 Abandoned     the partition of this work is no longer ours: drop it, publish nothing.
@@ -34,6 +35,12 @@ class Undecodable(Exception):  # noqa: N818 -- named for what it says
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class Foreign(Undecodable):
+    """Bytes that no release of ours has written. Anything else that can't be decoded in a topic of ours may be ours:
+    the registry may not have the schema it was written with, or no longer. To skip that would be to lose it.
+    """
 
 
 class Unreadable(Exception):  # noqa: N818 -- named for what it says

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from adapter.core.avro.decoder import NOT_OURS
 from adapter.core.avro.lookup import Decoders
-from adapter.core.errors import Abandoned, Unavailable, Undecodable
+from adapter.core.errors import Abandoned, Foreign, Unavailable, Undecodable
 from adapter.core.journal import Source
 from adapter.core.ticket import Drop, Policy, Ticket, Verdict, Warn, fire, fold, ticket
 from adapter.ports import Outgoing, TicketRecord
@@ -173,8 +172,8 @@ class Folding:
             await batch.breathe()
 
     async def _know(self, batch: Batch, found: Mapping[bytes, bytes]) -> None:
-        """Decode the tickets that this batch has not read yet. Only bytes that no release of ours has written count as
-        no ticket; to take one of ours for none would be to lose it. Raises Unavailable for what may be ours.
+        """Decode the tickets that this batch has not read yet. Bytes that no release of ours has written count as no
+        ticket. Raises Unavailable for all else that can't be decoded: to take a ticket for none would be to lose it.
         """
         for key, value in found.items():
             if key in batch.tickets:
@@ -182,11 +181,11 @@ class Folding:
             batch.size += len(value)
             try:
                 batch.tickets[key] = ticket((await self._tickets.decode(value)).record)
-            except Undecodable as why:
-                if why.reason not in NOT_OURS:
-                    raise Unavailable(f"the ticket {key.decode(errors='replace')}, {why}") from None
+            except Foreign as why:
                 self._log.error("ticket not readable", partition=batch.partition.number, reason=why.reason)
                 batch.tickets[key] = None
+            except Undecodable as why:
+                raise Unavailable(f"the ticket {key.decode(errors='replace')}, {why}") from None
             await batch.breathe()
 
     async def _write(self, batch: Batch) -> None:

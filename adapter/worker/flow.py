@@ -14,9 +14,8 @@ from functools import partial
 from typing import Final
 
 from adapter.core import journal
-from adapter.core.avro.decoder import NOT_OURS
 from adapter.core.avro.lookup import Decoders
-from adapter.core.errors import Stop, Unavailable, Undecodable
+from adapter.core.errors import Foreign, Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Extent, Kind, Source
 from adapter.core.offsets import Frontier
 from adapter.core.partition import partition_of
@@ -229,21 +228,22 @@ class Worker(IntakeListener):
                 await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
 
     async def _entries(self, at: int, value: bytes) -> list[Entry]:
-        """The entries of a journal record. Bytes that no release of ours has written are skipped; to skip an intent
-        would be to call again. Raises Unavailable for what may be ours, Stop for a record, or an entry of a kind, that
-        only a later release knows.
+        """The entries of a journal record; none for bytes that no release of ours has written.
+
+        To skip an intent would be to call again. So this raises Stop for a record, or an entry of a kind, that only a
+        later release knows, and Unavailable for all else that can't be decoded.
         """
         try:
             return journal.entries((await self._w.entries.decode(value)).record)
+        except Foreign as why:
+            self._log.error("journal entry not readable", reason=why.reason)
+            return []
         except Undecodable as why:
             if why.reason == "unknown-record":
                 raise Stop(
                     f"the journal has records that this release can't read, {why.detail}: start the later one"
                 ) from None
-            if why.reason not in NOT_OURS:
-                raise Unavailable(f"the record at offset {at}, {why}") from None
-            self._log.error("journal entry not readable", reason=why.reason)
-            return []
+            raise Unavailable(f"the record at offset {at}, {why}") from None
 
     def _queue(self, assignment: Assignment, item: Item) -> None:
         lane = item.source.key or b""

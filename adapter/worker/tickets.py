@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Self, TypeVar
 
-from adapter.core.avro.decoder import NOT_OURS
 from adapter.core.avro.lookup import Decoders
-from adapter.core.errors import Unavailable, Undecodable
+from adapter.core.errors import Foreign, Unavailable, Undecodable
 from adapter.core.partition import partition_of
 from adapter.core.retry import ASK_AGAIN
 from adapter.core.ticket import MARK, Ticket, mark, ticket
@@ -87,16 +86,16 @@ class Watch:
                 return found
 
     async def _decode(self, value: bytes | None) -> Ticket | None:
-        """None for bytes that no release of ours has written. Raises Unavailable for what may be ours: it may be what
-        settles a doubt.
+        """None for bytes that no release of ours has written. Raises Unavailable for all else that can't be decoded: it
+        may be what settles a doubt.
         """
         try:
             return ticket((await self._decoders.decode(value)).record)
-        except Undecodable as why:
-            if why.reason not in NOT_OURS:
-                raise Unavailable(str(why)) from None
+        except Foreign as why:
             self._log.error("ticket not readable", reason=why.reason)
             return None
+        except Undecodable as why:
+            raise Unavailable(str(why)) from None
 
     def tell(self, record: Passing) -> None:
         """A record of the ticket was read. Records come in order, so it is the newest, whatever its offset: a topic

@@ -121,7 +121,7 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
     named = {reason for line in table.splitlines() for reason in re.findall(r"`([a-z-]+)`", line.rpartition(" | ")[0])}
     assert named == REASONS
     source = "".join(path.read_text(encoding="utf-8") for path in (DOCS.parent / "adapter").rglob("*.py"))
-    assert set(re.findall(r'Undecodable\(\s*"([a-z-]+)"', source)) == REASONS
+    assert set(re.findall(r'(?:Undecodable|Foreign)\(\s*"([a-z-]+)"', source)) == REASONS
 
 
 def text(page: str) -> str:

@@ -33,10 +33,6 @@ REASONS: Final = frozenset(
 """What Undecodable.reason may be."""
 VALUE_LIMIT: Final = 500_000
 """Most values in the arrays and maps of a record. The longest document a supplier may send makes 340,000 of them."""
-NOT_OURS: Final = frozenset({"null-value", "empty", "unframed", "truncated"})
-"""Reasons that prove that no release of ours wrote the bytes. Anything else that can't be read in one of our own topics
-may be ours: then the registry does not have, or no longer has, the schema it was written with.
-"""
 
 
 @immutable

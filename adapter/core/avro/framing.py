@@ -3,7 +3,7 @@
 import struct
 from typing import Final
 
-from adapter.core.errors import Undecodable
+from adapter.core.errors import Foreign
 
 _MARKS: Final = {
     b"{": "JSON",
@@ -19,19 +19,19 @@ _FRAME: Final = struct.Struct(">Bi")
 
 
 def unframe(value: bytes | None) -> tuple[int, bytes]:
-    """Schema id and payload of a record value in the Confluent wire format (zero byte, four bytes of id)."""
+    """Schema id and payload of a record's value. Raises Foreign for what is not in the Confluent wire format."""
     if value is None:
-        raise Undecodable("null-value", "a record without a value")
+        raise Foreign("null-value", "a record without a value")
     if not value:
-        raise Undecodable("empty", "a value of no bytes")
+        raise Foreign("empty", "a value of no bytes")
     if value[0] != 0:
         looks = next((f"; it may be {what}" for mark, what in _MARKS.items() if value.startswith(mark)), "")
-        raise Undecodable("unframed", f"the first byte is not zero{looks}")
+        raise Foreign("unframed", f"the first byte is not zero{looks}")
     if len(value) < _FRAME.size:
-        raise Undecodable("truncated", f"{len(value)} bytes, the frame alone has {_FRAME.size}")
+        raise Foreign("truncated", f"{len(value)} bytes, the frame alone has {_FRAME.size}")
     identifier = _FRAME.unpack_from(value)[1]
     if identifier < 0:  # a registry that is asked for such a one answers as if it were not there
-        raise Undecodable("unframed", "an id of a schema is not negative")
+        raise Foreign("unframed", "an id of a schema is not negative")
     return identifier, value[_FRAME.size :]
 
 

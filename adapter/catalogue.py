@@ -24,7 +24,7 @@ GROUPS: Final = ("commands", "events", "tickets", "journal")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CompiledOperation:
     """One operation, ready to be carried out."""
 
     operation: Operation
@@ -35,7 +35,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Notices:
+class CompiledNotification:
     """The supplier's notification, ready to be read and answered."""
 
     event: Schema
@@ -46,10 +46,10 @@ class Notices:
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     supplier: Supplier
-    operations: Mapping[str, Entry]
+    operations: Mapping[str, CompiledOperation]
     """By the command's record name."""
 
-    notification: Notices
+    notification: CompiledNotification
 
     commands: Mapping[str, Schema]
     events: Mapping[str, Schema]
@@ -108,7 +108,7 @@ def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = 
             faults += stop.problems
         faults += _contract_faults(operation, command, accepted, supplier)
         if writer and reader:
-            entries[operation.name] = Entry(operation, command, accepted, writer, reader)
+            entries[operation.name] = CompiledOperation(operation, command, accepted, writer, reader)
     faults += [
         f"commands/{name}.avsc: {supplier.name} has no operation of that name"
         for name in sorted(commands.keys() - {operation.name for operation in supplier.operations})
@@ -121,7 +121,7 @@ def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = 
 
 def _notification(
     supplier: Supplier, xsd: Xsd | None, events: Mapping[str, Schema], faults: list[str], zone: tzinfo | None
-) -> Notices | None:
+) -> CompiledNotification | None:
     declared = supplier.notification
     event = _of(events, declared.event, "events", faults)
     if event is not None:
@@ -137,7 +137,7 @@ def _notification(
         answers = compile_answer(xsd, declared.answer)
     except Stop as stop:
         faults += stop.problems
-    return Notices(event, reader, answers) if reader and answers else None
+    return CompiledNotification(event, reader, answers) if reader and answers else None
 
 
 def _xsds(supplier: Supplier, folder: Path, faults: list[str]) -> Xsd | None:

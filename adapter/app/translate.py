@@ -11,7 +11,7 @@ from typing import Any
 from adapter.app.server import reread
 from adapter.app.start import load_catalogue
 from adapter.app.worker import judge, policy, records, terms
-from adapter.catalogue import Entry
+from adapter.catalogue import CompiledOperation
 from adapter.core.avro import Decoder, Encoder, Schema, UnknownFields, unframe
 from adapter.core.command import Action, Command, Intend, Publish, Untouched, Wait
 from adapter.core.document import trimmed
@@ -67,13 +67,13 @@ class Translator:
         """The look-up for the worker's reader, in place of a registry: ids are indices into our own schemas."""
         return self._schemas[identifier].text
 
-    async def request(self, entry: Entry, record: Mapping[str, Any]) -> Request:
+    async def request(self, entry: CompiledOperation, record: Mapping[str, Any]) -> Request:
         """The request for a command. Raises Refused with all problems that would prevent it."""
         task = await self._task(entry, record)
         requests = self._requests(_NONE)
         return Request(entry.operation, requests.headers(entry.operation), requests.write(task, None), task.warnings)
 
-    async def outcome(self, entry: Entry, record: Mapping[str, Any], reply: Reply) -> Published | Wait:
+    async def outcome(self, entry: CompiledOperation, record: Mapping[str, Any], reply: Reply) -> Published | Wait:
         """The outcome of a command whose first call gets that reply. Raises Refused if no call would be made."""
         task = await self._task(entry, record)
         requests = self._requests(reply)
@@ -90,7 +90,7 @@ class Translator:
         made = self._reread(Arrival(delivery, Caller("", None)))
         return made if isinstance(made, Refusal) else self._published(made)
 
-    async def _task(self, entry: Entry, record: Mapping[str, Any]) -> Task:
+    async def _task(self, entry: CompiledOperation, record: Mapping[str, Any]) -> Task:
         operation = entry.operation
         key = trimmed(record[operation.key]).encode()
         value = self._encoders[entry.command.name].encode(record)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from adapter.catalogue import Catalogue, Entry
+from adapter.catalogue import Catalogue, CompiledOperation
 from adapter.core.avro import from_json
 from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.errors import Refused, Stop
@@ -24,7 +24,7 @@ fields are the record's own. commandId and issuedAt are filled in where they are
 class Written:
     """A command as it is written to the topic."""
 
-    entry: Entry
+    entry: CompiledOperation
     record: dict[str, Any]
 
     @property

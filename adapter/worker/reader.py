@@ -3,8 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
-from adapter.catalogue import Catalogue
-from adapter.catalogue import Entry as Compiled
+from adapter.catalogue import Catalogue, CompiledOperation
 from adapter.core.avro import UnknownFields, decoder
 from adapter.core.avro.digest import compile_digest
 from adapter.core.avro.lookup import Decoders, Lookup
@@ -35,7 +34,7 @@ VALUE_LIMIT: Final = 10_000
 class Task:
     """A decoded command."""
 
-    compiled: Compiled
+    compiled: CompiledOperation
     subject: Subject
     record: dict[str, Any]
     digest: bytes

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from adapter.catalogue import Entry
+from adapter.catalogue import CompiledOperation
 from adapter.core import document, soap
 from adapter.core.avro import Decoder, Encoder, Schema, from_json, to_json, unframe
 from adapter.core.avro.schema import Array, Enum, Record, Type, optional
@@ -42,7 +42,7 @@ law = settings(max_examples=60, deadline=None, suppress_health_check=list(Health
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> CompiledOperation:
     return known().operations[name]
 
 

@@ -435,7 +435,7 @@ class TicketStores(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Passing:
+class FollowedTicket:
     """A record of the tickets topic as a follower reads it. Without a value it is a tombstone."""
 
     key: bytes
@@ -446,7 +446,7 @@ class Passing:
     """`reference` and `commands` are the headers above."""
 
 
-Take = Callable[[Sequence[Passing], int, bool], Coroutine[Any, Any, None]]
+Take = Callable[[Sequence[FollowedTicket], int, bool], Coroutine[Any, Any, None]]
 """Called with committed records in order, the offset after the last one, and whether the end of the topic was reached.
 """
 
@@ -466,7 +466,7 @@ class TicketFeed(Protocol):
         """Stop following it."""
         ...
 
-    async def fetch(self, partition: int, offset: int) -> Passing | None:
+    async def fetch(self, partition: int, offset: int) -> FollowedTicket | None:
         """The record at that offset; None if compaction has removed it because a newer one of its key exists.
 
         Raises Unavailable.

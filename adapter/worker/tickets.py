@@ -19,7 +19,7 @@ from adapter.core.errors import Foreign, Unavailable, Undecodable
 from adapter.core.partition import partition_of
 from adapter.core.retry import ASK_AGAIN
 from adapter.core.ticket import MARK, Ticket, mark, ticket
-from adapter.ports import Checkpoint, Passing, TicketFeed, TicketRecord, TicketStore, TicketStores
+from adapter.ports import Checkpoint, FollowedTicket, TicketFeed, TicketRecord, TicketStore, TicketStores
 from adapter.telemetry import Log
 
 _T = TypeVar("_T")
@@ -97,7 +97,7 @@ class Watch:
         except Undecodable as why:
             raise Unavailable(str(why)) from None
 
-    def tell(self, record: Passing) -> None:
+    def tell(self, record: FollowedTicket) -> None:
         """A record of the ticket was read. Records come in order, so it is the newest, whatever its offset: a topic
         that was created again begins at 0. A tombstone is ignored: what was known of the ticket stays true.
         """
@@ -105,7 +105,7 @@ class Watch:
             self._value = record.value
             self._told.set()
 
-    def remind(self, record: Passing) -> None:
+    def remind(self, record: FollowedTicket) -> None:
         """A record of the ticket was fetched; ignored if one was read meanwhile."""
         if self._value is None:
             self.tell(record)
@@ -305,7 +305,7 @@ class _Shelf:
         self._current.clear()
         self._feed.leave(self._partition)
 
-    async def _take(self, records: Sequence[Passing], end: int, ended: bool) -> None:  # noqa: FBT001 -- the port's
+    async def _take(self, records: Sequence[FollowedTicket], end: int, ended: bool) -> None:  # noqa: FBT001 -- the port's
         """Index the records, then tell the watches."""
         if self._left:
             return
@@ -319,7 +319,7 @@ class _Shelf:
         if ended and self.following:
             self._current.set()
 
-    async def _save(self, records: Sequence[Passing], end: int) -> None:
+    async def _save(self, records: Sequence[FollowedTicket], end: int) -> None:
         kept = [
             TicketRecord(r.key, None if r.value is None else _Known(r.offset, r.commands, r.reference or b"").packed())
             for r in records
@@ -336,7 +336,7 @@ class _Shelf:
 
         await self._asked(save)
 
-    def _tell(self, records: Sequence[Passing]) -> None:
+    def _tell(self, records: Sequence[FollowedTicket]) -> None:
         for record in records:
             for watch in self._watches.get(record.key, ()):
                 watch.tell(record)

@@ -16,12 +16,12 @@ from adapter.core.journal import Source, read_mark
 from adapter.ports import (
     Checkpoint,
     Claim,
+    FollowedTicket,
     Intake,
     IntakeListener,
     JournalReader,
     JournalTail,
     Outgoing,
-    Passing,
     Position,
     Take,
     TicketFeed,
@@ -69,7 +69,7 @@ class Bus:
         self.generation = 0
         self.largest = 10**9
         """Bytes of the largest record that is taken."""
-        self.tickets: dict[int, list[Passing]] = {number: [] for number in range(partitions)}
+        self.tickets: dict[int, list[FollowedTicket]] = {number: [] for number in range(partitions)}
         self.written = 0
         """Tickets written, ever: the offset of the next, less one."""
         self.tickets_away = False
@@ -369,7 +369,7 @@ class Feed(TicketFeed):
         if (task := self._following.pop(partition, None)) is not None:
             task.cancel()
 
-    async def fetch(self, partition: int, offset: int) -> Passing | None:
+    async def fetch(self, partition: int, offset: int) -> FollowedTicket | None:
         if self._bus.tickets_away:
             raise Unavailable("no answer")
         return next((each for each in self._bus.tickets[partition] if each.offset == offset), None)

@@ -29,7 +29,7 @@ from adapter.core.retry import Backoff, Breaker
 from adapter.core.ticket import Event as TicketEvent
 from adapter.core.ticket import Policy as TicketPolicy
 from adapter.core.ticket import Ticket, fold, mark
-from adapter.ports import Calls, NotSent, Outgoing, Passing, Reply, Unclear
+from adapter.ports import Calls, FollowedTicket, NotSent, Outgoing, Reply, Unclear
 from adapter.telemetry import Metrics
 from adapter.worker.assignment import Memory
 from adapter.worker.case import Cases
@@ -493,7 +493,7 @@ class Plant:
         log[:] = [each for each in log if each.key != key]  # as compaction does it
         self.bus.written += 1
         async with self.bus.grown:
-            log.append(Passing(key, self.bus.written, value, reference, commands))
+            log.append(FollowedTicket(key, self.bus.written, value, reference, commands))
             self.bus.grown.notify_all()
 
     @property

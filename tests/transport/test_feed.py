@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Producer
 
 from adapter.core.errors import Unavailable
-from adapter.ports import Passing
+from adapter.ports import FollowedTicket
 from adapter.transport.kafka.feed import KafkaTicketFeed
 from tests.support.ports import free_port
 from tests.support.topics import Topics
@@ -19,10 +19,10 @@ from tests.support.wait import PATIENCE, eventually
 class Taker:
     """What was handed over of one partition."""
 
-    records: list[Passing] = field(default_factory=list)
+    records: list[FollowedTicket] = field(default_factory=list)
     ends: list[tuple[int, bool]] = field(default_factory=list)
 
-    async def take(self, records: Sequence[Passing], end: int, ended: bool) -> None:  # noqa: FBT001 -- the port's
+    async def take(self, records: Sequence[FollowedTicket], end: int, ended: bool) -> None:  # noqa: FBT001 -- the port's
         await asyncio.sleep(0)
         self.records += records
         self.ends.append((end, ended))
@@ -71,7 +71,7 @@ async def test_a_partition_is_followed_from_where_it_is_asked_for(
     feed.follow(0, 0, whole.take)
     feed.follow(1, 0, other.take)
     await eventually(lambda: whole.current and other.current, what="the ends")
-    assert whole.records == [Passing(b"SP-1", n, str(n).encode(), b"CF-1", b"12345678") for n in range(3)]
+    assert whole.records == [FollowedTicket(b"SP-1", n, str(n).encode(), b"CF-1", b"12345678") for n in range(3)]
     assert whole.ends[-1] == (3, True)
     assert (other.records, other.ends[-1]) == ([], (0, True))
     feed.follow(0, 2, rest.take)
@@ -125,7 +125,7 @@ async def test_a_start_that_the_topic_no_longer_has_is_its_first_record(
 async def test_one_record_is_fetched_by_its_offset(kafka: str, topics: Topics, feed: KafkaTicketFeed) -> None:
     write(kafka, topics, b"0", b"1" * 100_000, b"2", theirs=b"CF-1")
     for offset, value in ((1, b"1" * 100_000), (0, b"0"), (2, b"2")):
-        assert await feed.fetch(0, offset) == Passing(b"SP-1", offset, value, b"CF-1", b"12345678")
+        assert await feed.fetch(0, offset) == FollowedTicket(b"SP-1", offset, value, b"CF-1", b"12345678")
 
 
 async def test_what_is_not_there_is_not_fetched(kafka: str, topics: Topics, feed: KafkaTicketFeed) -> None:

@@ -12,7 +12,7 @@ from adapter.core.avro import UnknownFields
 from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.ticket import Origin, Ticket
-from adapter.ports import Checkpoint, Passing, TicketRecord
+from adapter.ports import Checkpoint, FollowedTicket, TicketRecord
 from adapter.worker.tickets import Tickets
 from tests.support.bus import Bus, Feed, Schemas, Shelf, Shelves
 from tests.support.known import known
@@ -115,7 +115,7 @@ class Late(Feed):
         self.asking = asyncio.Event()
         self.go = asyncio.Event()
 
-    async def fetch(self, partition: int, offset: int) -> Passing | None:
+    async def fetch(self, partition: int, offset: int) -> FollowedTicket | None:
         found = await super().fetch(partition, offset)
         self.asking.set()
         await self.go.wait()

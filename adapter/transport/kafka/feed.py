@@ -18,7 +18,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from adapter.core.errors import Stop, Unavailable
-from adapter.ports import COMMANDS, REFERENCE, Passing, Take
+from adapter.ports import COMMANDS, REFERENCE, FollowedTicket, Take
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.identity import identity
@@ -72,7 +72,7 @@ class KafkaTicketFeed:
     def leave(self, partition: int) -> None:
         self._requests.put(partial(self._remove, partition))
 
-    async def fetch(self, partition: int, offset: int) -> Passing | None:
+    async def fetch(self, partition: int, offset: int) -> FollowedTicket | None:
         return await self._loop.run_in_executor(self._fetching, self._fetch, partition, offset)
 
     async def close(self) -> None:
@@ -114,7 +114,7 @@ class KafkaTicketFeed:
             reader.incremental_unassign([TopicPartition(self._topic, partition)])
 
     def _deliver(self, messages: Sequence[Message]) -> None:
-        records: dict[int, list[Passing]] = {}
+        records: dict[int, list[FollowedTicket]] = {}
         ends: dict[int, tuple[int, bool]] = {}
         for message in messages:
             error, partition, offset = message.error(), message.partition(), message.offset()
@@ -123,7 +123,7 @@ class KafkaTicketFeed:
             elif partition is not None and offset is not None and partition in self._takes:
                 ends[partition] = (offset, True) if error is not None else (offset + 1, False)
                 if error is None:
-                    records.setdefault(partition, []).append(_passing(message, offset))
+                    records.setdefault(partition, []).append(_followed(message, offset))
         for partition, (end, ended) in ends.items():
             taken = self._takes[partition](records.get(partition, ()), end, ended)
             asyncio.run_coroutine_threadsafe(taken, self._loop).result()
@@ -135,7 +135,7 @@ class KafkaTicketFeed:
 
     # -- the thread that fetches ---------------------------------------------------------------------------------------
 
-    def _fetch(self, partition: int, offset: int) -> Passing | None:
+    def _fetch(self, partition: int, offset: int) -> FollowedTicket | None:
         place = f"{self._topic} partition {partition}"
         try:
             if self._fetcher is None:
@@ -149,7 +149,7 @@ class KafkaTicketFeed:
                     continue
                 error = message.error()
                 if error is None:
-                    return _passing(message, offset) if message.offset() == offset else None
+                    return _followed(message, offset) if message.offset() == offset else None
                 if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- its public name
                     return None
                 if not error.retriable():
@@ -159,6 +159,8 @@ class KafkaTicketFeed:
         raise Unavailable(f"{place}: no answer")
 
 
-def _passing(message: Message, offset: int) -> Passing:
+def _followed(message: Message, offset: int) -> FollowedTicket:
     found = dict(headers(message))
-    return Passing(message.key() or b"", offset, message.value(), found.get(REFERENCE), found.get(COMMANDS) or b"")
+    return FollowedTicket(
+        message.key() or b"", offset, message.value(), found.get(REFERENCE), found.get(COMMANDS) or b""
+    )

@@ -426,6 +426,53 @@ def test_another_report_while_resolved_does_not_move_the_deadline() -> None:
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        answered("C-1", "ResolveResponseDelivered", operation="ResolveResponse", at=minutes(20)),
+        settled("C-1", "ACCEPTED", operation="ResolveResponse", at=minutes(20)),
+    ],
+    ids=["delivered", "settled as taken"],
+)
+def test_a_resolution_that_was_answered_is_not_warned_of(answer: Event) -> None:
+    known = state(notified("RESOLVED", RESOLVED), answer, notified("RESOLVED", minutes(30)))
+    assert (known.status, known.deadline, due(known, POLICY)) == (Status.RESOLVED, None, None)
+
+
+@pytest.mark.parametrize(
+    "no_answer",
+    [
+        answered("C-1", "CommandRejected", operation="ResolveResponse", at=minutes(20), code="409"),
+        settled("C-1", "UNDETERMINED", operation="ResolveResponse", at=minutes(20)),
+        answered("C-1", "FaultReportAmended", operation="AmendFaultReport", at=minutes(20)),
+    ],
+    ids=["refused", "undetermined", "another command"],
+)
+def test_a_resolution_whose_answer_was_not_taken_is_warned_of_all_the_same(no_answer: Event) -> None:
+    assert due(state(notified("RESOLVED", RESOLVED), no_answer), POLICY) == WARN_AT
+
+
+def test_an_answer_counts_for_its_own_resolved_period_alone() -> None:
+    known = state(
+        notified("RESOLVED", RESOLVED),
+        answered("C-1", "ResolveResponseDelivered", operation="ResolveResponse", at=minutes(20)),
+        notified("RE_OPENED", minutes(30)),
+        notified("RESOLVED", minutes(40)),
+    )
+    assert known.deadline == minutes(40) + POLICY.resolve_deadline
+
+
+def test_a_warning_that_an_answer_overtook_changes_nothing_but_the_count() -> None:
+    known = state(notified("RESOLVED", RESOLVED))
+    warn = fire(known, POLICY, WARN_AT)
+    assert isinstance(warn, Warn)
+    answer = answered("C-1", "ResolveResponseDelivered", operation="ResolveResponse", at=WARN_AT)
+    back = Event("ResolveDeadlineApproaching", warn.id, warn.record, WARN_AT)
+    for before in (known, warn.ticket):
+        after = fold(fold(before, "SP-1", answer, POLICY).ticket, "SP-1", back, POLICY).ticket
+        assert (after.deadline, after.warned) == (None, False)
+
+
+@pytest.mark.parametrize(
     "last",
     [
         notified("CLOSED", minutes(10), received=minutes(10)),

@@ -33,6 +33,8 @@ WARNING: Final = "ResolveDeadlineApproaching"
 DECISION: Final = "DoubtDecided"
 OPENING: Final = "AddFaultReport"
 """The operation that makes a ticket the buyer's."""
+ANSWER: Final = "ResolveResponse"
+"""The operation that answers a resolution."""
 
 REMEMBERED: Final = 512
 """Ids of its latest events that a ticket remembers, so that each counts once."""
@@ -221,6 +223,8 @@ def _answered(ticket: Ticket, event: Event, policy: Policy) -> Folded:
         record["attempts"],
     )
     ticket = replace(ticket, commands=_commands(ticket.commands, command))
+    if command.operation == ANSWER and outcome is Outcome.ACCEPTED:
+        ticket = replace(ticket, deadline=None, warned=False)  # no silence to be taken for anything
     if command.operation != OPENING:
         return Folded(ticket, Verdict.FOLDED)
     if outcome is not Outcome.REJECTED:

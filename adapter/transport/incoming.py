@@ -296,8 +296,10 @@ class Incoming(asyncio.Protocol):
             # We do not take up the offer (RFC 9110 section 7.8), but the parser would take the body for another
             # protocol: the request is read again without it.
             kept = [f"{name}: {text}\r\n" for name, text in self._headers.items() if name not in _OFFER]
-            line = f"{parser.get_method().decode('latin-1')} {self._path.decode('latin-1')} HTTP/1.1\r\n"
-            self._without_offer = "".join((line, *kept, "\r\n")).encode("latin-1")
+            method, path, version = parser.get_method(), self._path.decode("latin-1"), parser.get_http_version()
+            line = f"{method.decode('latin-1')} {path} HTTP/{version}\r\n"
+            after = "Connection: keep-alive\r\n" if parser.should_keep_alive() else "Connection: close\r\n"
+            self._without_offer = "".join((line, after, *kept, "\r\n")).encode("latin-1")
             return
         head = Head(parser.get_method().decode("latin-1"), self._path.decode("latin-1"), self._headers)
         shared.alive(self)

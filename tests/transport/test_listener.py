@@ -248,6 +248,20 @@ async def test_an_offer_to_upgrade_is_passed_over(opened: Opened) -> None:
     assert answer.count(b"200 OK") == 3
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        b"POST /x HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\none",
+        b"POST /x HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\none",
+    ],
+)
+async def test_a_request_that_is_the_last_one_is_so_with_an_offer_to_upgrade(opened: Opened, last: bytes) -> None:
+    async with opened() as it:
+        answer = await it.said(last + post(b"two"))
+    assert it.receiver.bodies == [b"one"]
+    assert b"Connection: close\r\n" in answer
+
+
 async def test_who_has_no_more_to_say_still_gets_the_answer(opened: Opened) -> None:
     async with opened() as it:
         it.receiver.hold = asyncio.Event()

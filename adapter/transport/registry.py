@@ -89,7 +89,7 @@ class HttpRegistry:
         status, answer = await self._ask("POST", f"/subjects/{_quoted(subject)}/versions", {"schema": schema})
         if status != HTTPStatus.OK:
             raise Stop(f"{subject}: the registry refuses the schema: {_said(status, answer)}")
-        identifier = _integer(answer, "id")
+        identifier = _id(answer)
         self._identifiers.put((subject, schema), identifier)
         return identifier
 
@@ -145,7 +145,7 @@ class HttpRegistry:
             return None
         if status != HTTPStatus.OK:
             raise Unavailable(f"the registry gives no id: {_said(status, answer)}")
-        return _integer(answer, "id")
+        return _id(answer)
 
     async def _ask(self, method: str, path: str, document: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         """Status and body from the first address that gives a valid answer. Raises Unavailable if none does."""
@@ -317,10 +317,10 @@ def _error_code(answer: dict[str, Any]) -> int | None:
     return code if isinstance(code, int) else None
 
 
-def _integer(answer: dict[str, Any], name: str) -> int:
-    value = answer.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise Unavailable(f"the registry's answer has no {name}")
+def _id(answer: dict[str, Any]) -> int:
+    value = answer.get("id")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+        raise Unavailable("the registry's answer has no id that a record can carry")
     return value
 
 

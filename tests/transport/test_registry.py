@@ -238,6 +238,8 @@ class TestBadRegistries:
             pytest.param(200, b"", id="an empty 200"),
             pytest.param(200, b"[" * 100_000, id="deep JSON"),
             pytest.param(200, b'{"schema": 1}', id="a schema that is no text"),
+            pytest.param(200, b'{"id": 2147483648}', id="an id that no record can carry"),
+            pytest.param(200, b'{"id": -1}', id="an id below zero"),
             pytest.param(200, b'{"id": 1, "schema": "", "pad": "' + b" " * 3_000_000 + b'"}', id="too large"),
         ],
     )

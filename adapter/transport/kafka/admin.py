@@ -319,7 +319,7 @@ class Admin:
             except KafkaException as error:
                 if _code(error) == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                     continue
-                if _code(error) == _UNSUPPORTED:
+                if _code(error) == KafkaError._UNSUPPORTED_FEATURE:
                     config[resource.name] = {}
                     continue
                 raise Stop(f"{resource.name}: {_text(error)}") from None
@@ -358,11 +358,9 @@ _NO_COORDINATOR: Final = frozenset(
     }
 )
 """Of a group whose coordinator has just started, or is about to."""
-# Errors of librdkafka itself, named with an underscore although they are public.
 _UNREACHABLE: Final = frozenset(
-    getattr(KafkaError, name) for name in ("_TIMED_OUT", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE")
+    {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE}
 )
-_UNSUPPORTED: Final[int] = getattr(KafkaError, "_UNSUPPORTED_FEATURE")  # noqa: B009 -- as above
 
 
 def _found(topic: TopicDescription, config: Mapping[str, str] | None) -> Found:

@@ -25,9 +25,9 @@ _MOVING: Final = frozenset(
 )
 """Of a partition whose leader changes, or has just been made: another broker answers in a moment."""
 _UNANSWERED: Final = frozenset(
-    {KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}  # noqa: SLF001 -- their public names
+    {KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 )
-_PASSING: Final = frozenset({KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORIZATION_FAILED})  # noqa: SLF001 -- its public name
+_PASSING: Final = frozenset({KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORIZATION_FAILED})
 """Errors that do not concern a reader's records, but only the group it has to name, which it does not use."""
 _ASK_AGAIN: Final = 0.1
 _LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
@@ -281,7 +281,7 @@ class _Heard:
 
     def _hear(self, error: KafkaError) -> None:
         self.text = connections_told(error, self.text)
-        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self.told:  # noqa: SLF001 -- its public name
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self.told:
             self.told = True
             self.down(error.str())
 

@@ -41,13 +41,13 @@ _PLENTY: Final = 1000
 """Records under way that have work for a second or so: each look makes the loop wait for the interpreter."""
 _WARM: Final = 25
 """Looks at the busy pace after the last record or request before the thread idles again."""
-_NONE_STORED: Final = KafkaError(KafkaError._NO_OFFSET).str()  # noqa: SLF001 -- its public name
-_TRUNCATED: Final = KafkaError(KafkaError._LOG_TRUNCATION).str()  # noqa: SLF001 -- its public name
+_NONE_STORED: Final = KafkaError(KafkaError._NO_OFFSET).str()
+_TRUNCATED: Final = KafkaError(KafkaError._LOG_TRUNCATION).str()
 _LEAVING: Final = 5.0
 """Seconds the library has to leave the group once nothing is ours: it can wait for itself there for ever, where a
 partition was being sought in (its `rd_kafka_offset_reset` fails within its own lock).
 """
-_NOT_YET: Final = (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._OUTDATED)  # noqa: SLF001 -- their public names
+_NOT_YET: Final = (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._OUTDATED)
 """Where a partition can't be sought in yet: it is not being fetched, or is just being assigned or paused again."""
 _OWN_LOOK_UP: Final = 20.0
 """Seconds that librdkafka has after a start to find out by itself where the group stands: far more than it takes."""
@@ -233,7 +233,7 @@ class KafkaIntake:
         for message in messages:
             error = message.error()
             if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- its public name
+                if error.code() == KafkaError._PARTITION_EOF:
                     ends.append(message)
                 else:
                     self._judge(error, message)
@@ -270,12 +270,12 @@ class KafkaIntake:
     def _judge(self, error: KafkaError, message: Message) -> None:
         """Errors librdkafka does not mend by itself; the others it retries, and its log says so."""
         code, partition = error.code(), message.partition()
-        if code == KafkaError._AUTO_OFFSET_RESET and _NONE_STORED in error.str():  # noqa: SLF001 -- its public name
+        if code == KafkaError._AUTO_OFFSET_RESET and _NONE_STORED in error.str():
             # librdkafka's own look-up at a coordinator that has just started. Where we start was asked for elsewhere.
             if partition in self._started:
                 self.start(partition, self._owned[partition], *self._started[partition])
             return
-        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001 -- their public names
+        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             if _TRUNCATED in error.str():
                 why = f"it has lost its end, and newer records may lie before the committed offset ({error.str()})"
             else:
@@ -391,7 +391,7 @@ def introduce(client: Mapping[str, str], topic: str, group: str) -> None:
     except KafkaException as error:
         code = error.args[0].code()
         # librdkafka asks again and again for the coordinator of a group that it may not see, and says nothing.
-        unseen = code == KafkaError._TIMED_OUT and Admin(client).group_rights(group) == frozenset()  # noqa: SLF001 -- its public name
+        unseen = code == KafkaError._TIMED_OUT and Admin(client).group_rights(group) == frozenset()
         if unseen or code == KafkaError.GROUP_AUTHORIZATION_FAILED:
             raise Stop(f"{group}: no right to read this consumer group; grant READ on it") from error
         if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:

@@ -118,7 +118,7 @@ class KafkaTicketFeed:
         ends: dict[int, tuple[int, bool]] = {}
         for message in messages:
             error, partition, offset = message.error(), message.partition(), message.offset()
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 -- its public name
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 self._judge(error)
             elif partition is not None and offset is not None and partition in self._takes:
                 ends[partition] = (offset, True) if error is not None else (offset + 1, False)
@@ -150,7 +150,7 @@ class KafkaTicketFeed:
                 error = message.error()
                 if error is None:
                     return _followed(message, offset) if message.offset() == offset else None
-                if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 -- its public name
+                if error.code() == KafkaError._PARTITION_EOF:
                     return None
                 if not error.retriable():
                     raise Unavailable(f"{place}: {error.str()}")

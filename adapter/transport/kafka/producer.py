@@ -321,7 +321,7 @@ class _Line:
                 return step() or []
             except KafkaException as failure:
                 error: KafkaError = failure.args[0]
-                waiting = error.retriable() or error.code() == KafkaError._TIMED_OUT  # noqa: SLF001 -- its public name
+                waiting = error.retriable() or error.code() == KafkaError._TIMED_OUT
                 if self._closed.is_set() or not waiting or error.fatal() or error.txn_requires_abort():
                     if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
                         raise Stop(f"Kafka refuses us: {error.str()}") from failure
@@ -340,11 +340,11 @@ _NO_COORDINATOR: Final = frozenset(
         KafkaError.NOT_COORDINATOR,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError._WAIT_COORD,  # noqa: SLF001 -- its public name
+        KafkaError._WAIT_COORD,
     }
 )
 _ASK_AGAIN: Final = 0.1
-_ABORTED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})  # noqa: SLF001 -- their public names
+_ABORTED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 """The errors of records whose transaction has failed for another reason."""
 _REFUSALS: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
 """Missing rights, which can be granted while we wait: nothing is lost, and trying again at once would fail again."""

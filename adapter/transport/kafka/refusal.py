@@ -34,7 +34,7 @@ def connections_told(error: KafkaError, before: str) -> str:
     """What is known of the connections with this error of the client, `before` it was that. The client counts brokers
     that are down, after it has said why: unless they ended the connection, which it only logs.
     """
-    if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 -- its public name
+    if error.code() == KafkaError._ALL_BROKERS_DOWN:
         return before or _ENDED
     return error.str()
 

@@ -62,7 +62,7 @@ def committed(
         try:
             (found,) = reader.committed([at], STEP)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError._TIMED_OUT:  # noqa: SLF001 -- its public name
+            if error.args[0].code() != KafkaError._TIMED_OUT:
                 raise
             (found,) = newest.committed([at], STEP)
             since = monotonic() if since is None else since
@@ -138,7 +138,7 @@ def read(reader: Consumer, start: TopicPartition, end: int, going: Callable[[], 
             sleep(LOOK)
         for message in messages:
             error, offset = message.error(), message.offset()
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 -- its public name
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 raise KafkaException(error)
             assert offset is not None, "a record has a place, and so has the end"
             if error is None:

@@ -15,7 +15,6 @@ from adapter.app.start import (
     before,
     encoders,
     load_catalogue,
-    missing_topics,
     traced,
     until_available,
 )
@@ -32,7 +31,7 @@ from adapter.settings import Receiving, Translating
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 from adapter.transport.incoming import Limits
-from adapter.transport.kafka.admin import Admin
+from adapter.transport.kafka.admin import Admin, require_topics
 from adapter.transport.kafka.publisher import KafkaPublisher
 from adapter.transport.listener import Listener
 from adapter.transport.registry import open_registry
@@ -246,7 +245,7 @@ async def _find(settings: Receiving, event: Schema, log: Log) -> Encoder:
     if not found.keys() >= set(needed) and time.monotonic() - began > _SETTLING:
         await asyncio.sleep(_SETTLING)  # it was away: a broker that has just started does not know its topics yet
         found = await until_available("Kafka", count, log)
-    missing_topics(found, needed)
+    require_topics(needed, found)
     registry = open_registry(settings.registry)
     try:
         return (await encoders(settings, registry, log, {names.events: [event]}))[event.name]

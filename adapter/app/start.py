@@ -21,6 +21,7 @@ from adapter.settings import Bus, GroupProtocol, Kafka, Receiving, Settings, Tel
 from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics, Tracer, open_tracer, switch_debug
 from adapter.telemetry import metrics as m
+from adapter.transport.kafka.admin import require_topics
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.kafka.span import Patience
 from adapter.transport.registry import HttpRegistry
@@ -119,16 +120,6 @@ def offset_patience(kafka: Kafka, log: Log) -> Patience:
     return Patience(2 * (kafka.transaction_timeout + _LIMITS_LOOKED_AT), told)
 
 
-def missing_topics(found: Mapping[str, object], needed: Iterable[str]) -> None:
-    """Raises Stop with the topics that are not among the existing ones, `found`. Kafka does not list topics that we
-    have no right to describe.
-    """
-    missing = [name for name in needed if name not in found]
-    if missing:
-        cure = "adapter topics create makes it, or says which right is missing"
-        raise Stop(*(f"{name}: the topic is missing, or we may not see it; {cure}" for name in missing))
-
-
 @dataclass(frozen=True, slots=True)
 class Seen:
     """The topics as they were at the start."""
@@ -160,12 +151,12 @@ class Partitions:
     def look(self) -> Seen:
         """Examine the topics. Raises Stop if one is missing or their numbers of partitions differ, and Unavailable."""
         counts = self.count((*self.keyed, *self.others))
-        missing_topics(counts, (*self.keyed, *self.others))
+        require_topics((*self.keyed, *self.others), counts)
         if len({counts[name] for name in self.keyed}) > 1:
             found = ", ".join(f"{name} has {counts[name]}" for name in self.keyed)
             raise Stop(f"topics of one key must have the same number of partitions: {found}; {_GROWN}")
         identities = self.identify(tuple(self.originals))
-        missing_topics(identities, self.originals)
+        require_topics(self.originals, identities)
         return Seen(counts[self.keyed[0]], identities)
 
     def check(self, before: Seen) -> None:

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from adapter import catalogue
 from adapter.catalogue import Catalogue
 from adapter.core.avro import Decoded, Decoder, Encoder, Schema, unframe
-from adapter.core.errors import Stop, Undecodable
+from adapter.core.errors import Undecodable
 from adapter.settings import Bus, Cluster, Offline
 from adapter.suppliers import served
-from adapter.transport.kafka.admin import Admin
+from adapter.transport.kafka.admin import Admin, require_topics
 from adapter.transport.kafka.client import Edge, Follower, Start
 from adapter.transport.registry import HttpRegistry, encoders, open_registry
 
@@ -86,10 +86,7 @@ def look_for(settings: Cluster, *topics: str) -> Mapping[str, int]:
     partitions of its own, and Unavailable.
     """
     counts = Admin(settings.kafka.client()).partition_counts(topics)
-    missing = [topic for topic in topics if topic not in counts]
-    if missing:
-        see = "there is no such topic, or we may not see it; see `adapter topics plan`"
-        raise Stop(*(f"{topic}: {see}" for topic in missing))
+    require_topics(topics, counts)
     return counts
 
 

@@ -314,9 +314,10 @@ async def test_a_topic_that_is_missing_is_named(
     file = tmp_path / "command.json"
     file.write_text(json.dumps(command("SP-1")))
     assert await asyncio.to_thread(main, ["send", str(file)]) == 2
-    assert problems(capsys) == [
-        f"{bus.topics.prefix}.nowhere: there is no such topic, or we may not see it; see `adapter topics plan`"
-    ]
+    (problem,) = problems(capsys)
+    assert problem.startswith(
+        f"{bus.topics.prefix}.nowhere: the topic is missing, or we may not see it; adapter topics"
+    )
 
 
 async def test_schemas_that_are_not_registered_are_named(

@@ -144,7 +144,7 @@ def test_what_is_written_after_the_opening_is_followed_and_not_part_of_the_rest(
 
 
 def test_a_topic_that_is_not_there_is_named(client: dict[str, str]) -> None:
-    with pytest.raises(Stop, match="absent-topic: there is no such topic"):
+    with pytest.raises(Stop, match="absent-topic: the topic is missing"):
         Follower(client, "absent-topic")
 
 

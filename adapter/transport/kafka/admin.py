@@ -4,7 +4,7 @@ Existing topics are never reconfigured: a change of the partition count moves ke
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
@@ -361,6 +361,15 @@ _NO_COORDINATOR: Final = frozenset(
 _UNREACHABLE: Final = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE}
 )
+
+
+def require_topics(needed: Iterable[str], found: Container[str]) -> None:
+    """Raises Stop with the topics of `needed` that are not among those the cluster listed. It leaves out topics that we
+    have no right to describe.
+    """
+    cure = "adapter topics create makes it, or says which right is missing"
+    if missing := [name for name in needed if name not in found]:
+        raise Stop(*(f"{name}: the topic is missing, or we may not see it; {cure}" for name in missing))
 
 
 def _found(topic: TopicDescription, config: Mapping[str, str] | None) -> Found:

@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
 from adapter.ports import Outgoing
+from adapter.transport.kafka.admin import require_topics
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.mock import is_mock
 from adapter.transport.kafka.refusal import connections_told, properties_told
@@ -209,7 +210,7 @@ class Follower:
         cluster = self._consumer.list_topics(self._topic, timeout=self._timeout)
         known = cluster.topics[self._topic]
         if known.error is not None or not known.partitions:
-            raise Stop(f"{self._topic}: there is no such topic, or we may not read it; see `adapter topics plan`")
+            require_topics([self._topic], found=())
         numbers = list(known.partitions) if key is None else [partition_of(key, len(known.partitions))]
         bounds = {number: self._bounds(number) for number in numbers}
         match start:

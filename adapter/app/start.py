@@ -326,7 +326,7 @@ async def transactions(
 
     transactor = TransactionalProducer(
         client=settings.kafka.client(),
-        commands=topic,
+        topic=topic,
         group=group,
         transactional_id=f"{settings.kafka.transactional_id_prefix}-{socket.gethostname()}-{uuid4().hex}",
         timeout=settings.kafka.transaction_timeout,

@@ -31,7 +31,7 @@ async def producer(
 ) -> AsyncIterator[TransactionalProducer]:
     found = TransactionalProducer(
         client={"bootstrap.servers": bootstrap, **properties},
-        commands=topics.commands,
+        topic=topics.commands,
         group=topics.prefix,
         transactional_id=f"{topics.prefix}-ours",
         timeout=ends,

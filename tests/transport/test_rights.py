@@ -45,7 +45,7 @@ async def test_a_transaction_that_is_refused_can_be_tried_again_until_the_right_
     await introduced(kafka, ruled.commands, ruled.prefix)
     ours = TransactionalProducer(
         client={"bootstrap.servers": kafka},
-        commands=ruled.commands,
+        topic=ruled.commands,
         group=ruled.prefix,
         transactional_id=ruled.prefix,
         timeout=timedelta(seconds=60),

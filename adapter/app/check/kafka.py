@@ -224,7 +224,7 @@ async def _transaction(settings: Bus, client: Mapping[str, str]) -> Line:
     prefix = settings.kafka.transactional_id_prefix
     producer = TransactionalProducer(
         client=client,
-        commands=settings.topics.names().commands,
+        topic=settings.topics.names().commands,
         group=settings.kafka.group_id,
         transactional_id=f"{prefix}-check-{uuid4().hex}",
         timeout=settings.kafka.transaction_timeout,

@@ -41,6 +41,7 @@ _HOPELESS: Final = 30.0
 class TransactionalProducer:
     """`ports.Transactor`. One transaction at a time, in the order of the calls.
 
+    `topic` is the consumed one, whose offsets `group` commits.
     `report` is called with the reason why a transaction was not committed, a short text without record contents;
     `waits` with the reason why a step takes long, and the seconds it has taken.
     """
@@ -49,7 +50,7 @@ class TransactionalProducer:
         self,
         *,
         client: Mapping[str, str],
-        commands: str,
+        topic: str,
         group: str,
         transactional_id: str,
         timeout: timedelta,
@@ -71,7 +72,7 @@ class TransactionalProducer:
         self._open_line: Callable[[int], _Line] = lambda number: _Line(
             {**conf, "transactional.id": f"{transactional_id}-{number}"},
             client=client,
-            commands=commands,
+            topic=topic,
             group=group,
             report=report,
             waits=waits,
@@ -115,7 +116,7 @@ class _Line:
         conf: dict[str, Any],
         *,
         client: Mapping[str, str],
-        commands: str,
+        topic: str,
         group: str,
         report: Callable[[str], None],
         waits: Callable[[str, float], None],
@@ -123,7 +124,7 @@ class _Line:
     ) -> None:
         self._conf = {**conf, "on_delivery": self._delivered}
         self._client = client
-        self._commands = commands
+        self._topic = topic
         self._group = group
         self._report = report
         self._waits = waits
@@ -251,7 +252,7 @@ class _Line:
     def _offsets(self, positions: Sequence[Position]) -> list[TopicPartition]:
         return [
             TopicPartition(
-                self._commands, p.partition, p.offset, p.metadata, -1 if p.leader_epoch is None else p.leader_epoch
+                self._topic, p.partition, p.offset, p.metadata, -1 if p.leader_epoch is None else p.leader_epoch
             )
             for p in positions
         ]

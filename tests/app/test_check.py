@@ -319,6 +319,7 @@ def test_wrong_settings_are_all_told(environment: Environment, capsys: pytest.Ca
         "ADAPTER_SUPPLIER__TOTAL_TIMEOUT",
         "ADAPTER_TOPICS__PARTITIONS",
     }
+    assert all(line["fix"].startswith("write for example") for line in said)
 
 
 def test_an_operation_that_does_not_exist_is_told_by_its_setting(

@@ -51,9 +51,9 @@ def port_line(subject: str, host: str, port: int, section: str) -> Line:
     except OSError as error:
         said = f"{host}:{port}: {system_words(error) or error}"
         if error.errno == errno.EADDRINUSE:
-            fix = f"fine if the role runs here already; else another {section}PORT"
+            fix = f"ignore this if the role is already running here; otherwise set {section}PORT to another port"
             return Line(subject, Verdict.WARNING, said, fix)
-        fix = f"name in {section}HOST and __PORT an address of this machine and a port that its user may take"
+        fix = f"set {section}HOST to an address of this machine and {section}PORT to a port that this user may bind"
         return Line(subject, Verdict.FAILED, said, fix)
     return Line(subject, Verdict.OK, f"{host}:{port} is free")
 
@@ -94,8 +94,8 @@ async def _greeted(address: str, context: ssl.SSLContext, through: Proxy | None)
         greeting = await probe.greet(host, port, context if secure else None, limit=LIMIT, proxy=through)
     except Unavailable as error:
         fix = (
-            "look at address, firewall, proxy and ADAPTER_SUPPLIER__TLS__CA; the supplier must know our certificate, "
-            "and its issuer unless that stands behind it in the file"
+            "check the address, the firewall, the proxy and ADAPTER_SUPPLIER__TLS__CA; the supplier must trust our "
+            "certificate, and know its issuer unless the file of the certificate holds that too"
         )
         return Line("supplier", Verdict.FAILED, f"{at}: {error}", fix)
     if greeting is None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 
 from adapter import catalogue
 from adapter.app.check.kafka import kafka_lines, refused_properties
-from adapter.app.check.lines import Line, Verdict
+from adapter.app.check.lines import Line, Verdict, problems
 from adapter.app.check.own import own_lines, port_line
 from adapter.app.check.registry import registry_lines
 from adapter.app.check.role import Role, load_settings
@@ -22,17 +22,15 @@ async def check(role: Role) -> AsyncGenerator[Line, None]:
     try:
         settings = load_settings(role)
     except Stop as stop:
-        for problem in stop.problems:
-            yield Line("settings", Verdict.FAILED, problem, "see adapter settings")
-        for line in refused_properties():
+        for line in (*problems("settings", stop, "see adapter settings"), *refused_properties()):
             yield line
         return
     yield Line("settings", Verdict.OK, f"complete for the {role}")
     try:
         known = _compile(settings)
     except Stop as stop:
-        for problem in stop.problems:
-            yield Line("schemas", Verdict.FAILED, problem, "mend the schemas, or unset ADAPTER_SCHEMAS")
+        for line in problems("schemas", stop, "correct the schemas, or unset ADAPTER_SCHEMAS"):
+            yield line
         return
     yield port_line("telemetry port", settings.telemetry.host, settings.telemetry.port, "ADAPTER_TELEMETRY__")
     async for line in own_lines(settings, known):

@@ -472,6 +472,12 @@ def test_settings_of_one_operation_keep_its_name() -> None:
     assert supplier.soap_actions == {"AddFaultReport": "urn:add"}
 
 
+def test_a_list_of_which_several_items_are_wrong_is_told_once() -> None:
+    with pytest.raises(Stop) as stop:
+        load(Settings, LEAST | {"ADAPTER_SUPPLIER__ACCEPTED_CODES": "a,b"})
+    assert len(stop.value.problems) == 1
+
+
 def test_what_a_supplier_sends_fits_the_topics() -> None:
     found = faults(Settings, TOPICS__MAX_MESSAGE_BYTES="1MiB")
     assert {name for name, text in found.items() if "half" in text} == {

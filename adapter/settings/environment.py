@@ -41,7 +41,7 @@ def load(tree_type: type[_T], environ: Mapping[str, str] = os.environ) -> _T:
     told = {name for name, _ in faults}
     faults += [(name, text) for name, text in conflicts(settings) if name not in told]
     if faults:
-        raise Stop(*(f"{name}: {text}" for name, text in sorted(faults)))
+        raise Stop(*(f"{name}: {text}" for name, text in sorted(set(faults))))  # each item of a list may have the same
     return settings
 
 

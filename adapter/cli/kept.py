@@ -186,7 +186,7 @@ def _reread(arguments: argparse.Namespace) -> Exit:
     from adapter.app.server import reread  # noqa: PLC0415 -- see adapter.cli
     from adapter.app.start import load_catalogue  # noqa: PLC0415 -- see adapter.cli
 
-    settings = load(Receiving)
+    wanted, settings = _wanted(arguments), load(Receiving)
     known = load_catalogue(settings)
     with connected(settings, known) as bus:
         look_for(settings, bus.topics.events)
@@ -201,28 +201,38 @@ def _reread(arguments: argparse.Namespace) -> Exit:
             found = event(arrival)
             return f"{found.reason}: {found.detail}" if isinstance(found, Refusal) else found
 
-        return _take(settings, arguments, made)
+        return _take(settings, arguments, wanted, made)
 
 
 def _resend(arguments: argparse.Namespace) -> Exit:
-    settings = load(Cluster)
+    wanted, settings = _wanted(arguments), load(Cluster)
     topic = settings.topics.names().commands
     look_for(settings, topic)
 
     def made(seen: Seen) -> Outgoing | str:
         return Outgoing(topic, seen.key, seen.value, own_headers(seen.headers))
 
-    return _take(settings, arguments, made)
+    return _take(settings, arguments, wanted, made)
 
 
-def _take(settings: Cluster, arguments: argparse.Namespace, made: Callable[[Seen], Outgoing | str]) -> Exit:
-    chosen: Iterable[Seen]
+def _wanted(arguments: argparse.Namespace) -> list[Place] | datetime | Edge:
+    """The places of the records to take again, or from when on all are. Raises Stop."""
     if bool(arguments.places) == (arguments.since is not None):
         raise Stop("again: name records as the list has them, PARTITION/OFFSET, or all with --since")
     if arguments.places:
-        chosen = _named(settings, arguments, [_place(text) for text in arguments.places])
-    else:
-        chosen = _kept(settings, arguments, since(arguments.since, datetime.now(UTC)))
+        return [_place(text) for text in arguments.places]
+    return since(arguments.since, datetime.now(UTC))
+
+
+def _take(
+    settings: Cluster,
+    arguments: argparse.Namespace,
+    wanted: list[Place] | datetime | Edge,
+    made: Callable[[Seen], Outgoing | str],
+) -> Exit:
+    """Send what `made` makes of each of these records, or report why it makes none."""
+    chosen: Iterable[Seen]
+    chosen = _named(settings, arguments, wanted) if isinstance(wanted, list) else _kept(settings, arguments, wanted)
     sender = Sender(settings.kafka.client(), max_message_bytes=settings.topics.max_message_bytes)
     code, waiting, size = Exit.DONE, list[tuple[str, Outgoing]](), 0
     for seen in chosen:

@@ -106,6 +106,14 @@ def test_what_is_no_address_of_a_worker_is_wrong_usage(url: str, capsys: pytest.
     assert capsys.readouterr().err == f"adapter: --worker {url}: write for example http://127.0.0.1:9464\n"
 
 
+@pytest.mark.parametrize("words", [["quarantine", "again"], ["dead-letters", "again", "0/1", "--since", "1h"]])
+def test_words_that_are_wrong_are_told_before_settings_that_are_missing(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith("adapter: again: name records")
+
+
 def test_where_something_else_than_http_is_spoken_no_worker_answers(capsys: pytest.CaptureFixture[str]) -> None:
     class Mail(socketserver.BaseRequestHandler):
         def handle(self) -> None:

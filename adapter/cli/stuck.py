@@ -208,7 +208,7 @@ def _asked(url: str) -> Iterator[Row]:
 
 def _status(url: str) -> dict[str, Any]:
     address = f"{url.rstrip('/')}/status"
-    no_address = Stop(f"--worker {url}: write for example http://127.0.0.1:9464")
+    no_address = Stop(f"--worker {url}: is not a web address; write for example http://127.0.0.1:9464")
     try:
         parts = urlsplit(address)
         good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -224,7 +224,7 @@ def _status(url: str) -> dict[str, Any]:
         raise no_address from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise Unavailable(f"{address}: {reason}") from None
+        raise Unavailable(f"{address}: {(isinstance(reason, OSError) and reason.strerror) or reason}") from None
     if not isinstance(status, dict) or "waiting" not in status:
         raise Stop(f"--worker {url}: no worker shows itself there")
     return status

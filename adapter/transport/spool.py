@@ -90,9 +90,10 @@ class SqliteSpool:
         try:
             database = _open(path, damaged)
         except (OSError, sqlite3.Error) as error:
+            why = (error.strerror if isinstance(error, OSError) else None) or error
             raise Stop(
-                f"ADAPTER_SERVER__SPOOL__PATH: {path} can't be used ({error}); give a file on a local disk that "
-                "this process alone may write"
+                f"ADAPTER_SERVER__SPOOL__PATH: {path} can't be used ({why}); give a file on a local disk that this "
+                "process alone may write"
             ) from None
         self._database: sqlite3.Connection | None = database
         self._place = _place(path)

@@ -108,16 +108,18 @@ def _wish(given: object) -> dict[str, Any]:
     if not isinstance(given.get("reference"), str):
         wrong.append("reference: a buyerFaultReference is needed")
     if given.get("kind") not in list(Happening):
-        wrong.append(f"kind: one of {', '.join(Happening)}")
+        wrong.append(f"kind: must be one of {', '.join(Happening)}")
     code = given.get("code", "")
     if not isinstance(code, str):
         wrong.append("code: a closure code is needed")
     elif problem := limits.code(code):
         wrong.append(f"code: {problem}")
-    wrong += [f"{name}: true or false" for name in ("repeated", "late") if given.get(name) not in (None, True, False)]
+    wrong += [
+        f"{name}: must be true or false" for name in ("repeated", "late") if given.get(name) not in (None, True, False)
+    ]
     spoken = given.get("dialects")
     if spoken is not None and not (isinstance(spoken, list) and all(name in list(Dialect) for name in spoken)):
-        wrong.append(f"dialects: a list of {', '.join(Dialect)}")
+        wrong.append(f"dialects: must be a list of {', '.join(Dialect)}")
     known = {"reference", "kind", "code", "repeated", "late", "dialects"}
     wrong += [f"{str(name)[:40]}: unknown; there are {', '.join(sorted(known))}" for name in given.keys() - known]
     if wrong:

@@ -176,7 +176,7 @@ def _any(_: Any) -> None:
 
 
 def _kind(value: str) -> str | None:
-    return None if value in list(Kind) else f"one of {', '.join(Kind)}"
+    return None if value in list(Kind) else f"must be one of {', '.join(Kind)}"
 
 
 _NUMBER = (int, float)
@@ -227,7 +227,7 @@ def _wrong(entry: object) -> Iterator[str]:
         yield "an object is needed"
         return
     if "kind" not in entry:
-        yield f"kind: one of {', '.join(Kind)}"
+        yield f"kind: is missing; write one of {', '.join(Kind)}"
     for name, value in entry.items():
         if name not in _NAMES:
             yield f"{name}: no such name; there are {', '.join(_NAMES)}"

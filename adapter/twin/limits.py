@@ -21,7 +21,7 @@ class Within:
     most: float
 
     def __call__(self, value: float) -> str | None:
-        return None if self.least <= value <= self.most else f"from {self.least} to {self.most}"
+        return None if self.least <= value <= self.most else f"must be from {self.least} to {self.most}"
 
 
 MANY: Final = 1_000_000_000

@@ -320,8 +320,10 @@ def _faults(given: argparse.Namespace, problems: list[str]) -> list[Fault]:
     if given.faults:
         try:
             texts.append((f"--faults {given.faults}", given.faults.read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"--faults {given.faults}: cannot be read: {error}")
+        except OSError as error:
+            problems.append(f"--faults {given.faults}: cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            problems.append(f"--faults {given.faults}: is not UTF-8 text")
     for option, text in texts:
         try:
             faults += from_json(limits.from_json(text))

@@ -103,7 +103,9 @@ def test_the_name_of_a_file_may_be_any_bytes(capsys: pytest.CaptureFixture[str])
 )
 def test_what_is_no_address_of_a_worker_is_wrong_usage(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stuck", "--worker", url]) == 2
-    assert capsys.readouterr().err == f"adapter: --worker {url}: write for example http://127.0.0.1:9464\n"
+    assert capsys.readouterr().err == (
+        f"adapter: --worker {url}: is not a web address; write for example http://127.0.0.1:9464\n"
+    )
 
 
 @pytest.mark.parametrize("words", [["quarantine", "again"], ["dead-letters", "again", "0/1", "--since", "1h"]])

@@ -322,7 +322,7 @@ async def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> Non
 
 async def test_a_folder_in_the_place_of_the_file_stops_the_start_and_is_left_as_it_was(tmp_path: Path) -> None:
     before = rights(tmp_path)
-    with pytest.raises(Stop, match=r"SPOOL__PATH: .* Is a directory"):
+    with pytest.raises(Stop, match=r"SPOOL__PATH: .* can't be used .Is a directory"):
         SqliteSpool(tmp_path, max_bytes=1, damaged=lambda _, __: None, unreadable=lambda _, __: None)
     assert rights(tmp_path) == before
 

@@ -81,9 +81,9 @@ def schema_root() -> Path:
 
 
 def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = None) -> Catalogue:
-    """Reads and compiles everything. Raises Stop with all faults, each with file or path.
+    """Read and compile everything. Raises Stop with all faults, each with its file or path.
 
-    `zone` is that of times without offset in replies, Europe/London unless told.
+    Times without an offset in replies are taken to be in `zone`, by default Europe/London.
     """
     root = root or schema_root()
     faults: list[str] = []
@@ -209,7 +209,7 @@ def _contract_faults(operation: Operation, command: Schema, accepted: Schema, su
 
 
 def _unsaid(where: str, reply: Type, replies: Replies) -> Iterable[str]:
-    """Reasons why a refusal in a reply could not be recognised: it would pass for an acceptance."""
+    """Reasons why a refusal in a reply would not be recognised, and would pass for an acceptance."""
     kinds = {field.name: optional(field.type)[0] for field in (reply.fields if isinstance(reply, Record) else ())}
     if kinds.keys().isdisjoint({replies.code, replies.status}):
         yield f"{where}: has neither {replies.code} nor {replies.status}, by which alone an answer says no"
@@ -220,7 +220,7 @@ def _unsaid(where: str, reply: Type, replies: Replies) -> Iterable[str]:
 
 
 def _unheard_of(supplier: Supplier, event: Schema) -> Iterable[str]:
-    """Kinds of notification that are declared to settle a doubt but that do not exist: they would never come."""
+    """Faults: kinds of notification that are declared to settle a doubt, but do not exist and would never come."""
     kind = event.fields().get("kind")
     known = kind.type.symbols if kind and isinstance(kind.type, Enum) else ()
     for operation in supplier.operations:
@@ -236,7 +236,7 @@ def _is_list(record: Type, name: str) -> bool:
 
 
 def _defaults(kind: Type, path: str) -> Iterable[str]:
-    """Faults: fastavro puts a default in as the JSON has it, so one of a time would come out as a number."""
+    """Faults in the defaults: fastavro inserts them as they are in the JSON, so that of a time would be a number."""
     match kind:
         case Record(_, fields, _):
             for field in fields:

@@ -120,14 +120,14 @@ class Intake(Protocol):
     def resume(self, partition: int, epoch: int) -> None: ...
 
     def held(self, records: int) -> None:
-        """Tells the intake how many records are being worked on. While there are some it polls every few milliseconds;
-        while there are none, or very many, it polls less often.
+        """Tell the intake how many records are being worked on. It polls every few milliseconds while there are some,
+        less often while there are none or very many.
         """
         ...
 
 
 class IntakeListener(Protocol):
-    """Callbacks of an intake, always called on the event loop."""
+    """The callbacks of an intake, all called on the event loop."""
 
     def assigned(self, epochs: Mapping[int, int]) -> None:
         """These partitions are ours now, each under a new epoch; a partition kept through a rebalance is not named."""

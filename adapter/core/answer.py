@@ -1,7 +1,8 @@
-"""What the supplier gets for a notification: the answer that it is safe, or a fault that says what was wrong.
+"""The answers to notifications: a receipt once the notification is stored safely, or a SOAP fault that says what was
+wrong with it.
 
-Neither repeats anything of the content but the message id and the buyer identifier, and those only within the lengths
-the XSD gives them.
+Of the notification's content they repeat only the message id and the buyer identifier, and those only within the
+lengths that the XSD allows.
 """
 
 import re
@@ -34,14 +35,14 @@ class AnswerWriter:
         root = etree.Element(tag)
         for child in children:
             etree.SubElement(root, child.tag).text = f"@{child.name}@"
-        # Literal text and names of values in turns.
+        # Literal text and names of values alternate.
         self._template = re.split("@([A-Za-z]+)@", etree.tostring(root, encoding="unicode"))
 
     def accepted(self, notification: Readable, *, api_version: str, buyer: str, at: datetime, own_id: bool) -> Written:
-        """That the notification is safe, valid against the XSD.
+        """The receipt for a stored notification, valid against the XSD.
 
-        `buyer` stands in where the notification names none. The message id is the notification's own, or with
-        `own_id`, or where the notification has none that fits, one derived from the notification's.
+        `buyer` is used if the notification names none. The message id is the notification's own. With `own_id`, or if
+        the notification's does not fit, it is derived from the notification's id.
         """
         message_id = notification.message_id
         if own_id or not _fits(message_id):
@@ -58,7 +59,7 @@ class AnswerWriter:
 
 
 FIELDS: Final = frozenset({"apiVersion", "buyerIdentifier", "sentAt", "messageId", "responseCode"})
-"""The fields of an answer (contract section 3.3); the supplier's XSD says which it has and in what order."""
+"""The fields an answer can have (contract section 3.3). Which it has, in which order, is in the supplier's XSD."""
 
 
 def compile_answer(xsd: Xsd, element: str) -> AnswerWriter:

@@ -63,7 +63,7 @@ class Settler(StrEnum):
 
 @immutable
 class Accepted:
-    """The supplier has taken it. `reply` is its typed reply, None where only an "already done" tells so."""
+    """The supplier has taken it. `reply` is the typed reply; None if a refusal that means "already done" says so."""
 
     reply: Mapping[str, Any] | None
     already_done: bool = False
@@ -71,7 +71,7 @@ class Accepted:
     """In how many places the reply strays from the contract."""
 
     aside: tuple[tuple[str, str], ...] = ()
-    """(path, text) of what the supplier's answer holds beyond the fields of the reply."""
+    """(path, text) of content in the supplier's answer for which the reply has no field."""
 
 
 @immutable
@@ -165,7 +165,7 @@ Event = Accepted | Rejected | Settled | InDoubt
 
 @immutable
 class Seek:
-    """The command leaves out the supplier's reference: its ticket may have it, or get it until then."""
+    """The command leaves out the supplier's reference: its ticket may have one, or get one by then."""
 
     until: float
 
@@ -308,7 +308,7 @@ class Command:
         self._intent_at: float | None = None
         self._unclear_since: float | None = None
         self._last_unclear: Unclear | None = None
-        """The last such call, if this process has made it."""
+        """The verdict on the last call with an unclear outcome, if this process made that call."""
         self._doubted: str | None = None
         self._forbidden = 0
         self._successes = 0
@@ -320,12 +320,12 @@ class Command:
 
     @property
     def doubted(self) -> str | None:
-        """Once it was in doubt and is sent again: who has decided so, and why."""
+        """Who decided, and why, that the command in doubt is sent again; None if nobody did."""
         return self._doubted
 
     def seek(self, now: float) -> Seek:
-        """It leaves out the supplier's reference. Told again when its ticket can be looked at, which has its time from
-        then on. Whatever is found, `begin` or `refuse` may follow.
+        """The command leaves out the supplier's reference. Told once more when the tickets are known to their end: only
+        then does the time begin in which the ticket has to get a reference. `begin`, `refuse` or `unfound` follows.
         """
         self._expect(_State.NEW, _State.SEEKING)
         self._state = _State.SEEKING
@@ -560,7 +560,7 @@ def _settled(event: Accepted | Rejected | Settled, doubted: str) -> Settled:
 
 
 def _texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    """(path, text) of whatever there is in a reply."""
+    """(path, text) of every value in a reply."""
     match value:
         case None:
             return

@@ -119,8 +119,8 @@ def local_name(element: etree._Element) -> str:
 
 
 def attributes(element: etree._Element) -> list[tuple[etree._Element, str, str]]:
-    """Those without a namespace, of the element and all below it: whose, name and value. Those of a namespace are the
-    protocol's: xsi:type, xsi:nil, xml:lang.
+    """(element, name, value) of the attributes of an element and all elements below it. Those in a namespace are left
+    out, because they belong to the protocol: xsi:type, xsi:nil, xml:lang.
     """
     return [(value.getparent(), value.attrname, str(value)) for value in _ATTRIBUTES(element)]
 
@@ -146,8 +146,8 @@ def fold(text: str) -> str:
 
 
 def trimmed(text: str) -> str:
-    """As references are compared, and tickets are named: folded, since that is what the supplier's schema makes of
-    them, and without white space of other kinds around it.
+    """A reference in the form in which references are compared and name tickets: folded, as the supplier's schema
+    demands, and without other kinds of white space around it.
     """
     return fold(text).strip()
 
@@ -218,10 +218,10 @@ _SPOKEN: Final = {
     "utf16le": "utf-16-le",
     "utf16be": "utf-16-be",
 }
-"""By letters and digits alone: there are several spellings."""
+"""Python's name of an encoding by the letters and digits of its name, of which there are several spellings."""
 _OF_UTF_8: Final = frozenset({"utf-8", "us-ascii"})
 _WINDOWS_1252: Final = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}
-"""By the surrogates that stand for bytes which could not be decoded (PEP 383)."""
+"""Characters by the surrogate that stands for a byte which could not be decoded (PEP 383)."""
 
 
 def _check_size(data: bytes, limits: DocumentLimits) -> None:
@@ -230,7 +230,7 @@ def _check_size(data: bytes, limits: DocumentLimits) -> None:
 
 
 def _has_more_values(text: bytes, most: int) -> bool:
-    """Whether the tags have; what looks like attributes between them is text."""
+    """Whether the tags have more than `most` attributes. What looks like attributes between tags is text."""
     count = 0
     tag = _TAG.search(text)
     while tag is not None:
@@ -259,7 +259,7 @@ def _check_prolog(text: bytes) -> None:
 
 
 def _utf8(body: bytes, charset: str | None) -> bytes:
-    """The document in UTF-8 without a byte order mark; bytes said to be UTF-8 are left to the parser to check."""
+    """The document in UTF-8 without a byte order mark. Bytes said to be UTF-8 are left for the parser to check."""
     mark, encoding = _encoding(body, charset)
     body = body[len(mark) :]
     if encoding == "utf-8":

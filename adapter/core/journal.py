@@ -40,7 +40,7 @@ class Kind(StrEnum):
 _OPEN = frozenset({Kind.INTENT, Kind.CLEARED})
 
 _STRETCHES: Final = 32
-"""Of about so many stretches of the journal it is known how many entries they have."""
+"""Into about so many stretches the remembered part of the journal is divided; entries are counted for each."""
 
 
 @immutable
@@ -55,7 +55,7 @@ class Source:
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
     leader_epoch: int | None = field(default=None, compare=False)
-    """Of the leader that took it, where it comes from its topic."""
+    """Leader epoch under which it was written; None if unknown, as of a record that comes from the journal."""
 
     def digest(self) -> bytes:
         """Of the bytes, readable or not."""

@@ -81,7 +81,7 @@ class Readable:
     """The deviations' paths without positions: all of them from the schema, so fit for a label."""
 
     unknown: int
-    """How many elements no field was found for."""
+    """How many elements and attributes the schemas do not know."""
 
     version: soap.Version
     """Of the envelope it came in."""
@@ -141,7 +141,7 @@ class NotificationReader:
         mended: bool,
     ) -> Readable | Refusal:
         declared = self._declared
-        objects = list(element.iter())  # lxml makes new ones at every look, unless somebody holds them
+        objects = list(element.iter())  # held, or lxml would create new ones for each of the passes below
         read = self._reader.read(element)
         report = read.record
         blanked = list(self._blank_placeholders(report))
@@ -250,14 +250,14 @@ def content_hash(element: etree._Element, *, without: str) -> str:
 
 
 def hints(delivery: Delivery) -> tuple[str, ...]:
-    """What HTTP says a message is about: the URL path, the SOAPAction of SOAP 1.1, the action of SOAP 1.2."""
+    """What HTTP says about the message: the URL path, the SOAPAction of SOAP 1.1, the action of SOAP 1.2."""
     action = _ACTION.search(delivery.content_type or "")
     given = (delivery.path.partition("?")[0], delivery.soap_action, action and action[1])
     return tuple(hint for hint in given if hint)
 
 
 def without_positions(path: str) -> str:
-    """The schema's path of one in a message: updates.description of updates[3].description."""
+    """A path in a message as a path of the schema: updates.description for updates[3].description."""
     return _POSITION.sub("", path) if "[" in path else path
 
 

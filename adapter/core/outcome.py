@@ -236,7 +236,9 @@ def _refuses(code: int, *, fine: bool) -> bool:
 
 
 def _words(read: Read, status: str) -> set[str]:
-    """What its status says, as spellings are compared (section 8, number 4), whether its page has a status or not."""
+    """What the answer's status says, without case, hyphens and spaces (section 8, number 4), even where no status is
+    documented.
+    """
     found = (read.record.get(status), *_unread(read, status))
     return {
         text.lower() if text.isalpha() else re.sub(r"[\s_-]", "", text).lower()
@@ -255,8 +257,8 @@ _ANSWER: Final = re.compile(r"code|status|error|fault|reason|result|reject|fail"
 
 
 def _of_another(named: str | None, reference: str | None) -> bool:
-    """Whether it names another ticket. The message id tells nothing: the samples answer under another one (section 8,
-    number 16).
+    """Whether the answer names another ticket. Its message id says nothing: the samples answer under another one than
+    that of the request (section 8, number 16).
     """
     if not named or not reference or named == reference:
         return False
@@ -265,8 +267,8 @@ def _of_another(named: str | None, reference: str | None) -> bool:
 
 
 def _may_say_no(read: Read, *, silent: bool) -> bool:
-    """Whether an answer without code and status is more than silent: something unread in it may be the no, or nothing
-    in it could be read. Where not, that it came is the yes.
+    """Whether an answer without code and status may be a refusal: something in it that could not be read may say so, or
+    nothing in it could be read. If not, the answer is an acceptance because it came at all.
     """
     return not (silent or any(read.record.values())) or any(not path or _ANSWER.search(path) for path, _ in read.aside)
 
@@ -288,7 +290,7 @@ def _speaks(element: etree._Element, replies: Replies) -> bool:
 
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
-"""A word, as it may stand in logs. Any other text where a code should be is text, whoever it speaks of."""
+"""A code that may stand in logs. Anything else in its place is free text, which may name people."""
 
 
 _TOLD: Final = 1000
@@ -311,7 +313,7 @@ def _instead(message: soap.Message) -> Iterator[str]:
 
 
 def _told(read: Read, replies: Replies) -> Iterator[str]:
-    """What an answer says of its outcome."""
+    """What an answer says about the outcome."""
     for name in (replies.reference, replies.status, replies.code, replies.text):
         value = read.record.get(name)
         if value not in (None, ""):

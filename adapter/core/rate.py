@@ -22,7 +22,7 @@ class RateLimit:
         """When the next call is to begin, were all on time."""
 
     def due(self, ahead: int = 0) -> float:
-        """When a call may begin before which `ahead` others are still to begin."""
+        """When the next call may begin, or with `ahead` the one that follows so many others."""
         return self._next + ahead * self._distance - TOLERANCE
 
     def began(self, now: float) -> None:

@@ -28,14 +28,14 @@ class Backoff:
 
 
 ASK_AGAIN: Final = Backoff(first=0.2, longest=5.0)
-"""Before what is our own is asked again: the broker, the registry, the disk."""
+"""Between attempts to reach something of ours: the broker, the registry, the disk."""
 
 TRANSACTION_AGAIN: Final = Backoff(first=0.1, longest=0.5)
 """Before a transaction that was refused is tried again. Should a partition be lost, that is told sooner."""
 
 
 _FORGOTTEN: Final = 600.0
-"""Seconds after which what is known of the supplier may hold no more."""
+"""Seconds after which what was learnt about the supplier may no longer hold."""
 
 
 class BreakerState(StrEnum):
@@ -83,8 +83,8 @@ class Breaker:
         self._refused_at = -inf
 
     def known(self, now: float) -> BreakerState:
-        """The state as far as it still tells something of the supplier: CLOSED once the breaker has been open for ten
-        minutes without a probe, because there was no call to make.
+        """The state, as far as it still says something about the supplier: CLOSED if the breaker has been open for ten
+        minutes without a probe because there was no call to make.
         """
         asked = self.state is not BreakerState.OPEN or now - self.retry_at < _FORGOTTEN
         return self.state if asked else BreakerState.CLOSED

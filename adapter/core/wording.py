@@ -83,7 +83,9 @@ def span(length: timedelta) -> str:
 
 
 def is_text(word: str) -> bool:
-    """Whether it can become a key or a value: Python keeps bytes that are no UTF-8 as what can't be encoded."""
+    """Whether a word of the command line can be written to a topic: bytes that are not UTF-8 come as lone surrogates,
+    which can't be encoded.
+    """
     try:
         word.encode()
     except UnicodeEncodeError:
@@ -92,8 +94,8 @@ def is_text(word: str) -> bool:
 
 
 def harmless(line: str) -> str:
-    """The line with what could take a terminal over, or begin another line, escaped as in JSON, where it means the
-    same.
+    """The line with all characters escaped that could control a terminal or begin another line. The escapes are those
+    of JSON, so a line of JSON keeps its meaning.
     """
     return line if line.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
 
@@ -135,5 +137,5 @@ def _told(reply: Mapping[str, Any]) -> str:
 
 
 def word(symbol: str) -> str:
-    """An enum's symbol as one reads it: "in progress"."""
+    """An enum's symbol in words: "in progress"."""
     return symbol.lower().replace("_", " ").replace("re opened", "re-opened")

@@ -93,9 +93,7 @@ class Partition:
         return self.position, self.leader_epoch
 
     def clock(self) -> float:
-        """The time (seconds since the epoch) up to which this partition's events are known; later ones may still have
-        to be read.
-        """
+        """The time (seconds since the epoch) up to which all events of this partition have been read."""
         return time.time() if self.at_end and not self.queue else min(self._read, time.time())
 
     @property

@@ -35,7 +35,7 @@ class Passed:
 
 
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
-"""Times beyond it leave no room for deadlines; nobody but another writer has such."""
+"""Later times leave no room for deadlines. Only a foreign writer can have written one."""
 
 
 class Reader:
@@ -71,6 +71,6 @@ class Reader:
 
 
 def _tellable(record: Mapping[str, Any], source: Source) -> bool:
-    """Whether our own times, those of the record and of the event, are times one can reckon with."""
+    """Whether the times that we set ourselves, the record's and the event's, leave room for calculations."""
     told = [record[name] for name in ("receivedAt", "occurredAt", "decidedAt") if name in record]
     return 0 <= source.timestamp < _LATEST.timestamp() and all(at < _LATEST for at in told)

@@ -31,11 +31,12 @@ SUBJECT_LIMIT: Final = 1000
 _HEADER_LIMIT: Final = 8192
 _NO_CERTIFICATE: Final = (ValueError, x509.InvalidVersion)
 _SPACED: Final = re.compile(r"(\\.)|(^|,)\s*([\w.]+)\s*=\s*")
-"""What is escaped, as the comma of "Supplier\\, Ltd", or the type of a distinguished name's part and all around it."""
+"""An escaped character, such as the comma of "Supplier\\, Ltd", or a part's type in a distinguished name with the white
+space around it."""
 _TYPES: Final = {"emailAddress": NameOID.EMAIL_ADDRESS, "serialNumber": NameOID.SERIAL_NUMBER}
-"""Those that OpenSSL has words for, besides the words of RFC 4514."""
+"""Types for which OpenSSL has names beyond those of RFC 4514."""
 _MEANT: Final = re.compile(r"""["'/\s]*[\w.]+\s*=""")
-"""The beginning of what is meant as a distinguished name, in whichever form; other names have no = there."""
+"""How a distinguished name begins, in whatever form. No other name has a = there."""
 
 
 class Reason(StrEnum):
@@ -53,7 +54,7 @@ class Refused:
     reason: Reason
     caller: Caller
     detail: str | None = None
-    """What is wrong with the certificate, without anything of it."""
+    """What is wrong with the certificate. Quotes nothing of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,11 @@ class Admission:
     """The rules of one deployment. An empty list of subjects or of networks turns that check off."""
 
     subjects: frozenset[str]
-    """As `allowed` has them."""
+    """As `allowed` returns them."""
     networks: frozenset[Network]
     proxies: frozenset[Network]
     certificate_header: str
-    """In lower case, as `address_header`."""
+    """In lower case, like `address_header`."""
     address_header: str
 
     def judge(self, peer: Peer, head: Head) -> Caller | Refused:
@@ -126,7 +127,8 @@ def identity_of(certificate: bytes) -> Identity:
 
 
 def allowed(subjects: Iterable[str]) -> frozenset[str]:
-    """The list as names of certificates are compared: distinguished names in one order, host names in lower case.
+    """The list in the form in which names of certificates are compared: distinguished names with their parts in one
+    order, host names in lower case.
 
     Raises Stop for a distinguished name that can't be read: no certificate would ever have it.
     """
@@ -183,7 +185,7 @@ def _shown(address: IPv4Address | IPv6Address | None, peer: Peer) -> str:
 def _forwarded_address(
     header: str | None, proxy: IPv4Address | IPv6Address, proxies: frozenset[Network]
 ) -> IPv4Address | IPv6Address | None:
-    """The last address in the chain that is not a proxy of ours; what is before it a caller may have made up."""
+    """The last address in the header that is not one of our proxies. The caller may have made up those before it."""
     if header is None:
         return proxy
     for part in reversed(header.split(",")):

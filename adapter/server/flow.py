@@ -27,7 +27,7 @@ LONG: Final = 32 * 1024
 """Bytes of a body that is read on another thread."""
 
 _HEALTH: Final = re.compile(r"/health/?(?:\?|$)")
-"""The end of a path, or of a whole URL as proxies send it."""
+"""The end of a path, or of a whole URL, as some proxies send it."""
 _PATH_LIMIT: Final = 200
 """Characters of a path that a span carries."""
 _NO_WORD: Final = re.compile(r"[^/]*[^/A-Za-z][^/]*")
@@ -103,7 +103,7 @@ class Server:
         )
 
     def publish(self, records: Records) -> None:
-        """From now on notifications can be published, as these records; until then only the spool takes them."""
+        """From now on notifications are published, as made by `records`; until then only the spool takes them."""
         self._records = records
 
     # -- before the body ---------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class Server:
         return self._accepted(readable)
 
     async def _event(self, readable: Readable, arrival: Arrival) -> Outgoing | Refusal | None:
-        """The event's record; None while none can be made, a Refusal if it can't be written."""
+        """The event as a record; None while no record can be made, a Refusal if this event can't be written."""
         if self._records is None:
             return None
         write = self._records.event
@@ -314,12 +314,12 @@ def _long(arrival: Arrival) -> bool:
 
 
 def _shown(path: str) -> str:
-    """The path as a span may carry it: words of letters alone, since a caller may write anything into it."""
+    """The path for a span. Only words of letters are kept, since a caller may write anything into it."""
     return _NO_WORD.sub("REDACTED", path.partition("?")[0][:_PATH_LIMIT])
 
 
 def _within(record: Outgoing, trace: Trace) -> Outgoing:
-    """The record as part of that trace."""
+    """The record with the headers of that trace."""
     others = [header for header in record.headers if header[0] != "traceparent"]
     return replace(record, headers=[*others, ("traceparent", str(trace).encode())])
 

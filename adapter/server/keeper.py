@@ -27,7 +27,7 @@ _UNORDERED: Final = b""
 _ALL: Final = "all topics"
 """Stands for a topic while no record can be made yet."""
 _FORGOTTEN: Final = 600.0
-"""Seconds after the last failed write: with a spool, or a supplier that repeats, another one is tried long before."""
+"""Seconds after the last failed write. With a spool, or a supplier that repeats, another write is tried long before."""
 
 
 class Stored(StrEnum):
@@ -65,14 +65,14 @@ class Keeper:
         self._down: dict[str, bool] = {}
         """Topics whose last write failed, and whether that was for a ticket."""
         self._told = False
-        """Whether it was logged that the spool takes nothing, since Kafka stopped acknowledging."""
+        """Whether it was logged, since Kafka stopped acknowledging, that the spool takes nothing."""
         self._failed_at = 0.0
         """When a write for a ticket failed last, by the loop's clock."""
 
     def down(self, now: float) -> bool:
-        """Whether Kafka is known to take no notifications of tickets. Forgotten ten minutes after the last failed
-        write, which would otherwise count until the next notification, perhaps tomorrow's. Only a write can tell: a
-        cluster without enough replicas, or where we may not write, answers every other question.
+        """Whether Kafka is known to take no notifications of tickets. Only a write can tell: a cluster without enough
+        replicas, or on which we have no right to write, answers everything else. A failed write counts for ten minutes,
+        since the next notification, and with it the next write, may come tomorrow.
         """
         return any(self._down.values()) and now - self._failed_at < _FORGOTTEN
 

@@ -173,6 +173,6 @@ def _reserved(command: Record) -> bool:
 
 
 def _rejection_has_reason(command: Record) -> Iterable[Problem]:
-    """Who rejects a resolution says why (section 2.5)."""
+    """A resolution that is rejected must have a reason (section 2.5)."""
     if command["resolveAccepted"] is False and not (command["rejectedReason"] or "").strip():
         yield Problem("rejectedReason", "needed when resolveAccepted is false")

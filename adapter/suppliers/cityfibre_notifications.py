@@ -60,7 +60,7 @@ HINTS: Final = {
 
 
 def plain(text: str) -> str:
-    """A word as it is compared: spellings differ in case, hyphens and spaces (section 8, number 4)."""
+    """A word as words are compared, since spellings differ in case, hyphens and spaces (section 8, number 4)."""
     return _plain(text[:_LONGEST_WORD])
 
 
@@ -71,7 +71,7 @@ def _plain(text: str) -> str:
 
 _BETWEEN_WORDS: Final = re.compile(r"[\W_]+")
 _LONGEST_WORD: Final = 200
-"""Characters of a text that is looked at as a word; none in a table comes near."""
+"""Characters of a text that are compared; no word of a table comes near."""
 
 
 def tell(report: Record, hints: tuple[str, ...]) -> Told:
@@ -97,7 +97,7 @@ class Facts:
     """Symbol, UNKNOWN for a word that is not documented, None for no word."""
 
     cancelled: bool
-    """As all about an appointment: of the latest one, the last of the list."""
+    """Of the latest appointment, the last of the list, like everything here about an appointment."""
 
     closure_code: str
     confirmation: str
@@ -113,7 +113,7 @@ class KindRule:
     kind: str
     holds: Callable[[Facts], bool]
     final: bool = True
-    """No hint may say otherwise. Not so where the fact merely goes on while other things happen."""
+    """No hint may override it. False for facts that persist while other things happen."""
 
 
 def _while_working(condition: Callable[[Facts], bool]) -> Callable[[Facts], bool]:
@@ -202,7 +202,7 @@ def _problems(report: Record, facts: Facts) -> Iterator[Problem]:
 
 _TYPES: Final = frozenset(map(plain, INCIDENT_TYPES))
 _NOTHING: Final = frozenset({"", "na", "nil", "none", "null", "pending", "tba", "tbc", "tbd", "unknown"})
-"""What people write where there is nothing, as `plain` writes it: of "-" nothing is left."""
+"""What people write for "nothing", as returned by `plain`, which leaves nothing of a "-"."""
 _NOT_MISSED: Final = _NOTHING | {"0", "false", "n", "no"}
 
 NOTIFICATION: Final = Notification(

@@ -359,9 +359,8 @@ class Case:
         self.assignment.residents[entry.command_id] = entry
 
     def _told(self, event: Event, entry: Entry, committed: "asyncio.Future[None]") -> Callable[[], None]:
-        """What to do once the event is committed: remember the end, count it, write the log line of the outcome.
-
-        Not before the commit: if the partition is lost first, the command has not ended and is delivered again.
+        """What to do once the event is committed: remember the end, count it, log the outcome. Not before, since the
+        command has not ended if the partition is lost first: it is delivered again.
         """
         name, attempts, a, item = self.task.subject.operation.name, self.command.attempts, self.assignment, self.item
         counted = item.resident is None
@@ -422,6 +421,7 @@ class Case:
     # -- for log and metrics -------------------------------------------------------------------------------------------
 
     def exemplar(self) -> dict[str, str] | None:
+        """Labels that connect a measurement with a sampled trace."""
         trace = self.task.trace
         return {"trace_id": trace.trace_id} if trace is not None and trace.sampled else None
 

@@ -35,7 +35,7 @@ def written(catalogue: Catalogue) -> list[Schema]:
 
 
 def own_headers(headers: Iterable[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
-    """Those a record had before it was a dead letter."""
+    """A record's headers without those it was given as a dead letter."""
     return [header for header in headers if not header[0].startswith("dead-letter-")]
 
 
@@ -102,8 +102,8 @@ class Events:
         return Outgoing(self._events_topic, subject.key, encoder.encode(record), headers)
 
     def dead_letter(self, source: Source, topic: str, why: Undecodable, *, at: datetime) -> Outgoing:
-        """The record as it came, with where it came from and why it can't be a command. Such headers of its own, as of
-        a letter that was copied back, would be read first: they are left out.
+        """The record as it came, with headers that say where it came from and why it can't be a command. If it has such
+        headers already, because it is a dead letter that was copied back, they are left out: they would be read first.
         """
         headers = [
             *own_headers(source.headers),

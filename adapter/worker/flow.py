@@ -287,7 +287,7 @@ class Worker(IntakeListener):
         self.intake.held(self.window.records)
 
     async def _keep(self) -> None:
-        """What has to be done now and then."""
+        """Every second, report partitions that take long to start, and write residents forward."""
         while True:
             await asyncio.sleep(_TICK)
             for number, assignment in self.assignments.items():

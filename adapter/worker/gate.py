@@ -83,9 +83,9 @@ class Gate:
         self._ahead = 0.0
         """How many permits there may be beyond the places."""
         self._before = 0.0
-        """Seconds from a permit to asking for a place, recently."""
+        """Seconds that recently passed between a permit and the question for a place."""
         self._ended = 0
-        """Calls that have ended since the start."""
+        """Calls that have ended, ever."""
         self._ready: deque[tuple[Permit, asyncio.Future[None]]] = deque()
         """Permits that wait for a place."""
         self._changed = changed
@@ -141,7 +141,7 @@ class Gate:
         if permit.calling:
             self.in_flight -= 1
             self._ended += verdict is not None
-        elif permit.tried:  # it was let in for nothing
+        elif permit.tried:  # it was one too many
             self._ahead = max(0.0, self._ahead - 1)
         now, share = self._loop.time(), random.random()  # noqa: S311 -- jitter
         # While it probes, the breaker believes the probe alone: other calls began before it opened.
@@ -198,7 +198,7 @@ class Gate:
 
     @property
     def _opens(self) -> float:
-        """When the limit of calls a second lets the next in."""
+        """When the limit of calls a second allows the next permit."""
         return -inf if self._rate is None else self._rate.due(self._permits - self.in_flight) - self._before
 
     def _pump(self) -> None:

@@ -27,7 +27,7 @@ REASONS: Final = decoder.REASONS | {
 
 
 VALUE_LIMIT: Final = 10_000
-"""Values in the arrays and maps of a command: hundreds of commands are in memory at once."""
+"""The most values in the arrays and maps of a command, since hundreds of commands are in memory at once."""
 
 
 @immutable
@@ -114,7 +114,7 @@ class Reader:
 _IN_SECONDS: Final = Problem(
     "issuedAt", "is in 1970: are this and its other times seconds? They must be milliseconds", warning=True
 )
-"""Who writes one time in seconds writes all of them so: the supplier is told of a fault of 1970."""
+"""A producer that writes this time in seconds writes all of them so: the supplier would be told of a fault in 1970."""
 
 
 def _header(source: Source, name: str) -> bytes | None:

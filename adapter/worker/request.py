@@ -76,8 +76,8 @@ class Requests:
         about: Callable[[], Mapping[str, Any]],
         keep: Callable[[Callable[[], None] | None], None],
     ) -> Verdict:
-        """Send it once; the verdict on the reply or the failure. `about` gives the fields of a log line; `keep` gets
-        the reply's `release`.
+        """Send it once; the verdict on the reply or the failure. `about` returns the fields of a log line, `keep` is
+        called with the reply's `release`.
         """
         operation = task.subject.operation
         headers = self.headers(operation)

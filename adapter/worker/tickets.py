@@ -49,7 +49,7 @@ class _Known:
         return cls(offset, value[cls._HEAD.size : end], value[end:])
 
     def has(self, command: bytes) -> bool:
-        """Whether the mark is one of them, and not the end of one and the beginning of the next."""
+        """Whether the mark is one of `commands`, and not just the end of one and the beginning of the next."""
         at = self.commands.find(command)
         while at > 0 and at % MARK:
             at = self.commands.find(command, at + 1)
@@ -68,7 +68,7 @@ class Watch:
         self._value: bytes | None = None
 
     async def changed(self) -> Ticket:
-        """Returns the ticket as it is now, once there is one; called again, when it has changed."""
+        """The ticket as it is now, as soon as there is one. Called again, it waits until the ticket has changed."""
         attempt = 0
         while True:
             await self._told.wait()

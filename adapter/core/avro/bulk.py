@@ -24,7 +24,7 @@ class Bulk:
 
     def __init__(self, schema: Schema, most: int) -> None:
         self.harmless = min(_harmless(schema.record, most), default=_ANY)
-        """A record of at most so many bytes can't exceed the limit."""
+        """A record of at most so many bytes can't exceed a limit, and need not be checked."""
         self._most = most
         self._walk = _walker(schema.record, "")
 
@@ -44,10 +44,11 @@ class _Room:
 
 
 _Walk = Callable[[bytes, int, _Room], int]
-"""From where a value begins to where it ends, which is beyond the last byte if some are missing there."""
+"""Takes the position where a value begins, returns the one where it ends: beyond the last byte if bytes are missing."""
 
 
 def _harmless(kind: Type, most: int) -> Iterator[int]:
+    """For each limit, the most bytes of a record that certainly does not exceed it."""
     match kind:
         case Primitive(_, "decimal") | Fixed(_, _, "decimal"):
             yield DECIMAL_LIMIT
@@ -140,7 +141,7 @@ def _excess(path: str) -> _Walk:
 
 
 def _blocks(item: _Walk, size: int, values: int, path: str) -> _Walk:
-    """Of items of that many bytes at least, and of so many values."""
+    """Walks the blocks of an array or map whose items have at least `size` bytes and count as `values` values each."""
 
     def walk(data: bytes, at: int, room: _Room) -> int:
         while True:

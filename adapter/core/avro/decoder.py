@@ -131,8 +131,8 @@ class Decoder:
         return record
 
     def _fault(self, payload: bytes, error: Exception) -> str:
-        """What is wrong, with the path of a time that no calendar has or a text that is not UTF-8, which fastavro does
-        not tell: found by reading bare numbers and any bytes.
+        """What is wrong. For a time beyond the calendar or a text that is not UTF-8 it names the path, which fastavro
+        does not tell: it is found by decoding once more, with times as plain numbers and texts of any bytes.
         """
         if isinstance(error, OverflowError | ValueError) and self._bare is not None:
             bare, fit = self._bare
@@ -150,8 +150,8 @@ class Decoder:
 
     @cached_property
     def _bare(self) -> "tuple[Any, _Fit] | None":
-        """The writer's schema without logical types, and what puts them on again; None if it has types that none of
-        our schemas has.
+        """The writer's schema without logical types, and a function that applies them to a record; None if the schema
+        has types that none of ours has.
         """
         try:
             bare = Schema.parse(json.dumps(json.loads(self._written.text, object_hook=_without_logical_types)))
@@ -236,8 +236,9 @@ _Fit = Callable[[Any], Any]
 
 
 def _fitter(ours: Type, theirs: Type) -> _Fit:
-    """Makes ours of what was written under other logical types, which fastavro goes by: a long without one is what our
-    schema says (Avro specification, "Schema Resolution"). Raises Misfit for what is nothing of ours.
+    """A function that makes a value of our type of one that was written with other logical types. fastavro applies the
+    writer's; by the specification ("Schema Resolution") a long without one is what the reader's schema says. The
+    function raises Misfit for a value that our type does not have.
     """
     ours, nullable = optional(ours)
     theirs, _ = optional(theirs)

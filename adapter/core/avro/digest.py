@@ -19,7 +19,7 @@ Digest = Callable[[Mapping[str, Any]], bytes]
 
 
 def compile_digest(schema: Schema, aside: frozenset[str]) -> Digest:
-    """Twelve bytes of a record without its fields `aside`."""
+    """A function for the digest, twelve bytes, of a record without its fields `aside`."""
     known = {"EPOCH": _EPOCH, "MILLISECOND": _MILLISECOND}
     content: Callable[[Mapping[str, Any]], list[str]] = function(
         source(schema, aside), name="content", title=f"content of {schema.fullname}", known=known
@@ -36,8 +36,9 @@ def compile_digest(schema: Schema, aside: frozenset[str]) -> Digest:
 
 
 def source(schema: Schema, aside: frozenset[str]) -> str:
-    """The Python source of a record as texts that no other record has: a field's value comes after its name, its type
-    says how many texts that is, and no name is empty, as the end of a record is.
+    """Python source of a function that lists a record's content as texts, unlike those of any other content: each value
+    follows its field's name, its type determines how many texts it has, and an empty text, which is no name, ends a
+    record.
     """
     fields = tuple(field for field in schema.record.fields if field.name not in aside)
     body = [f"    {line}" for line in _record(replace(schema.record, fields=fields), "record", count())]
@@ -61,7 +62,7 @@ def _record(record: Record, name: str, numbers: Iterator[int]) -> Iterator[str]:
 
 
 def _plain(default: Any) -> bool:
-    """Whether the schema's JSON has the default as a record has it."""
+    """Whether the default is the same in the schema's JSON as in a record."""
     return isinstance(default, str | int | float) or default == []
 
 

@@ -28,7 +28,7 @@ class Encoder:
             try:
                 return self._write(record, self._prefix)
             except Unfit:
-                pass  # what is wrong, if anything is, says the check
+                pass  # the check below finds out what is wrong, if anything is
         try:
             self._check(record)
         except Misfit as misfit:

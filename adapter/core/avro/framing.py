@@ -13,7 +13,7 @@ _MARKS: Final = {
     b"\x03": "the framing of AWS Glue",
     b"\x01": "a schema's GUID instead of its id",
 }
-"""How what others write begins."""
+"""How values in other encodings begin."""
 
 _FRAME: Final = struct.Struct(">Bi")
 

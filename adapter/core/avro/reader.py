@@ -1,8 +1,8 @@
 """A reader of one schema as Python source, made once: less than half the time of fastavro, which asks the schema about
 every value and reads every byte through a file.
 
-It reads what a writer writes as a rule. Where it finds anything else (bytes missing or too many, a branch that is none,
-a time beyond the calendar, blocks with their size before them…) it reads nothing, and fastavro says what that is.
+It reads what writers usually write. If it finds anything else (bytes missing or too many, a union branch that does not
+exist, a time beyond the calendar, blocks with their size in front…) it returns None, and fastavro decides what that is.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from adapter.core.avro.schema import Array, Enum, Map, Primitive, Record, Schema
 from adapter.core.generated import function
 
 Read = Callable[[bytes], dict[str, Any] | None]
-"""The record that the bytes are, all of them; None: ask fastavro. Takes no memory for what is not there."""
+"""The record in the bytes, which must be all of it; None: ask fastavro. Never allocates more than the bytes warrant."""
 
 
 def compile_reader(schema: Schema) -> Read | None:
@@ -153,7 +153,9 @@ def _plain(kind: Type, name: str, numbers: Iterator[int]) -> Iterator[str]:  # n
 
 
 def _size() -> Iterator[str]:
-    """Of what is not negative, doubled as Avro has it: a byte without its first and last bit is all of it."""
+    """Lines that read a size that is not negative, doubled as Avro's zig-zag code has it. A byte with neither its first
+    nor its last bit set is the whole number.
+    """
     yield "size = data[at]"
     yield "if size & 129: size, at = length(data, at)"
     yield "else: at += 1"

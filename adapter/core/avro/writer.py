@@ -1,7 +1,7 @@
-"""A writer of one schema as Python source, made once: a third of the time of a writer that looks at the schema as it
-goes, because events are mostly short texts and nothing.
+"""A writer of one schema as Python source, made once: it takes a third of the time of a writer that consults the schema
+as it goes, because events consist mostly of short texts and nulls.
 
-It takes nothing that the strict checks (`check`) would not let pass; where it says Unfit, the encoder finds out why.
+It accepts nothing that the strict checks (`check`) would refuse. If it raises Unfit, the encoder finds out why.
 """
 
 from collections.abc import Callable, Iterator, Mapping

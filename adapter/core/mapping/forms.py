@@ -24,15 +24,17 @@ _LONGEST: Final = 16_384
 """Bytes of a document that is known by its form."""
 
 _TEXT: Final = re.compile(">([!-%'-;=?-~][ -%'-;=?-~]*+)<")
-"""ASCII that can be seen, without the three characters that mean something to XML, from tag to tag."""
+"""A text between two tags: printable ASCII without the three characters that XML gives a meaning."""
 
 
 @immutable
 class _Form:
-    told: tuple[str | None, DocumentLimits]
+    admitted: tuple[str | None, DocumentLimits]
+    """Content type and limits with which the document was admitted from which this was learned."""
     blank: dict[str, Any]
+    """The record with all fields null."""
     fields: tuple[tuple[str, Quick], ...]
-    """Of the texts, in their order."""
+    """Name and reader of each text's field, in the order of the texts."""
 
 
 class Forms:
@@ -50,7 +52,7 @@ class Forms:
             return None
         parts = _TEXT.split(body.decode("ascii"))
         form = self._known.get(tuple(parts[::2]))
-        if form is None or form.told != (content_type, limits):
+        if form is None or form.admitted != (content_type, limits):
             return None
         record = form.blank.copy()
         for (name, read), text in zip(form.fields, parts[1::2], strict=True):
@@ -68,8 +70,8 @@ class Forms:
         element: etree._Element,
         record: dict[str, Any],
     ) -> None:
-        """Remember a document admitted under these limits, whose message `element` was read into `record` and strayed
-        nowhere.
+        """Learn the form of a document that was admitted under these limits, and whose message `element` was read into
+        `record` without any deviation.
         """
         if len(body) > _LONGEST or not body.isascii():
             return

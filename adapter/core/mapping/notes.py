@@ -12,10 +12,10 @@ from adapter.core.document import fold, local_name
 from adapter.core.immutable import immutable
 
 NAMED_LIMIT: Final = 100
-"""Unknown elements, and deviations, of one message that are told; those beyond are dropped."""
+"""The most unknown elements of one message that are reported, and the most deviations; further ones are dropped."""
 
 ASIDE_LIMIT: Final = 1_000
-"""Texts of one message that are kept aside."""
+"""The most texts of one message that are kept aside."""
 
 
 class ValueClass(StrEnum):

@@ -111,7 +111,7 @@ class _Step:
     name: str
     read: Value
     quick: Quick
-    """Reads the text of a plain value as it should be; None means: look closer."""
+    """Reads the text of a plain value in the usual form; None if it must be read by `read`."""
 
     collects: bool = False
     """Each occurrence adds an item."""
@@ -120,7 +120,7 @@ class _Step:
     """Each occurrence brings items."""
 
     homeless: bool = False
-    """An item outside its wrapper."""
+    """It reads an item that stands outside its wrapper."""
 
 
 def _steps(pairs: Collection[Scalar | Group | Many], zone: tzinfo) -> dict[str, _Step]:

@@ -142,7 +142,7 @@ class _Source:
         if pair.wrapped:
             yield f"    {written} = ({_opening(tag)!r}, *{written}, {_closing(tag)!r})"
         if pair.element.least or (pair.wrapped and pair.nullable and pair.least == 0):
-            # Nothing, where the element must be or an empty wrapper may: not a matter of every day.
+            # No items, though the element is required or an empty wrapper is allowed: rare, so left to `write.py`.
             yield "else: unfit()" if pair.element.least else f"elif {items} is not None: unfit()"
         yield f"{written} = ''.join({written})"
         return f"{{{written}}}"

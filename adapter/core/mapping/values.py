@@ -16,11 +16,11 @@ from adapter.core.mapping.notes import WHITE, Notes
 from adapter.core.xsd import Kind, Leaf
 
 Value = Callable[[etree._Element, Notes], Any]  # noqa: SLF001 -- lxml's name for the type of elements
-"""Reads one element; notes have paths below it, "" for itself."""
+"""Reads one element. The paths of its notes are relative to it; "" is the element itself."""
 
 
 Quick = Callable[[str | None], Any]
-"""Reads the text of an element without children if it is as it should be; None means: let the other one look."""
+"""Reads the text of an element without children if it is in the usual form. None: read it with the full reader."""
 
 _PLAIN_BOOLEANS: Final = {"true": True, "false": False}
 _NIL: Final = "{http://www.w3.org/2001/XMLSchema-instance}nil"
@@ -59,7 +59,7 @@ def quick(leaf: Leaf) -> Quick:
 
 
 def never(_text: str | None) -> None:
-    """The quick reader for what has no ordinary form, as lists and records."""
+    """The quick reader of what is never read quickly, such as lists and records."""
 
 
 def _quick_text(leaf: Leaf) -> Quick:

@@ -104,7 +104,7 @@ def compile_request(
         raise Stop(*(f"{root.name}: {fault}" for fault in faults))
     names = Names(xsd.prefixes)
     fields = tuple(_field(pair, names) for pair in content)
-    # An element that a field of the envelope fills is named by it.
+    # A problem of an element that a field of the envelope fills is reported under that field.
     told = {path: name for path in protocol if (name := path.rpartition(".")[2]) in envelope}
     quick = compile_writer(root, content, names)
     return RequestWriter(root, fields, quick, names.root(root), xsd.judge, told=told)

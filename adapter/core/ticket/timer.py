@@ -12,7 +12,7 @@ NAMESPACE: Final = UUID("7d1f0c3a-9b1e-5a64-8f0e-2f1d5c8e4b70")
 """Root of the ids of warnings: that of one Resolved period always has the same."""
 
 _ENDED: Final = frozenset({Status.CLOSED, Status.REJECTED, None})
-"""Without a status nobody but a command has named it, and that came to nothing."""
+"""None: nothing but commands has named the ticket, and they came to nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,23 +57,23 @@ class Judge:
         `reference` is the buyer's of the ticket that the request was about. `broken` is what the call came to if its
         body did not come whole: then the body does not count.
         """
-        by_way = _way(status, headers, body, now)
-        alone = None if status in _NOT_THERE else by_way
+        of_connection = _of_connection(status, headers, body, now)
+        alone = None if status in _NOT_THERE else of_connection
         if broken is not None:
             return alone or broken
         if alone is not None and not isinstance(alone, Forbidden):
             return alone
         content_type = headers.get("content-type")
-        record = None if by_way is not None else reader.forms.read(body, content_type, self.limits)
+        record = None if of_connection is not None else reader.forms.read(body, content_type, self.limits)
         if record is not None:
             return self._content(status, Read(record, (), ()), operation, reference)
-        found = self._answer(status, by_way, body, content_type, operation=operation, reader=reader)
+        found = self._answer(status, of_connection, body, content_type, operation=operation, reader=reader)
         return self._content(status, found, operation, reference) if isinstance(found, Read) else found
 
     def _answer(
         self,
         status: int,
-        by_way: Verdict | None,
+        of_connection: Verdict | None,
         body: bytes,
         content_type: str | None,
         *,
@@ -88,16 +88,16 @@ class Judge:
         except Unreadable as error:
             if silenced and error.reason == "empty":
                 return Accepted(None)
-            return by_way or (
+            return of_connection or (
                 _unclear(f"unreadable-{error.reason}", error.detail) if fine else Unclear(f"http-{status}")
             )
         message = soap.unwrap(root)
-        if isinstance(by_way, Forbidden):
-            return replace(by_way, said=_explained(message, reader, self.replies))
+        if isinstance(of_connection, Forbidden):
+            return replace(of_connection, said=_explained(message, reader, self.replies))
         element = None if message.extra else message.element
         own = element is not None and local_name(element) == reader.element
-        if by_way is not None and not own:
-            return by_way
+        if of_connection is not None and not own:
+            return of_connection
         if message.fault is not None and not message.extra:
             return _fault(status, message.fault)
         if silenced and message.element is None:
@@ -108,7 +108,7 @@ class Judge:
         read = reader.read(element)
         if mended:
             return replace(read, deviations=(*read.deviations, NOT_UTF_8))
-        if own and read.straight:
+        if own and read.conforms:
             reader.forms.learn(body, content_type, self.limits, element, read.record)
         return read
 
@@ -181,7 +181,7 @@ Varnish says both.
 """
 
 
-def _way(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Verdict | None:
+def _of_connection(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Verdict | None:
     """The verdict of a status or body that concerns the connection; None if there is none."""
     match status:
         case 503 if lost := _LOST.search(body, 0, 1000):

@@ -91,34 +91,34 @@ class Notes:
         self.noted: list[_Noted] = []
         self._left = [NAMED_LIMIT, NAMED_LIMIT, ASIDE_LIMIT]  # by sort
 
-    def stranger(self, element: etree._Element) -> None:
+    def unknown_element(self, element: etree._Element) -> None:
         name = local_name(element)[:100]
         self._note(_Sort.UNKNOWN, name)
         self.keep(name, element)
 
-    def strange_attribute(self, path: str, name: str, value: str) -> None:
+    def unknown_attribute(self, path: str, name: str, value: str) -> None:
         path = _joined(path, f"@{name[:100]}") if path else f"@{name[:100]}"
         self._note(_Sort.UNKNOWN, path)
         self.keep(path, value)
 
-    def stray(self, what: str, element: etree._Element, *, kept: bool = False) -> None:
+    def deviates(self, what: str, element: etree._Element, *, kept: bool = False) -> None:
         """The element being read deviates; `kept`: its content has a place in the record all the same."""
         self._note(_Sort.DEVIATION, "", what, element)
         if not kept:
             self.keep("", element)
 
-    def miss(self, name: str) -> None:
+    def missing(self, name: str) -> None:
         self._note(_Sort.DEVIATION, name, "missing")
 
     def keep(self, path: str, content: Aside) -> None:
         self._note(_Sort.ASIDE, path, content=content)
 
-    def below(self, name: str, start: int) -> None:
+    def prefix(self, name: str, start: int) -> None:
         """Prefixes the paths of all from `noted[start]` on with `name`."""
         for note in self.noted[start:]:
             note.path = _joined(name, note.path)
 
-    def strays(self, name: str, start: int) -> bool:
+    def deviated(self, name: str, start: int) -> bool:
         """Whether a deviation of `name` is among them from `noted[start]` on."""
         return any(note.sort is _Sort.DEVIATION and note.path == name for note in self.noted[start:])
 

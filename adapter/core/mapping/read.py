@@ -35,7 +35,7 @@ class Read:
     could not be read. One entry per element that holds text, white space folded; at most ASIDE_LIMIT."""
 
     @property
-    def straight(self) -> bool:
+    def conforms(self) -> bool:
         """Whether the message has no deviation."""
         return not (self.unknown or self.deviations or self.aside)
 
@@ -57,7 +57,7 @@ class MessageReader:
         notes = Notes()
         record = self._read(element, notes)
         for holder, name, value in attributes(element):
-            notes.strange_attribute(_path(holder, element), name, value)
+            notes.unknown_attribute(_path(holder, element), name, value)
         if not notes.noted:
             return Read(record, (), ())
         return Read(
@@ -168,7 +168,7 @@ def _group(children: tuple[Pair, ...], zone: tzinfo) -> Value:  # noqa: C901 -- 
             tag: str = child.tag  # type: ignore[assignment]  # admitted documents have no comments and instructions
             step = steps.get(tag) or steps.get(local_name(child))  # most have no namespace
             if step is None:
-                notes.stranger(child)
+                notes.unknown_element(child)
             elif record[step.name] is None and not len(child) and (value := step.quick(child.text)) is not None:
                 record[step.name] = value
             else:
@@ -177,13 +177,13 @@ def _group(children: tuple[Pair, ...], zone: tzinfo) -> Value:  # noqa: C901 -- 
             if tail and not tail.isspace():
                 notes.keep("", tail)
         for name in required:
-            if record[name] is None and not notes.strays(name, start):
-                notes.miss(name)
+            if record[name] is None and not notes.deviated(name, start):
+                notes.missing(name)
         for name in lists:
             if record[name] is None:
                 record[name] = []
         if element.text and not element.text.isspace():
-            notes.stray("text where elements are expected", element, kept=True)
+            notes.deviates("text where elements are expected", element, kept=True)
             notes.keep("", element.text)
         return record
 
@@ -201,18 +201,18 @@ def _take(record: dict[str, Any], step: _Step, child: etree._Element, notes: Not
         where = f"{where}[{len(items)}]"
         item = step.read(child, notes)
         if step.homeless:
-            notes.stray("outside its wrapper", child, kept=True)
+            notes.deviates("outside its wrapper", child, kept=True)
         if item is not None:
             items.append(item)
     elif value is None:
         record[step.name] = step.read(child, notes)
     elif step.wraps:
         value.extend(step.read(child, notes))
-        notes.stray("more than once, all are taken", child, kept=True)
+        notes.deviates("more than once, all are taken", child, kept=True)
     else:
-        notes.stray("more than once, the first is taken", child)
+        notes.deviates("more than once, the first is taken", child)
     if len(notes.noted) > start:
-        notes.below(where, start)
+        notes.prefix(where, start)
 
 
 def _wrapper(item: Scalar | Group, zone: tzinfo) -> Value:
@@ -225,20 +225,20 @@ def _wrapper(item: Scalar | Group, zone: tzinfo) -> Value:
         items: list[Any] = []
         names = {local_name(child) for child in element}
         if wanted not in names and not names.isdisjoint(fields):
-            notes.stray("an item where its wrapper is expected", element, kept=True)
+            notes.deviates("an item where its wrapper is expected", element, kept=True)
             return [read_item(element, notes)]
         for child in element:
             if local_name(child) != wanted:
-                notes.stranger(child)
+                notes.unknown_element(child)
                 continue
             start = len(notes.noted)
             value = read_item(child, notes)
             if len(notes.noted) > start:
-                notes.below(f"[{len(items)}]", start)
+                notes.prefix(f"[{len(items)}]", start)
             if value is not None:
                 items.append(value)
         if element.text and not element.text.isspace():
-            notes.stray("text where elements are expected", element, kept=True)
+            notes.deviates("text where elements are expected", element, kept=True)
             notes.keep("", element.text)
         return items
 

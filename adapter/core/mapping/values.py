@@ -119,17 +119,17 @@ def _text(leaf: Leaf) -> Value:
         text = element.text or ""
         if len(element):
             text = folded_text(element)
-            notes.stray("elements where text is expected", element, kept=True)
+            notes.deviates("elements where text is expected", element, kept=True)
         elif not text and element.get(_NIL) in {"true", "1"}:
             return None
         if collapse:
             text = fold(text)
         if longest is not None and len(text) > longest:
-            notes.stray(f"longer than {longest}", element, kept=True)
+            notes.deviates(f"longer than {longest}", element, kept=True)
         if values and text not in values:
-            notes.stray("not a known value", element, kept=True)
+            notes.deviates("not a known value", element, kept=True)
         if not_blank and not text:
-            notes.stray("is blank", element, kept=True)
+            notes.deviates("is blank", element, kept=True)
         return text
 
     return read
@@ -144,7 +144,7 @@ def _parsed(parse: Callable[[str], Any], fault: str) -> Value:
             return None
         value = parse(text.strip(WHITE))
         if value is None:
-            notes.stray(fault if text.strip(WHITE) else "is empty", element)
+            notes.deviates(fault if text.strip(WHITE) else "is empty", element)
         return value
 
     return read
@@ -186,7 +186,7 @@ def _day(element: etree._Element, notes: Notes) -> Any:
     """A date; of a time the date in it, as written. The whole is kept aside: in another zone it may be another day."""
     day = _some_date(element, notes)
     if day is not None and "T" in folded_text(element):
-        notes.stray("a time, the date in it is taken", element)
+        notes.deviates("a time, the date in it is taken", element)
     return day
 
 
@@ -195,18 +195,18 @@ def _time(zone: tzinfo) -> Value:
         text = (folded_text(element) if len(element) else element.text or "").strip(WHITE)
         if not text:
             if element.get(_NIL) not in {"true", "1"}:
-                notes.stray("is empty", element)
+                notes.deviates("is empty", element)
             return None
         try:
             moment = _moment(text)
             if moment is not None and moment.tzinfo is None:
-                notes.stray(f"no offset, taken for {zone}", element, kept=True)
+                notes.deviates(f"no offset, taken for {zone}", element, kept=True)
                 moment = moment.replace(tzinfo=zone)
             moment = moment and moment.astimezone(UTC)
         except (ValueError, OverflowError):
             moment = None
         if moment is None:
-            notes.stray("not a time", element)
+            notes.deviates("not a time", element)
         return moment
 
     return read

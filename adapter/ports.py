@@ -262,8 +262,8 @@ class Receiver(Protocol):
         """The caller if the body may be read, otherwise the answer."""
         ...
 
-    def stranger(self, address: str, reason: str) -> None:
-        """A TLS handshake failed; `reason` is OpenSSL's."""
+    def handshake_failed(self, address: str, reason: str) -> None:
+        """`reason` is OpenSSL's."""
         ...
 
     def too_large(self, caller: Caller) -> Answer:

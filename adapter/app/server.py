@@ -119,7 +119,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
         stack.callback(flow.close)
 
         async def publish() -> None:
-            flow.publish(_records(settings, known, await finding))
+            flow.start_publishing(_records(settings, known, await finding))
             if spool is not None:
                 await flow.keeper.drain()
 

@@ -15,7 +15,7 @@ class Overdue:
         self._since = since
         self._tell_at = since + _FIRST
 
-    def told(self, now: float) -> float | None:
+    def due(self, now: float) -> float | None:
         """The seconds it has taken so far if a report is due, otherwise None."""
         if now < self._tell_at:
             return None

@@ -329,7 +329,7 @@ class Projector(IntakeListener):
         while True:
             await asyncio.sleep(_TICK)
             for number, partition in self.partitions.items():
-                if not partition.started and (seconds := partition.starting.told(time.monotonic())):
+                if not partition.started and (seconds := partition.starting.due(time.monotonic())):
                     self._log.warning("partition not started", partition=number, seconds=round(seconds, 1))
 
 

@@ -102,7 +102,7 @@ class Server:
             log=log,
         )
 
-    def publish(self, records: Records) -> None:
+    def start_publishing(self, records: Records) -> None:
         """From now on notifications are published, as made by `records`; until then only the spool takes them."""
         self._records = records
 
@@ -119,7 +119,7 @@ class Server:
             return Answer(403, b"You are not on the list of callers.\n", close=True)
         return self._judge_head(head, judged) or judged
 
-    def stranger(self, address: str, reason: str) -> None:
+    def handshake_failed(self, address: str, reason: str) -> None:
         self._metrics.count(m.CALLERS_REFUSED, Reason.TLS)
         self._log.warning("caller refused", reason=Reason.TLS, detail=reason, address=address)
 
@@ -179,7 +179,7 @@ class Server:
 
     async def _receive(self, arrival: Arrival) -> Answer:
         began = time.monotonic()
-        read = await self._aside(self._read, arrival) if _long(arrival) else self._read(arrival)
+        read = await self._on_thread(self._read, arrival) if _long(arrival) else self._read(arrival)
         answer = await (self._refuse(read, arrival) if isinstance(read, Refusal) else self._store(read, arrival))
         self._seconds.observe(time.monotonic() - began)
         return answer
@@ -214,7 +214,7 @@ class Server:
         if kept is None:
             return self._unavailable()
         self._remember(identifier)
-        self._told(readable, kept)
+        self._report(readable, kept)
         return self._accepted(readable)
 
     async def _event(self, readable: Readable, arrival: Arrival) -> Outgoing | Refusal | None:
@@ -222,7 +222,7 @@ class Server:
         if self._records is None:
             return None
         write = self._records.event
-        return await self._aside(write, readable, arrival) if _long(arrival) else write(readable, arrival)
+        return await self._on_thread(write, readable, arrival) if _long(arrival) else write(readable, arrival)
 
     async def _refuse(self, refusal: Refusal, arrival: Arrival) -> Answer:
         records = self._records
@@ -263,13 +263,13 @@ class Server:
     async def _again(self, arrival: Arrival) -> Outgoing:
         """The record of a notification from the spool: read as the settings and schemas are now."""
         assert self._records is not None, "nothing is drained before"
-        read = await self._aside(self._read, arrival)
+        read = await self._on_thread(self._read, arrival)
         record = read if isinstance(read, Refusal) else self._records.event(read, arrival)
         if isinstance(record, Refusal):
             record = self._records.quarantined(record, arrival, at=datetime.now(UTC))
         return record
 
-    async def _aside(self, act: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
+    async def _on_thread(self, act: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
         """On another thread, so that the loop goes on."""
         return await self._loop.run_in_executor(self._thread, act, *arguments)
 
@@ -278,7 +278,7 @@ class Server:
         if len(self._stored) > self._deployment.remembered:
             self._stored.popitem(last=False)
 
-    def _told(self, readable: Readable, kept: Stored) -> None:
+    def _report(self, readable: Readable, kept: Stored) -> None:
         count = self._metrics.count
         count(m.NOTIFICATIONS, kept.value)
         count(m.NOTIFICATION_KINDS, readable.kind)

@@ -161,10 +161,10 @@ class Listener:
         try:
             await self._loop.connect_accepted_socket(lambda: incoming, accepted, **secure)
         except ssl.SSLCertVerificationError as error:
-            self._shared.receiver.stranger(str(address[0]), error.verify_message)
+            self._shared.receiver.handshake_failed(str(address[0]), error.verify_message)
         except ssl.SSLError as error:
             if not isinstance(error, ssl.SSLEOFError):  # it hung up by itself
-                self._shared.receiver.stranger(str(address[0]), error.reason or "unknown")
+                self._shared.receiver.handshake_failed(str(address[0]), error.reason or "unknown")
         except OSError:  # the caller has gone, as those do that only look whether the port is open
             pass
 

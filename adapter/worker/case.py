@@ -274,7 +274,7 @@ class Case:
             entry,
             finish=None if item.resident is not None else item.source.offset,
             committed=committed,
-            then=self._told(event, entry, committed),
+            then=self._after_commit(event, entry, committed),
         )
         if entry.resident:
             self._reside(entry)
@@ -358,7 +358,7 @@ class Case:
         self.item.resident = entry
         self.assignment.residents[entry.command_id] = entry
 
-    def _told(self, event: Event, entry: Entry, committed: "asyncio.Future[None]") -> Callable[[], None]:
+    def _after_commit(self, event: Event, entry: Entry, committed: "asyncio.Future[None]") -> Callable[[], None]:
         """What to do once the event is committed: remember the end, count it, log the outcome. Not before, since the
         command has not ended if the partition is lost first: it is delivered again.
         """

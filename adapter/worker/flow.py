@@ -291,7 +291,7 @@ class Worker(IntakeListener):
         while True:
             await asyncio.sleep(_TICK)
             for number, assignment in self.assignments.items():
-                if assignment.recovered is None and (seconds := assignment.starting.told(time.monotonic())):
+                if assignment.recovered is None and (seconds := assignment.starting.due(time.monotonic())):
                     self._log.warning("partition not started", partition=number, seconds=round(seconds, 1))
                 self._write_forward(assignment)
 

@@ -5,10 +5,10 @@ from adapter.core.overdue import Overdue
 
 def test_it_is_told_after_ten_seconds_then_ever_more_rarely_and_at_least_every_ten_minutes() -> None:
     overdue = Overdue(1000.0)
-    told = [second for second in range(3600) if overdue.told(1000.0 + second) is not None]
+    told = [second for second in range(3600) if overdue.due(1000.0 + second) is not None]
     assert told == [10, 20, 40, 80, 160, 320, 640, 1240, 1840, 2440, 3040]
 
 
 def test_how_long_it_has_taken_is_told_not_how_long_ago_that_was_told_last() -> None:
     overdue = Overdue(1000.0)
-    assert (overdue.told(1012.5), overdue.told(1030.0)) == (12.5, 30.0)
+    assert (overdue.due(1012.5), overdue.due(1030.0)) == (12.5, 30.0)

@@ -44,7 +44,7 @@ async def _held() -> float:
         log=start_logging(level="error", form="json", stream=io.StringIO()),
         metrics=Metrics(),
     )
-    server.publish(Records("events", "quarantine", "/x", Encoder(notification.event, 1), 8 * MIB))
+    server.start_publishing(Records("events", "quarantine", "/x", Encoder(notification.event, 1), 8 * MIB))
     body = SAMPLE.replace(END, f"<note>\N{GRINNING FACE}{'x' * MIB}</note>".encode() + END)
     tracemalloc.start()
     waiting = asyncio.ensure_future(

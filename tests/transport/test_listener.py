@@ -53,7 +53,7 @@ class Receiver:
             raise RuntimeError("secret")
         return Caller(peer.address, "someone" if peer.certificate else None)
 
-    def stranger(self, address: str, reason: str) -> None:  # noqa: ARG002 -- the port's signature
+    def handshake_failed(self, address: str, reason: str) -> None:  # noqa: ARG002 -- the port's signature
         self.strangers.append(reason)
 
     def too_large(self, caller: Caller) -> Answer:  # noqa: ARG002 -- the port's signature

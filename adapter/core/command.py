@@ -193,10 +193,6 @@ class Wait:
 class Publish:
     event: Event
 
-    @property
-    def final(self) -> bool:
-        return not isinstance(self.event, InDoubt)
-
 
 @immutable
 class Hold:

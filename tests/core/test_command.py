@@ -155,13 +155,6 @@ def test_a_final_event_that_is_published_ends_the_command(repeat: Repeat, verdic
     assert command.published() == Finish()
 
 
-@pytest.mark.parametrize(
-    ("event", "final"), [(ACCEPTED, True), (REFUSED, True), (UNDETERMINED, True), (InDoubt("reset", NOW, NOW), False)]
-)
-def test_only_a_doubt_is_provisional(event: Event, *, final: bool) -> None:
-    assert Publish(event).final == final
-
-
 # -- calls -------------------------------------------------------------------------------------------------------------
 
 

@@ -91,7 +91,7 @@ class Case:
     setting the system's clock neither shortens nor lengthens a time limit of this command.
     """
 
-    __slots__ = ("_c", "_span", "_zero", "assignment", "before", "command", "item", "lane", "task")
+    __slots__ = ("_cases", "_span", "_zero", "assignment", "before", "command", "item", "lane", "task")
 
     task: Task
     """What `read` returned."""
@@ -99,7 +99,7 @@ class Case:
     """Made by `take_up`."""
 
     def __init__(self, cases: Cases, assignment: Assignment, lane: bytes, item: Item) -> None:
-        self._c = cases
+        self._cases = cases
         self._zero = cases.wall() - time.monotonic()
         self._span: Span | None = None
         self.assignment = assignment
@@ -115,15 +115,15 @@ class Case:
         attempt = 0
         while True:
             try:
-                return await self._c.reader.read(self.item.source)
+                return await self._cases.reader.read(self.item.source)
             except Unavailable as error:
                 attempt += 1
-                self._c.log.warning("registry not available", reason=str(error), attempt=attempt)
+                self._cases.log.warning("registry not available", reason=str(error), attempt=attempt)
                 await self.sleep(ASK_AGAIN.delay(attempt, random.random()), "registry")  # noqa: S311 -- jitter
             except Undecodable:
                 raise
             except Exception:  # a record must never stop the worker, whatever we have overlooked
-                self._c.log.exception("record not readable", **self.place())
+                self._cases.log.exception("record not readable", **self.place())
                 raise Undecodable("internal-error", "reading it failed; the worker's log says how") from None
 
     def past(self) -> Past | None:
@@ -140,7 +140,7 @@ class Case:
         entry = a.open.get(command_id)
         if entry is not None and (entry.offset == item.source.offset or entry.digest == task.digest):
             self.before = a.open.pop(command_id)
-        seen = self._c.seen(command_id)
+        seen = self._cases.seen(command_id)
         if seen is None and entry is not None and self.before is None:
             seen = entry.digest
         if seen is None:
@@ -159,7 +159,7 @@ class Case:
     async def ended_long_ago(self) -> bool:
         """Whether the ticket lists the command; asked only if it is too old for its end to be remembered."""
         task, key = self.task, self.ticket
-        if self.item.resident is not None or key is None or self._c.memory.reaches(task.issued_at):
+        if self.item.resident is not None or key is None or self._cases.memory.reaches(task.issued_at):
             return False
         a, command_id = self.assignment, task.subject.command_id
         a.check(safe=True)
@@ -169,7 +169,7 @@ class Case:
         self.put_away()
         ended = True
         try:
-            ended = await self._c.tickets.commanded(key, command_id)
+            ended = await self._cases.tickets.commanded(key, command_id)
             await self.take_out()
         finally:
             if held is None:
@@ -182,11 +182,11 @@ class Case:
         """It will be carried out or parked: from now on another record of its id is a repeat."""
         task = self.task
         self.assignment.unfinished[task.subject.command_id] = task.digest
-        self.command = Command(task.subject.operation, self._c.policy, not_after=task.not_after)
+        self.command = Command(task.subject.operation, self._cases.policy, not_after=task.not_after)
 
     def trace(self, tracer: Tracer) -> None:
         """Begin a span for it, the parent of the spans of its calls and of its events."""
-        source, topic, task = self.item.source, self._c.commands_topic, self.task
+        source, topic, task = self.item.source, self._cases.commands_topic, self.task
         self._span = tracer.span(
             f"process {topic}",
             Role.CONSUMER,
@@ -223,10 +223,10 @@ class Case:
 
     def too_large(self, kind: Kind) -> tuple[Problem, ...]:
         """Why an entry of that kind can't be written; empty if it can."""
-        limit, source = self._c.largest_record, self.item.source
+        limit, source = self._cases.largest_record, self.item.source
         if 3 * _size(source) + _WHY < limit:  # an entry repeats the id at most twice, and that is part of the value
             return ()
-        (entry,) = self._c.events.entries((self._entry(kind),), source.partition)
+        (entry,) = self._cases.events.entries((self._entry(kind),), source.partition)
         return (Problem("", "too large to be kept while it waits"),) if _size(entry) + _WHY > limit else ()
 
     def journal(
@@ -241,20 +241,20 @@ class Case:
         entry = self._entry(kind, at=at, attempt=attempt)
         if self.item.resident is not None:
             self._reside(entry)
-        self._c.ledger.enter(Work(self.assignment, entry=entry, committed=committed))
+        self._cases.ledger.enter(Work(self.assignment, entry=entry, committed=committed))
 
     def readdress(self, before: Entry) -> None:
         """Enter the entry from before once more if its record has another offset now: the mark depends on it."""
         offset = self.item.source.offset
         if before.offset != offset:
-            self._c.ledger.enter(Work(self.assignment, entry=replace(before, offset=offset)))
+            self._cases.ledger.enter(Work(self.assignment, entry=replace(before, offset=offset)))
 
     def park(self) -> None:
         """Move it into the journal, so that the frontier may pass it. If it was called before, that entry is kept."""
         parked, before = self._entry(Kind.PARKED), self.before
         entry = parked if before is None else replace(before, offset=parked.offset, source=parked.source)
         self._reside(entry)
-        self._c.ledger.enter(Work(self.assignment, entry=entry, finish=self.item.source.offset, then=self._done))
+        self._cases.ledger.enter(Work(self.assignment, entry=entry, finish=self.item.source.offset, then=self._done))
 
     def publish(self, event: Event) -> bool:
         """Enter the event, its journal entry and the end of the record as one piece of work. False if a record would be
@@ -263,10 +263,10 @@ class Case:
         a, item, task = self.assignment, self.item, self.task
         entry = self._entry(Kind.HELD, until=event.until) if isinstance(event, InDoubt) else self._entry(Kind.SETTLED)
         outcome = self._outcome(event)
-        kept = self._c.events.entries((entry,), a.partition) if entry.resident else ()
-        if any(_size(record) > self._c.largest_record for record in (outcome, *kept)):
+        kept = self._cases.events.entries((entry,), a.partition) if entry.resident else ()
+        if any(_size(record) > self._cases.largest_record for record in (outcome, *kept)):
             return False
-        committed: asyncio.Future[None] = self._c.loop.create_future()
+        committed: asyncio.Future[None] = self._cases.loop.create_future()
         a.outcomes[self.lane] = committed
         work = Work(
             a,
@@ -282,7 +282,7 @@ class Case:
             a.residents.pop(entry.command_id, None)
             a.ending.add(entry.command_id)
             task.record.clear()  # it may be long, and nothing but the commit is still to come
-        self._c.ledger.enter(work)
+        self._cases.ledger.enter(work)
         return True
 
     def repeat(self) -> None:
@@ -293,23 +293,23 @@ class Case:
         command_id = task.subject.command_id
         work = Work(a, finish=offset, then=self._done)
         if not self._has_ended():  # else its end lies in the journal already
-            self._c.metrics.operation(task.subject.operation.name).repeated.inc()
-            if self._c.ended(a, command_id):
+            self._cases.metrics.operation(task.subject.operation.name).repeated.inc()
+            if self._cases.ended(a, command_id):
                 work.entry = Entry(Kind.SETTLED, command_id, offset, task.digest, self.now())
             elif command_id in a.unfinished:
                 a.repeated[command_id] = a.last_seen(command_id, offset)
-        self._c.ledger.enter(work)
+        self._cases.ledger.enter(work)
 
     def dead_letter(self, why: Undecodable) -> bool:
         """Enter the dead letter and the end of the record. False if it would be too large."""
         a, item, resident = self.assignment, self.item, self.item.resident
-        letter = self._c.events.dead_letter(item.source, self._c.commands_topic, why, at=datetime.now(UTC))
-        if _size(letter) > self._c.largest_record:
+        letter = self._cases.events.dead_letter(item.source, self._cases.commands_topic, why, at=datetime.now(UTC))
+        if _size(letter) > self._cases.largest_record:
             return False
 
         def then() -> None:
-            self._c.metrics.count(m.DEAD_LETTERS, why.reason)
-            self._c.log.warning("dead letter", reason=why.reason, detail=why.detail, **self.place())
+            self._cases.metrics.count(m.DEAD_LETTERS, why.reason)
+            self._cases.log.warning("dead letter", reason=why.reason, detail=why.detail, **self.place())
             if resident is not None:
                 a.unfinished.pop(resident.command_id, None)
             self._done()
@@ -322,7 +322,7 @@ class Case:
         else:
             entry = Entry(Kind.SETTLED, "", item.source.offset, item.source.digest(), self.now())
         finish = item.source.offset if resident is None else None
-        self._c.ledger.enter(Work(a, (letter,), entry, finish=finish, then=then))
+        self._cases.ledger.enter(Work(a, (letter,), entry, finish=finish, then=then))
         return True
 
     def _entry(
@@ -347,8 +347,10 @@ class Case:
         """The event as a record for the bus. Of the contents for which the reply has no field it carries as many as fit
         the topic: their paths may be longer than the whole reply was.
         """
-        made = partial(self._c.events.outcome, self.task.subject, attempts=self.command.attempts, at=datetime.now(UTC))
-        outcome, largest = made(event), self._c.largest_record
+        made = partial(
+            self._cases.events.outcome, self.task.subject, attempts=self.command.attempts, at=datetime.now(UTC)
+        )
+        outcome, largest = made(event), self._cases.largest_record
         while isinstance(event, Accepted | Rejected | Settled) and event.aside and _size(outcome) > largest:
             event = replace(event, aside=event.aside[: len(event.aside) // 2])
             outcome = made(event)
@@ -374,15 +376,15 @@ class Case:
             if a.outcomes.get(self.lane) is committed:
                 del a.outcomes[self.lane]
             if entry.kind is Kind.SETTLED:
-                self._c.memory.settle(entry.command_id, entry.digest, entry.at)
+                self._cases.memory.settle(entry.command_id, entry.digest, entry.at)
                 a.unfinished.pop(entry.command_id, None)
                 a.repeated.pop(entry.command_id, None)
                 a.ending.discard(entry.command_id)
             seconds = max(0.0, self.now() - item.source.timestamp)
-            self._c.metrics.count(m.OUTCOMES, name, outcome)
+            self._cases.metrics.count(m.OUTCOMES, name, outcome)
             if not in_doubt:
-                self._c.metrics.operation(name).command_seconds.observe(seconds, self.exemplar())
-            write = self._c.log.warning if in_doubt else self._c.log.info
+                self._cases.metrics.operation(name).command_seconds.observe(seconds, self.exemplar())
+            write = self._cases.log.warning if in_doubt else self._cases.log.info
             write("outcome", outcome=outcome, attempts=attempts, seconds=round(seconds, 4), **fields, **self.about())
             if self._span is not None and not in_doubt:
                 self._span.end(fault__outcome=outcome, fault__attempts=attempts)
@@ -392,7 +394,7 @@ class Case:
         return then
 
     def _done(self) -> None:
-        self._c.finished(self.assignment, self.item)
+        self._cases.finished(self.assignment, self.item)
 
     # -- its time ------------------------------------------------------------------------------------------------------
 

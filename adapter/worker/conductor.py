@@ -103,12 +103,23 @@ class Conductor:
 class _Turn:
     """One command's turn in its lane."""
 
-    __slots__ = ("_a", "_body", "_c", "_case", "_command", "_lane", "_permit", "_reference", "_release", "_task")
+    __slots__ = (
+        "_assignment",
+        "_body",
+        "_case",
+        "_command",
+        "_conductor",
+        "_lane",
+        "_permit",
+        "_reference",
+        "_release",
+        "_task",
+    )
 
     def __init__(self, conductor: Conductor, case: Case) -> None:
-        self._c = conductor
+        self._conductor = conductor
         self._case = case
-        self._a = case.assignment
+        self._assignment = case.assignment
         self._lane = case.lane
         self._permit: Permit | None = None
         self._body: bytes | None = None
@@ -118,11 +129,11 @@ class _Turn:
         """The supplier's, from the ticket of a command that leaves it out."""
 
     async def take(self) -> None:
-        case, tracer = self._case, self._c.tracer
-        await self._c.cohort.step()
+        case, tracer = self._case, self._conductor.tracer
+        await self._conductor.cohort.step()
         try:
             case.task = await case.read()
-            await self._c.cohort.step()
+            await self._conductor.cohort.step()
             past = case.past()
         except Undecodable as why:
             if not case.dead_letter(why):
@@ -134,7 +145,7 @@ class _Turn:
             case.repeat()
             return
         if case.item.resident is None:
-            self._c.cases.metrics.operation(case.task.subject.operation.name).received.inc()
+            self._conductor.cases.metrics.operation(case.task.subject.operation.name).received.inc()
         case.take_up()
         self._task, self._command = case.task, case.command
         if case.before is not None:
@@ -160,15 +171,15 @@ class _Turn:
                 case Wait(until, reason, cleared):
                     if cleared:
                         case.journal(Kind.CLEARED)
-                    self._c.cases.metrics.count(m.RETRIES, command.operation.name, reason)
-                    self._a.calling.discard(self._lane)
+                    self._conductor.cases.metrics.count(m.RETRIES, command.operation.name, reason)
+                    self._assignment.calling.discard(self._lane)
                     await case.sleep(until - case.now(), reason)
                     action = command.resumed(case.now())
                 case Publish(event):
                     action = await self._tell(event)
                 case Hold(until):
-                    self._a.calling.discard(self._lane)
-                    action = self._out_of_doubt(await self._c.doubts.hold(case, until))
+                    self._assignment.calling.discard(self._lane)
+                    action = self._out_of_doubt(await self._conductor.doubts.hold(case, until))
                 case Finish():
                     return
 
@@ -178,7 +189,7 @@ class _Turn:
             problems = self._task.problems or self._unstorable()
             if problems:
                 return self._command.refuse(problems, "invalid")
-        if self._calls_next(past) and self._c.requests.supplier.leaves_out_reference(self._task.record):
+        if self._calls_next(past) and self._conductor.requests.supplier.leaves_out_reference(self._task.record):
             return self._command.seek(self._case.now())
         return self._proceed(past)
 
@@ -194,7 +205,7 @@ class _Turn:
             if problems:
                 return self._command.refuse(problems, "invalid")
             for warning in self._task.warnings:
-                self._c.cases.log.warning("rule broken", problem=str(warning), **self._case.about())
+                self._conductor.cases.log.warning("rule broken", problem=str(warning), **self._case.about())
         return self._command.begin(self._case.now(), past)
 
     def _unstorable(self) -> tuple[Problem, ...]:
@@ -207,11 +218,11 @@ class _Turn:
         if self._task.problems:  # of a command that another release has tried, which knew more fields or fewer rules
             return self._task.problems
         try:
-            self._body = self._c.requests.write(self._task, self._reference)
+            self._body = self._conductor.requests.write(self._task, self._reference)
         except Refused as refused:
             return refused.problems
         except Exception:  # a record must never stop the worker, whatever we have overlooked
-            self._c.cases.log.exception("request not writable", **self._case.about())
+            self._conductor.cases.log.exception("request not writable", **self._case.about())
             return (Problem("", "can't be written as a request; the worker's log says how"),)
         return ()
 
@@ -222,7 +233,7 @@ class _Turn:
             case Settled():
                 return command.settle(told)
             case Again():
-                if self._c.requests.supplier.leaves_out_reference(self._task.record):
+                if self._conductor.requests.supplier.leaves_out_reference(self._task.record):
                     self._reference = told.reference
                 return command.repeat(now, told)
             case None:
@@ -236,18 +247,18 @@ class _Turn:
         """
         needed, key = self._task.subject.operation.needs_reference, self._case.ticket
         assert key is not None, "what names the supplier's reference is about a ticket"
-        field = self._c.requests.supplier.notification.supplier_reference
+        field = self._conductor.requests.supplier.notification.supplier_reference
         why = Problem(field, "left out, and nothing is known of its ticket")
-        self._a.check(safe=True)
-        self._a.waiting[self._lane] = "ticket"
+        self._assignment.check(safe=True)
+        self._assignment.waiting[self._lane] = "ticket"
         self._case.put_away()
         try:
             with suppress(TimeoutError):
                 async with self._case.by(self._task.not_after if needed else until):
-                    self._reference = await self._c.cases.tickets.reference(key)
+                    self._reference = await self._conductor.cases.tickets.reference(key)
                 if needed and self._reference is None:
                     async with self._case.by(self._command.seek(self._case.now()).until):
-                        with self._c.cases.tickets.watch(key) as watch:
+                        with self._conductor.cases.tickets.watch(key) as watch:
                             while self._reference is None:
                                 ticket = await watch.changed()
                                 self._reference = ticket.maintainer_reference
@@ -255,7 +266,7 @@ class _Turn:
                                 why = Problem(field, f"left out, and not told by the supplier; the ticket {status}")
             await self._case.take_out()
         finally:
-            self._a.waiting.pop(self._lane, None)
+            self._assignment.waiting.pop(self._lane, None)
         if needed and self._reference is None:
             return self._command.unfound(self._case.now(), why)
         return self._proceed(past)
@@ -264,26 +275,26 @@ class _Turn:
 
     async def _enter_gate(self) -> bool:
         """Wait for a permit, at most until the deadline. False: the deadline came first. Raises Abandoned."""
-        self._a.calling.discard(self._lane)
-        self._a.check(safe=True)
+        self._assignment.calling.discard(self._lane)
+        self._assignment.check(safe=True)
         not_after = self._task.not_after
-        if self._c.gate.breaker.state is not BreakerState.CLOSED:
+        if self._conductor.gate.breaker.state is not BreakerState.CLOSED:
             self._body = None  # it may be long
         began = time.monotonic()
-        self._a.waiting[self._lane] = "gate"
+        self._assignment.waiting[self._lane] = "gate"
         try:
             if not_after is None:
-                self._permit = await self._c.gate.enter(self._lane)
+                self._permit = await self._conductor.gate.enter(self._lane)
             else:
                 async with self._case.by(not_after):
-                    self._permit = await self._c.gate.enter(self._lane)
+                    self._permit = await self._conductor.gate.enter(self._lane)
         except TimeoutError:
             return False
         finally:
-            self._a.waiting.pop(self._lane, None)
+            self._assignment.waiting.pop(self._lane, None)
         if time.monotonic() - began > _STALE:
             self._body = None
-        self._a.calling.add(self._lane)
+        self._assignment.calling.add(self._lane)
         return True
 
     async def _take_place(self, until: float | None) -> bool:
@@ -292,23 +303,23 @@ class _Turn:
         """
         permit = self._permit
         assert permit is not None, "the gate was entered"
-        turn = None if permit.calling or self._a.closing else self._c.gate.begin(permit)
+        turn = None if permit.calling or self._assignment.closing else self._conductor.gate.begin(permit)
         if turn is not None:
-            self._a.placeless.add(turn)
-            self._a.waiting[self._lane] = "gate"
+            self._assignment.placeless.add(turn)
+            self._assignment.waiting[self._lane] = "gate"
             try:
                 with suppress(TimeoutError):
                     async with self._case.by(until):
                         await turn
             finally:
-                self._a.placeless.discard(turn)
-                self._a.waiting.pop(self._lane, None)
+                self._assignment.placeless.discard(turn)
+                self._assignment.waiting.pop(self._lane, None)
         return permit.calling
 
     def _leave(self, verdict: Verdict | None) -> None:
         permit, self._permit = self._permit, None
         if permit is not None:
-            self._c.gate.leave(permit, verdict)
+            self._conductor.gate.leave(permit, verdict)
 
     async def _intend(self, attempt: int) -> Action:
         """Write the intent and wait until it is committed, so that a successor knows of every call we may make."""
@@ -316,15 +327,15 @@ class _Turn:
         if not await self._enter_gate():
             command.forgone()
             return command.resumed(self._case.now())
-        self._a.check(safe=True)
+        self._assignment.check(safe=True)
         at = self._case.now()
-        committed: asyncio.Future[None] = self._c.cases.loop.create_future()
+        committed: asyncio.Future[None] = self._conductor.cases.loop.create_future()
         self._case.journal(Kind.INTENT, attempt=attempt, at=at, committed=committed)
         await committed
         good_until = at + INTENT_LIFE if self._task.not_after is None else min(at + INTENT_LIFE, self._task.not_after)
         placed = await self._take_place(good_until)
         try:
-            self._a.check(safe=True)
+            self._assignment.check(safe=True)
         except Abandoned:
             self._case.journal(Kind.CLEARED)
             raise
@@ -341,14 +352,14 @@ class _Turn:
         if self._permit is None and not await self._enter_gate():
             command.forgone()
             return command.resumed(self._case.now())
-        before = self._a.outcomes.get(self._lane)
+        before = self._assignment.outcomes.get(self._lane)
         if before is not None:
             await before
         if not await self._take_place(task.not_after):
             self._leave(None)
             command.forgone()
             return command.resumed(self._case.now())
-        self._a.check(safe=task.subject.operation.repeat is Repeat.SAFE)
+        self._assignment.check(safe=task.subject.operation.repeat is Repeat.SAFE)
         if command.attempts > 1 or self._body is None:
             problems = self._write()
             if problems:
@@ -357,18 +368,18 @@ class _Turn:
         body, self._body = self._body, None
         assert body is not None, "it was written"
         began = time.monotonic()
-        verdict = await self._c.requests.send(
+        verdict = await self._conductor.requests.send(
             task, body, attempt=command.attempts, about=self._case.about, keep=self._keep
         )
         seconds = time.monotonic() - began
-        meter = self._c.cases.metrics.operation(task.subject.operation.name)
+        meter = self._conductor.cases.metrics.operation(task.subject.operation.name)
         meter.call_seconds.observe(seconds, self._case.exemplar())
-        self._c.cases.metrics.count(m.CALLS, task.subject.operation.name, type(verdict).__name__.lower())
+        self._conductor.cases.metrics.count(m.CALLS, task.subject.operation.name, type(verdict).__name__.lower())
         if isinstance(verdict, Accepted) and verdict.deviations:
             meter.reply_deviations.inc(verdict.deviations)
         self._leave(verdict)
-        await self._c.replies.turn()
-        action = command.answered(self._case.now(), verdict, self._c.gate.breaker.successes)
+        await self._conductor.replies.turn()
+        action = command.answered(self._case.now(), verdict, self._conductor.gate.breaker.successes)
         if not isinstance(action, Publish):
             self._release_reply()
         return action
@@ -387,17 +398,17 @@ class _Turn:
             committed.add_done_callback(lambda _: release())
 
     async def _tell(self, event: Event) -> Action:
-        await self._c.cohort.step()
+        await self._conductor.cohort.step()
         if not self._case.publish(event):
             self._release_reply()
             await self._halt("event-too-large")
-        self._release_reply(self._a.outcomes[self._lane])
+        self._release_reply(self._assignment.outcomes[self._lane])
         return self._command.published()
 
     async def _halt(self, reason: str) -> None:
         """Something is ours to mend: the lane stops here, losing nothing, until the assignment ends."""
-        self._a.calling.discard(self._lane)
-        self._a.check(safe=True)
-        self._c.cases.log.error("lane halted", reason=reason, **self._case.place())
-        self._a.waiting[self._lane] = reason
-        await self._c.cases.loop.create_future()
+        self._assignment.calling.discard(self._lane)
+        self._assignment.check(safe=True)
+        self._conductor.cases.log.error("lane halted", reason=reason, **self._case.place())
+        self._assignment.waiting[self._lane] = reason
+        await self._conductor.cases.loop.create_future()

@@ -12,7 +12,7 @@ from adapter.core.outcome import Judge
 from adapter.core.soap import wrap
 from adapter.ports import Calls, NotSent
 from adapter.ports import Unclear as UnclearCall
-from adapter.telemetry import Log, Metrics, Role, Tracer, continued
+from adapter.telemetry import Log, Metrics, Role, Span, Tracer, continued
 from adapter.telemetry import metrics as m
 from adapter.worker.reader import Task
 
@@ -81,21 +81,8 @@ class Requests:
         """
         operation = task.subject.operation
         headers = self.headers(operation)
-        span = None
-        if self.tracer is not None:
-            place = urlsplit(self.terms.base_url)
-            span = self.tracer.span(
-                f"POST {operation.path}",
-                Role.CLIENT,
-                task.trace,
-                http__request__method="POST",
-                url__full=f"{self.terms.base_url.rstrip('/')}{operation.path}",
-                url__template=operation.path,
-                server__address=place.hostname or "",
-                server__port=place.port or (443 if place.scheme == "https" else 80),
-                fault__operation=operation.name,
-                fault__attempt=attempt,
-            )
+        span = None if self.tracer is None else self._span(self.tracer, task, attempt)
+        if span is not None:
             headers["traceparent"] = str(span.trace)
         elif task.trace is not None:
             headers["traceparent"] = str(continued(task.trace))
@@ -133,3 +120,18 @@ class Requests:
         except Exception:  # it was sent: whatever we have overlooked, the outcome is unknown
             self.log.exception("reply not readable", status=reply.status, **about())
             return Unclear("unreadable-reply")
+
+    def _span(self, tracer: Tracer, task: Task, attempt: int) -> Span:
+        operation, place = task.subject.operation, urlsplit(self.terms.base_url)
+        return tracer.span(
+            f"POST {operation.path}",
+            Role.CLIENT,
+            task.trace,
+            http__request__method="POST",
+            url__full=f"{self.terms.base_url.rstrip('/')}{operation.path}",
+            url__template=operation.path,
+            server__address=place.hostname or "",
+            server__port=place.port or (443 if place.scheme == "https" else 80),
+            fault__operation=operation.name,
+            fault__attempt=attempt,
+        )

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
+from adapter.pause import pause
 from adapter.settings import Bus, GroupProtocol, Kafka, Receiving, Settings, Telemetry, Translating, Vocabulary
 from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics, Tracer, open_tracer, switch_debug
@@ -218,7 +218,7 @@ async def until_available(what: str, ask: Callable[[], Awaitable[_Answer]], log:
             return await ask()
         except Unavailable as error:
             log.warning("waiting", for_=what, reason=str(error), attempt=attempt)
-            await asyncio.sleep(_START_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+            await pause(_START_AGAIN, attempt)
 
 
 async def before(stop: asyncio.Event, starting: Awaitable[_Answer]) -> _Answer | None:

@@ -18,6 +18,7 @@ from uuid import uuid4
 from adapter.core.errors import Abandoned, Unavailable
 from adapter.core.journal import Source
 from adapter.core.retry import ASK_AGAIN, TRANSACTION_AGAIN
+from adapter.pause import pause
 from adapter.ports import (
     Checkpoint,
     Intake,
@@ -168,7 +169,7 @@ class Projector(IntakeListener):
             except Unavailable as error:
                 if not partition.closing:
                     self._log.warning("tickets not readable", partition=number, reason=str(error), attempt=attempt)
-                    await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+                    await pause(ASK_AGAIN, attempt)
                 continue
             partition.begin(standing.position, standing.leader_epoch)
             self._log.info(
@@ -298,7 +299,7 @@ class Projector(IntakeListener):
                 await asyncio.gather(*(self._committed(batch, name) for batch in batches))
                 return
             refused += 1
-            await asyncio.sleep(TRANSACTION_AGAIN.delay(refused, random.random()))  # noqa: S311 -- jitter
+            await pause(TRANSACTION_AGAIN, refused)
 
     async def _committed(self, batch: Batch, name: str) -> None:
         partition = batch.partition
@@ -320,7 +321,7 @@ class Projector(IntakeListener):
                     return
                 attempt += 1
                 self._log.warning("tickets not kept", partition=partition.number, reason=str(error), attempt=attempt)
-                await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+                await pause(ASK_AGAIN, attempt)
             else:
                 return
 

@@ -9,7 +9,6 @@ refuse us while that one takes all.
 
 import asyncio
 import contextlib
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
@@ -17,6 +16,7 @@ from typing import Final
 
 from adapter.core.errors import Unavailable
 from adapter.core.retry import ASK_AGAIN
+from adapter.pause import pause
 from adapter.ports import Arrival, Outgoing, Publisher, Spool, TooLarge
 from adapter.telemetry import Log
 
@@ -116,7 +116,7 @@ class Keeper:
                 whole = False
             failures = 0 if whole else failures + 1
             if failures:
-                await asyncio.sleep(ASK_AGAIN.delay(failures, random.random()))  # noqa: S311 -- jitter
+                await pause(ASK_AGAIN, failures)
 
     async def finish(self, limit: float) -> int:
         """Wait until `drain`, if it runs, has emptied the spool, for at most `limit` seconds; how many are left."""

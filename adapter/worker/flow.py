@@ -5,7 +5,6 @@ What has to be durable goes through the ledger.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from adapter.core.journal import Entry, Extent, Kind, Source
 from adapter.core.offsets import Frontier
 from adapter.core.partition import partition_of
 from adapter.core.retry import ASK_AGAIN
+from adapter.pause import pause
 from adapter.ports import Intake, IntakeListener, JournalReader, JournalTail
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
@@ -225,7 +225,7 @@ class Worker(IntakeListener):
                 return tail, [(at, entry) for at, value in tail.records for entry in await self._entries(at, value)]
             except Unavailable as error:
                 self._log.warning("journal not readable", partition=partition, reason=str(error))
-                await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+                await pause(ASK_AGAIN, attempt)
 
     async def _entries(self, at: int, value: bytes) -> list[Entry]:
         """The entries of a journal record; none for bytes that no release of ours has written.

@@ -6,7 +6,6 @@ still ours is sent again.
 """
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from uuid import uuid4
 
 from adapter.core.journal import Entry, Mark
 from adapter.core.retry import TRANSACTION_AGAIN
+from adapter.pause import pause
 from adapter.ports import Intake, Outgoing, Position, Transactor
 from adapter.worker.assignment import Assignment
 from adapter.worker.pace import Pace
@@ -138,7 +138,7 @@ class Ledger:
                 else:
                     self._queue.extendleft(reversed(batch))
                     refused += 1
-                    await asyncio.sleep(TRANSACTION_AGAIN.delay(refused, random.random()))  # noqa: S311 -- jitter
+                    await pause(TRANSACTION_AGAIN, refused)
             if not self._queue:
                 self._some.clear()
 

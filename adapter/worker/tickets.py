@@ -6,7 +6,6 @@ memory, and following a partition again only reads what has changed meanwhile.
 """
 
 import asyncio
-import random
 import struct
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from adapter.core.errors import Foreign, Unavailable, Undecodable
 from adapter.core.partition import partition_of
 from adapter.core.retry import ASK_AGAIN
 from adapter.core.ticket import MARK, Ticket, mark, ticket
+from adapter.pause import pause
 from adapter.ports import Checkpoint, FollowedTicket, TicketFeed, TicketRecord, TicketStore, TicketStores
 from adapter.telemetry import Log
 
@@ -78,7 +78,7 @@ class Watch:
             except Unavailable as error:
                 attempt += 1
                 self._log.warning("registry not available", reason=str(error), attempt=attempt)
-                await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+                await pause(ASK_AGAIN, attempt)
                 continue
             if value is self._value:
                 self._told.clear()
@@ -381,7 +381,7 @@ class _Shelf:
             except Unavailable as error:
                 attempt += 1
                 self._log.warning("tickets not readable", partition=self._partition, reason=str(error))
-                await asyncio.sleep(ASK_AGAIN.delay(attempt, random.random()))  # noqa: S311 -- jitter
+                await pause(ASK_AGAIN, attempt)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = self._loop.create_task(work)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,7 +82,7 @@ class CallSettings:
     """URL of an HTTP proxy that is asked to CONNECT. Proxies of the environment are never used."""
 
     proxy_credentials: Path | None = None
-    """File with one line `user:password`."""
+    """File with one line `user:password`, read for every connection so that it may change."""
 
 
 class HttpsCalls:
@@ -94,7 +95,10 @@ class HttpsCalls:
 
     def __init__(self, settings: CallSettings, *, on_reload: Callable[[Reload], None]) -> None:
         url = parsed("ADAPTER_SUPPLIER__BASE_URL", settings.base_url)
-        self._proxy = None if settings.proxy is None else proxy(settings.proxy, settings.proxy_credentials)
+        self._proxy: Callable[[], Proxy] | None = None
+        if settings.proxy is not None:
+            self._proxy = partial(proxy, settings.proxy, settings.proxy_credentials)
+            self._proxy()
         self._loop = asyncio.get_running_loop()
         self._host = url.raw_host.decode("ascii")
         self._port = url.port or (443 if url.scheme == "https" else 80)
@@ -237,8 +241,12 @@ class HttpsCalls:
         # Of several that come to nothing the one is tried first that has not been tried for longest.
         return await reach(sorted(addresses, key=lambda each: self._distrusted.get(each[4], over)))
 
-    async def _tunnel(self, through: Proxy) -> socket.socket:
+    async def _tunnel(self, found: Callable[[], Proxy]) -> socket.socket:
         """A connection to the supplier through the proxy. Raises NotSent."""
+        try:
+            through = found()  # each time, since its credentials may have been replaced
+        except Stop as stop:
+            raise NotSent("proxy", str(stop)) from None
         try:
             link = await self._link(through.host, through.port)
         except OSError as error:

@@ -1195,6 +1195,31 @@ async def test_a_configured_proxy_is_asked_to_connect(calls: Make, trials: Trial
     assert all("proxy-authorization" not in request.headers for request in server.requests)
 
 
+async def test_a_proxy_gets_the_credentials_that_are_in_the_file_when_it_is_asked(
+    calls: Make, trials: Trials, tmp_path: Path
+) -> None:
+    secret = tmp_path / "proxy"
+    secret.write_text("user:old")
+    seen: list[tuple[str, dict[str, str]]] = []
+    async with (
+        supplier(answering, tls=server_context(trials.good, ask=False)) as server,
+        supplier(connect_proxy(server.port, seen)) as proxy,
+    ):
+        never = timedelta(0)
+        made = calls(
+            server.url, proxy=proxy.url, proxy_credentials=secret, tls=TlsFiles(ca=trials.good.ca), keep_alive=never
+        )
+        assert await outcome(post(made)) == (Reply, "200")
+        secret.write_text("user:new")
+        assert await outcome(post(made)) == (Reply, "200")
+        secret.unlink()
+        assert await outcome(post(made)) == (NotSent, "proxy")
+        secret.write_text("user:newer")
+        assert await outcome(post(made)) == (Reply, "200")
+    told = [base64.b64decode(headers["proxy-authorization"].removeprefix("Basic ")) for _, headers in seen]
+    assert told == [b"user:old", b"user:new", b"user:newer"]
+
+
 @pytest.mark.parametrize(
     "script",
     [

@@ -52,6 +52,16 @@ CREATE TABLE IF NOT EXISTS notification (
 )
 """
 
+# One bit tells text from bytes: what that bit was damaged of is the same in the type it was put as.
+_INDEX: Final = (
+    "SELECT number, CAST(key AS BLOB), CAST(received_at AS REAL), length(key) + length(facts) + length(body) "
+    "FROM notification"
+)
+_ROW: Final = (
+    "SELECT CAST(key AS BLOB), CAST(facts AS BLOB), iif(typeof(body) IN ('blob', 'text'), CAST(body AS BLOB), NULL) "
+    "FROM notification WHERE number = ?"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
@@ -97,10 +107,7 @@ class SqliteSpool:
             ) from None
         self._database: sqlite3.Connection | None = database
         self._place = _place(path)
-        for number, key, received_at, size in database.execute(
-            "SELECT number, key, received_at, length(key) + length(facts) + length(body) FROM notification "
-            "ORDER BY number"
-        ):
+        for number, key, received_at, size in database.execute(f"{_INDEX} ORDER BY number"):
             self._enter(key, _Entry(number, size, received_at))
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._thread.start()
@@ -306,23 +313,34 @@ def _take_over(aside: Path, database: sqlite3.Connection) -> int:
     """Copy the notifications of the damaged file that can still be read into `database`; returns their number."""
     saved = 0
     with contextlib.closing(sqlite3.connect(aside, isolation_level=None)) as old, transaction(database):
-        try:
-            ((last,),) = old.execute("SELECT seq FROM sqlite_sequence WHERE name = 'notification'")
-        except (sqlite3.Error, ValueError):
-            return 0  # not even its list of tables
-        for number in range(1, last + 1):  # one by one, for a scan ends at the first damaged page
+        old.text_factory = bytes  # as in `_ROW`
+        for number in range(1, _last(old) + 1):  # one by one, for a scan ends at the first damaged page
             try:
-                row = old.execute(
-                    "SELECT number, key, received_at, facts, body FROM notification WHERE number = ?", (number,)
-                ).fetchone()
+                row = old.execute("SELECT * FROM notification WHERE rowid = ?", (number,)).fetchone()
                 if row is None:
                     continue
-                _arrival(row[3], row[4])
+                _, key, _, facts, body = row  # whatever the columns are called by now
+                arrival = _arrival(facts, body)
             except (sqlite3.Error, ValueError, LookupError, TypeError):
                 continue
-            database.execute("INSERT INTO notification VALUES (?, ?, ?, ?, ?)", row)
-            saved += 1
+            if isinstance(key, bytes):
+                received_at = arrival.delivery.received_at.timestamp()
+                new = (number, key, received_at, _facts(arrival), arrival.delivery.body)
+                database.execute("INSERT INTO notification VALUES (?, ?, ?, ?, ?)", new)
+                saved += 1
     return saved
+
+
+def _last(old: sqlite3.Connection) -> int:
+    """The last number of the damaged file, 0 if it has not even its list of tables. Two places tell it; the smaller one
+    counts, for a garbled one may be beyond all counting.
+    """
+    told: list[int] = []
+    for query in ("SELECT seq FROM sqlite_sequence WHERE name = 'notification'", "SELECT max(rowid) FROM notification"):
+        with contextlib.suppress(sqlite3.Error, ValueError, TypeError):
+            ((number,),) = old.execute(query)
+            told.append(int(number))
+    return min(told, default=0)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -347,6 +365,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         with transaction(database):
             database.execute(_SCHEMA)
         _check(database)
+        database.execute(f"{_INDEX} LIMIT 0")  # does it have all columns?
     except BaseException:
         database.close()
         raise
@@ -392,9 +411,7 @@ def _rows(database: sqlite3.Connection, numbers: Sequence[int]) -> _Found:
     unreadable: dict[int, str] = {}
     for number in sorted(numbers):
         try:
-            row = database.execute(
-                "SELECT key, CAST(facts AS BLOB), body FROM notification WHERE number = ?", (number,)
-            ).fetchone()
+            row = database.execute(_ROW, (number,)).fetchone()
             found.append(Spooled(number, row[0], _arrival(row[1], row[2])))
         except sqlite3.OperationalError:  # busy, a disk that fails: not the row
             raise
@@ -424,6 +441,7 @@ def _facts(arrival: Arrival) -> str:
 
 
 def _arrival(text: str | bytes, body: bytes) -> Arrival:
+    """Raises ValueError, LookupError or TypeError for what `_facts` did not write."""
     facts = json.loads(text)
     delivery = Delivery(
         body=body,
@@ -432,4 +450,14 @@ def _arrival(text: str | bytes, body: bytes) -> Arrival:
         content_type=facts["content_type"],
         soap_action=facts["soap_action"],
     )
-    return Arrival(delivery, Caller(facts["address"], facts["subject"]), facts["traceparent"])
+    arrival = Arrival(delivery, Caller(facts["address"], facts["subject"]), facts["traceparent"])
+    sure = (delivery.path, arrival.caller.address)
+    maybe = (delivery.content_type, delivery.soap_action, arrival.caller.subject, arrival.traceparent)
+    if (
+        not isinstance(body, bytes)
+        or delivery.received_at.tzinfo is None
+        or not all(isinstance(each, str) for each in sure)
+        or not all(each is None or isinstance(each, str) for each in maybe)
+    ):
+        raise TypeError
+    return arrival

@@ -206,6 +206,49 @@ async def test_a_file_whose_tables_are_garbled_is_set_aside_and_a_new_one_begun(
     assert aside[0].read_bytes() != sound
 
 
+async def test_of_a_table_with_a_garbled_column_all_is_taken_over(opened: Opener, tmp_path: Path) -> None:
+    spool = await opened()
+    for key in (b"A", b"B", b"A"):
+        await spool.put(key, arrival())
+    await spool.close()
+    path = tmp_path / "spool.db"
+    path.write_bytes(path.read_bytes().replace(b"received_at REAL", b"received_it REAL"))
+    told: list[int] = []
+    spool = await opened(damaged=lambda _, saved: told.append(saved))
+    assert told == [spool.depth] == [3]
+    assert [(head.key, head.arrival) for head in await spool.heads(2)] == [(b"A", arrival()), (b"B", arrival())]
+
+
+@pytest.mark.parametrize("number", ["NULL", "'x'", "4611686018427387904"])
+async def test_a_damaged_file_with_a_garbled_count_is_taken_over_all_the_same(
+    opened: Opener, tmp_path: Path, number: str
+) -> None:
+    spool = await opened()
+    await spool.put(b"A", arrival())
+    await spool.close()
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as database:
+        database.execute(f"UPDATE sqlite_sequence SET seq = {number}")
+        database.execute("ALTER TABLE notification RENAME COLUMN key TO kex")
+        database.commit()
+    told: list[int] = []
+    spool = await opened(damaged=lambda _, saved: told.append(saved))
+    assert told == [spool.depth] == [1]
+
+
+async def test_what_is_stored_as_another_type_is_what_was_put(opened: Opener, tmp_path: Path) -> None:
+    spool = await opened()
+    await spool.put(b"A", arrival())
+    await spool.close()
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as database:  # one bit tells text from bytes
+        database.execute("UPDATE notification SET key = CAST(key AS TEXT), body = CAST(body AS TEXT)")
+        database.execute("UPDATE notification SET received_at = x'ff'")
+        database.commit()
+    spool = await opened()
+    assert spool.oldest() > 0
+    (head,) = await spool.heads(1)
+    assert (head.key, head.arrival) == (b"A", arrival())
+
+
 async def test_damage_within_the_file_is_found_at_the_start(opened: Opener, tmp_path: Path) -> None:
     spool = await opened()
     for number in range(50):
@@ -245,7 +288,19 @@ async def test_what_is_readable_of_a_damaged_file_is_taken_over_in_its_order(ope
     assert (await spool.heads(1))[0].number == 51
 
 
-@pytest.mark.parametrize("facts", ["", "{}", "[1]", "null", b"\xff", '{"received_at": 1}', '{"received_at": "once"}'])
+FACTS = '{"path": %s, "content_type": null, "soap_action": null, "received_at": "%s", "address": "", %s}'
+REST = '"subject": null, "traceparent": null'
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        *("", "{}", "[1]", "null", b"\xff", '{"received_at": 1}', '{"received_at": "once"}'),
+        FACTS % ("null", "2026-01-31T12:00:00Z", REST),
+        FACTS % ('"/"', "2026-01-31T12:00:00", REST),
+        FACTS % ('"/"', "2026-01-31T12:00:00Z", REST.replace("null", "7", 1)),
+    ],
+)
 async def test_one_that_is_not_readable_stays_and_keeps_nobody(
     opened: Opener, tmp_path: Path, facts: str | bytes
 ) -> None:

@@ -108,8 +108,11 @@ class SqliteStore:
         self._access = threading.Lock()
         """A caller may be cancelled, and another one start, while a thread still works for the first."""
         marks = dict(database.execute("SELECT name, value FROM mark"))
-        complete = marks.keys() >= {"transaction", "tickets"}
-        self.checkpoint = Checkpoint(marks["transaction"], marks["tickets"]) if complete else None
+        match marks:
+            case {"transaction": str(name), "tickets": int(tickets)}:
+                self.checkpoint: Checkpoint | None = Checkpoint(name, tickets)
+            case _:
+                self.checkpoint = None
         self._whole = self.checkpoint is not None
 
     def load(self, tickets: Sequence[TicketRecord]) -> None:
@@ -126,7 +129,7 @@ class SqliteStore:
 
     async def due(self, until: int, limit: int) -> Sequence[TicketRecord]:
         question = "SELECT key, value, due FROM ticket WHERE due <= ? ORDER BY due LIMIT ?"
-        return await self._do(lambda: [TicketRecord(*row) for row in self._database.execute(question, (until, limit))])
+        return await self._do(lambda: list(map(_due, self._database.execute(question, (until, limit)))))
 
     async def save(self, tickets: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:
         await self._do(lambda: self._save(tickets, checkpoint))
@@ -165,7 +168,8 @@ class SqliteStore:
         for start in range(0, len(keys), _AT_ONCE):
             some = keys[start : start + _AT_ONCE]
             marks = ",".join("?" * len(some))
-            yield from self._database.execute(f"SELECT key, value FROM ticket WHERE key IN ({marks})", some)  # noqa: S608 -- marks alone
+            rows = self._database.execute(f"SELECT key, value FROM ticket WHERE key IN ({marks})", some)  # noqa: S608 -- marks alone
+            yield from map(_sound, rows)
 
     def _save(self, tickets: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:
         if not self._whole:  # what was loaded unsynced reaches the disk before anything says it is complete
@@ -183,6 +187,21 @@ class SqliteStore:
         last = {t.key: t for t in tickets}.values()
         self._database.executemany(_WRITE, [(t.key, t.value, t.due) for t in last if t.value is not None])
         self._database.executemany("DELETE FROM ticket WHERE key = ?", [(t.key,) for t in last if t.value is None])
+
+
+def _sound(row: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+    """The key and value of a ticket. Raises DatabaseError if they are damaged: SQLite takes any type in any column."""
+    if not (isinstance(row[0], bytes) and isinstance(row[1], bytes)):
+        raise sqlite3.DatabaseError("a ticket is stored as another type")
+    return row
+
+
+def _due(row: tuple[bytes, bytes, int]) -> TicketRecord:
+    """Raises as `_sound`."""
+    key, value, due = row
+    if not isinstance(due, int):
+        raise sqlite3.DatabaseError("a ticket is due at no time")
+    return TicketRecord(*_sound((key, value)), due)
 
 
 def _connect(path: Path, cache: int) -> sqlite3.Connection:

@@ -1,6 +1,7 @@
 """The tickets of a partition, on a real disk."""
 
 import os
+import sqlite3
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -177,6 +178,52 @@ async def test_a_database_that_says_it_is_of_another_form_is_made_anew(
     store = await opened(damaged=told)
     assert (store.checkpoint, await store.count()) == (None, 0)
     assert told == [path]
+
+
+def find(store: SqliteStore) -> Awaitable[object]:
+    return store.find([b"a"])
+
+
+def due(store: SqliteStore) -> Awaitable[object]:
+    return store.due(10, 10)
+
+
+@pytest.mark.parametrize(
+    ("damage", "look"),
+    [
+        ("value = CAST(value AS TEXT)", find),  # that is one bit
+        ("value = CAST(value AS TEXT)", due),
+        ("value = 7", find),
+        ("key = CAST(key AS TEXT)", due),
+        ("due = 1.5", due),
+    ],
+)
+async def test_a_ticket_that_is_stored_as_another_type_is_damage(
+    opened: Opener, tmp_path: Path, damage: str, look: Callable[[SqliteStore], Awaitable[object]]
+) -> None:
+    await (await opened()).save([kept("a", due=7)], AT)
+    await opened(partition=4)
+    (path,) = (tmp_path / "tickets").glob("tickets-3-*.db")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"UPDATE ticket SET {damage}")
+        database.commit()
+    store = await opened()
+    with pytest.raises(Stop, match="is damaged; start again"):
+        await look(store)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("value", ["NULL", "'9'", "9.5", "x'39'"])
+async def test_a_store_whose_marks_are_of_another_type_is_not_complete(
+    opened: Opener, tmp_path: Path, value: str
+) -> None:
+    await (await opened()).save([kept("a")], AT)
+    await opened(partition=4)
+    (path,) = (tmp_path / "tickets").glob("tickets-3-*.db")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"UPDATE mark SET value = {value} WHERE name = 'tickets'")
+        database.commit()
+    assert (await opened()).checkpoint is None
 
 
 async def test_damage_that_shows_while_it_works_removes_the_file_and_stops(opened: Opener, tmp_path: Path) -> None:

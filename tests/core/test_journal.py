@@ -1,5 +1,6 @@
 import io
 import json
+from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -272,7 +273,8 @@ def test_the_mark_of_a_doubt_is_not_behind_it_although_the_marker_of_its_intent_
 
 def test_a_transaction_without_entries_adds_nothing_to_the_journal() -> None:
     extent = Extent(7)
-    extent.committed(0)
+    for _ in range(2):
+        extent.committed(0)
     assert extent.end == 7
 
 
@@ -305,6 +307,31 @@ def test_a_call_that_is_found_and_held_holds_the_mark_as_a_resident_alone() -> N
         extent.committed(1)
     extent.known(extent.end, made(Kind.HELD, "a", 0, resident=True), 1.0)
     assert extent.mark(10) == 20
+
+
+def test_nothing_is_kept_of_what_the_frontier_has_passed() -> None:
+    extent = Extent(0)
+    for offset in range(0, 300, 3):
+        for entry in (
+            made(Kind.INTENT, f"a{offset}", offset),
+            made(Kind.SETTLED, f"a{offset}", offset),
+            made(Kind.SETTLED, "", offset + 1),
+            made(Kind.HELD, f"b{offset}", offset + 2, resident=True),
+            made(Kind.SETTLED, f"b{offset}", offset + 2),
+        ):
+            extent.known(extent.end, entry, 1.0)
+            extent.committed(1)
+        extent.mark(offset + 3)
+    assert [name for name in Extent.__slots__ if isinstance(part := getattr(extent, name), Sized) and len(part)] == []
+
+
+def test_little_is_kept_of_what_a_successor_is_to_remember() -> None:
+    extent = Extent(0, 1000)
+    for offset in range(5000):
+        extent.known(extent.end, made(Kind.SETTLED, str(offset), offset), 1.0)
+        extent.committed(1)
+        extent.mark(offset + 1)
+    assert sum(len(part) for name in Extent.__slots__ if isinstance(part := getattr(extent, name), Sized)) < 50
 
 
 def test_residents_far_behind_the_end_are_stale() -> None:
@@ -352,12 +379,12 @@ def test_a_mark_is_read_back_by_whoever_uses_the_same_journal() -> None:
         '{"mark":7}',
         '{"mark":7,"journal":"j","transaction":"t"}',
         '{"journal":"j"}',
-        '{"mark":7,"journal":"other"}',
-        '{"mark":-1,"journal":"j"}',
-        '{"mark":7.0,"journal":"j"}',
-        '{"mark":true,"journal":"j"}',
-        '{"mark":null,"journal":"j"}',
-        '{"mark":"7","journal":"j"}',
+        '{"mark":7,"memory":7,"journal":"other"}',
+        '{"mark":-1,"memory":7,"journal":"j"}',
+        '{"mark":7.0,"memory":7,"journal":"j"}',
+        '{"mark":true,"memory":7,"journal":"j"}',
+        '{"mark":null,"memory":7,"journal":"j"}',
+        '{"mark":"7","memory":7,"journal":"j"}',
         '{"mark":7,"memory":-1,"journal":"j"}',
         '{"mark":7,"memory":"7","journal":"j"}',
         '{"mark":7,"journal":"j"',

@@ -187,6 +187,15 @@ def test_an_operator_decides(ruling: str, expected: Settled | Again | None) -> N
     assert told(doubt(1), decision(2, ruling)) == expected
 
 
+def test_a_repeat_gets_the_suppliers_reference_that_the_ticket_has_by_then() -> None:
+    assert told(doubt(1), decision(2, "REPEAT"), notice(3, "IN_PROGRESS")) == Again("joe: asked them", "CF-1")
+
+
+def test_a_decision_about_another_command_of_the_ticket_decides_nothing() -> None:
+    known = folded(doubt(1), decision(2))
+    assert settlement(AMEND, "c-2", attempts=1, sent_at=CALLED.timestamp(), ticket=known) is None
+
+
 def test_a_decision_after_the_notification_that_tells_is_moot() -> None:
     assert told(doubt(1), notice(2), decision(3)) == by_notification()
 

@@ -117,6 +117,7 @@ REFUSED = answer("<status>Rejected</status><responseCode>404</responseCode><erro
         answer("<responseCode>200</responseCode><status>Logged</status><errorMessage>none</errorMessage>"),
         answer("<status>PENDING</status>"),
         answer("<status> accepted </status><responseCode/>"),
+        answer("<status> </status>"),
         answer(""),  # the page of an operation has no code
         answer("<ticket>T-1</ticket>"),
     ],
@@ -130,6 +131,7 @@ def test_a_yes_in_any_form_is_a_yes(body: str) -> None:
     [
         ("<status>Rejected</status>", rejected("rejected")),
         ("<status>REJECTED: unknown service</status>", rejected("rejected")),
+        ("<status lang='en'>Rejected</status>", rejected("rejected", None, ("status.@lang", "en"))),
         (
             "<status>Rejected</status><responseCode>E-4</responseCode>",
             rejected("rejected", None, ("responseCode", "E-4")),
@@ -149,6 +151,7 @@ def test_a_no_under_a_good_status_is_a_no(inner: str, expected: Rejected) -> Non
     [
         "<status>Pending</status><responseCode>400</responseCode>",
         "<responseCode>200</responseCode><responseCode>400</responseCode>",
+        "<responseCode>400</responseCode><responseCode>200</responseCode>",
         "<status>Rejected</status><status>Pending</status>",
         "<responseCode>E-400</responseCode>",
         "<status>Pending</status><responseCode>E-400</responseCode>",
@@ -184,13 +187,13 @@ def test_an_answer_in_which_nothing_could_be_read_is_unclear(inner: str) -> None
     assert verdict(f"<receivedAddFaultReport>{inner}</receivedAddFaultReport>") == UNCLEAR
 
 
-@pytest.mark.parametrize(("named", "other"), [("SP-2", True), (" sp-1\n", False), ("", False), (" ", False)])
+@pytest.mark.parametrize(("named", "other"), [("SP-2", True), (" Sp-1\n", False), ("", False), (" ", False)])
 @pytest.mark.parametrize("code", [200, 400])
 def test_an_answer_that_names_another_ticket_is_none_to_this_request(named: str, code: int, *, other: bool) -> None:
     body = answer(f"<buyerFaultReference>{named}</buyerFaultReference><responseCode>{code}</responseCode>")
     clear = verdict(body)
     assert isinstance(clear, Accepted if code == 200 else Rejected)
-    assert verdict(body, reference="SP-1") == (Unclear("other-reference") if other else clear)
+    assert verdict(body, reference="sP-1") == (Unclear("other-reference") if other else clear)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +208,7 @@ def test_an_answer_that_names_another_ticket_is_none_to_this_request(named: str,
         (200, enveloped(f"<addFaultReportResponse>{TAKEN}</addFaultReportResponse>"), Unclear("unexpected-body")),
         (400, TAKEN, Unclear("http-400")),
         (400, answer("<status>Pending</status>"), Unclear("http-400")),
+        (400, answer("<status>Rejected</status><responseCode>200</responseCode>"), rejected("rejected")),
         (400, REFUSED, rejected("404", "no such")),
         (
             400,
@@ -212,6 +216,8 @@ def test_an_answer_that_names_another_ticket_is_none_to_this_request(named: str,
             rejected("400", "no", ("responseCode", "E-4")),
         ),
         (400, "<error><responseCode>7</responseCode></error>", rejected("7")),
+        (200, "<error><responseCode>200</responseCode></error>", Unclear("unexpected-body")),
+        (422, "<error><responseCode>7</responseCode></error>", Unclear("http-422")),
         (400, b"<html/>", Unclear("http-400")),
         (422, REFUSED, rejected("404", "no such")),
         (404, b"<html/>", Misdirected("http-404")),
@@ -229,12 +235,15 @@ def test_an_answer_that_names_another_ticket_is_none_to_this_request(named: str,
         (401, TAKEN, Forbidden("http-401")),
         (403, b"", Forbidden("http-403")),
         (403, b"<html/>", Forbidden("http-403")),
+        (403, enveloped(""), Forbidden("http-403")),
+        (403, answer("<errorMessage/>"), Forbidden("http-403")),
         (408, REFUSED, Unclear("http-408")),
         (429, b"", Unavailable("http-429", 7.0)),
         (503, b"<html/>", Unavailable("http-503", 7.0)),
         (500, b"<html/>", Unclear("http-500")),
         (500, REFUSED, rejected("404", "no such")),
         (500, TAKEN, Unclear("http-500")),
+        (500, answer("<responseCode>404</responseCode>"), rejected("404")),
         (500, answer("<responseCode>1001</responseCode>"), Unclear("http-500")),
         (500, answer("<responseCode>408</responseCode>"), Unclear("http-500")),
         (400, answer("<responseCode>0</responseCode>"), rejected("0")),
@@ -293,6 +302,23 @@ def test_an_answer_with_bytes_that_are_not_the_utf_8_it_says_counts_all_the_same
         assert isinstance(found, Accepted)
         assert found.deviations == 2  # the bytes, and the unknown element
     assert verdict(REFUSED.replace("no such", "no \xa3").encode("cp1252"), status=400) == rejected("404", "no \xa3")
+
+
+def test_the_charset_of_the_header_counts() -> None:
+    yes = TAKEN.replace("<messageId>", "<note>\xa35</note><messageId>").encode("latin-1")
+    found = verdict(yes, headers={"content-type": "text/xml; charset=iso-8859-1"})
+    assert isinstance(found, Accepted)
+    assert (found.deviations, found.aside) == (1, (("note", "\xa35"),))
+
+
+def test_an_answer_of_a_known_form_strays_as_it_did_the_first_time() -> None:
+    strays = answer("<status when='now'>Pending</status>")
+    first, again = verdict(strays), verdict(strays)
+    assert isinstance(first, Accepted)
+    assert (first.aside, first) == ((("status.@when", "now"),), again)
+    elsewhere = "<oops><responseCode>7</responseCode></oops>"
+    assert verdict(elsewhere, status=400) == rejected("7")
+    assert verdict(elsewhere) == Unclear("unexpected-body")
 
 
 CLIENT = "<e:Fault><faultcode>e:Client</faultcode><faultstring>no</faultstring></e:Fault>"
@@ -379,6 +405,8 @@ def test_nothing_at_all_is_a_yes_where_no_answer_is_documented(body: str, status
     ("status", "body"),
     [
         (200, "<html/>"),
+        (200, "<html>"),
+        (200, "done"),
         (200, enveloped(answer("", operation=NEWS) * 2)),
         (200, "<receivedRequestFaultReportUpdate><status>Failed</status></receivedRequestFaultReportUpdate>"),
         (500, ""),
@@ -442,6 +470,7 @@ SLOT = "<appointmentSlot><appointmentDate>2026-02-02</appointmentDate></appointm
         (f"<appointmentSlots>{SLOT}<slot><day>2026-02-03</day></slot></appointmentSlots>", True),
         ("<appointmentSlots><slot><day>2026-02-02</day></slot></appointmentSlots>", False),
         ("<appointmentSlots>2026-02-02 08:00</appointmentSlots>", False),
+        ("<appointmentSlots>2026-02-02 08:00</appointmentSlots><advice>call us</advice>", False),
         ("<appointmentSlots><appointmentSlot><day>2026-02-02</day></appointmentSlot></appointmentSlots>", False),
         ("<availableAppointments><appointment><date>2026-02-02</date></appointment></availableAppointments>", False),
     ],

@@ -129,6 +129,17 @@ def test_a_report_that_tells_no_status_leaves_it_as_it_is() -> None:
     assert known.report["note"] == "more"
 
 
+def test_a_ticket_shows_its_latest_report_and_counts_from_when_the_supplier_sent_it() -> None:
+    known = state(
+        notified("IN_PROGRESS", minutes(1), note="on it"),
+        notified("RESOLVED", minutes(10), kind="COMPLETED", received=minutes(25), note="done"),
+    )
+    assert (known.kind, known.sent_at, known.received_at) == ("COMPLETED", minutes(10), minutes(25))
+    assert known.report == {"note": "done"}
+    assert (known.status_since, known.ran) == (minutes(10), timedelta(minutes=9))
+    assert known.deadline == minutes(10) + POLICY.resolve_deadline
+
+
 def test_times_of_two_clocks_that_cross_make_no_negative_duration() -> None:
     known = state(
         answered("C-1", at=minutes(10), reply={"status": "Pending"}),  # by our clock
@@ -172,8 +183,11 @@ def test_notifications_of_one_time_are_ordered_by_their_arrival() -> None:
 def test_notifications_without_a_time_are_ordered_by_their_arrival() -> None:
     first = notified("ACCEPTED", None, received=minutes(2))
     second = notified("IN_PROGRESS", None, received=minutes(3))
+    same_moment = notified("ON_HOLD", None, received=minutes(3))
     assert state(first, second).status is Status.IN_PROGRESS
     assert state(second, first).status is Status.IN_PROGRESS
+    assert state(second, same_moment).status is Status.ON_HOLD
+    assert state(same_moment, second).status is Status.IN_PROGRESS
 
 
 def test_a_notification_without_a_time_does_not_let_an_older_one_pass() -> None:
@@ -234,6 +248,12 @@ def test_when_a_kind_was_heard_of_last_and_how_often_is_known_also_of_late_ones(
     assert known.heard == {"IN_PROGRESS": Notified(minutes(6), 1), "AMENDED": Notified(minutes(9), 1)}
     again = fold(known, "SP-1", notified("IN_PROGRESS", minutes(1)), POLICY).ticket
     assert again.heard == {**known.heard, "IN_PROGRESS": Notified(minutes(6), 2)}
+
+
+def test_an_event_that_only_a_later_release_knows_is_counted_and_changes_nothing() -> None:
+    known = state(notified("IN_PROGRESS", minutes(1)))
+    step = fold(known, "SP-1", Event("TicketMerged", "e-9", {"buyerFaultReference": "SP-1"}, minutes(2)), POLICY)
+    assert step == Folded(replace(known, events=2, seen=step.ticket.seen, updated_at=minutes(2)), Verdict.FOLDED)
 
 
 def test_an_id_is_told_by_a_whole_digest_not_by_the_end_of_one_and_the_start_of_the_next() -> None:
@@ -418,6 +438,18 @@ def test_each_resolved_period_has_a_warning_of_its_own() -> None:
     assert isinstance(second, Warn)
     assert second.id != first.id
     assert fire(known, POLICY, WARN_AT) == replace(first, record=first.record | {"occurredAt": WARN_AT})
+
+
+def test_a_warning_that_comes_back_late_says_nothing_of_the_next_resolved_period() -> None:
+    known = state(notified("RESOLVED", RESOLVED))
+    first = fire(known, POLICY, WARN_AT)
+    assert isinstance(first, Warn)
+    late = Event("ResolveDeadlineApproaching", first.id, first.record, WARN_AT)
+    opened = fold(first.ticket, "SP-1", notified("RE_OPENED", minutes(60)), POLICY).ticket
+    again = fold(opened, "SP-1", notified("RESOLVED", minutes(90)), POLICY).ticket
+    for ticket_now, warned in ((opened, False), (again, False), (replace(again, warned=True), True)):
+        step = fold(ticket_now, "SP-1", late, POLICY)
+        assert (step.ticket.warned, step.verdict) == (warned, Verdict.FOLDED)
 
 
 def test_another_report_while_resolved_does_not_move_the_deadline() -> None:

@@ -1,6 +1,7 @@
 """Laws of the fold that hold for any events in any order."""
 
 import random
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from adapter.catalogue import schema_root
 from adapter.core.avro import Decoder, Encoder, Schema
-from adapter.core.ticket import Drop, Event, Status, Ticket, Warn, due, fire, fold, ticket
+from adapter.core.ticket import Drop, Event, Status, Ticket, Verdict, Warn, due, fire, fold, ticket
 from adapter.core.ticket.fold import AHEAD, APPOINTMENTS, COMMANDS, EARLIEST
 from tests.support.happenings import POLICY, T0, answered, appointment, doubted, minutes, notified, settled
 
@@ -119,9 +120,15 @@ def test_durations_are_never_negative_and_never_more_than_the_time_that_passed(s
 
 @given(stories)
 def test_every_event_counts_once_and_nothing_grows_without_bound(story: list[Event]) -> None:
-    known = told(story)
+    known, verdicts = None, Counter[Verdict]()
+    for event in story:
+        step = fold(known, "SP-1", event, POLICY)
+        known = step.ticket
+        verdicts[step.verdict] += 1
+    assert known is not None
     assert known.events == len({event.id for event in story}) == len(story)
     assert known.late + known.illegal <= known.events
+    assert verdicts == Counter({Verdict.FOLDED: known.events - known.late, Verdict.LATE: known.late})
     assert len(known.commands) <= COMMANDS
     assert len(known.appointments) <= APPOINTMENTS
     assert (known.illegal == 0) == (known.last_illegal is None)

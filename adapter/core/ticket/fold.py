@@ -127,7 +127,7 @@ def fold(ticket: Ticket | None, reference: str, event: Event, policy: Policy) ->
     if event.name == NOTIFICATION:
         return _notified(counted, event.record, policy)
     if event.name == WARNING:
-        warned = counted.warned or (counted.deadline is not None and counted.deadline == event.record["deadline"])
+        warned = counted.warned or counted.deadline == event.record["deadline"]
         return Folded(replace(counted, warned=warned), Verdict.FOLDED)
     if event.name == DECISION:
         return Folded(replace(counted, commands=_decided(counted, event.record)), Verdict.FOLDED)

@@ -22,8 +22,8 @@ from adapter.core.wording import is_text
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-# Name, module and one line of help. A module is imported only when its command is run or explained: the flows bring
-# libraries along that a look at the settings has no use for.
+# Name, module and one line of help. A module is imported only when its command is run or explained: the flows import
+# libraries that a command such as `adapter settings` does not need.
 _COMMANDS: Final = (
     ("worker", "flows", "send commands to the supplier and publish their outcomes"),
     ("server", "flows", "receive the supplier's notifications and publish events"),
@@ -46,7 +46,7 @@ _COMMANDS: Final = (
 )
 
 _ROLES: Final = frozenset({"worker", "server", "projector", "run"})
-"""Commands that end successfully when they are told to stop."""
+"""Commands for which being told to stop is a success."""
 
 _LOOPED: Final = _ROLES | {"twin", "demo"}
 """Commands whose event loop handles signals."""
@@ -55,7 +55,7 @@ _UNWRITTEN: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EI
 """Errors of an output that can no longer be written."""
 
 _MOMENT: Final = 1.0
-"""Seconds an interrupted command has to end by itself."""
+"""Seconds an interrupted command has to end by itself, before the process is ended."""
 
 _EPILOG: Final = f"""\
 first steps:
@@ -91,11 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(str(error))
         return Exit.FAILED
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):  # who read our output has gone (`adapter settings | head`)
+        if not isinstance(error, BrokenPipeError):  # the reader of our output has gone (`adapter settings | head`)
             if error.errno not in _UNWRITTEN or error.filename is not None:
                 raise
             _complain(f"standard output: {error.strerror}")
-        # The interpreter would complain once more at its end.
+        # At its end the interpreter flushes standard output once more, and would report the same error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     except KeyboardInterrupt:
@@ -104,8 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _keep_places() -> None:
-    """Where an input or output is closed, the next socket would take its number: uvloop ends the process when it closes
-    such a one, and what is meant for the output would go to whoever is at the other end.
+    """Open /dev/null in place of each standard stream that is closed.
+
+    Otherwise the next socket would get its file descriptor. uvloop aborts the process when it closes such a socket, and
+    what is written to the standard stream would be sent to the peer.
     """
     for number in range(3):
         try:
@@ -117,7 +119,10 @@ def _keep_places() -> None:
 
 
 def _run(given: Sequence[str], *, alone: bool) -> int:
-    """The exit code; whether the process is `alone` with this command line. Raises what `main` tells."""
+    """Run the command line and return its exit code. `alone`: the process runs nothing else, so its signals are ours.
+
+    Raises what `main` turns into messages.
+    """
     chosen = next((word for word in given if not word.startswith("-")), "")
     if alone and chosen in _ROLES:
         signal.signal(signal.SIGTERM, _leave)
@@ -125,7 +130,7 @@ def _run(given: Sequence[str], *, alone: bool) -> int:
         _end_on_interrupt()
     if sys.stdout is None:
         raise Stop("standard output is closed")
-    if isinstance(sys.stdout, TextIOWrapper):  # a terminal of another alphabet than ours is no reason to break off
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that can't show a character is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         arguments = _parser(chosen).parse_args(given)
@@ -153,22 +158,23 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
 
 
 def _words(arguments: argparse.Namespace) -> Iterator[str]:
-    """What was given besides names of files, which may be any bytes."""
+    """The arguments that are texts: all but the names of files, which may be any bytes."""
     for name, given in vars(arguments).items():
         if name != "files":
             yield from (word for word in (given if isinstance(given, list) else [given]) if isinstance(word, str))
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
-    """End at once: a role that is told to stop while it is still being imported has nothing to finish."""
+    """Exit at once. SIGTERM of a role that is still importing its modules: there is no work to finish."""
     os._exit(Exit.DONE)
 
 
 def _end_on_interrupt() -> None:
-    """Let Ctrl-C end the process after a moment, whatever it is waiting in: Python itself hears of it only between two
-    calls into a library, and one for a cluster that does not answer takes many seconds.
+    """Let Ctrl-C end the process within a second, even in the middle of a call into a library.
+
+    Python handles signals only between such calls, and one to a cluster that does not answer takes many seconds.
     """
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a shell's background, say
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore SIGINT
         signal.signal(signal.SIGINT, _interrupt)
     heard, told = socket.socketpair()
     told.setblocking(False)  # noqa: FBT003 -- takes no keyword
@@ -177,8 +183,8 @@ def _end_on_interrupt() -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    """As Python's own, whose exception has no instance yet: under Python 3.11 Kafka's client loses such a one where it
-    comes up in a callback, and its call ends with a SystemError.
+    """As Python's own handler, but it raises an instance. Python 3.11's raises the bare class, which Kafka's client
+    loses if that happens in one of its callbacks: its call then ends with a SystemError.
     """
     raise KeyboardInterrupt
 
@@ -192,7 +198,7 @@ def _wait_for_interrupt(heard: socket.socket, _told: socket.socket) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: "SupportsWrite[str] | None" = None) -> None:
-        """Some releases of argparse pass over it if the output takes no more."""
+        """Let errors of the output through, which some releases of argparse suppress."""
         if file is sys.stdout:
             file.write(message)
         else:
@@ -202,7 +208,7 @@ class _Parser(argparse.ArgumentParser):
 class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog)
-        self._action_max_length = len("  dead-letters") + 2  # argparse forgets by how much commands are indented
+        self._action_max_length = len("  dead-letters") + 2  # argparse ignores that commands are indented
 
 
 def _complain(*problems: str) -> None:

@@ -46,14 +46,14 @@ class Client:
             follower.close()
 
     def encoders(self, topic: str, schemas: Collection[Schema]) -> dict[str, Encoder]:
-        """Of records of these schemas, by record name. Raises Stop with all that the registry lacks, Unavailable."""
+        """Encoders of these schemas, by record name. Raises Stop with all that the registry lacks, and Unavailable."""
         return self.run(encoders(self.settings, self.registry, {topic: schemas}))
 
     def encoder(self, topic: str, schema: Schema) -> Encoder:
         return self.encoders(topic, [schema])[schema.name]
 
     def decode(self, value: bytes | None, schemas: Mapping[str, Schema]) -> Decoded:
-        """A record's value as one of `schemas`. Raises Undecodable for what is none of them, Unavailable."""
+        """Decode a record's value as one of `schemas`. Raises Undecodable if it is none of them, and Unavailable."""
         identifier, payload = unframe(value)
         if identifier not in self._decoders:
             self._decoders[identifier] = self._decoder(identifier, schemas)
@@ -77,13 +77,14 @@ def _complain(why: str) -> None:
 
 
 def compiled(settings: Offline) -> Catalogue:
-    """Raises Stop."""
+    """The supplier's operations, compiled from the schemas. Raises Stop with everything that does not fit."""
     return catalogue.load(served(), settings.schemas)
 
 
 def look_for(settings: Cluster, *topics: str) -> Mapping[str, int]:
-    """Numbers of partitions by topic. Raises Stop if a topic is missing, before the cluster creates it with a number of
-    partitions of its own, and Unavailable.
+    """The number of partitions of each topic. Raises Stop if one is missing, and Unavailable.
+
+    To be called before a topic is written: a cluster may create a missing one by itself, with its own defaults.
     """
     counts = Admin(settings.kafka.client()).partition_counts(topics)
     require_topics(topics, counts)
@@ -92,7 +93,7 @@ def look_for(settings: Cluster, *topics: str) -> Mapping[str, int]:
 
 @contextmanager
 def connected(settings: Bus, known: Catalogue) -> Iterator[Client]:
-    """Raises Stop, Unavailable."""
+    """A connection that is closed at the end. Raises Stop, Unavailable."""
     with asyncio.Runner() as runner:
         registry = open_registry(settings.registry)
         try:

@@ -1,4 +1,4 @@
-"""Reads commands written as JSON from files, and reports everything that is wrong with them and where."""
+"""Reads commands written as JSON from files, and reports everything that is wrong in them, with its position."""
 
 import json
 import re
@@ -102,7 +102,7 @@ def _values(text: str, name: str, problems: list[str]) -> Iterator[tuple[int, An
         except _Twice as twice:
             problems.append(f"{name}, line {line}: {twice}")
             return
-        except ValueError:  # of an integer that Python refuses to convert: it would take for ever
+        except ValueError:  # an integer of more digits than Python converts
             problems.append(f"{name}, line {line}: holds a number of too many digits")
             return
         except RecursionError:

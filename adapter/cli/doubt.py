@@ -25,7 +25,7 @@ from adapter.settings import Bus, load
 from adapter.transport.kafka.client import Sender, moment
 
 NAMESPACE: Final = UUID("0c6c6a5e-38a5-5a4e-a9a5-7d6b1d0a3f52")
-"""Root of the ids of decisions: the same decision about the same doubt always has the same."""
+"""Namespace of the ids of decisions (uuid5): the same decision about the same doubt always has the same id."""
 
 _RULINGS: Final = {"accepted": Ruling.ACCEPTED, "rejected": Ruling.REJECTED, "repeat": Ruling.REPEAT}
 
@@ -135,7 +135,7 @@ def _settle(arguments: argparse.Namespace) -> Exit:
         reference = _ticket(held)
         ruling = _RULINGS[arguments.ruling]
         record = _decision(bus, held, reference, ruling, why=why, who=who)
-        # Before anything is sent: it starts where the topic ends now.
+        # Opened before anything is sent, because it starts at the present end of the topic.
         follower = stack.enter_context(bus.following(bus.topics.events)) if arguments.wait else None
         sender = Sender(settings.kafka.client(), max_message_bytes=settings.topics.max_message_bytes)
         (fault,) = sender.send([record])
@@ -156,7 +156,7 @@ def _settle(arguments: argparse.Namespace) -> Exit:
 
 
 def _user() -> str:
-    """Raises Stop where there is none, as in a container with a user of no name."""
+    """The name of the user. Raises Stop if there is none, as for a bare user id in a container."""
     try:
         return getpass.getuser()
     except (ImportError, KeyError, OSError):
@@ -176,7 +176,7 @@ def _held(bus: Client, command_id: str) -> Held:
 
 
 def _ticket(held: Held) -> str:
-    """The ticket to whose events the decision is added. Raises Stop if no worker would ever read it."""
+    """The ticket to whose events the decision is added. Raises Stop if no worker would read it there."""
     until = wording.moment(moment(held.entry.until or held.entry.at))
     if held.reference is None:
         raise Stop(

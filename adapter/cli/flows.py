@@ -13,12 +13,13 @@ import uvloop
 from adapter.cli.exits import Exit
 
 _COLLECT: Final = (20_000, 10, 20)
-"""Objects made and still alive, and generations, after which the collector looks for cycles. A flow holds thousands of
-messages at once and hardly anything in a cycle: with Python's own 700 a sixth of all CPU time went into looking."""
+"""Thresholds of Python's garbage collector (`gc.set_threshold`). A flow holds thousands of messages at once and makes
+hardly any cycles: with the default of 700 objects, a sixth of all CPU time went into looking for them."""
 
 _SWITCH: Final = 0.0005
-"""Seconds the loop keeps the interpreter while another thread wants it. A transaction and the consumer need it several
-times to go on: beside a busy loop each took 10 ms with Python's own 5 ms, and takes 0.7 ms so, for the same CPU."""
+"""Seconds after which the loop gives the interpreter to another thread that wants it (`sys.setswitchinterval`). The
+threads of transactions and of the consumer need it several times per turn. Beside a busy loop, a turn took 10 ms with
+the default of 5 ms; now it takes 0.7 ms, for the same CPU time."""
 
 _WORKER = """\
 Reads commands from Kafka, calls the supplier, and publishes one final outcome for each command. On SIGTERM it stops

@@ -1,4 +1,4 @@
-"""Reads the workers' journal for the commands that have not ended, as a new owner of the partition would read it."""
+"""Reads from the workers' journal which commands have not ended, just as a new owner of a partition does."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from adapter.transport.kafka.journal import KafkaJournal
 from adapter.transport.kafka.span import Patience
 
 _PATIENCE: Final = 15.0
-"""Seconds within which a partition answers whose leader is moving, or which has just been created."""
+"""Seconds for which a partition that does not answer is asked again: its leader may be moving, or it may be new."""
 _AGAIN: Final = 0.2
 
 
@@ -72,8 +72,8 @@ def partitions(bus: Client) -> list[Partition]:
 
 
 def _entries(bus: Client, value: bytes, place: str) -> list[Entry]:
-    """The entries of one record. One that can't be ours is skipped, as the worker does, which logs it. For one that may
-    be ours a worker waits; here a message says that something may be missing.
+    """The entries of one record. A record that can't be ours is skipped, as workers do. An unreadable one that may be
+    ours makes a worker wait; here a message says that something may be missing.
     """
     try:
         return journal.entries(bus.decode(value, bus.known.journal).record)
@@ -86,7 +86,7 @@ def _entries(bus: Client, value: bytes, place: str) -> list[Entry]:
 
 async def _tails(bus: Client, count: int) -> list[JournalTail]:
     topics, settings = bus.topics, bus.settings.kafka
-    # A broker that does not answer while others do is of no interest here; if none does, that is what is raised.
+    # Not shown: that one broker does not answer while others do. If none does, that is raised.
     logging.getLogger("librdkafka").addHandler(logging.NullHandler())
     reader = KafkaJournal(
         client=settings.client(),

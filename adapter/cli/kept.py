@@ -55,7 +55,9 @@ examples:
 """
 _PLACE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,18})")
 _AT_ONCE: Final = 4 * 1024 * 1024
-"""Most bytes in memory on their way to a topic, besides one record: the pod it runs in is sized for its role alone."""
+"""Bytes of records that are sent together, unless one record alone is larger. Bounds the memory, since the pod in which
+this runs is sized for its role alone.
+"""
 
 Place = tuple[int, int]
 """Partition and offset."""

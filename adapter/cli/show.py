@@ -44,7 +44,7 @@ def listing(
     cells: Callable[[_Found], tuple[str, ...]],
     nothing: str,
 ) -> None:
-    """A table below `head` for a person, or the line that says there is nothing; else a JSON line for each."""
+    """Print what was found: for a person a table below `head`, or the line `nothing`; else a JSON line for each."""
     if not text:
         for each in found:
             write(json_line(record(each)))
@@ -56,7 +56,7 @@ def listing(
 
 
 def event(bus: Client, seen: Seen, *, text: bool) -> str:
-    """The line for a record of the events topic; it says so if the record, written by others, is no event of ours."""
+    """The line for a record of the events topic. For a record of somebody else's, it says that it is unreadable."""
     at, key = wording.moment(seen.at), (seen.key or b"").decode(errors="replace")
     try:
         decoded = bus.decode(seen.value, bus.known.events)
@@ -80,7 +80,7 @@ def event_line(schema: Schema, record: Mapping[str, Any], *, key: str, at: str, 
 
 
 def json_line(content: Mapping[str, Any]) -> str:
-    """JSON that `write` leaves as it is."""
+    """JSON without characters that `write` would replace."""
     return wording.harmless(json.dumps(content, ensure_ascii=False))
 
 

@@ -51,7 +51,7 @@ class Row:
     partition: int
     offset: int
     seconds: float
-    """Since it was sent by the estate, or received by its worker."""
+    """Age: since the estate sent it, or, with --worker, since the worker received it."""
     why: str
 
 
@@ -114,8 +114,8 @@ _OPEN: Final = "in a transaction that its producer has not ended; all behind it 
 
 
 def _oldest(bus: Client, partitions: Sequence[Partition]) -> Iterator[Row]:
-    """The first unfinished command of each partition, according to the offsets; where workers can read no further,
-    the first one of a transaction that is open.
+    """The first unfinished command of each partition, by its committed offset. On a partition where workers can read no
+    further, it is the first command of the open transaction.
     """
     waiting = {found.number: found for found in partitions}
     with bus.following(bus.topics.commands, start={n: found.position for n, found in waiting.items()}) as follower:
@@ -195,7 +195,7 @@ _WHY: Final = {
     "calling": "a call, or the commit of its outcome, is under way",
     "interrupted": "a call that was cut off may still be under way",
 }
-"""What the reasons that a worker itself gives mean; any other reason is the result of its last call."""
+"""Explanations of the reasons in a worker's status. Any other reason is the result of the command's last call."""
 
 
 def _asked(url: str) -> Iterator[Row]:

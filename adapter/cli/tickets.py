@@ -35,7 +35,7 @@ _MOST: Final = 1000
 """Most rows of the table, which is held in memory."""
 _ENDED: Final = frozenset({Status.CLOSED, Status.REJECTED})
 _CLOCKS_APART: Final = timedelta(minutes=10)
-"""A ticket's first event may carry the time of a producer whose clock is behind the one that opened it."""
+"""How far clocks may differ: a ticket's first event may have the time of a producer whose clock is behind."""
 
 
 def add(_name: str, parser: argparse.ArgumentParser) -> None:
@@ -94,8 +94,8 @@ def _lines(bus: Client, *, everything: bool) -> Exit:
 def _newest(bus: Client) -> Iterator[tuple[Decoded, Ticket]]:
     """The current state of every ticket, with its record.
 
-    Read twice, first for the offsets alone: a compacted topic has several records of a key, and all of them at once are
-    more than fits in memory.
+    The topic is read twice, first for the offsets alone. Even a compacted topic has several records of one key, and the
+    newest ones of all keys may not fit in memory.
     """
     newest: dict[bytes | None, int] = {}
     with bus.following(bus.topics.tickets, start=Edge.FIRST) as follower:

@@ -95,14 +95,14 @@ async def _commands(translator: "Translator", commands: Iterable[Written], reply
 
 
 def _show_request(request: "Request", command: Written) -> None:
-    """As one XML document, indented, with its way as a comment in front."""
+    """As one indented XML document, with method, path and headers in a comment before it."""
     _tell(command.command_id, *(f"warning: {warning}" for warning in request.warnings))
     envelope = etree.fromstring(request.body)
     etree.indent(envelope)
     headers = "".join(f", {name}: {value}" for name, value in request.headers.items())
-    comment = f"POST {request.operation.path}{headers}".replace("--", "- -")  # which no comment can hold
+    comment = f"POST {request.operation.path}{headers}".replace("--", "- -")  # not allowed in a comment
     show.write(f"<!-- {comment} -->")
-    # What could take a terminal over is written as a reference, which means the same.
+    # Control characters, which could affect a terminal, are written as character references.
     text = etree.tostring(envelope, encoding="unicode")
     text = "".join(c if c.isprintable() or c == "\n" else f"&#{ord(c)};" for c in text)
     for line in text.split("\n"):

@@ -28,7 +28,7 @@ examples:
   echo '<not xml' | adapter twin notify - --to http://localhost:8443/
 """
 _SHOWN = 2000
-"""Characters of an answer that is no acknowledgement."""
+"""Characters that are shown of an answer that is no acknowledgement."""
 
 
 def add(_name: str, parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ from adapter.transport.kafka.refusal import connections_told, properties_told
 
 _SETTING: Final = "ADAPTER_TOPICS__"
 _SETTINGS: Final = {"retention.ms": "RETENTION__…", "max.message.bytes": "MAX_MESSAGE_BYTES"}
-"""By the configuration that follows them."""
+"""The setting from which the adapter derives a topic's configuration, by that configuration's name."""
 
 
 class Wish(StrEnum):
@@ -74,7 +74,9 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`fix`: what to do about it. `vital`: until then a guarantee does not hold, or the adapter does not start."""
+    """One way in which a topic is not as wanted. `fix`: what to do about it. `vital`: until that is done, a guarantee
+    does not hold, or the adapter does not start.
+    """
 
     topic: str
     text: str
@@ -157,11 +159,13 @@ class Admin:
         """`client`: librdkafka's properties. Raises Stop if it refuses one of them."""
         self._timeout = timeout.total_seconds()
         self._heard = heard = deque([""], maxlen=1)
-        """The client must not know of us: an admin that nobody uses any more ends with its client, at once."""
+        """The last error of the connections. A deque, not an attribute: a callback that knew `self` would be a cycle,
+        and an unused admin should end at once, together with its client.
+        """
         self._cluster = ""
-        """Its id, once it was asked for: the answer is as long as there are topics."""
+        """Id of the cluster, once known. Kept, since the answer that holds it lists all topics."""
         with properties_told():
-            # librdkafka's own lines say on standard error, and many times, what our exceptions say once.
+            # librdkafka itself would write to standard error, many times, what our exceptions say once.
             self._properties: dict[str, Any] = {
                 **client,
                 "error_cb": lambda error: heard.append(connections_told(error, heard[0])),
@@ -183,8 +187,8 @@ class Admin:
         return {name: len(topics[name].partitions) for name in names if name in topics}
 
     def identities(self, names: Sequence[str]) -> dict[str, str]:
-        """Of those of the topics that exist: ids of the cluster and of the topic. A name says nothing, topics are
-        deleted and made anew. Raises Unavailable.
+        """For each of the topics that exists, "cluster id/topic id". Unlike its name, that tells a topic from one that
+        was deleted and created again. Raises Unavailable.
         """
         cluster = self._cluster = self._cluster or self.cluster_id()
         if is_mock(cluster):  # serves no topic ids, but its topics live and die with the cluster
@@ -207,8 +211,8 @@ class Admin:
         return {name: _found(topic, config.get(name)) for name, topic in existing.items()}
 
     def rights(self, names: Sequence[str]) -> dict[str, frozenset[str]]:
-        """What we may do with those of the topics that exist and tell: "READ", "WRITE" and so on; everything where the
-        cluster has no access rules. Raises Unavailable.
+        """Our rights on those of the topics that exist, as far as the cluster tells them: "READ", "WRITE" and so on.
+        All rights if it has no access rules. Raises Unavailable.
         """
         asked = self._client.describe_topics(
             TopicCollection(list(names)), request_timeout=self._timeout, include_authorized_operations=True
@@ -226,9 +230,7 @@ class Admin:
         return found
 
     def group_rights(self, group: str) -> frozenset[str] | None:
-        """What we may do with a consumer group, which need not exist; None where the cluster does not tell. Raises
-        Unavailable.
-        """
+        """Our rights on a group, which need not exist, or None if the cluster does not tell. Raises Unavailable."""
         asked = self._client.describe_consumer_groups(
             [group], request_timeout=self._timeout, include_authorized_operations=True
         )
@@ -241,7 +243,7 @@ class Admin:
         return None if operations is None else frozenset(operation.name for operation in operations)
 
     def group_topics(self, group: str) -> frozenset[str]:
-        """What the members of a consumer group read at the moment; nothing where the cluster does not tell."""
+        """The topics that members of a consumer group read at the moment. Empty if the cluster does not tell."""
         asked = self._client.describe_consumer_groups([group], request_timeout=self._timeout)
         try:
             members = self._wait(asked[group]).members
@@ -250,7 +252,7 @@ class Admin:
         return frozenset(at.topic for member in members for at in member.assignment.topic_partitions)
 
     def create(self, topics: Iterable[Wanted]) -> None:
-        """Make these topics; one that exists by now is left alone. Raises Stop with every refusal, Unavailable."""
+        """Create these topics; one that exists by now is left alone. Raises Stop with every refusal, Unavailable."""
         orders = [
             NewTopic(
                 t.name,
@@ -273,7 +275,7 @@ class Admin:
             raise Stop(*faults)
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete these topics with all they hold; one that is gone already is no fault. Raises Stop, Unavailable."""
+        """Delete these topics and their records. One that does not exist is no fault. Raises Stop, Unavailable."""
         faults: list[str] = []
         for name, done in self._client.delete_topics(list(names), request_timeout=self._timeout).items():
             try:
@@ -285,7 +287,7 @@ class Admin:
             raise Stop(*faults)
 
     def _metadata(self) -> ClusterMetadata:
-        # Of all topics: to ask for one by name creates it where the cluster creates topics by itself.
+        # Asks for all topics: asking for one by name creates it if the cluster has auto.create.topics.enable.
         try:
             return self._client.list_topics(timeout=self._timeout)
         except KafkaException as error:
@@ -339,7 +341,7 @@ class Admin:
     def _unavailable(self, error: KafkaException) -> Unavailable:
         self._client.poll(0)  # delivers to `_heard` what librdkafka knows of the connections
         heard = self._heard[0] or _text(error)
-        # Whose broker is gone knocks there in a busy loop until the time is up, and asks nobody else the next time.
+        # A client whose broker is gone tries it in a busy loop until the time is up, and again with the next request.
         self._client = AdminClient(self._properties)
         return Unavailable(f"the cluster does not answer: {heard}")
 
@@ -357,7 +359,7 @@ _NO_COORDINATOR: Final = frozenset(
         KafkaError.NOT_COORDINATOR,
     }
 )
-"""Of a group whose coordinator has just started, or is about to."""
+"""Errors about a group whose coordinator has just started, or is about to."""
 _UNREACHABLE: Final = frozenset(
     {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE}
 )
@@ -385,7 +387,7 @@ def _found(topic: TopicDescription, config: Mapping[str, str] | None) -> Found:
 
 
 def _kept(retention: timedelta, *, vital: bool = False) -> tuple[Config, ...]:
-    """For so long, however much it is: `vital` if a promise rests on that."""
+    """Records are kept for that time, whatever their size. `vital`: a guarantee depends on the latter."""
     milliseconds = retention // timedelta(milliseconds=1)
     return (
         Config("cleanup.policy", "delete", Wish.EXACTLY, vital=True),

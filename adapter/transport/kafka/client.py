@@ -1,6 +1,6 @@
-"""A plain producer and reader for the command line: send some records, follow a topic.
+"""A plain producer and a plain reader for the command line: send some records, follow a topic.
 
-The worker has its own (consumer.py, producer.py): these know neither groups nor transactions.
+They know neither groups nor transactions; the worker's own do (consumer.py, producer.py).
 """
 
 import time
@@ -24,12 +24,13 @@ from adapter.transport.kafka.refusal import connections_told, properties_told
 _MOVING: Final = frozenset(
     {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
 )
-"""Of a partition whose leader changes, or has just been made: another broker answers in a moment."""
+"""Errors of a partition that is new or whose leader is changing: a broker will answer in a moment."""
 _UNANSWERED: Final = frozenset(
     {KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 )
 _PASSING: Final = frozenset({KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORIZATION_FAILED})
-"""Errors that do not concern a reader's records, but only the group it has to name, which it does not use."""
+"""Errors to ignore while reading: the end of a partition, and missing rights on the group that librdkafka wants named.
+"""
 _ASK_AGAIN: Final = 0.1
 _LATEST: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
@@ -96,8 +97,8 @@ class Sender:
         try:
             for place, record in enumerate(records):
                 self._produce(record, lambda error, _message, place=place: report(place, error))
-            # Not `flush`: after a fatal error it goes on to serve callbacks, and the error's exception lies upon the
-            # interpreter while they run. They fail by it, or it is lost. `poll` ends with it.
+            # Not `flush`: after a fatal error it goes on serving callbacks while the error's exception is already set
+            # in the interpreter, so that they fail, or the exception is lost. `poll` raises it.
             end = time.monotonic() + self._timeout + 1
             while len(self._producer) and time.monotonic() < end:
                 self._producer.poll(0.1)
@@ -135,11 +136,11 @@ class Follower:
         timeout: timedelta = timedelta(seconds=15),
         down: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Of a `key` only the partition where Java clients and the adapter put it is read. Not only `committed`: also
-        what lies in transactions that are open or were aborted. Once open, it waits when no broker answers any more;
-        `down` is told, once until a record comes.
+        """`key`: read only the partition on which Java clients and the adapter put this key. `committed=False`: also
+        read the records of open and aborted transactions. `down` is called with the reason when no broker answers any
+        more, once until the next record; the reader itself goes on waiting.
 
-        Raises Stop if there is no such topic or librdkafka refuses a property, Unavailable.
+        Raises Stop if the topic is missing or librdkafka refuses a property, and Unavailable.
         """
         self._topic = topic
         self._timeout = timeout.total_seconds()
@@ -151,7 +152,7 @@ class Follower:
                 {
                     **client,
                     **self._heard.properties(),
-                    # librdkafka asks for a name; no group of it ever exists, since nothing subscribes or commits.
+                    # librdkafka demands a name, but nothing subscribes or commits, so the group never exists.
                     "group.id": f"fault-adapter-follower-{uuid4()}",
                     "enable.auto.commit": False,
                     "isolation.level": "read_committed" if committed else "read_uncommitted",
@@ -198,7 +199,7 @@ class Follower:
                     if (seen := _seen(message)).at >= self._oldest:
                         yield seen
                     offset += 1
-                if offset >= end:  # also without a record there: markers and what was aborted may lie behind the last
+                if offset >= end:  # perhaps without a record: markers and aborted records may follow the last one
                     left.discard(number)
             if time.monotonic() - heard > self._timeout:
                 raise Unavailable(f"{self._topic}: the cluster does not answer: {self._heard.text or 'nothing comes'}")
@@ -266,7 +267,7 @@ class Follower:
 
 
 class _Heard:
-    """The last things librdkafka has logged about its connections, for the one message we write."""
+    """The last error that librdkafka reported about its connections, for the one message that we write."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -277,7 +278,7 @@ class _Heard:
         return {"error_cb": self._hear, "log_level": 0}
 
     def why(self, error: KafkaError) -> str:
-        """What is said of this error: where nobody answered, it is the connections that tell why."""
+        """The text for this error. If nobody answered, the last error of the connections explains it."""
         return (self.text if error.code() in _UNANSWERED else "") or error.str()
 
     def _hear(self, error: KafkaError) -> None:

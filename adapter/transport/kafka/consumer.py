@@ -5,9 +5,9 @@ taken on the same thread after them. So this thread owns the consumer; the event
 told through `call_soon_threadsafe`. An assigned partition is paused at once and delivers nothing before `start`.
 A group must have a committed offset for every partition (`introduce`).
 
-librdkafka waits by the system's clock: whoever is waiting in it when that is set back by an hour waits for an hour, and
-so does its own thread, which then sends no heartbeats. So this thread never waits there, and makes the other one look
-up now and then.
+librdkafka's waits go by the system's clock. If that is set back by an hour, a call that is waiting in librdkafka waits
+for an hour longer, and so does librdkafka's own thread, which then sends no heartbeats. So this thread never waits in
+librdkafka, and wakes librdkafka's thread once a second (`_wake`).
 """
 
 import asyncio
@@ -36,21 +36,25 @@ _PREFETCHED: Final = 8192
 _BUSY: Final = 0.002
 """Seconds between two looks for records while work is under way."""
 _IDLE: Final = 0.02
-"""The same while there is none, and while there is plenty: the first record after a rest waits so long at the most."""
+"""The same while there is no work, and while there is plenty. After a pause the first record waits at most this long.
+"""
 _PLENTY: Final = 1000
-"""Records under way that have work for a second or so: each look makes the loop wait for the interpreter."""
+"""Records under way that keep the loop busy for about a second. Then looking more often would only take the interpreter
+from the loop.
+"""
 _WARM: Final = 25
 """Looks at the busy pace after the last record or request before the thread idles again."""
 _NONE_STORED: Final = KafkaError(KafkaError._NO_OFFSET).str()
 _TRUNCATED: Final = KafkaError(KafkaError._LOG_TRUNCATION).str()
 _LEAVING: Final = 5.0
-"""Seconds the library has to leave the group once nothing is ours: it can wait for itself there for ever, where a
-partition was being sought in (its `rd_kafka_offset_reset` fails within its own lock).
+"""Seconds for librdkafka to leave the group once no partition is ours. It can deadlock there after a seek
+(`rd_kafka_offset_reset` fails while it holds its own lock).
 """
 _NOT_YET: Final = (KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._OUTDATED)
-"""Where a partition can't be sought in yet: it is not being fetched, or is just being assigned or paused again."""
+"""Errors of a seek that comes too early: the partition is not being fetched yet, or is just being assigned or paused.
+"""
 _OWN_LOOK_UP: Final = 20.0
-"""Seconds that librdkafka has after a start to find out by itself where the group stands: far more than it takes."""
+"""Seconds after `start` for librdkafka's own look-up of the committed offset: far more than it takes."""
 
 
 class KafkaIntake:
@@ -74,7 +78,7 @@ class KafkaIntake:
             self._consumer = Consumer(
                 {
                     "queued.max.messages.kbytes": _PREFETCHED,
-                    "fetch.queue.backoff.ms": 5,  # unless told, the client rests for a second whenever so much waits
+                    "fetch.queue.backoff.ms": 5,  # by default the client pauses for a second when so much is queued
                     **client,
                     "enable.auto.commit": False,
                     "auto.offset.reset": "error",
@@ -89,7 +93,7 @@ class KafkaIntake:
         self._loop = loop
         self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._again: list[Callable[[], None]] = []
-        """Requests that could not be met yet."""
+        """Requests to repeat, since they came too early."""
         self._wake_at = 0.0
         self._owned: dict[int, int] = {}
         self._started: dict[int, tuple[int, int | None]] = {}
@@ -100,12 +104,12 @@ class KafkaIntake:
         self._held = 0
         self._revoking = False
         self._last: futures.Future[None] | None = None
-        """Of giving everything back, before we leave."""
+        """Done when the listener has given back all partitions, before we leave the group."""
         self.joined = False
         """Whether the group has taken us in, with or without a partition."""
         self._stopping = threading.Event()
         self._given_back = asyncio.Event()
-        """At the end: nothing is ours any more."""
+        """Set at the end, when no partition is ours any more."""
         self._left = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
@@ -115,7 +119,7 @@ class KafkaIntake:
     async def close(self) -> None:
         self._stopping.set()
         if self._thread.is_alive():
-            # Not joined by an executor's thread: the loop, at its end, would wait for that, though we were given up.
+            # Not `join` on an executor's thread: at its end the loop would wait for that thread, time limit or not.
             await self._given_back.wait()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LEAVING):
@@ -200,8 +204,9 @@ class KafkaIntake:
                 self._tell(self._left.set)
 
     def _give_back(self) -> None:
-        """Let what is under way end while we are still a member. Once librdkafka is told to leave it sends no
-        heartbeats: a call that takes longer than a session would lose its partition, and end in doubt.
+        """Let work under way finish while we are still a member. Once told to leave, librdkafka sends no more
+        heartbeats: a call that takes longer than the session timeout would lose its partition, and its command would be
+        in doubt.
         """
         numbers = [*self._owned]
         if not numbers:
@@ -222,7 +227,7 @@ class KafkaIntake:
         return done
 
     def _wake(self) -> None:
-        """Ask librdkafka's own thread something now and then; see above."""
+        """Ask librdkafka something once a second, which wakes its own thread; see the module's docstring."""
         if not self.joined or monotonic() >= self._wake_at:
             self.joined = bool(self._consumer.memberid()) or self.joined
             self._wake_at = monotonic() + WAKE
@@ -268,7 +273,7 @@ class KafkaIntake:
         self._requests.put(self._taken.set)  # behind the requests this has led to
 
     def _judge(self, error: KafkaError, message: Message) -> None:
-        """Errors librdkafka does not mend by itself; the others it retries, and its log says so."""
+        """Raises Stop for errors that librdkafka does not recover from. It retries the others, and logs them."""
         code, partition = error.code(), message.partition()
         if code == KafkaError._AUTO_OFFSET_RESET and _NONE_STORED in error.str():
             # librdkafka's own look-up at a coordinator that has just started. Where we start was asked for elsewhere.
@@ -294,7 +299,7 @@ class KafkaIntake:
             raise Stop(f"{self._topic}: {error.str()}")
 
     def _serve(self, within: float) -> bool:
-        """Do what was asked for, waiting for it so many seconds; whether there was anything."""
+        """Carry out the requests, after waiting up to `within` seconds for the first. Returns whether there was one."""
         again, self._again = self._again, []
         for act in again:
             act()

@@ -1,7 +1,7 @@
 """Follows partitions of the tickets topic without owning them.
 
-One thread reads all of them and waits until each batch has been processed, so that little is ever in memory. A second
-consumer fetches single records by their offsets.
+One thread reads all of them and waits until each batch is processed, so that little is in memory at a time. A second
+consumer fetches single records by offset.
 """
 
 import asyncio

@@ -9,13 +9,13 @@ from confluent_kafka import Message
 
 _LOG: Final = logging.getLogger("librdkafka")
 
-# `message.headers()` would do, if the interpreter looked at what it returns: of a call that is made often it does not,
-# and the library's error comes up wherever it looks next.
+# Not `message.headers()`: in code that runs often the interpreter does not check that call for an error, and the
+# library's error would be raised at some later place.
 _headers: Final[Callable[[Message], Any]] = methodcaller("headers")
 
 
 def headers(message: Message) -> tuple[tuple[str, bytes | None], ...]:
-    """All of them; none where the name of one is not UTF-8, which Kafka lets pass and the client library chokes on."""
+    """All headers; none if the name of one is not UTF-8, which Kafka permits and the client library can't read."""
     try:
         found = _headers(message)
     except SystemError:

@@ -29,11 +29,11 @@ from adapter.transport.kafka.span import undecided_properties
 _PRODUCERS: Final = 2
 """Producers that take turns. A third one would gain nothing."""
 _STEP: Final = 5.0
-"""Seconds one step of a transaction may take before it is called again; steps can be resumed (KIP-447)."""
+"""Seconds after which a step of a transaction times out and is called again, which resumes it (KIP-447)."""
 _LOOK: Final = 1.0
 """Seconds between two checks whether the library is stuck."""
 _LONG: Final = 10.0
-"""Interval in seconds in which it is reported that a step waits for Kafka."""
+"""Seconds between two reports that a step is waiting for Kafka."""
 _HOPELESS: Final = 30.0
 """Seconds of a step after which another producer is tried: librdkafka can lose its connection to the coordinator."""
 
@@ -132,19 +132,19 @@ class _Line:
         self._producer: Producer | None = None
         self._closed = threading.Event()
         self._undelivered: dict[str, KafkaError] = {}
-        """Why records of this transaction were not written, by topic."""
+        """The first error of a record of this transaction, by topic."""
         self._began = 0.0
         self._asked_at: float | None = None
         """When the step that began then was last asked; None between steps."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        # A daemon, unlike an executor's: a process can leave though the library never comes back.
+        # A daemon, unlike an executor's threads: the process can exit even if the library never returns.
         self._thread = threading.Thread(target=self._run, name="transactions", daemon=True)
         self._thread.start()
 
     # -- asked from the loop -----------------------------------------------------------------------------------------
 
     def ask(self, work: "Callable[[], bool]") -> "asyncio.Future[bool]":
-        """Have the thread do that."""
+        """Have the thread do this work, and return its result."""
         answer: asyncio.Future[bool] = self._loop.create_future()
         answer.add_done_callback(_seen)  # nobody reads the answer of an abandoned line
         self._jobs.put((answer, work))
@@ -188,7 +188,7 @@ class _Line:
                 result, failure = False, error
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(_settle, answer, result, failure)
-        # They know each other: left to the collector, the library's end would hold up the loop.
+        # The two refer to each other. Left to the garbage collector, closing the producer would block the loop.
         self._producer = None
         self._conf.clear()
 
@@ -314,7 +314,7 @@ class _Line:
             reader.close()
 
     def _persist(self, step: Callable[[], list[TopicPartition] | None]) -> list[TopicPartition]:
-        """Call the step until it is done or has failed for good: after a time-out it is resumed by calling it again."""
+        """Call the step until it has succeeded or failed for good. After a timeout, another call resumes it."""
         began = told_at = self._began = monotonic()
         while True:
             self._asked_at = monotonic()
@@ -346,9 +346,9 @@ _NO_COORDINATOR: Final = frozenset(
 )
 _ASK_AGAIN: Final = 0.1
 _ABORTED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
-"""The errors of records whose transaction has failed for another reason."""
+"""Errors of records that only tell that their transaction failed, for another reason."""
 _REFUSALS: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
-"""Missing rights, which can be granted while we wait: nothing is lost, and trying again at once would fail again."""
+"""Missing rights. They can be granted while we wait; a retry at once would fail again. Nothing is lost meanwhile."""
 _REFUSED: Final = 2.0
 """Seconds before the next transaction after such a refusal."""
 

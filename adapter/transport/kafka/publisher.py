@@ -20,11 +20,11 @@ from adapter.ports import Outgoing, TooLarge
 from adapter.transport.kafka.refusal import properties_told
 
 _QUEUE_KIB: Final = 64 * 1024
-"""Most data that may wait for the cluster; beyond it records fail at once."""
+"""KiB of records that may be queued for the cluster; further ones fail at once."""
 _LOOK: Final = 0.001
 """Seconds between two polls for delivery reports while some are due."""
 _IDLE: Final = 0.5
-"""Seconds between two polls while none is due: librdkafka's log lines wait that long."""
+"""Seconds between two polls while none is due. librdkafka's log lines wait for a poll."""
 
 
 class KafkaPublisher:
@@ -97,7 +97,7 @@ class KafkaPublisher:
 
 
 class _Under(NamedTuple):
-    """A record under way; a tuple, because a heap compares them often. Its number is unique, so it breaks ties."""
+    """A record under way. A tuple, since the heap compares them often; its unique number breaks ties."""
 
     deadline: float
     number: int
@@ -121,12 +121,12 @@ class _Line:
         self._loop = loop
         self._settle = settle
         self.ended: KafkaError | None = None
-        """The fatal error after which the producer refuses everything: the broker has lost the state of its sequence,
-        or gives us no producer id.
+        """The fatal error after which the producer refuses everything: the broker has lost the producer's sequence
+        numbers, or refuses it an id.
         """
         self._reports: list[_Report] = []
         self._under_way: list[_Under] = []
-        """A heap by deadline; an acknowledged record stays in it until it is on top."""
+        """A heap by deadline. An acknowledged record stays in it until it is at the top."""
         self._looks = loop.call_later(_IDLE, self._looking)
         self._busy = False
         self._abandoned = False
@@ -146,7 +146,7 @@ class _Line:
             self._looks = self._loop.call_later(_LOOK, self._looking)
 
     def abandon(self) -> None:
-        """Fail what is queued, and end."""
+        """Fail the queued records, and stop."""
         self._producer.purge()
         self._abandoned = True
 
@@ -159,7 +159,7 @@ class _Line:
     def _looking(self) -> None:
         try:
             self._busy = self._look()
-        finally:  # or nobody would ever look again
+        finally:  # otherwise an error would end the polling for good
             if self._busy or not self._abandoned:
                 self._looks = self._loop.call_later(_LOOK if self._busy else _IDLE, self._looking)
 
@@ -167,7 +167,7 @@ class _Line:
         """Poll and settle the records that are decided; returns whether any is still under way."""
         try:
             self._producer.poll(0)
-        except KafkaException as failure:  # so a fatal error is told, and by no callback
+        except KafkaException as failure:  # a fatal error is raised here, and in no callback
             self.ended = failure.args[0]
             self._producer.purge()
         if self._reports:
@@ -192,4 +192,4 @@ def _reason(error: KafkaError) -> Exception:
 
 def _fail(future: "asyncio.Future[None]", reason: Exception) -> None:
     future.set_exception(reason)
-    future.exception()  # seen: whoever gave up waiting does not ask why it failed
+    future.exception()  # marks it as retrieved: a caller that gave up waiting does not ask for it

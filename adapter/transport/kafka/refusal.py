@@ -1,4 +1,4 @@
-"""What librdkafka or the brokers refuse for good, told by the setting that is to be changed."""
+"""Errors that only a change of settings can end, translated into the name of the setting."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ _CURES: Final = {
     "its password in ADAPTER_KAFKA__PROPERTIES_FILES__SSL_KEY_PASSWORD",
     ".location failed": "; name a PEM file that can be read",
 }
-"""What to do where librdkafka says in its own terms what is wrong."""
+"""What to do, by words in librdkafka's error text."""
 
 _ENDED: Final = (
     "all brokers end our connections without a word: they stop, or ADAPTER_KAFKA__PROPERTIES__SECURITY_PROTOCOL is not "
@@ -31,8 +31,10 @@ _ENDED: Final = (
 
 
 def connections_told(error: KafkaError, before: str) -> str:
-    """What is known of the connections with this error of the client, `before` it was that. The client counts brokers
-    that are down, after it has said why: unless they ended the connection, which it only logs.
+    """The best explanation of the connections' state after this error; `before` was the best one before it.
+
+    "All brokers are down" adds nothing to an earlier error. Without an earlier one, brokers have closed the connection,
+    which librdkafka does not report as an error.
     """
     if error.code() == KafkaError._ALL_BROKERS_DOWN:
         return before or _ENDED
@@ -41,18 +43,18 @@ def connections_told(error: KafkaError, before: str) -> str:
 
 @contextmanager
 def properties_told() -> Iterator[None]:
-    """While a client is made: Stop if librdkafka refuses one of its properties."""
+    """Around the creation of a client: raises Stop if librdkafka refuses one of its properties."""
     try:
         yield
     except KafkaException as error:
         said = error.args[0].str().strip()
         cure = next((cure for words, cure in _CURES.items() if words in said), "")
         raise Stop(f"ADAPTER_KAFKA__PROPERTIES: {said}{cure}") from None
-    except (ImportError, TypeError, ValueError) as error:  # of one that its wrapper for Python looks at by itself
+    except (ImportError, TypeError, ValueError) as error:  # for properties that the Python wrapper checks itself
         raise Stop(f"ADAPTER_KAFKA__PROPERTIES: {' '.join(str(error).split())}") from None
 
 
 def refused_setting(error: KafkaError) -> Stop | None:
-    """What to end with if the brokers refuse the value of a setting."""
+    """The Stop to raise if the brokers refuse the value of a setting, otherwise None."""
     problem = _SETTINGS.get(error.code())
     return None if problem is None else Stop(problem)

@@ -16,15 +16,17 @@ STEP: Final = 5.0
 """Time limit in seconds of one request to a broker."""
 
 LOOK: Final = 0.01
-"""Seconds between two polls for records. librdkafka's own waiting depends on the system's clock: see consumer.py."""
+"""Seconds between two polls for records. We never wait in librdkafka, whose waits go by the system's clock: see
+consumer.py.
+"""
 WAKE: Final = 1.0
-"""Seconds between two requests that only wake librdkafka's own thread, which waits by that clock too."""
+"""Seconds between two requests that only wake librdkafka's own thread, whose waits go by that clock too."""
 
 _SILENT: Final = 15.0
-"""Seconds without a record after which a reader looks for an open transaction: it must not wait for ever."""
+"""Seconds without a record after which a reader looks for an open transaction, so as not to wait for ever."""
 
 _AHEAD_KIB: Final = 4 * 1024
-"""Most data the client may fetch ahead."""
+"""KiB the client may fetch ahead."""
 
 
 def bounds(consumer: Consumer, at: TopicPartition) -> tuple[int, int]:
@@ -79,7 +81,7 @@ def reader_properties(client: Mapping[str, str], group: str) -> dict[str, str | 
     """Properties of a consumer for `read`; the group is only used to ask for its offsets."""
     return {
         **client,
-        "logger": logging.getLogger("librdkafka"),  # without one the library writes to standard error by itself
+        "logger": logging.getLogger("librdkafka"),  # without one, librdkafka writes to standard error
         "group.id": group,
         "enable.auto.commit": False,
         "isolation.level": "read_committed",
@@ -134,7 +136,7 @@ def read(reader: Consumer, start: TopicPartition, end: int, going: Callable[[], 
                 if decided < end:
                     place = f"{start.topic} partition {start.partition}, offset {decided}"
                     raise Unavailable(f"{place}: a producer has left a transaction open")
-                heard = monotonic()  # many were aborted, and it has to get past them
+                heard = monotonic()  # only aborted records for a while: keep waiting
             sleep(LOOK)
         for message in messages:
             error, offset = message.error(), message.offset()

@@ -20,7 +20,7 @@ from adapter.transport import failures
 from adapter.transport.allowance import Allowance, Share
 
 _PIECE: Final = 2**18
-"""Bytes of a request that are written in one go: all at once a large one would be copied while the loop waits."""
+"""Bytes of a request that are written at once. Written whole, a large one would block the loop while it is copied."""
 
 _HEAD: Final = 2**18
 """Bytes within which the head of a reply has to end."""
@@ -29,13 +29,15 @@ LONG: Final = 2**15
 """Bytes of a reply that are read without a share of the allowance."""
 
 _FRAMING: Final = 8
-"""How many times its body a reply may measure with its chunks' framing."""
+"""How many times as long as its body a chunked reply may be, with the framing of its chunks."""
 
 _NAMED: Final = re.compile(r"\btimeout\s*=\s*([0-9]{1,9})\b", re.IGNORECASE)
-"""What a Keep-Alive header says: seconds after which the server closes an idle connection."""
+"""The timeout in a Keep-Alive header: seconds after which the server closes an idle connection."""
 
 MARGIN: Final = 1.0
-"""Seconds before that, so that its end and our next request do not cross: such a request would be in doubt."""
+"""Seconds before that limit after which a connection is not used again. A request that crosses with the server's close
+would be in doubt.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class _Reading:
         )
 
     def feed(self, data: bytes) -> None:
-        """Take what came. Raises Unclear: it is no reply that can be taken."""
+        """Parse more bytes. Raises Unclear if they are no reply that can be accepted."""
         self.size += len(data)
         try:
             self._parser.feed_data(data)
@@ -115,7 +117,9 @@ class _Reading:
         return Reply(self.status, self.headers, body, share.release)
 
     def forget(self) -> None:
-        """It and its parser know each other: without this every call would leave a cycle to the collector."""
+        """Break the cycle of references with the parser, which every call would otherwise leave to the garbage
+        collector.
+        """
         del self._parser
 
     @property
@@ -162,8 +166,8 @@ class _Reading:
         if self.whole:
             return
         if not self._length:
-            self._body = part  # mostly it is all
-        else:  # pieces of a few bytes each would take up many times their bytes
+            self._body = part  # usually the whole body
+        else:  # not a list: pieces of a few bytes each would take many times their size
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += part
@@ -176,8 +180,8 @@ class _Reading:
 
 
 class Connection(asyncio.Protocol):
-    """`context` is the TLS context it was made with. `allowance` grants the shares of long replies. `ended` is called
-    when the connection is gone.
+    """A connection to the supplier, as asyncio's protocol. `context` is the TLS context it was made with, `allowance`
+    grants the shares of long replies, and `ended` is called when the connection is gone.
     """
 
     def __init__(
@@ -189,9 +193,9 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.context = context
         self.refusal: NotSent | None = None
-        """Why it was lost before anything was written, where the server has said so."""
+        """Why the server closed it before anything was written, if it gave a reason."""
         self.left_after: float | None = None
-        """Seconds of idleness after which the server has ended it."""
+        """Seconds for which it had been idle when the server closed it."""
         self.idle_since = 0.0
         self._limits = limits
         self._allowance = allowance
@@ -214,20 +218,20 @@ class Connection(asyncio.Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether `ended` is still to be told."""
+        """Whether `ended` has not been called yet."""
         return self._transport is not None
 
     @property
     def kept(self) -> bool:
-        """Whether it may serve another exchange, some time."""
+        """Whether it may be used for another exchange later."""
         return not self._spoiled
 
     def fit(self) -> bool:
         """Whether a request may be written: nothing came since the last reply, not even an end."""
         if self._spoiled or self._transport is None or self._transport.is_closing():
             return False
-        # Between two calls a server has nothing to say but good-bye, or something that must not be taken for the
-        # answer to the next request. The loop may not have seen it yet; the socket tells.
+        # What a server sends between two calls is its close, or something that must not be taken for the answer to the
+        # next request. The loop may not have read it yet, so the socket is asked.
         return not self._socket.poll(0)
 
     async def exchange(self, head: bytes, body: bytes, end: float) -> Reply:
@@ -286,7 +290,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def abort(self) -> None:
-        """End it without writing what is left. One merely closed would stay until its peer has read the rest."""
+        """Close it without writing the rest of the buffer; `close` would wait until the peer has read that."""
         self._spoiled = True
         if self._transport is not None:
             self._transport.abort()
@@ -395,14 +399,14 @@ class Connection(asyncio.Protocol):
         self._let_go()
 
     def _let_go(self) -> None:
-        """Of what waits for the rest of the request to be written."""
+        """Release an exchange that is still waiting to write the rest of its request."""
         if self._room is not None and not self._room.done():
             self._spoiled = True
             self._room.set_result(None)
 
     def _enter(self, phase: str, seconds: float) -> None:
-        """Begin a phase, or its time limit anew. The alarm is left as it is where it rings too soon rather than too
-        late: it then looks again. So an exchange costs no timer.
+        """Begin a phase, or restart its time limit. An alarm that is set for an earlier time is kept, and set again
+        when it rings, so that an exchange usually needs no timer of its own.
         """
         self._phase = phase
         self._deadline = self._loop.time() + seconds

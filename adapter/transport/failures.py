@@ -33,7 +33,7 @@ def lost(error: Exception | None) -> Unclear:
 
 CERTIFICATE_ALERTS = {
     "TLSV13_ALERT_CERTIFICATE_REQUIRED",
-    "TLSV1_ALERT_DECRYPT_ERROR",  # its signature is wrong, as where the authority has a new key under its old name
+    "TLSV1_ALERT_DECRYPT_ERROR",  # wrong signature, as when the authority has a new key under its old name
     "TLSV1_ALERT_UNKNOWN_CA",
     "SSLV3_ALERT_BAD_CERTIFICATE",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED",
@@ -69,7 +69,7 @@ def system_words(error: OSError) -> str | None:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    # Not the context: where a caller is handling an error of its own, that would be taken for one of this call's.
+    # Not __context__: that may be an unrelated error which the caller was handling.
     while error is not None:
         yield error
         error = error.__cause__

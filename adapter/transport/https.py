@@ -28,13 +28,13 @@ _WATCH: Final = 5.0
 """Seconds between two looks at the certificate files."""
 
 _GOOD_BYE: Final = 2.0
-"""Seconds a server has to answer the end of TLS; its socket is ours until then."""
+"""Seconds for the server to answer our close of TLS; until then its socket stays open."""
 
 _RESOLVED: Final = 10.0
-"""Seconds for which the addresses of a name are believed."""
+"""Seconds for which the resolved addresses of a name are used."""
 
 _DISTRUSTED: Final = 60.0
-"""Seconds for which an address is tried last, after what was connected to it came to nothing."""
+"""Seconds for which an address is tried last, after a connection to it has failed."""
 
 _LONG_REPLIES: Final = 2**25
 """Bytes that long replies may hold in all, from their first bytes until their release; at least eight times the largest
@@ -47,8 +47,8 @@ which count as memory of the container while a reply waits unread.
 """
 
 _BELIEVED: Final = 3600.0
-"""Seconds for which an end of an idle connection is taken for the supplier's limit: it may have been a gateway that
-started anew.
+"""Seconds for which a closed idle connection is taken as a sign of the supplier's own limit. It may have been closed by
+a gateway that restarted.
 """
 
 
@@ -114,15 +114,15 @@ class HttpsCalls:
         )
         self._allowance = Allowance(max(_LONG_REPLIES, 8 * settings.max_reply_bytes))
         self._idle: dict[Connection, None] = {}
-        """Kept connections, the one used last at the end: it is taken first, so that the others may go."""
+        """Idle connections, the one used last at the end. It is taken first, so that surplus ones reach their limit."""
         self._left_after = self._left_until = 0.0
-        """Seconds of idleness after which the supplier has ended one, and until when that counts."""
+        """Seconds of idleness after which the supplier closed a connection, and until when that is believed."""
         self._open: set[Connection] = set()
         self._none_left: asyncio.Future[None] | None = None
         self._resolving = asyncio.Lock()
         self._addresses: tuple[float, list[Any]] = (0.0, [])
         self._distrusted: dict[Any, float] = {}
-        """Those of them that are, and since when."""
+        """Addresses to try last, each with the time since when."""
         self.tls = ClientTls(settings.tls or TlsFiles()) if url.scheme == "https" else None
         self._watch: asyncio.Task[None] | None = None
         if self.tls is not None:
@@ -167,8 +167,8 @@ class HttpsCalls:
         ).encode("latin-1")
 
     def _kept(self) -> Connection | None:
-        """A connection that is open, unless it is of no use any more, or of an older certificate: those are closed.
-        Nothing was written to them, so taking another one is no repeat.
+        """An idle connection, if one is fit. Those that are not, or were made with an older certificate, are closed.
+        Nothing was written to them, so using another one is no retry.
         """
         context = self.tls.context if self.tls is not None else None
         now = self._loop.time()
@@ -224,7 +224,7 @@ class HttpsCalls:
         self._idle.pop(connection, None)
         self._open.discard(connection)
         after, now = connection.left_after, self._loop.time()
-        # One that ends sooner tells nothing of a limit: a gateway that starts anew ends all, the busiest too.
+        # A shorter time says nothing about a limit: a restarting gateway closes all connections, even busy ones.
         if after is not None and after > 2 * MARGIN and (after <= self._left_after or now >= self._left_until):
             self._left_after, self._left_until = after, now + _BELIEVED
         if not self._open and self._none_left is not None and not self._none_left.done():
@@ -238,7 +238,7 @@ class HttpsCalls:
                 self._addresses = (self._loop.time() + _RESOLVED, addresses)
         over = self._loop.time() - _DISTRUSTED
         self._distrusted = {address: since for address, since in self._distrusted.items() if since > over}
-        # Of several that come to nothing the one is tried first that has not been tried for longest.
+        # Of several that have failed, the one that failed longest ago comes first.
         return await reach(sorted(addresses, key=lambda each: self._distrusted.get(each[4], over)))
 
     async def _tunnel(self, found: Callable[[], Proxy]) -> socket.socket:

@@ -25,7 +25,7 @@ from adapter.telemetry import Log, parse_traceparent
 
 _HEADER_LINES: Final = 100
 _HEADER_BYTES: Final = 32 * 1024
-"""All header lines of a request together; a certificate that a proxy passes on may take 8 KiB of it."""
+"""Bytes of all header lines of a request. A certificate that a proxy passes on may take 8 KiB of them."""
 _LONG_HEADER: Final = f"the header is longer than {_HEADER_BYTES} bytes or {_HEADER_LINES} lines"
 _PIPELINED: Final = 128
 """Pipelined requests of one connection that may wait; once there are more, those are answered and it is closed."""
@@ -45,7 +45,7 @@ _OTHERS: Final = {
     b"PRI * HTTP/2.0": "it is HTTP/2, and has to be HTTP/1.1",
     b"\x16\x03": "it is TLS, and we listen without",
 }
-"""How what load balancers speak instead of HTTP/1.1 begins."""
+"""First bytes of what load balancers may speak instead of HTTP/1.1, with the explanation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +242,7 @@ class Incoming(asyncio.Protocol):
             except HttpParserError as error:  # its words are llhttp's own, and quote nothing
                 why = next((said for begin, said in _OTHERS.items() if data.startswith(begin)), str(error))
                 self.refuse(self._shared.receiver.garbled(self.caller, why))
-            # The parser tells of no line before its end, of nothing around chunks and before requests: if nothing has
+            # The parser does not report a line before its end, chunk framing, or bytes before a request. If nothing has
             # begun or ended, all these bytes belong to the same header or body.
             if not self._moved and not self._ending and (answer := self._too_long(len(data))):
                 self.refuse(answer)
@@ -260,9 +260,9 @@ class Incoming(asyncio.Protocol):
         self._writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- the protocol's signature
-        # What is being answered goes on all the same: the notification may be half way to Kafka.
+        # A request that is being answered goes on: its notification may already be on its way to Kafka.
         self._transport = None
-        self._parser = None  # it knows us: left alone, the two would hold the TLS context until a full collection
+        self._parser = None  # a cycle of references, which would keep the TLS context until a full garbage collection
         self._ending = True
         self._forget_body()
         self._forget_waiting()
@@ -389,7 +389,7 @@ class Incoming(asyncio.Protocol):
                 self._go_on()
 
     def _go_on(self) -> None:
-        """Let the body come. Its time limit begins here: nothing is read while an earlier request is answered."""
+        """Read the body. Its time limit begins only now, since nothing is read while an earlier request is answered."""
         self._shared.bodies[self] = time.monotonic()
         if self._owes_continue:
             self._owes_continue = False
@@ -416,7 +416,7 @@ class Incoming(asyncio.Protocol):
         if not self._unread:
             transport.close()
             return
-        # Closed with bytes unread, the kernel would take back even the answer (RFC 9112 section 9.6).
+        # If it were closed with bytes unread, the kernel would reset it, and the answer be lost (RFC 9112 section 9.6).
         transport.resume_reading()
         if transport.can_write_eof():
             transport.write_eof()

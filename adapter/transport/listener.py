@@ -25,13 +25,13 @@ _HANDSHAKE: Final = 10.0
 _SHUTDOWN: Final = 2.0
 """Seconds for a TLS handshake, and for a connection to close although its peer may not read any more."""
 _PARTING: Final = 1.0
-"""Seconds in which requests that were on their way when closing began are still answered. A gateway goes on using a
-kept connection until it has seen its end, and does not send elsewhere what it has sent there by then.
+"""Seconds for which requests that were on their way when closing began are still answered. A gateway uses a kept-alive
+connection until it sees it closed, and does not repeat elsewhere what it has already sent on it.
 """
 _RELOAD: Final = 5.0
 """Seconds between two looks at the certificate files."""
 _SWEEPS: Final = 10
-"""How often idle and slow connections are looked for within the shortest time limit."""
+"""How many times per shortest time limit idle and slow connections are looked for."""
 _SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE: Final = 0.1
 """Seconds without accepting while the process has no file descriptor left, or the system no memory."""

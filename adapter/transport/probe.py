@@ -22,8 +22,8 @@ _LISTEN: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A certificate. `usages` may hold client and server, both if the certificate does not restrict them; `whole`: each
-    certificate of its file is signed by the next one.
+    """A certificate. `usages` holds "client", "server" or both; both if the certificate does not restrict its use.
+    `whole`: each certificate in its file is signed by the next one.
     """
 
     subject: str
@@ -93,7 +93,7 @@ async def greet(
 
 
 async def _accepted(reader: asyncio.StreamReader) -> None:
-    """Returns if the other side stays silent, as a server does that accepts the client and waits for a request."""
+    """Wait for a refusal of our certificate. Silence means acceptance: the server is waiting for a request."""
     try:
         async with asyncio.timeout(_LISTEN):
             if not await reader.read(1):

@@ -28,7 +28,7 @@ V = TypeVar("V")
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 SIZE_LIMIT: Final = 2 * 1024 * 1024
-"""Bytes of an answer."""
+"""Maximum size of an answer in bytes."""
 
 LAG: Final = (0.1, 0.3, 0.6)
 """Seconds between attempts to find an id: of several registries behind one address, one may not know yet what another

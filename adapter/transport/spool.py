@@ -38,7 +38,7 @@ from adapter.ports import Arrival, Caller, Spooled
 from adapter.transport.sqlite import is_damage, transaction
 
 _GROUP: Final = 500
-"""Most notifications of one transaction."""
+"""Notifications in one transaction, at most."""
 _AT_ONCE: Final = 8 * 1024 * 1024
 """Most bytes that `heads` returns at once, unless one notification alone is longer."""
 
@@ -135,7 +135,7 @@ class SqliteSpool:
         size = len(key) + len(row[2]) + len(row[3])
         if self._size + size > self._max_bytes:
             raise Unavailable("the spool is full")
-        self._size += size  # taken now, for those that come before this one is written
+        self._size += size  # reserved now, so that puts until it is written count it too
 
         def written(done: "asyncio.Future[Any]") -> None:  # also when nobody waits any more
             self._size -= size

@@ -131,7 +131,7 @@ def client_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, dateti
     if problems:
         raise Stop(*problems)
     if files.ca is None:
-        # Last: they are many, and files that are not valid are tried again and again.
+        # Last, since it takes long, and invalid files are tried again and again.
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context, NotAfter(ends)
 
@@ -259,8 +259,8 @@ Stamp = tuple[tuple[str, int, int, int] | None, ...]
 
 def stamp(files: TlsFiles) -> Stamp:
     """A value that differs once the files have changed."""
-    # The resolved path changes when Kubernetes swaps its `..data` link, the inode with an atomic replacement, time
-    # and size with a write in place.
+    # The resolved path changes when Kubernetes swaps its `..data` link, the inode when a file is replaced atomically,
+    # time and size when it is written in place.
     return tuple(_identity(path) for path in (files.certificate, files.key, files.ca) if path is not None)
 
 

@@ -126,5 +126,5 @@ def _guarded(log: Log) -> Any:
 
 
 async def _anonymous(_request: web.Request, response: web.StreamResponse) -> None:
-    """Without aiohttp's and Python's version, which are nobody's business."""
+    """Hide the versions of aiohttp and Python."""
     response.headers["Server"] = "fault-adapter"

@@ -59,7 +59,7 @@ async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]], *, lim
         tasks = {asyncio.ensure_future(flow(settings, logs[name], metrics, stop, page)) for name, flow in flows.items()}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            stop.set()  # whatever ended before it was asked has failed
+            stop.set()  # a flow that ends without being asked has failed: stop the others
             await asyncio.wait(tasks)
         finally:
             for task in (*tasks, watching):
@@ -73,4 +73,4 @@ async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]], *, lim
         raise Stop(*problems)
     log.info("stopped")
     logging.shutdown()
-    os._exit(0)  # all has its end, but a thread that asks a Kafka that is away would be waited for
+    os._exit(0)  # all is closed; a normal exit would wait for a thread that is still asking an absent Kafka

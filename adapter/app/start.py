@@ -31,11 +31,12 @@ _Answer = TypeVar("_Answer")
 
 _START_AGAIN: Final = Backoff(first=0.5, longest=10.0)
 _CLOSING: Final = 2.0
-"""Seconds for closing clients after the time limit of the flows; one whose cluster is unreachable takes longer."""
+"""Seconds for closing the clients once the flows' time limit is over. A client whose cluster is away would take longer.
+"""
 _CHECK: Final = 5.0
 """Seconds between two checks of the topics."""
 _REJOIN: Final = timedelta(seconds=5)
-"""Time to join a group again once partitions are given back, on a busy machine."""
+"""Time to rejoin a group after partitions were given back, on a busy machine."""
 _GROWN: Final = 'see "Partitions were added" in docs/disaster.md'
 _LIMITS_LOOKED_AT: Final = timedelta(seconds=10)
 """Kafka's default interval in which a transaction coordinator aborts transactions that have exceeded their limit."""
@@ -83,7 +84,7 @@ def base_url(settings: Settings, known: Catalogue) -> str:
 async def encoders(
     settings: Vocabulary, registry: HttpRegistry, log: Log, written: Mapping[str, Collection[Schema]]
 ) -> dict[str, Encoder]:
-    """Those of `registry.encoders`, once the registry is available. Raises Stop."""
+    """As `registry.encoders`, but waits until the registry is available. Raises Stop."""
     return await until_available("the schema registry", lambda: look_up(settings, registry, written), log)
 
 
@@ -286,7 +287,7 @@ def stop_on_signals(log: Log, limit: timedelta) -> asyncio.Event:
         stop.set()
 
     def hung_up() -> None:
-        if not stop.is_set():  # of a terminal that is closed both the shell and the kernel tell
+        if not stop.is_set():  # when a terminal is closed, both the shell and the kernel send SIGHUP
             asked(signal.SIGHUP.name)
 
     for number in (signal.SIGTERM, signal.SIGINT):

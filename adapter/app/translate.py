@@ -64,7 +64,7 @@ class Translator:
         self._reread = reread(settings, known, self._encoders[known.notification.event.name])
 
     async def schema(self, identifier: int) -> str | None:
-        """The look-up for the worker's reader, in place of a registry: ids are indices into our own schemas."""
+        """Look-up of schemas for the worker's reader, instead of a registry. Ids are indices into our own schemas."""
         return self._schemas[identifier].text
 
     async def request(self, entry: CompiledOperation, record: Mapping[str, Any]) -> Request:

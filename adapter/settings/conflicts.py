@@ -1,4 +1,4 @@
-"""What can be wrong between settings that are each right."""
+"""Rules between settings: combinations that are wrong although each value is right."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from adapter.settings.tree import (
     Vocabulary,
 )
 
-# Properties the adapter's guarantees rest on, and where to turn instead.
+# librdkafka properties that the adapter sets itself, since its guarantees depend on them, and what to do instead.
 _OURS = {
     "bootstrap.servers": "set ADAPTER_KAFKA__BOOTSTRAP_SERVERS",
     "metadata.broker.list": "set ADAPTER_KAFKA__BOOTSTRAP_SERVERS",
@@ -47,16 +47,16 @@ _OURS = {
 }
 _SECRET = re.compile(r"password|passphrase|secret|\.(key|keystore)\.pem$|^sasl\.jaas\.config$")
 _NUMBER = re.compile(r"\.(ms|seconds|bytes|kbytes|messages|size)$")
-"""Properties of librdkafka that are numbers: of what is none it takes the digits in front."""
+"""librdkafka properties that are numbers. Of "30s" it would take the leading digits, without an error."""
 
 
 def is_secret(name: str) -> bool:
-    """Whether this property of librdkafka is one."""
+    """Whether the value of this librdkafka property is a secret."""
     return _SECRET.search(name) is not None and not name.endswith(".location")
 
 
 def conflicts(settings: Tree) -> Iterator[tuple[str, str]]:
-    """What is wrong between settings that are each right."""
+    """Every broken rule as (variable, what is wrong and what to do)."""
     if isinstance(settings, Cluster):
         yield from _kafka_conflicts(settings.kafka)
     if isinstance(settings, Cluster | Vocabulary):
@@ -154,7 +154,7 @@ def _supplier_conflicts(supplier: Supplier) -> Iterator[tuple[str, str]]:
 
 def _server_conflicts(server: Server, topics: Topics) -> Iterator[tuple[str, str]]:
     yield from _half(server.tls, "SERVER")
-    # Latin-1 may double as UTF-8; the half is room enough for key and headers of anything that does not.
+    # A Latin-1 body may be twice as long in UTF-8. For any other body, the other half is enough for key and headers.
     if 2 * server.max_body_bytes > topics.max_message_bytes:
         yield (
             f"{PREFIX}SERVER__MAX_BODY_BYTES",

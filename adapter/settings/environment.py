@@ -1,4 +1,4 @@
-"""From environment variables to the tree, with every fault in the names people write."""
+"""Reads the tree from environment variables, and reports every fault under the name of its variable."""
 
 import json
 import os
@@ -21,9 +21,9 @@ _T = TypeVar("_T", bound=Tree)
 
 
 def load(tree_type: type[_T], environ: Mapping[str, str] = os.environ) -> _T:
-    """The settings of `tree_type` from the variables of `environ`. Raises Stop with one line for every fault there is.
+    """The settings of `tree_type` from the variables of `environ`. Raises Stop with a line for every fault.
 
-    Variables of sections that `tree_type` has not are checked for their names only.
+    Of variables in sections that `tree_type` lacks, only the names are checked.
     """
     faults: list[tuple[str, str]] = []
     tree = {name: value for name, value in _texts(environ, faults).items() if name in tree_type.model_fields}
@@ -46,9 +46,9 @@ def load(tree_type: type[_T], environ: Mapping[str, str] = os.environ) -> _T:
 
 
 def _texts(environ: Mapping[str, str], faults: list[tuple[str, str]]) -> dict[str, Any]:
-    """The tree of texts, without the variables that are faulty: `faults` gets each as (variable, text)."""
+    """The tree with the values as texts. Faulty variables are left out and added to `faults`, as (variable, text)."""
     tree: dict[str, Any] = {}
-    # Sorted: ADAPTER_KAFKA__PROPERTIES comes before the single properties that go on top of it.
+    # Sorted, so that ADAPTER_KAFKA__PROPERTIES comes before the variables of single properties, which override it.
     for name in sorted(n for n in environ if n.startswith(PREFIX)):
         value = environ[name].strip()  # a Secret's value often ends with a line end
         found = _place(name)
@@ -101,7 +101,7 @@ def _place(name: str) -> tuple[tuple[str, ...], str | None, FieldInfo] | None:
 
 
 def _flaw(value: str, field: FieldInfo) -> str | None:
-    """What is wrong with a value whatever it is to say."""
+    """What is wrong with a value, whatever the type of its setting; None if nothing is."""
     if value[0] in "\"'" and value[-1] == value[0]:
         return "is in quotes, which would be part of it: write it without them"
     if not is_text(value) and kind(field).name not in _OF_ANY_BYTES:
@@ -110,10 +110,10 @@ def _flaw(value: str, field: FieldInfo) -> str | None:
 
 
 _OF_ANY_BYTES = frozenset({"file", "folder", "path"})
-"""Kinds that name what the file system has."""
+"""Kinds that are paths, which may be any bytes."""
 
 
-# Kubernetes puts these into every container for each Service of the namespace; one may be called "adapter".
+# Kubernetes sets such variables in every container, for each Service of the namespace; one may be called "adapter".
 _SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?$")
 
 
@@ -121,7 +121,7 @@ def _is_service_link(name: str, value: str) -> bool:
     return bool(_SERVICE_LINK.search(name)) or (name.endswith("_PORT") and "://" in value)
 
 
-# The one property of librdkafka with an underscore that has a text as its value.
+# The only text property of librdkafka whose name has an underscore.
 _UNDERSCORED = frozenset({"log_level"})
 
 
@@ -187,7 +187,7 @@ def _fault(location: tuple[str | int, ...], fault: str, message: str) -> tuple[s
 
 
 def _repair(tree: dict[str, Any], error: ValidationError) -> None:
-    """Let faulty values give way to their default or example, so that the checks between settings can run as well."""
+    """Replace faulty values by their default or example, so that the rules between settings can be checked as well."""
     for entry in error.errors():
         location = tuple(str(part) for part in entry["loc"])
         field, depth = find(location)

@@ -1,4 +1,4 @@
-"""The types of settings: how a text is read, and how people are told what to write."""
+"""The types of settings: how a text is parsed, and how the type is called in messages and documentation."""
 
 import json
 import os
@@ -27,9 +27,9 @@ class Kind:
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 365_000 * _UNITS["d"]
-"""Seconds: from now on that is still a time that can be written down."""
+"""Longest duration in seconds: added to the present, it is still a date that datetime can represent."""
 _LARGEST = 2**50
-"""Bytes: more than any machine has, and a whole number still."""
+"""Largest size in bytes: more than any machine has, and still exact as a float."""
 _SIZES = {
     "": 1,
     "b": 1,
@@ -43,8 +43,8 @@ _SIZES = {
 
 
 def parse_duration(value: object, *, zero: bool = False) -> timedelta:
-    """Seconds (`10`, `1.5`) or a number with ms, s, m, h or d, as a timedelta above zero, or zero where that has a
-    meaning. Else ValueError.
+    """The timedelta for seconds (`10`, `1.5`) or for a number with ms, s, m, h or d. It must be above zero, unless
+    `zero` is given. Raises ValueError.
     """
     if isinstance(value, timedelta):
         return value
@@ -60,7 +60,7 @@ def parse_duration(value: object, *, zero: bool = False) -> timedelta:
 
 
 def parse_size(value: object) -> int:
-    """Bytes (`4194304`) or a number with KiB, MiB, GiB, kB, MB or GB, as a whole number. Else ValueError."""
+    """The bytes for a number (`4194304`), or a number with KiB, MiB, GiB, kB, MB or GB. Raises ValueError."""
     if isinstance(value, int):
         return value
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value), re.ASCII)
@@ -112,7 +112,7 @@ def _folder(path: Path) -> Path:
 
 
 def _there(path: Path, is_one: Callable[[int], bool], kind: str) -> Path:
-    """The path, of a `kind` that is there. Else ValueError, not with the path: it may be a secret, put there itself."""
+    """The path, if it is an existing `kind`. Raises ValueError; without the path, which may be a misplaced secret."""
     try:
         mode = path.stat().st_mode
     except PermissionError as error:
@@ -177,7 +177,7 @@ _BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:;,/\[\]{}\"']+)(:0*(?P<port>[0-9
 
 
 def _brokers(value: str) -> str:
-    """Hosts, each with or without a port, as librdkafka takes them: it waits for ever for others."""
+    """A list of hosts, with or without port, in librdkafka's syntax. It would wait for ever for one that is wrong."""
     named = [part.strip() for part in value.split(",") if part.strip()]
     found = [_BROKER.fullmatch(part) for part in named]
     if not found or not all(each and 1 <= int(each["port"] or 1) <= 65535 for each in found):

@@ -30,7 +30,9 @@ def is_mapping(field: FieldInfo) -> bool:
 
 
 def find(path: tuple[str, ...]) -> tuple[FieldInfo | None, int]:
-    """The setting a path leads to (or into, for an entry of a mapping), and how many segments name it."""
+    """The setting at that path, or whose entry it is if the setting is a mapping, and how many segments name the
+    setting; None if there is none.
+    """
     model: type[BaseModel] = Settings
     for depth, segment in enumerate(path, 1):
         field = model.model_fields.get(segment)

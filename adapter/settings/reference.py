@@ -22,7 +22,7 @@ class Row:
 
     meaning: str
     most: int | None = None
-    """Of a whole number that has one: the largest it may be."""
+    """The maximum, for a whole number that has one."""
 
 
 def describe() -> tuple[Row, ...]:
@@ -40,7 +40,7 @@ def describe() -> tuple[Row, ...]:
 
 
 def bounds(field: FieldInfo) -> str | None:
-    """Between which durations, sizes or numbers it has to be ("1s and 15m"), where not all are possible."""
+    """Minimum and maximum of a duration, size or number, as "1s and 15m"; None if it has none."""
     if kind(field).name not in {"duration", "size", "whole number", "number"}:
         return None
     limits = [_shown(field, limit) for name in ("ge", "le") if (limit := _limit(field, name)) is not None]

@@ -1,7 +1,7 @@
 """Log lines: JSON with stable keys, or aligned text on a terminal. docs/logs.md lists what is written.
 
-Nothing here is global but the root of the standard library's logging, whose lines (of libraries) come out the same
-way. A payload, a name, a phone number or an address never belongs into a field.
+The only global state is the root logger of the standard library's logging, through which the lines of libraries come
+out the same way. Fields must never hold a payload, a name, a phone number or an address.
 """
 
 import asyncio
@@ -81,14 +81,14 @@ def start_logging(
 
 
 def switch_debug() -> str:
-    """From the level of the start to debug, or back; the level that holds now."""
+    """Switch from the level of the start to debug, or back. Returns the level that is now in force."""
     for bridge in [handler for handler in logging.getLogger().handlers if isinstance(handler, _Bridge)]:
         return bridge.switch()
     raise AssertionError("logging was not started")
 
 
 _LONGEST: Final = 1000
-"""Characters of a value: references come from elsewhere, and what ships log lines cuts long ones anywhere."""
+"""Maximum length of a value in characters. References come from outside, and log shippers cut long lines anywhere."""
 
 
 def _cut(text: str) -> str:
@@ -96,7 +96,9 @@ def _cut(text: str) -> str:
 
 
 def _harmless(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Processor: of what is no text the console shows the representation, which is harmless."""
+    """Processor: replaces characters that could affect a terminal. Of values that are no text the console shows the
+    repr.
+    """
     for key, value in event.items():
         if key == "exception":
             event[key] = "\n".join(map(harmless, value.split("\n")))
@@ -111,8 +113,8 @@ def _timestamped(_logger: WrappedLogger, _name: str, event: EventDict) -> EventD
 
 
 def _rendered(logger: WrappedLogger, name: str, event: EventDict) -> str:
-    """Processor: the line of JSON. One pass, since a worker writes a line for each command. The keys every line has
-    come first, so that a person can read the raw lines too. Keys are names of Python.
+    """Processor: the line of JSON. In one pass, since a worker writes a line for each command. The keys that every line
+    has come first, so that raw lines are readable. Keys are Python identifiers, so they need no escaping.
     """
     told = ""
     if "exc_info" in event:
@@ -123,12 +125,12 @@ def _rendered(logger: WrappedLogger, name: str, event: EventDict) -> str:
     for key, value in event.items():
         line += f',"{key}":{_WRITERS.get(type(value), _value)(value)}'
     line += f"{told}}}"
-    # What JSON alone leaves as it is. To look at each character would cost a tenth of the line.
+    # JSON escapes most harmful characters. Checking each one here would cost a tenth of the line.
     return f"{line if line.isascii() and _DELETE not in line else harmless(line)}\n"
 
 
 _DELETE: Final = "\x7f"
-"""The only character of ASCII that is in no text for people and that JSON does not escape."""
+"""The only control character of ASCII that JSON does not escape."""
 
 
 def _moment() -> str:
@@ -150,24 +152,24 @@ def _text(value: str) -> str:
 _value: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=repr).encode
 
 _WRITERS: Final[dict[type, Callable[[Any], str]]] = {str: _text, int: int.__repr__, float: float.__repr__}
-"""Of the types that most values have."""
+"""Writers for the types of most values."""
 
 
 class _Lines:
-    """Receives structlog's lines and writes them in their order.
+    """Receives structlog's lines and writes them in order.
 
-    Lines of level info and debug wait for the end of the loop's iteration and are written together: a write costs more
-    than the line, and gives the interpreter to another thread. Others are written at once, after those that wait; so
-    are lines of a thread without a loop.
+    Lines of level info and debug are buffered until the end of the loop's iteration and written together, since a write
+    costs more than the line and gives the interpreter to another thread. Lines of higher levels, and those of a thread
+    without a loop, are written at once, after the buffered ones.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._lock = threading.RLock()  # taken twice where the collector of cycles warns of something in between
+        self._lock = threading.RLock()  # reentrant: the garbage collector may log a warning while the lock is held
         self._waiting: list[str] = []
         self._size = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        """Which writes what waits when its turn is over."""
+        """The loop that will write the buffered lines at the end of its iteration."""
 
     def info(self, line: str) -> None:
         try:
@@ -214,13 +216,13 @@ class _Lines:
 
 
 _PIECE: Final = 4096
-"""Characters written at once: so much a pipe takes whole, whoever else writes to it (PIPE_BUF)."""
+"""Characters written at once: a pipe takes that many bytes in one piece, even with several writers (PIPE_BUF)."""
 
 
 _QUIET: Final = 30.0
 """Seconds in which repetitions of a library's line are counted instead of written."""
 _REMEMBERED: Final = 1000
-"""Most lines of libraries that are remembered as written."""
+"""Number of different library lines that are remembered, at most."""
 
 
 class _Bridge(logging.Handler):
@@ -233,10 +235,10 @@ class _Bridge(logging.Handler):
         self._clock = clock
         self._log: Log | None = None
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
-        """When a line was last written, and how often it has been repeated since."""
+        """By logger and text: when the line was last written, and how often it has been repeated since."""
 
     def install(self, log: Log) -> None:
-        """In the place of a former one."""
+        """Replace an earlier bridge in the root logger."""
         self._log = log
         root = logging.getLogger()
         for handler in [handler for handler in root.handlers if isinstance(handler, _Bridge)]:
@@ -257,12 +259,12 @@ class _Bridge(logging.Handler):
         return event
 
     def _apply(self) -> None:
-        # What libraries say in passing is of interest only to who debugs.
+        # Lines of libraries below warning are only for debugging.
         chatter = self._threshold <= logging.DEBUG
         logging.getLogger().setLevel(logging.DEBUG if chatter else max(self._threshold, logging.WARNING))
 
     def flush(self) -> None:
-        """`logging.shutdown` asks for it, which the interpreter calls at its end."""
+        """Called by `logging.shutdown`, and so at the end of the interpreter."""
         self._lines.flush()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -278,7 +280,7 @@ class _Bridge(logging.Handler):
         fields: dict[str, Any] = {"exc_info": record.exc_info} if record.exc_info else {}
         text = record.getMessage()
         if self._threshold > logging.DEBUG and not fields:  # the same words may come with other exceptions
-            # librdkafka tries again some times a second, and says each time after how many milliseconds it failed.
+            # librdkafka retries several times a second, and its lines differ only in "(after … ms in state …)".
             line = record.name, text.partition(" (after ")[0]
             now = self._clock()
             written, since = self._said.get(line, (now - _QUIET, 0))
@@ -292,7 +294,7 @@ class _Bridge(logging.Handler):
                 fields["repeated"] = since
         try:
             write("library", logger=record.name, text=text, **fields)
-        except (OSError, ValueError):  # a library that has something to tell must not fail by it
+        except (OSError, ValueError):  # a library must not fail because its line can't be written
             self.handleError(record)
 
 
@@ -303,4 +305,4 @@ _SEVERITY: Final = {
     "error": logging.ERROR,
     "exception": logging.ERROR,
 }
-"""By the name of the method that was called."""
+"""Severity by the name of the log's method."""

@@ -23,9 +23,9 @@ from adapter.worker.flow import REWRITE_AFTER
 _Answer = TypeVar("_Answer")
 
 _TIMES_REWRITTEN: Final = 4
-"""The journal must be kept for at least so many times the interval in which workers write waiting entries anew."""
+"""The journal's retention must be at least this many times the interval in which workers rewrite waiting entries."""
 _NEWEST: Final = 100
-"""Newest records of each partition whose keys are examined."""
+"""Number of newest records of each partition whose keys are examined."""
 _AGAIN: Final = 0.2
 """Seconds between two attempts."""
 _NEEDS: Final[Mapping[Role, Mapping[str, frozenset[str]]]] = {

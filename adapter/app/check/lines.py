@@ -28,7 +28,7 @@ class Line:
 
 
 def problems(subject: str, stop: Stop, fix: str = "") -> Iterator[Line]:
-    """A failed line for each problem; `fix` is for those that do not end with a remedy of their own."""
+    """A failed line for each problem. A problem of the form "what; remedy" brings its own fix; others get `fix`."""
     for problem in stop.problems:
         said, _, own = problem.rpartition("; ")
         yield Line(subject, Verdict.FAILED, said or problem, own if said else fix)

@@ -87,8 +87,8 @@ def fault_block(code: str, text: str) -> str:
 
 
 def soap_fault(code: str, text: str, version: Version) -> str:
-    """SOAP 1.1 section 4.4, or 1.2 section 5.4; `code` is Client or Server, which 1.2 calls Sender and Receiver. Its
-    place is in an envelope.
+    """A fault for the body of an envelope (SOAP 1.1 section 4.4, 1.2 section 5.4). `code` is Client or Server, which
+    SOAP 1.2 calls Sender and Receiver.
     """
     if version is not Version.SOAP_1_2:
         return f"<soap:Fault>{elements(faultcode=f'soap:{code}', faultstring=text)}</soap:Fault>"

@@ -34,10 +34,10 @@ class Call:
     """Peer address and port: the same for all requests of one connection."""
 
     fault: str | None = None
-    """Kind of the fault on demand that met it."""
+    """Kind of the fault on demand that was applied to it."""
 
     taken: bool = False
-    """It was judged as the supplier would: whatever the answer was, the supplier knows of it."""
+    """Whether the supplier processed it, whatever was answered."""
 
     verdict: str | None = None
     """accepted or refused; None if it was not taken."""
@@ -49,8 +49,8 @@ class Call:
 
 
 class CallLog(Log[Call]):
-    """The calls of one twin: an entry when a request was received (before anything is answered), changed when the twin
-    is done with it.
+    """The calls of one twin. An entry is made when a request has been received, before it is answered, and changed when
+    the twin is done with it.
     """
 
     def receive(
@@ -64,7 +64,7 @@ class CallLog(Log[Call]):
         fault: str | None,
         verdict: str | None,
     ) -> Call:
-        """Enters a request that has been read and, if there is a verdict, taken."""
+        """Enters a request that has been read and, if there is a verdict, processed."""
         call = Call(
             sequence=self.number(),
             received=received,

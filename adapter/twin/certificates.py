@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 DAY = timedelta(days=1)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _AGE = timedelta(minutes=5)
-"""For how long a certificate has been valid when it is issued."""
+"""How long before its issue the validity of a certificate begins."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def since(request: web.Request) -> int:
 
 
 def _wish(given: object) -> dict[str, Any]:
-    """What is to happen, and how it is to be notified. Raises Stop with everything that is wrong."""
+    """The checked body of POST /twin/notify: what is to happen, and how it is notified. Raises Stop with all faults."""
     if not isinstance(given, dict):
         raise Stop('an object {"reference": …, "kind": …} is needed')
     wrong = []
@@ -156,7 +156,7 @@ async def _json(request: web.Request) -> object:
 
 
 def _shown(ticket: Ticket) -> dict[str, object]:
-    """For a look at it: without what the buyer told about people and places."""
+    """A ticket for display, without the buyer's report, which has personal data."""
     shown = {name: value for name, value in asdict(ticket).items() if name != "report"}
     history = [{"at": update.at.isoformat(), "by": update.by, "text": update.text} for update in ticket.updates]
     return {**shown, "since": ticket.since.isoformat(), "updates": history}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 NAMED = 20
-"""How many of a delivery's latest attempts are listed with their times."""
+"""Number of latest attempts of a delivery that are listed with their times."""
 
 
 class End(StrEnum):
@@ -51,7 +51,7 @@ class Delivery:
     """Why the latest attempt had no answer."""
 
     problems: tuple[str, ...] = ()
-    """What its answers had against the contract, each once."""
+    """How its answers broke the contract, each problem once."""
 
     end: End | None = None
-    """None: the twin is still at it."""
+    """None: not finished yet."""

@@ -126,8 +126,8 @@ class Desk:
         return _answer(200, reply, request.version, verdict="accepted")
 
     def spoil(self, request: Request, right: Answer | None, fault: Fault, now: datetime) -> Answer:
-        """The answer a fault on demand puts in the place of the right one, which is None if the request was
-        not taken. What happens to it on the wire is not known here.
+        """The answer that a fault on demand gives instead of the right one, which is None if the request was not
+        processed. What happens on the wire is up to `wire`.
         """
         match fault.kind:
             case Kind.REFUSE if request.operation:

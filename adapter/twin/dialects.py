@@ -42,21 +42,21 @@ class Dialect(StrEnum):
 
 
 SHARED_MESSAGE_ID: Final = "CF-00003"
-"""The messageId of all messages where one is for all; who numbers the messages gives it to them."""
+"""The messageId of every message in the dialect same-message-id; the notifier sets it."""
 
 EXCLUSIVE: Final = ((Dialect.BARE, Dialect.SOAP_1_2), (Dialect.UTF_16, Dialect.ISO_8859_1))
-"""Of these one at most is spoken at a time; chance takes one where several are asked for."""
+"""Groups of which a message has at most one. If several are asked for, one is chosen at random."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How one notification is to be sent; None leaves it to chance."""
+    """How one notification is sent. None: decided at random, by the settings."""
 
     repeated: bool | None = None
-    """Once more after it was acknowledged."""
+    """Sent once more after it was acknowledged."""
 
     late: bool | None = None
-    """After the next one of its ticket."""
+    """Sent after the next one of its ticket."""
 
     dialects: tuple[Dialect, ...] | None = None
 
@@ -70,7 +70,7 @@ class Written:
 
 
 def choose(dialects: Iterable[Dialect], *, chance: float, generator: random.Random) -> frozenset[Dialect]:
-    """Those to be spoken in one message: each by chance, none that exclude one another."""
+    """The dialects of one message: each with probability `chance`, and none that exclude one another."""
     chosen = {dialect for dialect in sorted(dialects) if generator.random() < chance}
     for group in EXCLUSIVE:
         rivals = sorted(chosen.intersection(group))
@@ -80,7 +80,7 @@ def choose(dialects: Iterable[Dialect], *, chance: float, generator: random.Rand
 
 
 def write(root: etree._Element, dialects: frozenset[Dialect], generator: random.Random) -> Written:
-    """The bytes of that message, which is changed on the way."""
+    """The message in these dialects. Changes `root`."""
     for dialect, change in _CHANGES.items():
         if dialect in dialects:
             change(root, generator)
@@ -197,7 +197,7 @@ _CHANGES: Final = {
     Dialect.MULTI_LINE: _multi_line,
     Dialect.UNWRAPPED: _unwrapped,
 }
-"""In the order in which they are made: what is looked for by its plain form comes first."""
+"""In the order of their application: changes that look for an element in its plain form come first."""
 
 
 def _in_namespace(root: etree._Element) -> etree._Element:

@@ -73,14 +73,14 @@ class Fault:
     """Regular expression for the whole buyerFaultReference or address key; None: every one."""
 
     times: int | None = 1
-    """How many requests it meets; None: all of them."""
+    """Number of requests to which it is applied; None: no limit."""
 
     probability: float = 1.0
-    """Chance that it meets a request it fits, drawn from `seed`."""
+    """Probability that it is applied to a matching request, drawn from `seed`."""
 
     seed: int = 0
     taken: bool | None = None
-    """Whether the request takes effect at the supplier all the same; None: what is usual for the kind."""
+    """Whether the request takes effect at the supplier nevertheless; None: as is usual for the kind."""
 
     seconds: float = 0.0
     jitter: float = 0.0
@@ -151,11 +151,11 @@ class Plan:
         self.rules.clear()
 
     def left(self) -> list[tuple[Fault, int | None]]:
-        """The faults that can still meet a request, with how many (None: no limit)."""
+        """The faults that can still be applied, each with the number of requests left (None: no limit)."""
         return [(rule.fault, rule.left) for rule in self.rules if rule.left != 0]
 
     def meet(self, operation: str, key: str | None) -> Planned:
-        """What happens to this request. Uses up one of the `times` of each fault that meets it."""
+        """What happens to this request. Each fault that is applied uses up one of its `times`."""
         chosen: Fault | None = None
         delay = 0.0
         for rule in self.rules:

@@ -17,7 +17,7 @@ ANSWER: Final = "receivedNotifyFaultReportUpdate"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the answer has to fit; None is not looked at."""
+    """What the answer has to match. None is not checked."""
 
     version: soap.Version | None = None
     message_id: str | None = None
@@ -31,7 +31,7 @@ class Judge:
     schema: etree.XMLSchema
 
     def problems(self, status: int, content_type: str, body: bytes, asked: Asked) -> tuple[str, ...]:
-        """Everything the answer has against the contract, nothing if it keeps it."""
+        """Every way in which the answer breaks the contract; empty if it conforms."""
         found = [] if status == 200 else [f"HTTP status {status} instead of 200"]
         media = content_type.partition(";")[0].strip().lower()
         if media not in {"text/xml", "application/xml", "application/soap+xml"}:
@@ -70,7 +70,7 @@ class Judge:
 
 
 def asked_by(body: bytes, content_type: str = "") -> Asked:
-    """What an answer to these bytes has to fit, as far as they can be read."""
+    """What an answer to these bytes has to match, as far as they can be read."""
     try:
         message = soap.unwrap(document.admit(body, charset=document.charset(content_type)))
     except Unreadable:

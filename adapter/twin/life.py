@@ -38,7 +38,7 @@ class Happening(StrEnum):
     CLOSED = "closed"
     AMENDED = "amended"
     UPDATED = "updated"
-    """There is more to tell, and the report leaves the status out, which no table of the contract has."""
+    """More information, in a report without a status. No table of the contract has this case."""
 
     UPDATE_REQUESTED = "update-requested"
     APPOINTMENT_CONFIRMED = "appointment-confirmed"
@@ -75,17 +75,17 @@ APPOINTMENTS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What can be chosen of what the supplier does with tickets."""
+    """The options of the supplier's behaviour towards tickets."""
 
     speed: float = 1.0
-    """Divides all durations, which count from the begin of a status."""
+    """Divides all durations, which count from the beginning of a status."""
 
     resolve_after: timedelta | None = None
     """None: a ticket is Resolved only when somebody says so, or after four hours of a full life."""
 
     full_life: bool = False
-    """Work comes by itself: appointments are confirmed or not and end in one way or another, the ticket is put on hold
-    and taken up again, and is Resolved.
+    """Work proceeds by itself: appointments are confirmed or fail, and end in one of several ways; the ticket is put on
+    hold, resumed, and Resolved.
     """
 
     reserved_keys_only: bool = False
@@ -151,8 +151,8 @@ class Ticket:
 
 
 def after(ticket: Ticket, what: Happening, at: datetime, *, code: str = "FR") -> Ticket:
-    """The ticket after that has happened to it. `code` closes an appointment that is completed. An appointment that
-    happens to a ticket without one is made up.
+    """The ticket after `what` has happened to it. `code` is the closure code of a completed appointment. If the ticket
+    has no appointment but needs one, one is made up.
     """
     if what in STATUS_AFTER:
         ticket = replace(ticket, status=STATUS_AFTER[what], since=at, held=ticket.held or what is Happening.ON_HOLD)
@@ -165,7 +165,7 @@ def after(ticket: Ticket, what: Happening, at: datetime, *, code: str = "FR") ->
 
 
 def next_step(ticket: Ticket, rules: Rules) -> tuple[Happening, datetime] | None:
-    """What time alone will bring, and when; None if nothing will happen by itself."""
+    """What will happen next by itself, and when; None if nothing will."""
     match ticket.status:
         case Status.PENDING:
             step = Happening.ACCEPTED, _ACCEPT_AFTER
@@ -187,7 +187,7 @@ def next_step(ticket: Ticket, rules: Rules) -> tuple[Happening, datetime] | None
 
 
 def closure_code(reference: str) -> str:
-    """How a full life ends the visit to that ticket: mostly well."""
+    """The closure code of the visit in a ticket's full life: usually a success."""
     return "FNR" if _fate(reference) == 3 else "FR"
 
 
@@ -237,7 +237,7 @@ def _work(ticket: Ticket, rules: Rules) -> tuple[Happening, timedelta]:
 
 
 def _fate(reference: str) -> int:
-    """0 to 7, the same for a reference whenever and wherever it is asked."""
+    """A number from 0 to 7 that depends on the reference alone, so that each ticket's life is reproducible."""
     return zlib.crc32(reference.encode("utf-8", "replace")) % 8
 
 

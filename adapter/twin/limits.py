@@ -1,5 +1,5 @@
-"""What a twin takes of the values it is given, on its command line and at its control address. Pure: a limit says what
-is wrong with a value, None if nothing is.
+"""The limits of the values that a twin is given, on its command line and at its control address. Pure: a limit is a
+function that returns what is wrong with a value, or None.
 """
 
 import json
@@ -15,7 +15,7 @@ Limit = Callable[[Any], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """A number from `least` to `most`, and so a finite one: NaN is in no order."""
+    """A number from `least` to `most`. Refuses infinity and NaN too."""
 
     least: float
     most: float
@@ -25,14 +25,14 @@ class Within:
 
 
 MANY: Final = 1_000_000_000
-"""In seconds 31 years: from now on that is still a date, at a hundredth of life's speed too."""
+"""As seconds, 31 years: added to the present it is still a date, even at the lowest speed, a hundredth."""
 
 CHANCE: Final = Within(0, 1)
 COUNT: Final = Within(0, MANY)
 PORT: Final = Within(0, 65535)
 SECONDS: Final = Within(0, MANY)
 PAUSE: Final = Within(0.001, MANY)
-"""Seconds; none at all would be a busy loop."""
+"""Seconds. Zero would be a busy loop."""
 
 SIZE: Final = Within(0, 1024**3)
 SPEED: Final = Within(0.01, MANY)
@@ -49,7 +49,7 @@ def host(value: str) -> str | None:
 
 
 def path(value: str) -> str | None:
-    """In front of an operation's: empty, or as it comes in a request."""
+    """A prefix of the operations' paths: empty, or as it appears in a request."""
     return None if _PATH.fullmatch(value) else "a path as /prod/api2 is needed"
 
 

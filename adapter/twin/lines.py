@@ -45,7 +45,7 @@ class Log(Generic[_Entry]):
         return iter(list(self._entries.values()))
 
     def __len__(self) -> int:
-        """How many there were, in memory or not."""
+        """Number of entries ever made, in memory or not."""
         return self._last
 
     def number(self) -> int:
@@ -62,7 +62,7 @@ class Log(Generic[_Entry]):
         return self._entries.get(sequence)
 
     def enter(self, entry: _Entry) -> None:
-        """Puts it in the place of what was known of it."""
+        """Adds the entry, or replaces that of the same sequence number."""
         if entry.sequence not in self._entries and len(self._entries) >= _KEPT:
             del self._entries[next(iter(self._entries))]
         self._entries[entry.sequence] = entry

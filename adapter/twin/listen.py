@@ -20,8 +20,8 @@ async def serve(
     tls: TlsFiles | None = None,
     idle: float = 60.0,
 ) -> str:
-    """Serves `app` until the stack ends; the URL of where it listens. Raises Stop if that cannot be."""
-    # Handlers end with their connection, and what a fault holds open does not delay the stop.
+    """Serves `app` until the stack ends, and returns its URL. Raises Stop if it cannot listen."""
+    # Handlers are cancelled with their connection, so that one held open by a fault does not delay the stop.
     runner = web.AppRunner(
         app,
         access_log=None,

@@ -28,7 +28,7 @@ _NOBODY: Final = "SPDEV1"
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What is to be told: that `happening` befell `ticket`, which is its state after it."""
+    """What to notify: `happening`, and the state of the ticket after it."""
 
     happening: Happening
     ticket: Ticket

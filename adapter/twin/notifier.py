@@ -1,6 +1,6 @@
 """Notifies the buyer of changes of tickets: one notification for every change, in order per ticket, tickets in
-parallel, each repeated until it is acknowledged with a valid answer. Duplicates, late ones and dialects are random, and
-with the same seed each notification has the same fate, whatever happens to others.
+parallel, each repeated until it is acknowledged with a valid answer. Duplicates, late ones and dialects are random.
+With the same seed the same is drawn for each notification, whatever happens to others.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ from adapter.twin.tickets import Books, Change
 _LOG: Final = logging.getLogger(__name__)
 _LONGEST_PAUSE: Final = 60.0
 _AT_ONCE: Final = 64
-"""Attempts under way at the same time."""
+"""Maximum number of concurrent attempts."""
 _TICK: Final = timedelta(milliseconds=1)
-"""So far apart are the times of two messages at least: some dialects write no more than three digits of a second."""
+"""Minimum distance of the times of two messages: some dialects write only milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class _Letter:
     entry: Delivery
     dialects: frozenset[Dialect]
     seed: str
-    """Of everything that is left to chance in it."""
+    """Seed of its random choices."""
 
     manner: Manner
 
@@ -124,7 +124,7 @@ class Notifier:
             self._start(self._walk(reference))
 
     async def _walk(self, reference: str) -> None:
-        """Delivers what waits for one ticket, oldest first, but what is to be late after the one that follows it."""
+        """Delivers the notifications of one ticket, oldest first, except that a late one follows its successor."""
         lane, arrived = self._lanes[reference], self._arrived[reference]
         try:
             while lane:
@@ -137,16 +137,16 @@ class Notifier:
                     if lane:
                         await self._deliver(lane.popleft())
                 await self._deliver(letter)
-        finally:  # or nothing would ever walk this lane again
+        finally:  # otherwise nothing would ever deliver from this lane again
             del self._lanes[reference], self._arrived[reference]
 
     async def _deliver(self, letter: _Letter) -> None:
-        """Posts it until it is acknowledged, or often enough; then perhaps once more. One that cannot be posted at all
-        is given up with a line in the log.
+        """Posts it until it is acknowledged or its attempts are used up; then, if it is to be repeated, enqueues the
+        repeat. One that cannot be posted at all is given up, with a line in the log.
         """
         settings = self._settings
         generator = random.Random(f"{letter.seed}:written")  # noqa: S311 -- as above
-        # Drawn for a repeat too: what is written below hangs on what was drawn before.
+        # Drawn for a repeat as well, so that the generator is in the same state for the choices below.
         drawn = generator.random() < settings.repeats
         repeated = drawn if letter.manner.repeated is None else letter.manner.repeated
         entry = letter.entry
@@ -163,7 +163,7 @@ class Notifier:
                 if entry.end is None:
                     backoff = settings.retry * 2 ** min(entry.attempts - 1, 10)
                     await asyncio.sleep(min(max(backoff, wished), _LONGEST_PAUSE))
-        except Exception:  # noqa: BLE001 -- whatever it is, it must not keep back those behind it
+        except Exception:  # noqa: BLE001 -- no error may hold up the notifications behind it
             _LOG.exception("notification %d (%s) could not be posted", entry.sequence, entry.id)
             entry = replace(entry, end=End.GIVEN_UP, failure="could not be posted")
             self._log.enter(entry)
@@ -176,7 +176,7 @@ class Notifier:
     async def _attempt(
         self, entry: Delivery, written: Written, url: str, headers: Mapping[str, str]
     ) -> tuple[Delivery, float]:
-        """One try, and how many seconds the receiver wishes not to be asked again."""
+        """Makes one attempt. Returns the entry after it, and the seconds of the receiver's Retry-After, or 0."""
         began, clock = datetime.now(UTC), asyncio.get_running_loop().time()
         entry = replace(
             entry,
@@ -193,14 +193,14 @@ class Notifier:
             asked = replace(asked, message_id=None)
         problems = self._judge.problems(answer.status, answer.content_type, answer.body, asked)
         known = entry.problems
-        if answer.status == 200:  # another status is no acknowledgement, and the contract has no word on it
+        if answer.status == 200:  # the contract says nothing about answers of another status
             known = (*known, *(problem for problem in problems if problem not in known))
         end = None if problems else End.ACKNOWLEDGED
         entry = replace(entry, answered=answer.status, failure=None, problems=known, end=end)
         return entry, answer.retry_after or 0.0
 
     async def _keep_time(self) -> None:
-        """Carries out what time brings when it is due, not only when somebody looks."""
+        """Advances the books when something is due, even if nobody looks at them."""
         while True:
             now = datetime.now(UTC)
             self._books.advance(now)

@@ -1,4 +1,4 @@
-"""Posting files as notifications, whatever is in them, and judging the answers: `adapter twin notify`."""
+"""`adapter twin notify`: posts files as notifications, whatever they contain, and judges the answers."""
 
 import argparse
 import asyncio
@@ -18,7 +18,7 @@ from adapter.twin.settings import TlsFiles, address_problems, tls_files
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A file that was posted. Without problems it was acknowledged as the contract wants it."""
+    """A file that was posted. Without problems, it was acknowledged in conformance with the contract."""
 
     name: str
     answer: Answered | Unanswered

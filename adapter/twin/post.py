@@ -11,7 +11,7 @@ from adapter.core.errors import Stop
 from adapter.twin.settings import TlsFiles
 
 MAX_ANSWER = 1024 * 1024
-"""Bytes of an answer that are read; what is longer counts as no answer."""
+"""Maximum size of an answer in bytes; a longer one counts as none."""
 
 _TIMEOUT = 30.0
 """Seconds for one attempt."""
@@ -33,7 +33,7 @@ class Unanswered:
 
 
 def session(tls: TlsFiles | None, *, at_once: int) -> aiohttp.ClientSession:
-    """A session for one receiver; to be closed. Raises Stop that names the file at fault."""
+    """A session for one receiver, which the caller closes. Raises Stop, naming the file that can't be used."""
     connector = aiohttp.TCPConnector(limit=at_once, ssl=tls.context(ssl.PROTOCOL_TLS_CLIENT) if tls else True)
     limits = aiohttp.ClientTimeout(total=_TIMEOUT)
     return aiohttp.ClientSession(connector=connector, timeout=limits, auto_decompress=False)

@@ -88,7 +88,7 @@ class Twin:
             self.plan.add(fault)
 
     def clear(self) -> None:
-        """Ends all faults; requests that one has met already are not helped."""
+        """Ends all faults, except for requests to which one is already being applied."""
         self.plan.clear()
 
     def put(self, reference: str, status: Status) -> Ticket:
@@ -185,9 +185,7 @@ class Twin:
             self.log.finish(call, answered=None)
 
     def _unread(self, request: web.Request, received: float, connection: str, *, answered: int | None) -> None:
-        """A request that never came whole, is too long or wrongly packed, or whose caller had given up before it was
-        read: nothing was taken.
-        """
+        """Enters a request that was not processed: incomplete, too long, wrongly encoded, or given up by its caller."""
         call = self.log.receive(
             received=received,
             operation=request.path.rpartition("/")[2],
@@ -201,10 +199,10 @@ class Twin:
 
 
 async def _look_at(request: web.Request) -> None:
-    """Raises ConnectionResetError if the caller has gone already: on a machine that is busy enough a request may have
-    lain unread for longer than he waits.
+    """Raises ConnectionResetError if the caller has closed the connection. On a busy machine a request may be read only
+    after its caller's timeout.
     """
-    for _ in range(2):  # what ends the connection lies behind the request and is read by the loop's next turn
+    for _ in range(2):  # the loop reads the end of the connection, which follows the request, in its next iteration
         await asyncio.sleep(0)
     if request.transport is None or request.transport.is_closing():
         raise ConnectionResetError("the caller has gone")

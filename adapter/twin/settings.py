@@ -1,4 +1,4 @@
-"""What can be chosen about a twin, and the command line for it."""
+"""The settings of a twin, and the command line for them."""
 
 import argparse
 import ssl
@@ -18,15 +18,15 @@ from adapter.twin.limits import Limit
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files for mutual TLS: certificate and key of one's own, and the CA that the other side's must come from."""
+    """PEM files for mutual TLS: our certificate and key, and the CA that must have signed the other side's."""
 
     certificate: Path
     key: Path
     ca: Path
 
     def context(self, protocol: int) -> ssl.SSLContext:
-        """Of TLS 1.2 or later, as a server or a client; the other side must show a certificate. Raises Stop that names
-        the file at fault.
+        """A context for TLS 1.2 or later, of a server or a client, that demands a certificate of the other side. Raises
+        Stop, naming the file that can't be used.
         """
         context = ssl.SSLContext(protocol)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -47,26 +47,27 @@ class Notify:
     """Where and how the buyer is notified."""
 
     url: str
-    """What the contract names a path for comes to url/notifyAmended and url/notifyInProgress, the rest to the URL."""
+    """Notifications for which the contract names a path go to url/notifyAmended or url/notifyInProgress, others to url.
+    """
 
     tls: TlsFiles | None = None
     """Client certificate and key, and the CA of the receiver; None: no certificate is shown."""
 
     repeats: float = 0.0
-    """Chance that a notification comes once more after it was acknowledged."""
+    """Probability that a notification is sent once more after it was acknowledged."""
 
     disorder: float = 0.0
-    """Chance that a notification comes after the next one of its ticket."""
+    """Probability that a notification is sent after the next one of its ticket."""
 
     hold: float = 5.0
-    """Seconds that a late one waits at most for a next one."""
+    """Seconds that a late one waits for the next one, at most."""
 
     dialects: frozenset[Dialect] = frozenset()
     dialect_chance: float = 1.0
-    """Chance of each of the dialects to be spoken in a message."""
+    """Probability of each dialect in a message."""
 
     seed: int = 0
-    """Of all that is left to chance here."""
+    """Seed of all random choices."""
 
     attempts: int | None = None
     """A notification is given up after so many; None: never."""
@@ -97,13 +98,13 @@ class TwinSettings:
 
     faults: tuple[Fault, ...] = ()
     speed: float = 1.0
-    """How much faster than the supplier tickets move on."""
+    """How much faster than at the supplier tickets progress."""
 
     resolve_after: timedelta | None = None
     """Tickets in progress become Resolved by themselves after this time (divided by `speed`)."""
 
     full_life: bool = False
-    """Work comes by itself: appointments, on hold and back, Resolved."""
+    """Work proceeds by itself: appointments, on hold and back, Resolved."""
 
     notify: Notify | None = None
     reserved_keys_only: bool = False
@@ -113,8 +114,9 @@ class TwinSettings:
     """Only this buyerIdentifier is served, others get 403."""
 
     echo_message_id: bool = True
-    """Answers carry the messageId of what they answer, in both directions; else those of the twin are its own, and
-    those it gets may have any (the samples show both)."""
+    """In both directions, an answer carries the messageId of the message that it answers. Otherwise the twin's answers
+    have ids of their own, and those it gets may have any (the samples show both).
+    """
 
     keep_alive: float = 60.0
     """Seconds after which an idle connection is closed."""
@@ -268,7 +270,7 @@ _CHANCE_OF_ALL = 0.3
 
 
 def _notify(given: argparse.Namespace, problems: list[str]) -> Notify | None:
-    """How to notify, by the command line; None without an address. What is wrong with it goes to `problems`."""
+    """The command line's settings of notifications, None without an address. Adds to `problems` what is wrong."""
     tls = tls_files(given, "notify-", problems)
     if given.notify_url is None:
         files = given.notify_certificate or given.notify_key or given.notify_ca
@@ -293,7 +295,7 @@ def _notify(given: argparse.Namespace, problems: list[str]) -> Notify | None:
 
 
 def tls_files(given: argparse.Namespace, prefix: str, problems: list[str]) -> TlsFiles | None:
-    """What the command line says for mutual TLS; `problems` hears of it if only some of the three files are there."""
+    """The files for mutual TLS, if given. Adds to `problems` if only some of the three are."""
     names = [f"{prefix}certificate", f"{prefix}key", f"{prefix}ca"]
     files = [getattr(given, name.replace("-", "_")) for name in names]
     if all(files):
@@ -304,7 +306,7 @@ def tls_files(given: argparse.Namespace, prefix: str, problems: list[str]) -> Tl
 
 
 def address_problems(url: str) -> list[str]:
-    """What keeps that from being an address to post to."""
+    """Why a notification can't be posted to that URL; empty if it can."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in {"http", "https"} and not limits.host(parts.hostname or "") and parts.port != 0
@@ -314,7 +316,7 @@ def address_problems(url: str) -> list[str]:
 
 
 def _faults(given: argparse.Namespace, problems: list[str]) -> list[Fault]:
-    """The faults of the command line; what is wrong with them goes to `problems`."""
+    """The faults given on the command line. Adds to `problems` what is wrong with them."""
     faults: list[Fault] = []
     texts = [("--fault", text) for text in given.fault]
     if given.faults:

@@ -65,11 +65,12 @@ class Books:
 
     reservations: dict[str, Slot] = field(default_factory=dict)
     due: list[tuple[datetime, int, str, Happening]] = field(default_factory=list)
-    """Heap of what time alone will bring: when, number of the change that planned it, reference, what.
-    An entry holds only if it is still the ticket's next step when its time comes."""
+    """A heap of what will happen by itself: when, number of the change that planned it, reference, what. An entry
+    counts only if it is still the ticket's next step when its time comes.
+    """
 
     listener: Callable[[Change], None] = field(default=lambda _: None)
-    """Is told every change as it is entered."""
+    """Called with every change as it is entered."""
 
     def add(
         self,
@@ -183,8 +184,8 @@ class Books:
     def happen(
         self, reference: str, what: Happening, *, now: datetime, code: str = "FR", manner: Manner = _AS_IT_COMES
     ) -> Ticket | Refusal:
-        """Makes that happen to a ticket by hand, also what would not come next; `code` closes an appointment, `manner`
-        is that of its notification.
+        """Makes something happen to a ticket, even out of order. `code` is the closure code of a completed appointment,
+        `manner` is that of the notification.
         """
         self.advance(now)
         ticket = self.tickets.get(reference)
@@ -193,7 +194,7 @@ class Books:
         return self._happen(ticket, what, cause="set by hand", now=now, code=code, manner=manner)
 
     def advance(self, now: datetime) -> None:
-        """Carries out every transition that time alone has brought up to `now`, each at its own moment."""
+        """Carries out everything that was due by itself up to `now`, each at its own time."""
         while self.due and self.due[0][0] <= now:
             at, _, reference, what = heapq.heappop(self.due)
             ticket = self.tickets[reference]

@@ -1,4 +1,4 @@
-"""Carries out on the connection what was planned for one request: the right answer, or one of the faults."""
+"""Carries out on the connection what was decided for one request: the right answer, or one of the faults."""
 
 import asyncio
 import socket
@@ -25,8 +25,8 @@ _BOMB = (
 async def respond(  # noqa: C901 -- one case per kind
     request: web.Request, answer: Answer, fault: Fault | None, *, done: Callable[[int | None], None]
 ) -> web.StreamResponse:
-    """Answers, or does what the fault says. `done` is told the status just before the first byte leaves
-    (None: there is no HTTP answer).
+    """Answers, or carries out the fault. `done` is called with the status just before the first byte leaves (None:
+    there is no HTTP answer).
     """
     if fault is None:
         return await _send(request, answer, done)

@@ -164,16 +164,13 @@ class Case:
         a, command_id = self.assignment, task.subject.command_id
         a.check(safe=True)
         a.unfinished[command_id] = task.digest
-        held = a.waiting.get(self.lane)
-        a.waiting[self.lane] = held or "ticket"
         self.put_away()
         ended = True
         try:
-            ended = await self._cases.tickets.commanded(key, command_id)
-            await self.take_out()
+            with a.waits(self.lane, a.waiting.get(self.lane, "ticket")):
+                ended = await self._cases.tickets.commanded(key, command_id)
+                await self.take_out()
         finally:
-            if held is None:
-                a.waiting.pop(self.lane, None)
             if ended:
                 a.unfinished.pop(command_id, None)
         return ended
@@ -409,16 +406,8 @@ class Case:
     async def sleep(self, seconds: float, why: str) -> None:
         """Raises Abandoned at once if the partition is being revoked: a lane that only waits need not finish."""
         self.assignment.check(safe=True)
-        waiting = self.assignment.waiting
-        held = waiting.get(self.lane)
-        waiting[self.lane] = why
-        try:
+        with self.assignment.waits(self.lane, why):
             await asyncio.sleep(max(0.0, seconds))
-        finally:
-            if held is None:
-                waiting.pop(self.lane, None)
-            else:
-                waiting[self.lane] = held
 
     # -- for log and metrics -------------------------------------------------------------------------------------------
 

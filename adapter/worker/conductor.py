@@ -250,9 +250,8 @@ class _Turn:
         field = self._conductor.requests.supplier.notification.supplier_reference
         why = Problem(field, "left out, and nothing is known of its ticket")
         self._assignment.check(safe=True)
-        self._assignment.waiting[self._lane] = "ticket"
         self._case.put_away()
-        try:
+        with self._assignment.waits(self._lane, "ticket"):
             with suppress(TimeoutError):
                 async with self._case.by(self._task.not_after if needed else until):
                     self._reference = await self._conductor.cases.tickets.reference(key)
@@ -265,8 +264,6 @@ class _Turn:
                                 status = "has no status" if ticket.status is None else f"is {ticket.status}"
                                 why = Problem(field, f"left out, and not told by the supplier; the ticket {status}")
             await self._case.take_out()
-        finally:
-            self._assignment.waiting.pop(self._lane, None)
         if needed and self._reference is None:
             return self._command.unfound(self._case.now(), why)
         return self._proceed(past)
@@ -281,17 +278,15 @@ class _Turn:
         if self._conductor.gate.breaker.state is not BreakerState.CLOSED:
             self._body = None  # it may be long
         began = time.monotonic()
-        self._assignment.waiting[self._lane] = "gate"
         try:
-            if not_after is None:
-                self._permit = await self._conductor.gate.enter(self._lane)
-            else:
-                async with self._case.by(not_after):
+            with self._assignment.waits(self._lane, "gate"):
+                if not_after is None:
                     self._permit = await self._conductor.gate.enter(self._lane)
+                else:
+                    async with self._case.by(not_after):
+                        self._permit = await self._conductor.gate.enter(self._lane)
         except TimeoutError:
             return False
-        finally:
-            self._assignment.waiting.pop(self._lane, None)
         if time.monotonic() - began > _STALE:
             self._body = None
         self._assignment.calling.add(self._lane)
@@ -306,14 +301,12 @@ class _Turn:
         turn = None if permit.calling or self._assignment.closing else self._conductor.gate.begin(permit)
         if turn is not None:
             self._assignment.placeless.add(turn)
-            self._assignment.waiting[self._lane] = "gate"
             try:
-                with suppress(TimeoutError):
+                with suppress(TimeoutError), self._assignment.waits(self._lane, "gate"):
                     async with self._case.by(until):
                         await turn
             finally:
                 self._assignment.placeless.discard(turn)
-                self._assignment.waiting.pop(self._lane, None)
         return permit.calling
 
     def _leave(self, verdict: Verdict | None) -> None:

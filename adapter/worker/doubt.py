@@ -39,8 +39,7 @@ class Doubts:
         """
         a, lane, key = case.assignment, case.lane, case.ticket
         a.check(safe=True)
-        a.waiting[lane] = "doubt"
-        try:
+        with a.waits(lane, "doubt"):
             if key is None:
                 return await self._hold_out(case, until, None)
             if case.now() < until:
@@ -51,8 +50,6 @@ class Doubts:
                     ticket = await self.cases.tickets.ticket(key)
                     return None if ticket is None else _settlement(case, ticket)
             return None
-        finally:
-            a.waiting.pop(lane, None)
 
     async def _hold_out(self, case: Case, until: float, watch: Watch | None) -> Settled | Again | None:
         """Without a ticket to watch, only the time limit ends it."""

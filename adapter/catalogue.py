@@ -143,7 +143,7 @@ def _notification(
 def _xsds(supplier: Supplier, folder: Path, faults: list[str]) -> Xsd | None:
     paths = [folder / name for name in supplier.schemas]
     try:
-        # What is included lies beside what includes it.
+        # An included file lies beside the one that includes it.
         texts = {
             path.name: path.read_bytes() for parent in {path.parent for path in paths} for path in parent.glob("*.xsd")
         }
@@ -189,7 +189,7 @@ _ACCEPTED: Final = (
     "alreadyDone",
     "unknownElements",
 )
-"""What is written into every accepted record, whatever the operation."""
+"""Fields of every accepted record, whatever the operation."""
 
 
 def _contract_faults(operation: Operation, command: Schema, accepted: Schema, supplier: Supplier) -> Iterable[str]:

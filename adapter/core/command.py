@@ -83,7 +83,7 @@ class Rejected:
     text: str | None = None
     problems: tuple[Problem, ...] = ()
     aside: tuple[tuple[str, str], ...] = ()
-    """As of Accepted."""
+    """As in Accepted."""
 
 
 @immutable
@@ -93,7 +93,7 @@ class Unavailable:
     reason: str
     retry_after: float | None = None
     detail: str | None = None
-    """What was wrong where it was not sent, in our words."""
+    """Why it was not sent, in our words."""
 
 
 @immutable
@@ -120,7 +120,7 @@ class Misdirected:
 
     reason: str
     detail: str | None = None
-    """What the refusal says, where it is about us."""
+    """What the refusal says about our configuration, if anything."""
 
 
 Verdict = Accepted | Rejected | Unavailable | Unclear | Forbidden | Misdirected
@@ -134,7 +134,7 @@ class Settled:
     by: Settler
     text: str | None = None
     aside: tuple[tuple[str, str], ...] = ()
-    """As of Accepted, if it was sent again: all that the supplier's answer holds, since its record has no reply."""
+    """As in Accepted, for a command that was sent again; with all values of the reply, since the event has no reply."""
 
 
 @immutable
@@ -145,7 +145,7 @@ class InDoubt:
     sent_at: float | None
     until: float
     text: str | None = None
-    """As of Unclear."""
+    """As in Unclear."""
 
 
 @immutable
@@ -153,9 +153,9 @@ class Again:
     """An operator has decided to send a command in doubt again."""
 
     text: str
-    """Who, and why."""
+    """Who decided, and why."""
     reference: str | None = None
-    """The supplier's, as the ticket has it by then."""
+    """The supplier's, as the ticket then has it."""
 
 
 Event = Accepted | Rejected | Settled | InDoubt
@@ -249,7 +249,7 @@ FORBIDDEN_TRIES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What does not depend on the command."""
+    """Settings that hold for all commands."""
 
     backoff: Backoff
     call_limit: float

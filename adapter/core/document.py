@@ -55,7 +55,7 @@ def admit(body: bytes, *, limits: DocumentLimits = DEFAULT_LIMITS, charset: str 
     Raises Unreadable and nothing else.
     """
     _check_size(body, limits)
-    text = _utf8(body, charset).lstrip(_SPACE)  # before a declaration XML allows none, and yet templates leave some
+    text = _utf8(body, charset).lstrip(_SPACE)  # XML allows none before the declaration, but templates leave some
     _check_size(text, limits)
     if not text:
         raise Unreadable("empty", "there is no document")
@@ -80,7 +80,7 @@ def admit(body: bytes, *, limits: DocumentLimits = DEFAULT_LIMITS, charset: str 
         raise _refusal(text, error) from None
     except ValueError as error:
         raise Unreadable("malformed", "the parser refuses it") from error
-    if root.getroottree().docinfo.internalDTD is not None:  # what the look at the bytes may have missed
+    if root.getroottree().docinfo.internalDTD is not None:  # `_check_prolog` may have missed one
         raise Unreadable("doctype", "a document type declaration is not admitted")
     # Of nested elements all but the innermost have an end tag.
     if text.count(b"</") >= limits.depth and _deeper_than(limits.depth)(root):
@@ -138,7 +138,7 @@ def folded_text(element: etree._Element) -> str:
 def fold(text: str) -> str:
     """White space collapsed as XSD does it (Part 2, section 4.3.6): space, tab, CR and LF only."""
     if text.isprintable() and "  " not in text and text[:1] != " " and text[-1:] != " ":
-        return text  # quicker to see than to do
+        return text  # most texts: looking is faster than folding
     text = text.strip(" \t\r\n").replace("\t", " ").replace("\r", " ").replace("\n", " ")
     while "  " in text:  # a few passes: each halves the longest run
         text = text.replace("  ", " ")
@@ -283,7 +283,7 @@ def _encoding(body: bytes, charset: str | None) -> tuple[bytes, str]:
         declared = _DECLARED.match(body.lstrip() if body[:1].isspace() else body)
         encoding = _spoken(declared[1].decode("ascii")) if declared else "utf-8"
     if encoding.startswith("utf-16") and not mark and re.match(rb"\s*<[^\x00]", body):
-        encoding = "utf-8"  # it is not what it says: a text of .NET, declared before it was encoded
+        encoding = "utf-8"  # .NET writes such declarations into strings, which are encoded as UTF-8 later
     return mark, encoding
 
 

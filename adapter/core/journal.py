@@ -58,7 +58,7 @@ class Source:
     """Leader epoch under which it was written; None if unknown, as of a record that comes from the journal."""
 
     def digest(self) -> bytes:
-        """Of the bytes, readable or not."""
+        """A digest of the record's bytes, whether they can be decoded or not."""
         return blake2b(repr((self.key, self.value, self.timestamp)).encode(), digest_size=12).digest()
 
 

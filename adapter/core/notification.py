@@ -30,7 +30,7 @@ REASONS: Final = document.REASONS | {
     "no-message",  # an envelope with nothing in it
     "several-messages",  # one body with more than one element
     "unknown-root",  # a body element that is not the notification, or a fault
-    "no-reference",  # no reference at all: no ticket to put it to
+    "no-reference",  # no reference at all, so it can't be assigned to a ticket
     "maintainer-reference-only",  # only the supplier's reference
     "reference-too-long",  # longer than a key may be
     "foreign-buyer",  # meant for a buyer identifier that is not ours
@@ -111,7 +111,7 @@ class NotificationReader:
     def read(
         self, delivery: Delivery, *, buyers: frozenset[str], limits: DocumentLimits = LIMITS
     ) -> Readable | Refusal:
-        """What was delivered. `buyers` are the identifiers that are ours; a message that names none is taken."""
+        """Read a delivery. `buyers` are the identifiers that are ours; a message that names none is accepted."""
         try:
             root, mended = document.admit_mended(
                 delivery.body, limits=limits, charset=document.charset(delivery.content_type)
@@ -268,8 +268,8 @@ _NO_LETTER: Final = re.compile(r"[\W_]+")
 
 
 def _canonical(element: etree._Element, parts: list[str], without: str | None = None) -> None:
-    """What is in the element, written with control characters XML cannot carry, so that no content can look like
-    structure.
+    """Append the element's content to `parts`. Control characters that XML cannot carry mark the structure, so that no
+    content can look like it.
     """
     text = element.text
     if text and not text.isspace():

@@ -1,5 +1,5 @@
-"""What an operation of a supplier is: one frozen declaration from which URL, SOAP body, topics' records,
-metric labels, documentation and contract tests derive.
+"""What an operation of a supplier is: one declaration from which its URL, SOAP body, records, metric labels,
+documentation and contract tests are derived.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -175,8 +175,8 @@ class Notification:
     """Field with the time of sending, the only content in which a repeat may differ."""
 
     placeholders: Mapping[str, frozenset[str]]
-    """Dotted paths of the report to texts that stand for nothing, as letters and digits alone in lower case; a path
-    goes through lists.
+    """Texts that mean "nothing", as letters and digits alone in lower case, by the dotted path of their field in the
+    report. A path stands for all items of the lists on its way.
     """
 
 

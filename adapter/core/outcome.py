@@ -127,7 +127,7 @@ class Judge:
         said = "rejected" if refused else str(status)
         rejected = Rejected(By.SUPPLIER, said if bad_code is None else str(bad_code), text, aside=read.aside)
         if 400 <= status < 500:
-            # A yes in the body under a no in the status is neither.
+            # A yes in the body with a no in the status is neither.
             return _unclear(f"http-{status}", *_told(read, replies)) if taken else rejected
         fine = 200 <= status < 300
         garbled = any(_unread(read, replies.code))  # no number, or there twice

@@ -116,7 +116,7 @@ class Breaker:
             self._failing_since = now
         enough = self._failures >= self.threshold
         if at_once:
-            # Of calls that are made side by side the refused ones come first, and in a row.
+            # Of concurrent calls, the refused ones are answered first, and in a row.
             lasting = now - self._failing_since >= self.backoff.first
             enough = now - self._refused_at >= _FORGOTTEN or (enough and lasting)
             self._refused_at = now

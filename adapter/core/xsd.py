@@ -136,10 +136,10 @@ def _driver(roots: Sequence[tuple[str, str]]) -> bytes:
 
 
 def _quickened(texts: Mapping[str, bytes], documents: Mapping[str, etree._Element]) -> Mapping[str, bytes]:
-    r"""The same schemas, as libxml2 is quick with them: of collapsed text the pattern `.*\S.*` demands what a least
-    length of 1 does, but as a regular expression it takes longer than all the rest of a validation.
+    r"""The same schemas, with a minimum length of 1 for collapsed text in place of the pattern `.*\S.*`: it demands the
+    same, but libxml2 takes longer to match the pattern than for all the rest of a validation.
     """
-    if any(_ZERO(document) for document in documents.values()):  # where a derived type may not go below 1 again
+    if any(_ZERO(document) for document in documents.values()):  # a derived type could not allow a length of 0 again
         return texts
     quickened = dict(texts)
     for name, document in documents.items():
@@ -188,7 +188,7 @@ class _Texts(etree.Resolver):
 
 
 def _loader(texts: Mapping[str, bytes]) -> type[SchemaLoader]:
-    """The same for xmlschema, whose loader is a class."""
+    """The same as `_Texts` for xmlschema, which wants a class."""
 
     class Loader(SchemaLoader):
         def load_schema(
@@ -245,7 +245,7 @@ def _children(group: XsdGroup, path: str, faults: list[str], *, least: int, dept
             case XsdGroup():
                 yield from _children(item, path, faults, least=least, depth=depth)
             case XsdAnyElement() if item.min_occurs == 0:
-                continue  # room for what nobody has named; the mapping names everything
+                continue  # room for elements that nobody has declared, which the mapping leaves out
             case XsdElement():
                 element = _element(item, f"{path}.{item.local_name}", faults, depth=depth + 1)
                 yield (element if least else Element(element.name, element.tag, 0, element.most, element.content))

@@ -88,9 +88,9 @@ class Projector(IntakeListener):
     async def close(self) -> None:
         """Leave the group. While `run` runs, the round under way is finished first."""
         await self.intake.close()
-        for partition in list(self.partitions.values()):  # of an intake that could not give them back any more
+        for partition in list(self.partitions.values()):  # if the intake could no longer give them back
             self._drop(partition)
-        # Given up by our caller, who may come again, they go on.
+        # Shielded, since our caller may give up and call again.
         await asyncio.gather(*(asyncio.shield(ending) for ending in self._ending.values()))
 
     async def run(self) -> None:
@@ -123,7 +123,7 @@ class Projector(IntakeListener):
             partition.closing = True
         with suppress(TimeoutError):
             async with asyncio.timeout(self._w.revoke_limit), self._turn:
-                pass  # what was being committed is committed as ours
+                pass  # the round under way has ended, and is committed while the partitions are ours
         ending = [self._drop(partition) for partition in leaving]
         if not self._turn.locked():
             await asyncio.gather(*ending)

@@ -147,7 +147,7 @@ class Folding:
         due = await partition.store.due(int(partition.clock() * 1000), _AT_ONCE)
         try:
             await self._know(batch, {each.key: each.value or b"" for each in due})
-        except Unavailable as error:  # events need not wait for what time does to other tickets
+        except Unavailable as error:  # events need not wait for the timers of other tickets
             self._log.warning("tickets not readable", partition=partition.number, reason=str(error))
             partition.timers_after = time.monotonic() + _LATER
             return
@@ -155,7 +155,9 @@ class Folding:
         now = datetime.now(UTC)
         for each in due:
             known = batch.tickets[each.key]
-            if known is None:  # no ticket of ours, so nothing to fire; what lies in the topic is not ours to take away
+            if (
+                known is None
+            ):  # not a ticket of ours: nothing to fire, and its record in the topic is not ours to remove
                 batch.kept.append(TicketRecord(each.key, each.value))
                 continue
             match fire(known, self._policy, now):
@@ -167,7 +169,7 @@ class Folding:
                 case Drop():
                     batch.settle(each.key, None)
                     batch.count(m.TICKETS_FORGOTTEN)
-                case None:  # it has changed in this batch, or the settings have since it was kept
+                case None:  # the ticket has changed in this batch, or the settings since it was written
                     batch.settle(each.key, known)
             await batch.breathe()
 

@@ -31,7 +31,7 @@ class Passed:
 
     result: str
     reason: str = ""
-    """Of one that is unreadable or misplaced: a slug."""
+    """Why it is unreadable or misplaced: a slug."""
 
 
 _LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
@@ -54,10 +54,10 @@ class Reader:
         reference = trimmed(record.get("buyerFaultReference") or "")
         if not reference:  # the appointment queries have an address for their key
             return Passed(UNRELATED)
-        # A ticket has one owner: what lies where another owner reads is not folded here.
+        # A ticket has one owner: an event in a partition of another owner is not folded here.
         key = reference.encode()
         if source.key != key:
-            # A command is refused under the key it came with, which may be another's.
+            # A refused command's event has the key of the command's record, which may be wrong.
             return Passed(UNRELATED) if decoded.name == "CommandRejected" else Passed(MISPLACED, "other-key")
         if partition_of(key, self._partitions) != source.partition:
             return Passed(MISPLACED, "other-partition")

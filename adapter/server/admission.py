@@ -111,7 +111,7 @@ def identity_of(certificate: bytes) -> Identity:
     try:
         alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        alternatives = None  # the last: one of them is of a kind that hardly anybody uses, and then none can be read
+        alternatives = None  # UnsupportedGeneralNameType: one is of a rare kind, and then none can be read
     for name in alternatives or ():
         match name:
             case x509.DNSName(value=value):
@@ -196,7 +196,7 @@ def _forwarded_address(
 
 
 def _bare(text: str) -> str:
-    """Without port and brackets, which some proxies add."""
+    """The address without port and brackets, which some proxies add."""
     if text.startswith("["):
         return text[1:].partition("]")[0]
     return text.partition(":")[0] if text.count(":") == 1 else text
@@ -212,7 +212,7 @@ def _forwarded_certificate(header: str | None) -> bytes | None:
     if len(header) > _HEADER_LIMIT:
         raise ValueError("too long")
     text = header.strip()
-    if "," in text:  # behind what the caller wrote there itself, where the proxy adds its own line
+    if "," in text:  # the proxy has added its own to one that the caller wrote
         raise ValueError("several")
     if text.startswith(":") and text.endswith(":") and len(text) > 2:
         try:

@@ -153,7 +153,7 @@ class Server:
 
     def _turned_away(self, status: int, text: str, caller: Caller) -> Answer:
         self._metrics.count(m.REQUESTS_REFUSED, str(status))
-        if status != 503:  # those come in crowds, and come again; what is refused otherwise may be lost
+        if status != 503:  # these come in crowds and are sent again; what is refused otherwise may be lost
             who = {"subject": caller.subject, "address": caller.address}
             self._log.warning("request refused", status=status, detail=text, **who)
         headers = {405: {"Allow": "POST"}, 503: _RETRY_AFTER}.get(status, {})

@@ -91,7 +91,7 @@ class Keeper:
         before = self._turns.get(key)
         self._turns[key] = turn
         try:
-            if before is not None:  # its deadline is before ours, so ours holds
+            if before is not None:  # its deadline is earlier than ours, so ours is kept
                 await asyncio.wait((before,))
             return await self._keep(key, record, arrival, deadline, late)
         finally:
@@ -149,7 +149,7 @@ class Keeper:
             if not self._told:
                 self._told = True
                 self._log.error("spool not usable", reason=str(error))
-            # A disk that fails may give back nothing either: nobody else can tell then that Kafka is there again.
+            # With a failed disk the spool may not be readable either: then only this shows that Kafka is back.
             if direct or behind or self._tries(record) or await self._publish(record, deadline, late):
                 raise
             return Stored.PUBLISHED
@@ -169,7 +169,7 @@ class Keeper:
         try:
             await self._publisher.publish(record, limit=left, late=late)
         except TooLarge as error:
-            # Not Kafka's fault, and nothing for the spool: it would never be taken.
+            # Not Kafka's fault, and not for the spool, from which it could never be published.
             reference = None if record.key is None else record.key.decode()
             self._log.error(
                 "notification too large for its topic", topic=record.topic, reference=reference, reason=str(error)
@@ -203,7 +203,7 @@ class Keeper:
                 self._log.error("spooled notification too large for its topic", topic=record.topic, reason=str(error))
             elif error is not None:
                 self._fell(record.topic, str(error), of_tickets=record.key is not None)
-        # What has no ticket may be refused for long: those behind the ones that were published do not wait for it.
+        # Bodies for the quarantine may be refused for long; tickets do not wait for them.
         late = [record for record, error in zip(records, errors, strict=True) if error is not None]
         return bool(done) and all(record.key is None for record in late)
 

@@ -68,7 +68,7 @@ class Records:
 
 
 def quarantined_arrival(headers: Mapping[str, str], body: bytes) -> Arrival:
-    """What came, as `Records.quarantined` wrote it down. ValueError, KeyError for what it did not write."""
+    """The arrival that `Records.quarantined` wrote down. Raises ValueError or KeyError for any other record."""
     delivery = Delivery(
         body,
         datetime.fromisoformat(headers["quarantine-received-at"]),

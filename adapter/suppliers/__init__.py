@@ -1,4 +1,4 @@
-"""What is particular to a supplier, a module each, and which of them is served: no other place names one."""
+"""Everything specific to one supplier, and the choice of the one that is served. No other module names a supplier."""
 
 from adapter.suppliers.cityfibre import supplier as served
 

@@ -289,7 +289,7 @@ class Case:
         a, task, offset = self.assignment, self.task, self.item.source.offset
         command_id = task.subject.command_id
         work = Work(a, finish=offset, then=self._done)
-        if not self._has_ended():  # else its end lies in the journal already
+        if not self._has_ended():  # else the journal has its end already
             self._cases.metrics.operation(task.subject.operation.name).repeated.inc()
             if self._cases.ended(a, command_id):
                 work.entry = Entry(Kind.SETTLED, command_id, offset, task.digest, self.now())
@@ -311,8 +311,8 @@ class Case:
                 a.unfinished.pop(resident.command_id, None)
             self._done()
 
-        if resident is not None:  # it could be read once, or it would not be one
-            # What was never called is carried out if somebody puts it back, so its id must not be that of an ended one.
+        if resident is not None:  # it could be decoded once, so an earlier entry has its id
+            # If it was never called, it must not count as ended: somebody may correct it and send it again.
             called = resident.past() != Untouched()
             entry = replace(resident, kind=Kind.SETTLED if called else Kind.CLEARED, at=self.now(), source=None)
             a.residents.pop(resident.command_id, None)
@@ -363,7 +363,7 @@ class Case:
         """
         name, attempts, a, item = self.task.subject.operation.name, self.command.attempts, self.assignment, self.item
         counted = item.resident is None
-        # The event itself, which may be long, is in its record by now.
+        # Not the event itself: it may be long, and is in its record by now.
         outcome, in_doubt = kind(event), isinstance(event, InDoubt)
         fields: dict[str, Any] = {"code": event.code} if isinstance(event, Rejected) else {}
         if isinstance(event, InDoubt):

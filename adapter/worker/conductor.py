@@ -74,7 +74,7 @@ class Conductor:
                 if item is not None and item.resident is None and self.room.crowded:
                     break
         except (Abandoned, asyncio.CancelledError):
-            return  # the partition is gone or about to go; its next owner takes the command up
+            return  # the partition is gone or about to go; its next owner continues
         finally:
             assignment.calling.discard(lane)
             assignment.waiting.pop(lane, None)
@@ -215,7 +215,7 @@ class _Turn:
 
     def _write(self) -> tuple[Problem, ...]:
         """Write the request to be sent now; returns what is wrong with the command, if anything."""
-        if self._task.problems:  # of a command that another release has tried, which knew more fields or fewer rules
+        if self._task.problems:  # another release tried this command, and knew more fields or fewer rules
             return self._task.problems
         try:
             self._body = self._conductor.requests.write(self._task, self._reference)

@@ -45,7 +45,7 @@ class Doubts:
             if case.now() < until:
                 with self.cases.tickets.watch(key) as watch:
                     return await self._hold_out(case, until, watch)
-            with suppress(TimeoutError):  # its time was up before we took it up: what the ticket says by now counts
+            with suppress(TimeoutError):  # its time was up before we took it up: the ticket decides as it is now
                 async with asyncio.timeout(_LAST_LOOK):
                     ticket = await self.cases.tickets.ticket(key)
                     return None if ticket is None else _settlement(case, ticket)

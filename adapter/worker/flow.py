@@ -108,7 +108,7 @@ class Worker(IntakeListener):
         tasks = {asyncio.create_task(work()) for work in runners}
         try:
             done, _ = await asyncio.wait({*tasks, self._failure}, return_when=asyncio.FIRST_COMPLETED)
-            if done == {self._failure}:  # what commits still works: nothing under way need end in doubt
+            if done == {self._failure}:  # commits still work, so nothing under way has to end in doubt
                 self._log.error("stopping", reason=str(self._failure.exception()))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._w.call_limit + self._w.commit_limit):
@@ -144,7 +144,7 @@ class Worker(IntakeListener):
         ending = [task for assignment in leaving for task in assignment.close()]
         if ending:
             await asyncio.wait(ending, timeout=self._w.call_limit)
-        # Where the journal was not read nothing was begun, and what would be committed is not known.
+        # If the journal was not read, nothing was begun, and it is not known what to commit.
         flushes = [asyncio.ensure_future(self.ledger.flush(a)) for a in leaving if a.recovered is not None]
         if flushes:
             await asyncio.wait(flushes, timeout=self._w.commit_limit)

@@ -131,7 +131,7 @@ class Gate:
             return None
         turn: asyncio.Future[None] = self._loop.create_future()
         self._ready.append((permit, turn))
-        if self._rate is not None:  # else a call that ends gives the place, not time
+        if self._rate is not None:  # otherwise it is a call's end, not time, that frees a place
             self._watch_time()
         return turn
 
@@ -144,7 +144,7 @@ class Gate:
         elif permit.tried:  # it was one too many
             self._ahead = max(0.0, self._ahead - 1)
         now, share = self._loop.time(), random.random()  # noqa: S311 -- jitter
-        # While it probes, the breaker believes the probe alone: other calls began before it opened.
+        # While the breaker probes, only the probe counts: other calls began before it opened.
         believed = permit.probe or self.breaker.state is BreakerState.CLOSED
         match verdict:
             case Accepted() | Rejected():
@@ -219,14 +219,14 @@ class Gate:
         a breaker that closes meanwhile may open again until another time.
         """
         at = inf
-        if self._waiters and self._room:  # else the next to leave lets one in, whatever the time
+        if self._waiters and self._room:  # otherwise the next permit returned lets one in, whatever the time
             match self.breaker.state:
                 case BreakerState.OPEN:
                     at = max(self.breaker.retry_at, self._opens)
                 case BreakerState.CLOSED:
                     at = self._opens
                 case BreakerState.PROBING:
-                    pass  # its end lets the next in
+                    pass  # the end of the probe lets the next in
         if self._rate is not None and self._ready and self.in_flight < self._places:
             at = min(at, self._rate.due())
         self._set_alarm(None if at == inf else at)

@@ -44,7 +44,7 @@ class Task:
     problems: tuple[Problem, ...]
     """Why it must not be sent; empty if it may."""
     warnings: tuple[Problem, ...]
-    """What the supplier may refuse, or what its sender can hardly mean; it is sent all the same."""
+    """Reasons why the supplier may refuse it, or its producer can hardly mean it. It is sent all the same."""
     trace: Trace | None
 
 
@@ -56,7 +56,7 @@ class Reader:
         self._decoders = Decoders(registry, tuple(catalogue.commands.values()), unknown_fields, most=VALUE_LIMIT)
         self.supplier = catalogue.supplier
         self._digests = {
-            # When it was issued and how long it is wanted may differ in a repeat.
+            # A repeat may have been issued at another time and have another deadline.
             name: compile_digest(schema, aside=self.supplier.envelope)
             for name, schema in catalogue.commands.items()
         }

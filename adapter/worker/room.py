@@ -51,9 +51,9 @@ class Room:
         self._long = long_asleep
         self._loop = asyncio.get_running_loop()
         self._asleep: OrderedDict[_Sleeper, float] = OrderedDict()
-        """With the time since when they sleep."""
+        """Sleeping lanes, with the time at which they fell asleep."""
         self._unseen: deque[tuple[float, _Sleeper]] = deque()
-        """Those that were not looked at yet, with the same time."""
+        """Those that were not looked at yet, with that time."""
         self._due: list[tuple[float, float, int, _Sleeper]] = []
         """A heap: when to wake them, since when they sleep, a number to tell ties apart."""
         self._count = 0

@@ -165,7 +165,7 @@ class Tickets:
 
     async def close(self) -> None:
         for shelf in self._shelves.values():
-            await shelf.leave()  # the feed waits for what is taken
+            await shelf.leave()  # first, since the feed waits until its records are taken
         await self._feed.close()
         for shelf in self._shelves.values():
             await shelf.close()
@@ -329,7 +329,7 @@ class _Shelf:
             assert self._store is not None, "it is followed from where its store ends"
             try:
                 await self._store.save(kept, Checkpoint(transaction="", tickets=end))
-            except Unavailable:  # who asks waits, who watches need not
+            except Unavailable:  # questions wait for the index, watches need not
                 self._current.clear()
                 self._tell(records)
                 raise

@@ -24,10 +24,10 @@ REASONS: Final = frozenset(
         "empty",  # no bytes
         "unframed",  # not the Confluent wire format
         "truncated",  # ends within the five bytes of the frame
-        "bad-schema",  # the writer's schema is none we would read with
-        "unknown-record",  # the writer's schema is of a record we do not take
-        "malformed",  # bytes that are not what the writer's schema says, or more of them
-        "unresolvable",  # the writer's data has no place in our schema, or is more than we take
+        "bad-schema",  # the writer's schema is invalid, or beyond our limits
+        "unknown-record",  # the writer's schema is of another record than those we read
+        "malformed",  # the bytes do not match the writer's schema, or there are more of them
+        "unresolvable",  # the writer's data does not fit our schema, or our limits
     }
 )
 """What Undecodable.reason may be."""
@@ -80,7 +80,7 @@ class Decoder:
         self._writer = writer.parsed
         self._bulk = Bulk(writer, most)
         self._harmless = self._bulk.harmless
-        alike = writer.record == ours.record  # nothing to resolve, as with most schemas that only look like others
+        alike = writer.record == ours.record  # nothing to resolve: at most defaults and documentation differ
         self._reader = None if alike else ours.parsed
         self._compiled = compile_reader(ours) if alike else None
         breaches = [] if self._reader is None else compatibility(ours, writer)
@@ -96,7 +96,7 @@ class Decoder:
         if self._compiled is not None and (record := self._compiled(payload)) is not None:
             return Decoded(self.name, record, ())
         unknown: list[str] = []
-        if self._strangers is not None:  # first, so that never two copies of a long record are there at once
+        if self._strangers is not None:  # first, so that two copies of a long record never exist at once
             self._strangers(self._read(payload, None), "", unknown)
         try:
             record = self._read(payload, self._reader)

@@ -29,7 +29,7 @@ def compile_digest(schema: Schema, aside: frozenset[str]) -> Digest:
         parts = content(record)
         text = "\0".join(parts)
         if text.count("\0") >= len(parts):
-            text = repr(parts)  # a text that has the character between the parts: here it is escaped
+            text = repr(parts)  # one of the texts has the separator in it; here it is escaped
         return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
     return digest

@@ -30,7 +30,7 @@ def unframe(value: bytes | None) -> tuple[int, bytes]:
     if len(value) < _FRAME.size:
         raise Foreign("truncated", f"{len(value)} bytes, the frame alone has {_FRAME.size}")
     identifier = _FRAME.unpack_from(value)[1]
-    if identifier < 0:  # a registry that is asked for such a one answers as if it were not there
+    if identifier < 0:  # a registry would answer that it has no such schema
         raise Foreign("unframed", "an id of a schema is not negative")
     return identifier, value[_FRAME.size :]
 

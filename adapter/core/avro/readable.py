@@ -60,7 +60,7 @@ def _read(kind: Type, value: Any, path: str, problems: list[Problem]) -> Any:  #
         case Enum(_, symbols, default), str():
             if value in symbols:
                 return value
-            # The default is what readers take for a symbol they do not know, nothing to be written.
+            # The default stands for a symbol that a reader does not know; it is not meant to be written.
             problems.append(Problem(path, f"not one of {', '.join(each for each in symbols if each != default)}"))
             return None
         case Primitive("long", "timestamp-millis"), str():

@@ -315,7 +315,7 @@ _UUID: Final = "uuid"
 
 
 def _without_uuid(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    kept = dict(pairs)  # of a name that is given twice the last, as in what is read besides
+    kept = dict(pairs)  # the last value of a repeated name, as json.loads has it
     if kept.get("logicalType") == _UUID:
         del kept["logicalType"]
     return kept

@@ -84,7 +84,7 @@ class Forms:
         fields = tuple((name, self._quick.get(name, never)) for name in map(local_name, element))
         read = {name: plain(text) for (name, plain), text in zip(fields, parts[1::2], strict=True)}
         if dict.fromkeys(record) | read != record:
-            return  # a value that only the reader can read, or one that is none of a text
+            return  # a value that only the full reader can read, or that is not from a text
         if len(self._known) == _MOST:
             self._known.clear()
         self._known[tuple(parts[::2])] = _Form((content_type, limits), dict.fromkeys(record), fields)

@@ -42,7 +42,7 @@ class Deviation:
 
 
 NOT_UTF_8: Final = Deviation("", "holds bytes that are not UTF-8, read as Windows-1252", ValueClass.TEXT)
-"""Of a message that `document.admit_mended` had to mend."""
+"""The deviation of a message that `document.admit_mended` had to mend."""
 
 
 def value_class(element: etree._Element | None) -> ValueClass:

@@ -124,8 +124,8 @@ class _Step:
 
 
 def _steps(pairs: Collection[Scalar | Group | Many], zone: tzinfo) -> dict[str, _Step]:
-    """By the name of the child. A wrapped item is also known where it stands without its wrapper, unless that name is
-    taken: the contract's tables and samples do not agree on wrappers (section 8, number 14).
+    """Steps by the child's name. A wrapped item is also read without its wrapper, unless its name is taken: the
+    contract's tables and samples do not agree on wrappers (section 8, number 14).
     """
     steps: dict[str, _Step] = {}
     for pair in pairs:
@@ -155,7 +155,7 @@ def _value(pair: Pair, zone: tzinfo) -> Value:
 
 
 def _group(children: tuple[Pair, ...], zone: tzinfo) -> Value:  # noqa: C901 -- the walk, flat because it is hot
-    pairs = [pair for pair in children if isinstance(pair, Scalar | Group | Many)]  # nothing is filled by us
+    pairs = [pair for pair in children if isinstance(pair, Scalar | Group | Many)]  # the other kinds are never read
     steps = _steps(pairs, zone)
     blank: dict[str, Any] = dict.fromkeys(pair.name for pair in pairs)
     required = tuple(pair.name for pair in pairs if pair.element.least)

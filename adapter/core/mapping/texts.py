@@ -22,7 +22,7 @@ Clean = Callable[[str], str]
 def cleaner(leaf: Leaf) -> Clean:
     collapse, fault_of, special = leaf.collapse, _form(leaf), _SPECIAL.search
     longest = TEXT_LIMIT if leaf.longest is None else leaf.longest
-    # Looked at before anything that costs; white space that will be folded away does not count yet.
+    # Checked before anything expensive; white space that will be folded away does not count yet.
     longest_given = TEXT_LIMIT if collapse else longest
 
     def clean(value: str) -> str:
@@ -69,7 +69,7 @@ def escaped(text: str) -> str:
 
 
 def _form(leaf: Leaf) -> Callable[[str], str | None] | None:
-    """What is wrong with a text of this type, white space folded; None where nothing can be."""
+    """A function that says what is wrong with a folded text of this type; None if every text is right."""
     longest, shortest, values, patterns = leaf.longest, leaf.shortest, leaf.values, leaf.patterns
     if not (leaf.not_blank or shortest or values or patterns or (leaf.collapse and longest is not None)):
         return None
@@ -77,7 +77,7 @@ def _form(leaf: Leaf) -> Callable[[str], str | None] | None:
     def fault_of(value: str) -> str | None:
         if longest is not None and len(value) > longest:
             return f"longer than {longest}"
-        if leaf.not_blank and (not value or value.isspace()):  # XML's white space and all other
+        if leaf.not_blank and (not value or value.isspace()):  # any white space, not XML's alone
             return "is blank"
         if len(value) < shortest:
             return f"shorter than {shortest}"

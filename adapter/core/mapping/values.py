@@ -91,7 +91,7 @@ _DIGIT_AND_Z: Final = frozenset(f"{digit}Z" for digit in range(10))
 
 
 def _quick_time(text: str | None) -> datetime | None:
-    # fromisoformat takes more than XSD does: what could be anything else is looked at closely.
+    # fromisoformat accepts more than XSD does, so only the usual forms are passed to it.
     if (
         text
         and 20 <= len(text) <= 26
@@ -101,7 +101,7 @@ def _quick_time(text: str | None) -> datetime | None:
         and text[-2:] in _DIGIT_AND_Z
         and (len(text) == 20 or text[19] == ".")
     ):
-        if len(text) == 25:  # four digits, as the supplier has it
+        if len(text) == 25:  # a fraction of four digits, as in the supplier's samples
             text = f"{text[:23]}Z"
         try:
             moment = datetime.fromisoformat(text)
@@ -167,7 +167,7 @@ def _integer(text: str, bits: int) -> int | None:
     found = _INTEGER.fullmatch(text)
     if found is None:
         return None
-    value = int(found[1] + found[2])  # without the zeros before: of too many int() would raise
+    value = int(found[1] + found[2])  # without leading zeros: int() raises for very many digits
     return value if -(1 << bits - 1) <= value < 1 << bits - 1 else None
 
 

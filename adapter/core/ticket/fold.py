@@ -160,7 +160,7 @@ def _notified(ticket: Ticket, record: Mapping[str, Any], policy: Policy) -> Fold
         heard={**ticket.heard, kind: Notified(max(received, before.at), before.times + 1)},
         newest_sent_at=max((at for at in (sent, ticket.newest_sent_at) if at is not None), default=None),
     )
-    if late:  # It says how things were; but the supplier's reference is never another one.
+    if late:  # it says how things were; only the supplier's reference never changes
         known = ticket.maintainer_reference or theirs
         return Folded(replace(ticket, late=ticket.late + 1, maintainer_reference=known), Verdict.LATE)
     report = record["report"]
@@ -174,7 +174,7 @@ def _notified(ticket: Ticket, record: Mapping[str, Any], policy: Policy) -> Fold
         maintainer_reference=theirs or ticket.maintainer_reference,
         appointments=_appointments(ticket.appointments, report or {}, at),
     )
-    # The kind tells where a report without a status (or with a word nobody knows) was said to be about one.
+    # For a report without a known status the kind, which hints may have decided, can name one.
     return _moved(ticket, status(record["status"]) or status(kind), at, policy)
 
 
@@ -229,7 +229,7 @@ def _answered(ticket: Ticket, event: Event, policy: Policy) -> Folded:
         return Folded(ticket, Verdict.FOLDED)
     if outcome is not Outcome.REJECTED:
         ticket = replace(ticket, origin=Origin.BUYER)
-    if ticket.received_at is not None:  # the supplier has spoken: its word counts, and this one it overtook
+    if ticket.received_at is not None:  # a notification has overtaken this outcome, and counts more
         return Folded(ticket, Verdict.FOLDED)
     if outcome is Outcome.ACCEPTED:
         reply = record.get("reply") or {}
@@ -248,7 +248,7 @@ def _outcome(event: Event) -> Outcome:
         case "CommandSettled":
             return Outcome(event.record["outcome"])
         case _:
-            return Outcome.ACCEPTED  # each operation has a record of its own that says so
+            return Outcome.ACCEPTED  # each operation has an event of its own for that
 
 
 def _commands(known: tuple[Command, ...], command: Command) -> tuple[Command, ...]:
@@ -289,7 +289,7 @@ def _moved(ticket: Ticket, after: Status | None, at: datetime, policy: Policy) -
     before = ticket.status
     if after is None or after is before:
         return Folded(ticket, Verdict.FOLDED)
-    # Times of different clocks may cross; durations never become negative.
+    # The times are of different clocks and may cross; no duration may become negative.
     at = max(at, ticket.status_since or at)
     illegal = None
     if before is not None and after not in TRANSITIONS[before]:

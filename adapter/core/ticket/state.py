@@ -85,7 +85,7 @@ class Decision:
     why: str
     who: str
     heard: Mapping[str, Notified]
-    """What `Ticket.heard` was when it came: a notification that came first counts first."""
+    """`Ticket.heard` when the decision came: a notification that came before it counts more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,8 @@ class Decoder:
         breaches = [] if self._reader is None else compatibility(ours, writer)
         self._why = "; ".join(breaches)[:_DETAIL_LIMIT] or "the writer's data has no place in our schema"
         self._fit = _fitter(ours.record, writer.record) if breaches else None
-        strangers = unknown_fields is UnknownFields.REJECT and self._reader is not None
-        self._strangers = _strangers(ours.record, writer.record) if strangers else None
+        rejects = unknown_fields is UnknownFields.REJECT and self._reader is not None
+        self._collect_unknown = _unknown_fields(ours.record, writer.record) if rejects else None
 
     def decode(self, payload: bytes) -> Decoded:
         """Raises Undecodable: "malformed" or "unresolvable"."""
@@ -96,8 +96,8 @@ class Decoder:
         if self._compiled is not None and (record := self._compiled(payload)) is not None:
             return Decoded(self.name, record, ())
         unknown: list[str] = []
-        if self._strangers is not None:  # first, so that two copies of a long record never exist at once
-            self._strangers(self._read(payload, None), "", unknown)
+        if self._collect_unknown is not None:  # first, so that two copies of a long record never exist at once
+            self._collect_unknown(self._read(payload, None), "", unknown)
         try:
             record = self._read(payload, self._reader)
             if self._fit is not None:
@@ -168,45 +168,46 @@ _RESOLUTION: Final = fastavro.read.SchemaResolutionError
 _DETAIL_LIMIT: Final = 500
 """Characters: a foreign schema may differ in much."""
 
-_Strangers = Callable[[Any, str, list[str]], None]
+_Collect = Callable[[Any, str, list[str]], None]
+"""Adds the paths of unknown fields in a value, which is at that path, to the list."""
 
 
-def _strangers(ours: Type, theirs: Type) -> _Strangers | None:
-    """Collects the paths of fields in `theirs` that `ours` lacks and that carry a value; None if there is none."""
+def _unknown_fields(ours: Type, theirs: Type) -> _Collect | None:
+    """Collects fields of `theirs` that `ours` lacks and that carry a value; None if `theirs` has no such field."""
     ours, _ = optional(ours)
     theirs, _ = optional(theirs)
     match ours, theirs:
         case Record(), Record():
-            return _strange_fields(ours, theirs)
+            return _unknown_in_records(ours, theirs)
         case (Array(our_item), Array(their_item)) | (Map(our_item), Map(their_item)):
-            inner = _strangers(our_item, their_item)
+            inner = _unknown_fields(our_item, their_item)
             return inner and _in_each(inner)
         case _:
             return None
 
 
-def _strange_fields(ours: Record, theirs: Record) -> _Strangers | None:
+def _unknown_in_records(ours: Record, theirs: Record) -> _Collect | None:
     known = {name: field for field in ours.fields for name in (field.name, *field.aliases)}
-    strange = [field for field in theirs.fields if field.name not in known]
+    unknown_here = [field for field in theirs.fields if field.name not in known]
     deeper = [
         (field.name, found)
         for field in theirs.fields
-        if field.name in known and (found := _strangers(known[field.name].type, field.type))
+        if field.name in known and (found := _unknown_fields(known[field.name].type, field.type))
     ]
-    if not strange and not deeper:
+    if not unknown_here and not deeper:
         return None
 
     def collect(record: Any, path: str, unknown: list[str]) -> None:
         if not isinstance(record, dict):  # a null where null is allowed
             return
-        unknown.extend(path + field.name for field in strange if _carries(record.get(field.name), field))
+        unknown.extend(path + field.name for field in unknown_here if _carries(record.get(field.name), field))
         for name, found in deeper:
             found(record.get(name), f"{path}{name}.", unknown)
 
     return collect
 
 
-def _in_each(inner: _Strangers) -> _Strangers:
+def _in_each(inner: _Collect) -> _Collect:
     """Names a field by the first item that has it: a record may hold hundreds of thousands."""
 
     def collect(values: Any, path: str, unknown: list[str]) -> None:
@@ -223,7 +224,7 @@ def _in_each(inner: _Strangers) -> _Strangers:
 
 
 def _carries(value: Any, field: Field) -> bool:
-    """Nothing, an empty collection, the declared default and a record of nothing else carry nothing."""
+    """Whether a value says anything. Null, an empty collection, the default, and a record of these alone do not."""
     if value is None or value in ([], {}):
         return False
     kind, _ = optional(field.type)

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from adapter.projector.flow import Projector
 from adapter.settings import Projecting, load
 from adapter.telemetry import Metrics, start_logging
 from tests.projector.scribe import Event, Scribe
+from tests.support.measured import measured
 from tests.support.rig import Rig, open_rig
 from tests.support.wait import PATIENCE, eventually
 
@@ -87,14 +87,8 @@ class Running:
     running: "asyncio.Task[None]"
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a metric (without the product's prefix), summed over all that have these labels; 0 without."""
-        text, _ = self.metrics.exposition("text/plain")
-        value = 0.0
-        for line in text.decode().splitlines():
-            match = re.fullmatch(rf"fault_adapter_{name}(?:\{{(.*)\}})? (\S+)", line)
-            if match and labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', match[1] or "")).items():
-                value += float(match[2])
-        return value
+        """As `measured` has it."""
+        return measured(self.metrics, name, **labels)
 
     def tickets(self) -> int:
         return sum(partition.tickets for partition in self.flow.partitions.values())

@@ -35,9 +35,9 @@ EVENTS: Final = "events"
 DEAD_LETTERS: Final = "dead-letters"
 JOURNAL: Final = "journal"
 IDENTITY: Final = "cluster/topic"
+"""Of the journal."""
 _REIGN: Final = 3
 """Commands of one leader epoch."""
-"""Of the journal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ from tests.support import bus
 from tests.support.bus import Bus, Feed, Member, Schemas, Shelves
 from tests.support.estate import Command
 from tests.support.known import known
+from tests.support.measured import measured
 from tests.support.wait import eventually
 
 PROVISIONAL: Final = "CommandOutcomeUnknown"
@@ -251,13 +252,8 @@ class Hand:
             self.running.result()
 
     def counted(self, name: str, **labels: str) -> float:
-        """The value of a metric (without the product's prefix); 0 if it was never counted."""
-        text, _ = self.metrics.exposition("text/plain")
-        for line in text.decode().splitlines():
-            found = re.fullmatch(rf"fault_adapter_{name}(?:\{{(.*)\}})? (\S+)", line)
-            if found and labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', found[1] or "")).items():
-                return float(found[2])
-        return 0.0
+        """As `measured` has it."""
+        return measured(self.metrics, name, **labels)
 
 
 class Plant:

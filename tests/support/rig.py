@@ -3,7 +3,6 @@ the estate. Workers join them on this loop (`Rig.worker`) or as processes of the
 
 import asyncio
 import io
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -16,13 +15,14 @@ from adapter.app.page import Page
 from adapter.core.avro import SubjectStrategy
 from adapter.demo import registry as registries
 from adapter.settings import Settings, load
-from adapter.telemetry import METRICS, Metrics, start_logging
+from adapter.telemetry import Metrics, start_logging
 from adapter.transport.registry import HttpRegistry
 from adapter.twin import Twin
 from adapter.worker.flow import Worker
 from tests.support import topics as topic_sets
 from tests.support.estate import Estate
 from tests.support.known import known
+from tests.support.measured import measured
 from tests.support.ports import free_port
 from tests.support.topics import Topics
 from tests.support.wait import PATIENCE, eventually
@@ -59,17 +59,8 @@ class Member:
     running: "asyncio.Task[None]"
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of a metric (without the product's prefix), the sum of all that have these labels; 0 without any.
-        AssertionError for a name that no metric has.
-        """
-        assert any(re.fullmatch(rf"fault_adapter_{name}", metric.full_name) for metric in METRICS), name
-        text, _ = self.metrics.exposition("text/plain")
-        value = 0.0
-        for line in text.decode().splitlines():
-            match = re.fullmatch(rf"fault_adapter_{name}(?:\{{(.*)\}})? (\S+)", line)
-            if match and labels.items() <= dict(re.findall(r'(\w+)="([^"]*)"', match[1] or "")).items():
-                value += float(match[2])
-        return value
+        """As `measured` has it."""
+        return measured(self.metrics, name, **labels)
 
     async def stop(self) -> None:
         """As a SIGTERM does it."""

@@ -65,7 +65,7 @@ class Client:
     def _decoder(self, identifier: int, schemas: Mapping[str, Schema]) -> Decoder | Undecodable:
         text = self.run(self.registry.schema(identifier))
         if text is None:
-            return Undecodable("bad-schema", f"the registry has no schema {identifier}")
+            return Undecodable("unknown-schema", f"the registry has no schema {identifier}")
         try:
             return Decoder(text, schemas.values())
         except Undecodable as undecodable:

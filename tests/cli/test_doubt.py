@@ -157,7 +157,7 @@ async def test_an_entry_that_may_be_ours_and_cannot_be_read_is_told_as_missing(
         code, lines, told = await runs(*words)
         assert (code, [json.loads(line)["commandId"] for line in lines]) == (0, [command.command_id])
         place = f"partition {partition_of(b'SP-1', PARTITIONS)}, offset 1"
-        why = "bad-schema: the registry has no schema 999999"
+        why = "unknown-schema: the registry has no schema 999999"
         assert told == f"adapter: journal {place}: not readable, what it tells is missing: {why}\n"
 
 

@@ -374,7 +374,7 @@ class Mark:
 
 def read_mark(metadata: str | None, journal: str) -> Mark | None:
     """The mark in this metadata; None (missing, unreadable, of another journal): the whole journal must be read."""
-    told = _told(metadata)
+    told = _parsed(metadata)
     offset, memory = told.get("mark"), told.get("memory")
     if told.get("journal") != journal or not _is_offset(offset) or not _is_offset(memory):
         return None
@@ -384,11 +384,12 @@ def read_mark(metadata: str | None, journal: str) -> Mark | None:
 
 def commands_of(metadata: str | None) -> str:
     """Identity of the commands topic in which the offset with this metadata was committed; empty if it does not say."""
-    commands = _told(metadata).get("commands")
+    commands = _parsed(metadata).get("commands")
     return commands if isinstance(commands, str) else ""
 
 
-def _told(metadata: str | None) -> Mapping[str, object]:
+def _parsed(metadata: str | None) -> Mapping[str, object]:
+    """The fields of a metadata string; none if it is not ours."""
     try:
         told = json.loads(metadata or "")
     except (ValueError, RecursionError):

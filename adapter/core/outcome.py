@@ -117,7 +117,7 @@ class Judge:
         reply: Mapping[str, Any] = read.record
         replies = self.replies
         if _of_another(reply.get(replies.reference), reference):
-            return _unclear("other-reference", *_told(read, replies))
+            return _unclear("other-reference", *_outcome_fields(read, replies))
         code, text = reply.get(replies.code), reply.get(replies.text)
         bad_code: int | None = None if code in self.accepted_codes else code
         words = _words(read, replies.status)
@@ -128,13 +128,13 @@ class Judge:
         rejected = Rejected(By.SUPPLIER, said if bad_code is None else str(bad_code), text, aside=read.aside)
         if 400 <= status < 500:
             # A yes in the body with a no in the status is neither.
-            return _unclear(f"http-{status}", *_told(read, replies)) if taken else rejected
+            return _unclear(f"http-{status}", *_outcome_fields(read, replies)) if taken else rejected
         fine = 200 <= status < 300
         garbled = any(_unread(read, replies.code))  # no number, or there twice
         if refused or (bad_code is not None and not garbled and not pending and _refuses(bad_code, fine=fine)):
             return rejected
         if not fine:
-            return _unclear(f"http-{status}", *_told(read, replies))
+            return _unclear(f"http-{status}", *_outcome_fields(read, replies))
         if (
             garbled
             or bad_code is not None
@@ -142,7 +142,7 @@ class Judge:
             or (not taken and (words or text or _may_say_no(read, silent=operation.silent)))
             or (operation.finds is not None and read.aside and _unfound(read, operation.finds))
         ):
-            return _unclear("unclear-answer", *_told(read, replies))
+            return _unclear("unclear-answer", *_outcome_fields(read, replies))
         return Accepted(reply, deviations=len(read.unknown) + len(read.deviations), aside=read.aside)
 
 
@@ -312,7 +312,7 @@ def _instead(message: soap.Message) -> Iterator[str]:
         yield f"and more elements: {message.extra}"
 
 
-def _told(read: Read, replies: Replies) -> Iterator[str]:
+def _outcome_fields(read: Read, replies: Replies) -> Iterator[str]:
     """What an answer says about the outcome."""
     for name in (replies.reference, replies.status, replies.code, replies.text):
         value = read.record.get(name)

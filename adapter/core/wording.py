@@ -25,7 +25,7 @@ def headline(name: str, record: Mapping[str, Any]) -> str:
         case "FaultReportUpdated":
             return f"{name}: {word(record['kind'])}"
         case _:
-            return f"{name}{_told(record.get('reply') or {})}{tries}"
+            return f"{name}{_of_reply(record.get('reply') or {})}{tries}"
 
 
 def particulars(name: str, record: Mapping[str, Any]) -> str:
@@ -128,7 +128,7 @@ def _unknown(record: Mapping[str, Any]) -> str:
     return f"{count} unknown element{'s' if count > 1 else ''}" if count else ""
 
 
-def _told(reply: Mapping[str, Any]) -> str:
+def _of_reply(reply: Mapping[str, Any]) -> str:
     if "appointmentSlots" in reply:
         return f": {len(reply['appointmentSlots'])} slots"
     if reply.get("status"):

@@ -64,7 +64,7 @@ class Keeper:
         """Whether the spool was found empty since something was put there."""
         self._down: dict[str, bool] = {}
         """Topics whose last write failed, and whether that was for a ticket."""
-        self._told = False
+        self._spool_reported = False
         """Whether it was logged, since Kafka stopped acknowledging, that the spool takes nothing."""
         self._failed_at = 0.0
         """When a write for a ticket failed last, by the loop's clock."""
@@ -146,8 +146,8 @@ class Keeper:
         try:
             await self._spool.put(key, arrival)
         except Unavailable as error:
-            if not self._told:
-                self._told = True
+            if not self._spool_reported:
+                self._spool_reported = True
                 self._log.error("spool not usable", reason=str(error))
             # With a failed disk the spool may not be readable either: then only this shows that Kafka is back.
             if direct or behind or self._tries(record) or await self._publish(record, deadline, late):
@@ -224,5 +224,5 @@ class Keeper:
     def _rose(self, topics: Iterable[str]) -> None:
         for topic in {_ALL, *topics} & self._down.keys():
             del self._down[topic]
-            self._told = False
+            self._spool_reported = False
             self._log.info("Kafka acknowledges again", topic=topic)

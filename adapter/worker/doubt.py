@@ -59,7 +59,7 @@ class Doubts:
             with suppress(TimeoutError):
                 async with case.by(min(until, max(case.now() + 0.05, parks_at))):
                     if watch is not None:
-                        return await _told(case, watch)
+                        return await _settled(case, watch)
                     await self.cases.loop.create_future()
             if case.now() >= parks_at:
                 parking = await self._park_behind(case.assignment, case.lane)
@@ -120,7 +120,8 @@ class Doubts:
         return False
 
 
-async def _told(case: Case, watch: Watch) -> Settled | Again:
+async def _settled(case: Case, watch: Watch) -> Settled | Again:
+    """What the ticket says about the command in doubt, as soon as it says something."""
     while True:
         told = _settlement(case, await watch.changed())
         if told is not None:
@@ -128,7 +129,7 @@ async def _told(case: Case, watch: Watch) -> Settled | Again:
 
 
 def _settlement(case: Case, ticket: Ticket) -> Settled | Again | None:
-    """What the ticket says about the command in doubt."""
+    """What the ticket says about the command in doubt; None if it says nothing."""
     command, subject = case.command, case.task.subject
     assert command.unclear_since is not None, "a doubt has the time of its call"
     return settlement(

@@ -89,7 +89,7 @@ class Gate:
         self._ready: deque[tuple[Permit, asyncio.Future[None]]] = deque()
         """Permits that wait for a place."""
         self._changed = changed
-        self._told = breaker.state
+        self._reported = breaker.state
         self._waiters: deque[_Waiter] = deque()
         self._alarm: asyncio.Handle | None = None
         self._alarm_at: float | None = None
@@ -261,6 +261,6 @@ class Gate:
         return waiter
 
     def _tell(self, why: str, detail: str | None = None) -> None:
-        if self.breaker.state is not self._told:
-            self._told = self.breaker.state
-            self._changed(self._told, why, detail)
+        if self.breaker.state is not self._reported:
+            self._reported = self.breaker.state
+            self._changed(self._reported, why, detail)

@@ -43,7 +43,7 @@ class RequestWriter:
         tag: str,
         judge: etree.XMLSchema,
         *,
-        told: Mapping[str, str],
+        reported_as: Mapping[str, str],
     ) -> None:
         self.element = root.name
         """Local name of the element."""
@@ -55,7 +55,7 @@ class RequestWriter:
         self._open = f"<{tag}>"
         self._close = f"</{tag.partition(' ')[0]}>"
         self._judge = judge
-        self._told = told
+        self._reported_as = reported_as
 
     def write(self, record: Mapping[str, Any], protocol_values: Mapping[str, Any]) -> bytes:
         """The element in UTF-8, valid against the XSD, without XML declaration.
@@ -79,7 +79,7 @@ class RequestWriter:
         for write in self._fields:
             write(record, protocol_values, out, problems)
         if problems:
-            raise Refused(*(Problem(self._told.get(path, path), text) for path, text in problems))
+            raise Refused(*(Problem(self._reported_as.get(path, path), text) for path, text in problems))
         out.append(self._close)
         return "".join(out).encode()
 
@@ -105,9 +105,9 @@ def compile_request(
     names = Names(xsd.prefixes)
     fields = tuple(_field(pair, names) for pair in content)
     # A problem of an element that a field of the envelope fills is reported under that field.
-    told = {path: name for path in protocol if (name := path.rpartition(".")[2]) in envelope}
+    reported_as = {path: name for path in protocol if (name := path.rpartition(".")[2]) in envelope}
     quick = compile_writer(root, content, names)
-    return RequestWriter(root, fields, quick, names.root(root), xsd.judge, told=told)
+    return RequestWriter(root, fields, quick, names.root(root), xsd.judge, reported_as=reported_as)
 
 
 _PARSER: Final = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, collect_ids=False)

@@ -353,7 +353,7 @@ class _Turn:
             command.forgone()
             return command.resumed(self._case.now())
         self._assignment.check(safe=task.subject.operation.repeat is Repeat.SAFE)
-        if command.attempts > 1 or self._body is None:
+        if self._body is None:
             problems = self._write()
             if problems:
                 self._leave(None)

@@ -295,6 +295,19 @@ async def test_an_outcome_that_was_not_committed_when_the_partition_was_lost_is_
     await plant.caught_up()
 
 
+async def test_an_intent_of_a_lost_partition_gives_its_permit_back(plant: Plant) -> None:
+    hand = plant.hire(0, 1, limits=Bounded(permits=1))
+    gone, other = add("T-1"), add("T-2")
+    hand.member.hold()
+    plant.send(gone)
+    await plant.until(lambda: hand.member.open_transaction)
+    hand.member.lose(0)
+    hand.member.release()
+    plant.send(other, partition=1)
+    await plant.final(other)
+    assert plant.desk.of(gone) == []
+
+
 async def test_a_member_that_was_expelled_commits_nothing(plant: Plant) -> None:
     first = plant.hire(0)
     plant.desk.answers = later

@@ -261,6 +261,18 @@ async def test_a_flush_ends_when_all_entered_before_is_committed() -> None:
         assert desk.done == ["a"]
 
 
+async def test_a_flush_that_was_given_up_hinders_no_commit() -> None:
+    async with running() as desk:
+        desk.member.hold()
+        desk.ledger.enter(desk.work("a"))
+        flushed = asyncio.ensure_future(desk.ledger.flush(desk.owner.assignments[0]))
+        await eventually(lambda: desk.member.open_transaction)
+        flushed.cancel()
+        desk.ledger.enter(desk.work("b", partition=1))
+        desk.member.release()
+        await eventually(lambda: desk.done == ["a", "b"])
+
+
 async def test_a_flush_of_a_lost_partition_is_cancelled() -> None:
     async with running() as desk:
         assignment = desk.owner.assignments[0]

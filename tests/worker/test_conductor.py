@@ -585,7 +585,8 @@ async def test_a_call_is_known_to_the_workers_of_a_mirror_where_its_record_has_a
     assert len(plant.desk.of(command)) == 1 + cleared
 
 
-async def test_a_call_whose_record_has_a_greater_offset_now_stays_known(plant: Plant) -> None:
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_call_whose_record_has_a_greater_offset_now_stays_known(plant: Plant, late: bool) -> None:  # noqa: FBT001
     limits = Bounded(call_limit=30, remembered=3)
     first = plant.hire(0, limits=limits)
     plant.desk.answers = later
@@ -593,10 +594,15 @@ async def test_a_call_whose_record_has_a_greater_offset_now_stays_known(plant: P
     plant.send(command)
     await plant.called(command)
     await first.kill()
-    plant.bus.commands[0] = [replace(source, offset=source.offset + 3) for source in plant.bus.commands[0]]
+    moved = [replace(source, offset=source.offset + 3) for source in plant.bus.commands[0]]
+    plant.bus.commands[0] = [] if late else moved
     plant.bus.committed.clear()
     plant.desk.answers = accepted
     second = plant.hire(0, limits=limits)
+    if late:  # copied when the partition had been taken over
+        await plant.until(lambda: second.lines.named("partition started"))
+        plant.bus.commands[0] = moved
+        second.member.wake()
     await let_the_mark_go_on(plant)
     await second.kill()
     plant.hire(0, limits=limits)

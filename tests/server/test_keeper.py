@@ -196,7 +196,65 @@ async def test_what_has_no_ticket_and_is_refused_does_not_delay_the_tickets_in_t
     await eventually(drained, within=15)  # waiting for longer after each round takes half a minute
     assert bus.written == bodies
     assert not down(keeping)
+    bus.refusing.clear()
+    await eventually(lambda: bus.written == [*bodies, b"junk"])
     drain.cancel()
+
+
+async def test_what_was_not_acknowledged_stays_in_the_spool_though_others_of_its_round_are_gone(
+    spool: SqliteSpool,
+) -> None:
+    bus = Bus()
+    keeping = keeper(bus, spool)
+    bus.broken = True
+    for body in (b"1", b"2"):
+        assert await keeping.keep(body, record(body), arrival(body)) is Stored.SPOOLED
+    bus.broken = False
+    drain = asyncio.ensure_future(keeping.drain())
+    await eventually(lambda: bus.written == [b"1", b"2"])
+    (_, first), (_, second) = bus.writes
+    first.set_exception(Unavailable("down"))
+    second.set_result(None)
+    await eventually(lambda: bus.written == [b"1", b"2", b"1"])
+    assert spool.depth == 1
+    bus.acknowledge()
+    await eventually(lambda: spool.depth == 0)
+    drain.cancel()
+
+
+async def test_whatever_is_spooled_after_the_spool_was_empty_is_drained_too_and_an_end_waits_for_it(
+    spool: SqliteSpool,
+) -> None:
+    bus = Bus()
+    keeping = keeper(bus, spool)
+    drain = asyncio.ensure_future(keeping.drain())
+    for body in (b"1", b"2"):
+        bus.broken = True
+        assert await keeping.keep(b"T", record(body), arrival(body)) is Stored.SPOOLED
+        finishing = asyncio.ensure_future(keeping.finish(3600))
+        bus.broken = False
+        await eventually(lambda: bus.written[-1:] == [body])  # noqa: B023 -- asked at once
+        assert not finishing.done()
+        bus.acknowledge()
+        assert await asyncio.wait_for(finishing, 60) == 0
+    drain.cancel()
+
+
+async def test_while_kafka_is_down_only_one_waits_for_it_and_none_once_something_is_spooled(spool: SqliteSpool) -> None:
+    bus = Bus()
+    keeping = keeper(bus, spool)
+    first = asyncio.ensure_future(keeping.keep(b"A", record(b"a"), arrival(b"a")))
+    await eventually(lambda: bus.written == [b"a"])
+    bus.writes[0][1].set_exception(Unavailable("down"))
+    assert await first is Stored.SPOOLED
+    assert await keeping.keep(b"B", record(b"b"), arrival(b"b")) is Stored.SPOOLED
+    await spool.drop([1, 2])
+    trying = asyncio.ensure_future(keeping.keep(b"C", record(b"c"), arrival(b"c")))
+    await eventually(lambda: bus.written == [b"a", b"c"])
+    assert await keeping.keep(b"D", record(b"d"), arrival(b"d")) is Stored.SPOOLED
+    assert bus.written == [b"a", b"c"]
+    bus.acknowledge()
+    assert await trying is Stored.PUBLISHED
 
 
 async def test_the_second_of_a_ticket_waits_for_the_first_other_tickets_do_not() -> None:
@@ -208,8 +266,14 @@ async def test_the_second_of_a_ticket_waits_for_the_first_other_tickets_do_not()
     await eventually(lambda: bus.written == [b"1", b"u"])
     bus.acknowledge()
     await eventually(lambda: bus.written == [b"1", b"u", b"2"])
+    third = asyncio.ensure_future(keeping.keep(b"T", record(b"3"), arrival(b"3")))
+    last = asyncio.ensure_future(keeping.keep(b"V", record(b"v"), arrival(b"v")))
+    await eventually(lambda: bus.written == [b"1", b"u", b"2", b"v"])
     bus.acknowledge()
-    assert {*await asyncio.gather(first, second, other)} == {Stored.PUBLISHED}
+    await eventually(lambda: bus.written == [b"1", b"u", b"2", b"v", b"3"])
+    bus.acknowledge()
+    assert {*await asyncio.gather(first, second, other, third, last)} == {Stored.PUBLISHED}
+    assert not keeping._turns, "tickets come and go"
 
 
 async def test_kafka_counts_as_down_for_ten_minutes_after_the_last_write_that_failed() -> None:

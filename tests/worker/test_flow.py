@@ -263,6 +263,25 @@ async def test_what_waits_in_a_quiet_journal_for_hours_is_written_forward_once(p
     assert third.flow.assignments[0].residents.keys() == {held.command_id, behind.command_id}
 
 
+async def test_a_call_of_what_was_parked_is_known_after_its_entry_was_written_forward(plant: Plant) -> None:
+    first = plant.hire(0, limits=Bounded(doubt=2, parked_after=0.01))
+    plant.desk.answers = silent
+    held, behind = add("T-1"), amend("T-1", maintainerFaultReference="CF-1")
+    plant.send(held, behind)
+    await plant.until(lambda: plant.kinds(behind) == [Kind.PARKED])
+    plant.desk.answers = later
+    await plant.called(behind)
+    assignment = first.flow.assignments[0]
+    assignment.extent._written[behind.command_id] = 0.0  # long ago
+    first.flow._write_forward(assignment)
+    await plant.until(lambda: not assignment.forward)
+    assert plant.kinds(behind) == [Kind.PARKED, Kind.INTENT, Kind.INTENT]
+    await first.kill()
+    plant.hire(0)
+    await plant.until(lambda: plant.types(behind) == ["CommandOutcomeUnknown"])
+    assert len(plant.desk.of(behind)) == 1
+
+
 # -- lost --------------------------------------------------------------------------------------------------------------
 
 

@@ -96,7 +96,9 @@ class _Reading:
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
-            raise Unclear("protocol", "the reply changes the protocol") from None
+            if self.status == 101:
+                raise Unclear("protocol", "the reply changes the protocol") from None
+            self.spoiled = True  # what was not asked for does
         except HttpParserError:
             if not self.whole:  # without the parser's words: they quote the reply
                 raise Unclear("protocol", "the reply is not HTTP") from None

@@ -1045,6 +1045,10 @@ async def test_an_answer_that_comes_before_the_request_is_taken_is_the_answer(ca
         pytest.param(OK + b"Connection: close\r\nContent-Length: 2\r\n\r\nab", id="says that it closes"),
         pytest.param(OK + b"Content-Length: 2\r\n\r\nab" + OK + b"Content-Length: 2\r\n\r\nno", id="says more"),
         pytest.param(OK + b"Content-Length: 2\r\n\r\nabcdef", id="babbles on"),
+        pytest.param(
+            OK + b"Content-Length: 2\r\n\r\nab" + b"HTTP/1.1 101 S\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+            id="changes the protocol",
+        ),
     ],
 )
 async def test_a_connection_on_which_no_other_answer_can_come_is_not_used_again(calls: Make, said: bytes) -> None:

@@ -483,7 +483,7 @@ LATIN = TEXT.replace("Joe", "Jo\xe9")
 def test_every_encoding_that_is_spoken_says_the_same(body: bytes, content_type: str | None) -> None:
     found = readable(body, content_type=content_type)
     assert found.record["report"]["reporterContactDetails"]["name"] == "Jo\xe9"
-    assert found.id == readable(LATIN).id
+    assert (found.id, found.deviations) == (readable(LATIN).id, ())
 
 
 def test_bytes_that_are_not_the_utf_8_they_are_said_to_be_are_a_deviation() -> None:
@@ -521,7 +521,8 @@ def test_any_prefix_and_namespace_is_read_and_told() -> None:
     )
     found = readable(text)
     assert found.record["report"] == readable(TEXT).record["report"]
-    assert (found.id, strays(found)) == (readable(TEXT).id, {"": "in another namespace"})
+    assert found.id == readable(TEXT).id
+    assert found.record["deviations"] == [{"path": "", "what": "in another namespace", "valueClass": "elements"}]
 
 
 def test_children_in_any_order() -> None:
@@ -677,8 +678,20 @@ def test_a_placeholder_is_no_reference_either() -> None:
     assert refusal(f"<notifyFaultReportUpdate>{theirs}</notifyFaultReportUpdate>").reason == "no-reference"
 
 
-def test_a_refusal_keeps_the_version_of_the_envelope() -> None:
-    assert refusal(enveloped("<other/>", SOAP_1_2)).version is Version.SOAP_1_2
+@pytest.mark.parametrize(
+    "reason", ["unknown-root", "no-reference", "maintainer-reference-only", "reference-too-long", "foreign-buyer"]
+)
+def test_a_refusal_keeps_the_version_of_the_envelope(reason: str) -> None:
+    found = refusal(enveloped(REFUSED[reason], SOAP_1_2))
+    assert (found.reason, found.version) == (reason, Version.SOAP_1_2)
+
+
+@pytest.mark.parametrize("content", ["", TEXT + TEXT, "<e:Fault/>"], ids=["empty", "two", "fault"])
+def test_and_so_does_that_of_one_without_a_message(content: str) -> None:
+    assert refusal(enveloped(content, SOAP_1_2)).version is Version.SOAP_1_2
+
+
+def test_a_refusal_of_a_bare_message_has_no_version() -> None:
     assert refusal("<other/>").version is Version.NONE
 
 
@@ -720,6 +733,8 @@ def test_a_repeat_has_the_same_id_whenever_it_was_sent() -> None:
 def test_a_notification_has_the_id_it_had_in_earlier_releases() -> None:
     """What comes again after an upgrade would else count twice."""
     assert readable(plain()).id == "17d1a28a-4879-5bb3-ab86-df02a179b4e7"
+    assert readable(plain(setting("buyerIdentifier", None))).id == "a9962209-6f2d-5f8a-b4a5-632a3c6c5c23"
+    assert readable(plain(setting("messageId", None))).id == "a7270621-cfdc-5969-9751-b26ad08bca04"
 
 
 def test_indentation_and_comments_make_no_other_message() -> None:
@@ -766,6 +781,20 @@ def tailed(place: int, tail: str) -> Callable[[etree._Element], None]:
 def test_text_between_the_elements_counts_as_content() -> None:
     tails = [(place, tail) for place in (0, 2, -1) for tail in ("\n", "  ", "one", "two")]
     assert len({readable(plain(tailed(*each))).id for each in tails}) == 7  # the blank ones are one
+
+
+def test_text_before_the_first_element_counts_as_content() -> None:
+    heads = [(path, head) for path in (".", "updates") for head in ("\n", "  ", "one", "two")]
+    assert len({readable(plain(headed(*each))).id for each in heads}) == 5  # the blank ones are one
+
+
+def headed(path: str, head: str) -> Callable[[etree._Element], None]:
+    def change(root: etree._Element) -> None:
+        found = root.find(path)
+        assert found is not None
+        found.text = head
+
+    return change
 
 
 def test_what_is_unknown_counts_as_content() -> None:

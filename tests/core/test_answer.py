@@ -91,6 +91,11 @@ def test_an_own_message_id_is_the_same_for_a_repeat_and_another_for_another_noti
     assert first not in {READ.id, READ.message_id}
 
 
+@pytest.mark.parametrize("message_id", ["3f2504e0-4f89-11d3-9a0c-0305e82c3301", "<a> & b", "one\rtwo"])
+def test_a_message_id_that_fits_is_repeated_as_it_is(message_id: str) -> None:
+    assert fields(accepted(replace(READ, message_id=message_id)))["messageId"] == message_id
+
+
 @pytest.mark.parametrize("message_id", [None, "", "  ", "x" * 37])
 def test_a_message_id_that_cannot_be_repeated_is_replaced(message_id: str | None) -> None:
     assert fields(accepted(replace(READ, message_id=message_id)))["messageId"] == fields(
@@ -117,6 +122,8 @@ def test_any_answer_is_valid_and_its_time_within_25_characters(message_id: str, 
 @pytest.mark.parametrize("version", list(Version))
 def test_a_refusal_is_a_soap_fault_that_blames_the_sender(version: Version) -> None:
     answer = refused(Refusal("foreign-buyer", "buyerIdentifier is <not> ours & so on", version))
+    media = "application/soap+xml" if version is Version.SOAP_1_2 else "text/xml"
+    assert answer.content_type == f"{media}; charset=utf-8"
     message = soap.unwrap(admit(answer.body, charset=charset(answer.content_type)))
     assert message.fault is not None
     assert message.fault.blame is Blame.CLIENT

@@ -84,6 +84,8 @@ def test_further_elements_of_the_body_are_counted() -> None:
             ),
             Fault("Sender.Late", "too late", "d"),
         ),
+        ("<Fault><Code><Value>Sender</Value></Code></Fault>", Fault("Sender", "", "")),
+        ("<Fault><Code><Value>Sender</Value></Code><Reason>too late</Reason></Fault>", Fault("Sender", "too late", "")),
         ("<fault/>", Fault("", "", "")),
         ("<fault><faultcode>a</faultcode><faultcode>b</faultcode></fault>", Fault("a", "", "")),
     ],

@@ -10,16 +10,15 @@ from typing import Final
 from adapter import catalogue
 from adapter.app.page import Page
 from adapter.app.start import (
-    Partitions,
-    before,
     encoders,
     membership,
     offset_patience,
-    run_until,
     transactions,
     transactions_observer,
     until_available,
 )
+from adapter.app.stop import before, run_until
+from adapter.app.topics import Partitions
 from adapter.core.avro import UnknownFields
 from adapter.core.avro.lookup import Decoders
 from adapter.core.ticket import Policy

@@ -12,7 +12,7 @@ from adapter.app.descriptors import raise_limit
 from adapter.app.page import Page, open_page
 from adapter.app.projector import leave_limit, project
 from adapter.app.server import receive
-from adapter.app.start import stop_on_signals
+from adapter.app.stop import stop_on_signals
 from adapter.app.worker import work
 from adapter.core.errors import Stop
 from adapter.settings import Projecting, Receiving, Settings

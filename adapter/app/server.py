@@ -12,12 +12,12 @@ from adapter.app.certificates import CertificateReport
 from adapter.app.descriptors import connections
 from adapter.app.page import Page
 from adapter.app.start import (
-    before,
     encoders,
     load_catalogue,
     traced,
     until_available,
 )
+from adapter.app.stop import before
 from adapter.catalogue import Catalogue
 from adapter.core import cloudevents
 from adapter.core.avro import Encoder, Schema

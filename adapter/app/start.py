@@ -1,14 +1,13 @@
-"""What all roles have in common at their start and end: schemas, registry, waiting for what is unavailable, signals."""
+"""What several roles need at their start: schemas, encoders, a group, transactions, and waiting for what is
+unavailable.
+"""
 
 import asyncio
-import os
-import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 from uuid import uuid4
 
 from adapter import catalogue
@@ -19,9 +18,8 @@ from adapter.core.retry import Backoff
 from adapter.pause import pause
 from adapter.settings import Bus, GroupProtocol, Kafka, Receiving, Settings, Telemetry, Translating, Vocabulary
 from adapter.suppliers import served
-from adapter.telemetry import Log, Metrics, Tracer, open_tracer, switch_debug
+from adapter.telemetry import Log, Metrics, Tracer, open_tracer
 from adapter.telemetry import metrics as m
-from adapter.transport.kafka.admin import require_topics
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.kafka.span import Patience
 from adapter.transport.registry import HttpRegistry
@@ -30,14 +28,8 @@ from adapter.transport.registry import encoders as look_up
 _Answer = TypeVar("_Answer")
 
 _START_AGAIN: Final = Backoff(first=0.5, longest=10.0)
-_CLOSING: Final = 2.0
-"""Seconds for closing the clients once the flows' time limit is over. A client whose cluster is away would take longer.
-"""
-_CHECK: Final = 5.0
-"""Seconds between two checks of the topics."""
 _REJOIN: Final = timedelta(seconds=5)
 """Time to rejoin a group after partitions were given back, on a busy machine."""
-_GROWN: Final = 'see "Partitions were added" in docs/disaster.md'
 _LIMITS_LOOKED_AT: Final = timedelta(seconds=10)
 """Kafka's default interval in which a transaction coordinator aborts transactions that have exceeded their limit."""
 
@@ -121,84 +113,6 @@ def offset_patience(kafka: Kafka, log: Log) -> Patience:
     return Patience(2 * (kafka.transaction_timeout + _LIMITS_LOOKED_AT), told)
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The topics as they were at the start."""
-
-    partitions: int
-    """Number of partitions of each."""
-    identities: Mapping[str, str]
-    """Identities of the topics whose offsets we remember."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Partitions:
-    """Co-partitioned topics: all must have the same number of partitions, so that a key has the same one in each.
-
-    `count` returns the numbers of partitions of the topics that exist, `identify` their identities; both raise
-    Unavailable.
-    """
-
-    count: Callable[[Sequence[str]], Mapping[str, int]]
-    identify: Callable[[Sequence[str]], Mapping[str, str]]
-    keyed: tuple[str, ...]
-    others: tuple[str, ...] = ()
-    """Topics that must exist as well."""
-    originals: Mapping[str, str]
-    """Topics whose offsets we remember, so that they must not be recreated, with the chapter of docs/disaster.md about
-    that.
-    """
-
-    def look(self) -> Seen:
-        """Examine the topics. Raises Stop if one is missing or their numbers of partitions differ, and Unavailable."""
-        counts = self.count((*self.keyed, *self.others))
-        require_topics((*self.keyed, *self.others), counts)
-        if len({counts[name] for name in self.keyed}) > 1:
-            found = ", ".join(f"{name} has {counts[name]}" for name in self.keyed)
-            raise Stop(f"topics of one key must have the same number of partitions: {found}; {_GROWN}")
-        identities = self.identify(tuple(self.originals))
-        require_topics(self.originals, identities)
-        return Seen(counts[self.keyed[0]], identities)
-
-    def check(self, before: Seen) -> None:
-        """Raises Stop if a topic was repartitioned or recreated since; raises Unavailable.
-
-        A topic that a broker does not know for a moment, because it has just started, counts as unchanged.
-        """
-        changed = [
-            f"{name} had {before.partitions} partitions and has {now}, so keys have moved; {_GROWN}"
-            for name, now in self.count(self.keyed).items()
-            if now not in (0, before.partitions)
-        ]
-        changed += [
-            f'{name} was deleted and made anew while we ran: see "{self.originals[name]}" in docs/disaster.md'
-            for name, now in self.identify(tuple(self.originals)).items()
-            if now != before.identities[name]
-        ]
-        if changed:
-            raise Stop(*changed)
-
-    @asynccontextmanager
-    async def watched(self, before: Seen, failed: Callable[[Exception], None]) -> AsyncIterator[None]:
-        """Check the topics every few seconds within the block. `failed` is called with any error but Unavailable."""
-
-        async def watch() -> None:
-            while True:
-                await asyncio.sleep(_CHECK)
-                try:
-                    await asyncio.to_thread(self.check, before)
-                except Unavailable:
-                    pass
-                except Exception as error:  # noqa: BLE001 -- or the flow would go on with topics that nobody checks
-                    failed(error)
-
-        watching = asyncio.create_task(watch())
-        try:
-            yield
-        finally:
-            watching.cancel()
-
-
 @asynccontextmanager
 async def traced(telemetry: Telemetry) -> AsyncIterator[Tracer | None]:
     """A tracer, if tracing is on; its spans are flushed at the end. Raises Stop."""
@@ -220,82 +134,6 @@ async def until_available(what: str, ask: Callable[[], Awaitable[_Answer]], log:
         except Unavailable as error:
             log.warning("waiting", for_=what, reason=str(error), attempt=attempt)
             await pause(_START_AGAIN, attempt)
-
-
-async def before(stop: asyncio.Event, starting: Awaitable[_Answer]) -> _Answer | None:
-    """The result of `starting`; None, and `starting` is cancelled, if `stop` is set first."""
-    asked = asyncio.ensure_future(stop.wait())
-    try:
-        async with asyncio.timeout(None) as limit:
-            asked.add_done_callback(lambda done: None if done.cancelled() else limit.reschedule(0))
-            try:
-                return await starting
-            finally:
-                asked.cancel()
-    except TimeoutError:
-        if not stop.is_set():
-            raise
-        return None
-
-
-class Member(Protocol):
-    """A running member of a consumer group."""
-
-    async def run(self) -> None:
-        """Work until cancelled. Raises the error that makes it impossible to go on."""
-        ...
-
-    async def close(self) -> None:
-        """Leave the group; if `run` is still running, work under way is finished first."""
-        ...
-
-
-async def run_until(stop: asyncio.Event, flow: Member, limit: timedelta, log: Log) -> None:
-    """Run the flow until `stop` is set, then have it leave its group within the limit. Raises what `run` raises."""
-    running, stopping = asyncio.ensure_future(flow.run()), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            running.result()
-        try:
-            async with asyncio.timeout(limit.total_seconds()):
-                await flow.close()
-        except TimeoutError:
-            log.warning("not finished within the time limit", limit_seconds=limit.total_seconds())
-    finally:
-        running.cancel()
-        stopping.cancel()
-
-
-def stop_on_signals(log: Log, limit: timedelta) -> asyncio.Event:
-    """An event that is set by the first SIGTERM, SIGINT or SIGHUP. A second SIGTERM or SIGINT ends the process at once,
-    and so does the end of `limit` after the first.
-
-    SIGUSR1 switches debug logging on and off.
-    """
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def leave(reason: str) -> None:
-        log.warning("leaving at once", reason=reason)
-        os._exit(0)  # what is unfinished is in the topics, the journal and the spool
-
-    def asked(name: str) -> None:
-        if stop.is_set():
-            leave("second signal")
-        log.info("stopping", signal=name)
-        loop.call_later(limit.total_seconds() + _CLOSING, leave, "time limit")
-        stop.set()
-
-    def hung_up() -> None:
-        if not stop.is_set():  # when a terminal is closed, both the shell and the kernel send SIGHUP
-            asked(signal.SIGHUP.name)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked, number.name)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-        loop.add_signal_handler(signal.SIGHUP, hung_up)
-    loop.add_signal_handler(signal.SIGUSR1, lambda: log.warning("log level", now=switch_debug()))
-    return stop
 
 
 COMMITTED, ABORTED = "committed", "aborted"

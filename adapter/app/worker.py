@@ -10,19 +10,18 @@ from typing import Final
 from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page
 from adapter.app.start import (
-    Partitions,
     base_url,
-    before,
     encoders,
     load_catalogue,
     membership,
     offset_patience,
-    run_until,
     traced,
     transactions,
     transactions_observer,
     until_available,
 )
+from adapter.app.stop import before, run_until
+from adapter.app.topics import Partitions
 from adapter.catalogue import Catalogue
 from adapter.core import cloudevents
 from adapter.core.avro import Encoder, UnknownFields

@@ -160,7 +160,8 @@ class Gate:
                 self.breaker.failed(permit.key, now, share=share)
             case Forbidden() | Misdirected():
                 self.breaker.failed(permit.key, now, share=share, at_once=True)
-        self._tell(getattr(verdict, "reason", "answered"), getattr(verdict, "detail", None))
+        why = "abandoned" if verdict is None else getattr(verdict, "reason", "answered")
+        self._tell(why, getattr(verdict, "detail", None))
         self._give_places()
         self._pump()
 

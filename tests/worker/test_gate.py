@@ -239,6 +239,15 @@ async def test_a_probe_that_is_abandoned_lets_the_next_one_probe_at_once() -> No
     assert keys(passed) == [b"b", b"c"]
 
 
+async def test_a_probe_that_is_abandoned_is_not_told_as_an_answer() -> None:
+    told: list[tuple[BreakerState, str]] = []
+    breaker = Breaker(threshold=1, backoff=Backoff(PROBE, PROBE))
+    at = Gate(places=2, rate=None, breaker=breaker, changed=lambda state, why, _: told.append((state, why)))
+    at.leave(await at.enter(b"a"), Unavailable("http-503"))
+    at.leave(await at.enter(b"b"), None)
+    assert told[-2:] == [(BreakerState.PROBING, "probe"), (BreakerState.OPEN, "abandoned")]
+
+
 async def test_a_call_that_was_not_made_is_no_end_of_another_ones_probe() -> None:
     at, passed = gate(places=9, threshold=1), list[Permit]()
     old = await at.enter(b"old")

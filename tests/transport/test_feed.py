@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
@@ -154,3 +155,16 @@ async def test_a_topic_made_anew_has_another_identity(kafka: str, topics: Topics
     other = KafkaTicketFeed(client={"bootstrap.servers": kafka}, topic=topics.events, group="g", failed=print)
     assert await other.identity() != await feed.identity()
     await other.close()
+
+
+async def test_a_feed_whose_certificates_were_replaced_by_others_of_no_use_is_not_silent(tmp_path: Path) -> None:
+    failures: list[Exception] = []
+    ca = tmp_path / "ca.pem"
+    client = {"bootstrap.servers": "127.0.0.1:1", "security.protocol": "ssl", "ssl.ca.location": str(ca)}
+    feed = KafkaTicketFeed(client=client, topic="tickets", group="any", failed=failures.append)
+    with pytest.raises(Unavailable, match=r"ssl\.ca\.location"):
+        await feed.identity()
+    feed.follow(0, 0, Taker().take)
+    await eventually(lambda: failures, what="its failure")
+    await feed.close()
+    assert "ssl.ca.location" in str(failures)

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from adapter.core.errors import Unavailable
 from adapter.transport.kafka.consumer import introduce
-from adapter.transport.kafka.span import Patience, committed
+from adapter.transport.kafka.span import Patience, committed, opened
 from tests.support.groups import introduced
 from tests.support.topics import Topics
 from tests.support.wait import PATIENCE, eventually
@@ -91,3 +92,14 @@ async def test_a_member_starts_while_the_offset_of_a_partition_is_kept_back(kafk
         await asyncio.to_thread(introduce, {"bootstrap.servers": kafka}, topics.commands, topics.prefix)
         await asyncio.to_thread(undecided.commit_transaction, 20)
     assert await ask(kafka, topics, 60, []) == (9, "nine")
+
+
+def test_a_client_whose_certificates_were_replaced_by_others_of_no_use_is_unavailable(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    good: dict[str, str | bool | int] = {"bootstrap.servers": "127.0.0.1:1", "group.id": "any", "log_level": 0}
+    bad = {**good, "security.protocol": "ssl", "ssl.ca.location": str(ca)}
+    with (
+        pytest.raises(Unavailable, match=r"^journal partition 3: .*ssl\.ca\.location"),
+        opened("journal partition 3", good, bad),
+    ):
+        pass

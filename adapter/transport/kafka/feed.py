@@ -22,6 +22,7 @@ from adapter.ports import COMMANDS, REFERENCE, FollowedTicket, Take
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.identity import identity
+from adapter.transport.kafka.refusal import properties_told
 from adapter.transport.kafka.span import LOOK, STEP, WAKE, reader_properties
 
 _BATCH: Final = 500
@@ -59,9 +60,14 @@ class KafkaTicketFeed:
         self._fetcher: Consumer | None = None
 
     async def identity(self) -> str:
-        return await asyncio.to_thread(
-            lambda: identity(Admin(self._client, timeout=timedelta(seconds=STEP)), self._topic)
-        )
+        return await asyncio.to_thread(self._identity)
+
+    def _identity(self) -> str:
+        try:
+            admin = Admin(self._client, timeout=timedelta(seconds=STEP))
+        except Stop as refused:  # not at the start any more: files that they name were replaced by others of no use
+            raise Unavailable(str(refused)) from None
+        return identity(admin, self._topic)
 
     def follow(self, partition: int, start: int, take: Take) -> None:
         if self._thread is None:
@@ -87,22 +93,27 @@ class KafkaTicketFeed:
     # -- the thread that follows ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        reader = Consumer({**self._properties, **_FOLLOWING})
         try:
-            wake_at = 0.0
-            while not self._closing.is_set():
-                with suppress(queue.Empty):
-                    self._requests.get(timeout=LOOK if self._takes else None)(reader)
-                if monotonic() >= wake_at:
-                    reader.memberid()  # any question will do
-                    wake_at = monotonic() + WAKE
-                if self._requests.empty() and (messages := reader.consume(_BATCH, 0)):
-                    self._deliver(messages)
+            with properties_told():
+                reader = Consumer({**self._properties, **_FOLLOWING})
+            try:
+                self._read(reader)
+            finally:
+                reader.close()
         except Exception as error:  # noqa: BLE001 -- whatever it is, the flow must hear of it
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 self._loop.call_soon_threadsafe(self._failed, error)
-        finally:
-            reader.close()
+
+    def _read(self, reader: Consumer) -> None:
+        wake_at = 0.0
+        while not self._closing.is_set():
+            with suppress(queue.Empty):
+                self._requests.get(timeout=LOOK if self._takes else None)(reader)
+            if monotonic() >= wake_at:
+                reader.memberid()  # any question will do
+                wake_at = monotonic() + WAKE
+            if self._requests.empty() and (messages := reader.consume(_BATCH, 0)):
+                self._deliver(messages)
 
     def _add(self, partition: int, start: int, take: Take, reader: Consumer) -> None:
         self._remove(partition, reader)

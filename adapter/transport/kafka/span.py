@@ -107,11 +107,13 @@ def undecided_properties(client: Mapping[str, str], group: str) -> dict[str, str
 @contextmanager
 def opened(what: str, *properties: Mapping[str, str | bool | int | logging.Logger]) -> Iterator[tuple[Consumer, ...]]:
     """Consumers with these properties, closed at the end. Errors of Kafka meanwhile are raised as Unavailable, with
-    their purpose, `what`, in front.
+    their purpose, `what`, in front; so is what keeps them from being made, such as certificate files that have been
+    replaced by others of no use.
     """
-    consumers = tuple(Consumer(dict(each)) for each in properties)
+    consumers: list[Consumer] = []
     try:
-        yield consumers
+        consumers.extend(Consumer(dict(each)) for each in properties)
+        yield tuple(consumers)
     except KafkaException as error:
         raise Unavailable(f"{what}: {error.args[0].str()}") from error
     finally:

@@ -148,6 +148,22 @@ def test_a_value_that_is_no_text() -> None:
     )
 
 
+@pytest.mark.parametrize("variable", [row.variable for row in describe()])
+def test_a_wrong_value_is_one_fault_among_others_whatever_the_setting(variable: str) -> None:
+    assert "ADAPTER_UNHEARD_OF" in faults(Settings, UNHEARD_OF="1", **{variable.removeprefix("ADAPTER_"): "-1"})
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("0", "should be greater than or equal to 0.001; write for example 20"),
+        ("20/s", "is not a number; write for example 20"),
+    ],
+)
+def test_what_is_no_rate(value: str, told: str) -> None:
+    assert faults(Settings, SUPPLIER__MAX_CALLS_PER_SECOND=value) == {"ADAPTER_SUPPLIER__MAX_CALLS_PER_SECOND": told}
+
+
 @pytest.mark.parametrize(
     "name", ["SUPPLIER__ACCEPTED_CODES", "SERVER__ALLOWED_NETWORKS", "KAFKA__PROPERTIES", "SUPPLIER__DOUBT_LIMITS"]
 )

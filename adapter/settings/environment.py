@@ -180,7 +180,7 @@ def _fault(location: tuple[str | int, ...], fault: str, message: str) -> tuple[s
         return name, f"is missing: {(field.description or '').rstrip('.')}; write for example {example}"
     if fault in {"greater_than_equal", "less_than_equal"} and (limits := bounds(field)) is not None:
         return name, f"must be between {limits}"
-    if fault in {"string_pattern_mismatch", "int_parsing", "bool_parsing", "zoneinfo_str"}:
+    if fault in {"string_pattern_mismatch", "int_parsing", "float_parsing", "bool_parsing", "zoneinfo_str"}:
         message = f"is not a {kind(field).name}".replace("is not a true or false", "is neither true nor false")
     message = message.removeprefix("Value error, ").replace("Input should", "should")
     return name, f"{message}; write for example {example}"

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a type is named to people, with an example of what to write."""
+    """How a type is named to people, with an example of what to write: a value of it."""
 
     name: str
     example: str
@@ -194,7 +194,7 @@ DurationOrZero = Annotated[
 ]
 Size = Annotated[int, BeforeValidator(parse_size), Kind("size", "65536 or 4MiB")]
 Count = Annotated[int, Field(gt=0), Kind("whole number", "100")]
-Rate = Annotated[float, Field(ge=0.001, le=100_000), Kind("number", "20 or 0.5")]
+Rate = Annotated[float, Field(ge=0.001, le=100_000), Kind("number", "20")]
 Port = Annotated[int, Field(ge=0, le=65535), Kind("port", "9464")]
 Switch = Annotated[bool, Kind("true or false", "true")]
 Address = Annotated[str, AfterValidator(_web_address), Kind("web address", "https://host:443/path")]

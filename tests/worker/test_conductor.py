@@ -34,6 +34,10 @@ def garbled(_call: Call) -> Reply:
     return Reply(200, {}, b"<p>Hello")
 
 
+def already(call: Call) -> Reply:
+    return replace(refused(call), body=refused(call).body.replace(b">no<", b">it was already answered<"))
+
+
 SLOT = {"appointmentDate": date(2026, 3, 2), "appointmentStartTime": "08:00", "appointmentEndTime": "13:00"}
 
 
@@ -164,9 +168,10 @@ async def test_a_repeat_that_a_successor_gets_again_finds_the_end_of_its_command
 
 
 async def test_a_repeat_right_behind_an_end_that_is_not_committed_yet_is_known_to_a_successor(plant: Plant) -> None:
-    first = plant.hire(0)
+    limits = Bounded(remembered=1)  # what the mark does not hold is forgotten
+    first = plant.hire(0, limits=limits)
     plant.desk.answers = later
-    command, slow, behind = add("T-1"), query("K-1"), add("T-2")
+    command, slow, behind = just_issued(add("T-1")), query("K-1"), query("K-2")
     plant.send(command, slow, command, behind)
     call = await plant.called(command)
     await plant.called(behind)
@@ -175,11 +180,12 @@ async def test_a_repeat_right_behind_an_end_that_is_not_committed_yet_is_known_t
     await plant.until(lambda: first.member.open_transaction)
     first.member.release()
     await plant.until(lambda: plant.position() == 1)
+    plant.desk.answers = accepted
+    await let_the_mark_go_on(plant)
     for running in (slow, behind):
         assert plant.desk.running(running)
     await first.kill()
-    plant.desk.answers = accepted
-    plant.hire(0)
+    plant.hire(0, limits=limits)
     await plant.final(command, slow)
     await first.settle()
     assert len(plant.desk.of(command)) == 1
@@ -526,6 +532,20 @@ async def test_a_crash_during_a_keyed_call_is_repeated_once_that_call_must_be_ov
     assert (await plant.final(command)).type == "ResolveResponseDelivered"
     assert again[0] >= intent.at + limits.call_limit
     assert plant.desk.calls[0].message_id == plant.desk.calls[1].message_id
+
+
+async def test_what_is_already_done_counts_as_accepted_though_its_unclear_try_was_before_a_crash(plant: Plant) -> None:
+    command = resolve("T-1", maintainerFaultReference="CF-1")
+    first = plant.hire(0)
+    plant.desk.answers = lambda call: busy(call) if len(plant.desk.calls) > 1 else silent(call)
+    plant.send(command)
+    await plant.until(lambda: Kind.CLEARED in plant.kinds(command))
+    plant.desk.answers = later
+    await first.kill()
+    plant.desk.answers = already
+    plant.hire(0)
+    event = await plant.final(command)
+    assert (event.type, event.record["alreadyDone"]) == ("ResolveResponseDelivered", True)
 
 
 async def test_what_provably_did_nothing_is_called_again_by_a_successor(plant: Plant) -> None:

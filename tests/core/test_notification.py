@@ -264,12 +264,18 @@ MOMENT = datetime(2018, 6, 9, 11, 15, 17, tzinfo=UTC)
         ("2018-06-09T11:15:17.123456789Z", MOMENT + timedelta(milliseconds=123), None),
         ("2018-06-09T11:15:17.5Z", MOMENT + timedelta(milliseconds=500), None),
         ("2018-06-09T11:15Z", MOMENT - timedelta(seconds=17), None),
+        ("2018-06-09T12:15:17+01", MOMENT, None),
+        ("2018-06-09T01:45:17-0930", MOMENT, None),
+        ("2018-06-09T23:15:17+12:00", MOMENT, None),
+        ("2018-06-08T24:00Z", datetime(2018, 6, 9, tzinfo=UTC), None),
         ("2018-06-09 11:15:17Z", MOMENT, None),
         ("\n 2018-06-09T11:15:17Z ", MOMENT, None),
         ("2018-06-09T12:15:17", MOMENT, "no offset, taken for Europe/London"),  # summer time there
         ("2018-01-09T11:15:17", datetime(2018, 1, 9, 11, 15, 17, tzinfo=UTC), "no offset, taken for Europe/London"),
         ("", None, "is empty"),
         ("yesterday", None, "not a time"),
+        ("2018-06-09T25:15:17Z", None, "not a time"),
+        ("2018-06-08T24:00:00.5Z", None, "not a time"),
     ],
 )
 def test_11_12_times_of_any_precision_with_or_without_offset(
@@ -278,6 +284,7 @@ def test_11_12_times_of_any_precision_with_or_without_offset(
     found = readable(plain(setting("sentAt", text)))
     assert found.record["supplierSentAt"] == moment
     assert strays(found) == ({"sentAt": strays_by} if strays_by else {})
+    assert aside(found) == ([("sentAt", text)] if text and moment is None else [])
 
 
 def test_12_a_zone_of_ones_own_for_times_without_offset() -> None:

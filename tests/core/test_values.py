@@ -1,5 +1,6 @@
 """What is read at once against what is read with care."""
 
+from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -49,6 +50,41 @@ TEXTS = (
         ]
     )
 )
+
+
+@pytest.mark.parametrize(
+    ("leaf", "xml"),
+    [
+        (Leaf(Kind.TEXT, longest=3), "<t>four</t>"),
+        (Leaf(Kind.TEXT, values=("a", "b")), "<t>c</t>"),
+        (Leaf(Kind.TEXT, collapse=True, not_blank=True), "<t> </t>"),
+        (Leaf(Kind.TEXT), "<t>one <b>two</b></t>"),
+    ],
+)
+def test_a_text_that_deviates_is_kept_in_its_place_and_not_aside_too(leaf: Leaf, xml: str) -> None:
+    element, notes = etree.fromstring(xml), Notes()
+    text = scalar(leaf, "string", ZoneInfo("UTC"))(element, notes)
+    assert text == "".join(map(str, element.itertext())).strip()
+    assert (len(notes.deviations), notes.aside) == (1, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("text", "yes", "yes"),
+        ("boolean", "true", True),
+        ("number", "7", 7),
+        ("date", "2026-02-28", date(2026, 2, 28)),
+        ("time", "2026-02-28T12:00:00Z", datetime(2026, 2, 28, 12, tzinfo=UTC)),
+    ],
+)
+def test_what_is_nil_is_null_unless_it_holds_something(name: str, text: str, value: object) -> None:
+    leaf, avro = LEAVES[name]
+    nil = 'xmlns:i="http://www.w3.org/2001/XMLSchema-instance" i:nil="true"'
+    for inner, expected in (("", None), (text, value), (f"<b>{text}</b>", value)):
+        element, notes = etree.fromstring(f"<n {nil}>{inner}</n>"), Notes()
+        assert scalar(leaf, avro, ZoneInfo("UTC"))(element, notes) == expected
+        assert inner or not notes.noted
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def _kafka_conflicts(kafka: Kafka) -> Iterator[tuple[str, str]]:
         if is_secret(name):
             yield (
                 f"{PREFIX}KAFKA__PROPERTIES",
-                f"{name} is a secret: write it to a file and name that in {PREFIX}KAFKA__PROPERTIES_FILES",
+                f"{name} is a secret; write it to a file and name that in {PREFIX}KAFKA__PROPERTIES_FILES",
             )
         if name in kafka.properties_files:
             yield f"{PREFIX}KAFKA__PROPERTIES_FILES", f"{name} is in {PREFIX}KAFKA__PROPERTIES as well"
@@ -125,14 +125,14 @@ def _supplier_conflicts(supplier: Supplier) -> Iterator[tuple[str, str]]:
     if supplier.base_url is None and supplier.environment is None:
         yield (
             base,
-            f"is missing: write the supplier's address, or set {environment} to production, cfstaging or cfsit",
+            f"is missing; write the supplier's address, or set {environment} to production, cfstaging or cfsit",
         )
     elif supplier.base_url is not None and supplier.environment is not None:
-        yield base, f"is set together with {environment}: keep one of the two"
+        yield base, f"is set together with {environment}; keep one of the two"
     elif plaintext and not supplier.allow_plaintext:
         yield (
             base,
-            f"is not encrypted: write https://, or set {PREFIX}SUPPLIER__ALLOW_PLAINTEXT=true for a test",
+            f"is not encrypted; write https://, or set {PREFIX}SUPPLIER__ALLOW_PLAINTEXT=true for a test",
         )
     yield from _half(supplier.tls, "SUPPLIER")
     if supplier.environment is not None and supplier.tls.certificate is None and supplier.tls.key is None:

@@ -103,7 +103,7 @@ def _place(name: str) -> tuple[tuple[str, ...], str | None, FieldInfo] | None:
 def _flaw(value: str, field: FieldInfo) -> str | None:
     """What is wrong with a value, whatever the type of its setting; None if nothing is."""
     if value[0] in "\"'" and value[-1] == value[0]:
-        return "is in quotes, which would be part of it: write it without them"
+        return "is in quotes, which would be part of it; write it without them"
     if not is_text(value) and kind(field).name not in _OF_ANY_BYTES:
         return "is not UTF-8 text"
     return None

@@ -21,13 +21,13 @@ class Unexpected(Exception):  # noqa: N818 -- named for what it says
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """One record that was sent, or one thing the supplier tells: what is expected of it and what was seen."""
+    """One record that was sent, or one thing that the supplier notifies: its expected and its actual outcomes."""
 
     ticket: str
     what: str
     expected: tuple[str, ...]
     messages: int
-    """How many messages about it go between us and the supplier: requests, or notifications."""
+    """Expected number of messages about it between us and the supplier: requests, or notifications."""
 
     record: Outgoing | None = None
     """What was sent; None for what happens at the supplier."""
@@ -38,7 +38,7 @@ class Step:
 
     @property
     def decided(self) -> bool:
-        """Whether all that is expected has come, or something else instead."""
+        """Whether all expected outcomes have come, or a different one."""
         return len(self.seen) >= len(self.expected) or not self._in_order
 
     @property
@@ -46,11 +46,11 @@ class Step:
         return self.seen == list(self.expected[: len(self.seen)])
 
     async def end(self) -> Mapping[str, Any]:
-        """Its last event, once all that is expected has come. Raises Unexpected as soon as another has."""
+        """Its last event, once all expected ones have come. Raises Unexpected as soon as a different one comes."""
         return await self.reaches(len(self.expected))
 
     async def reaches(self, number: int) -> Mapping[str, Any]:
-        """The event of that number, counted from 1; else as `end`."""
+        """The event of that number, counted from 1; otherwise as `end`."""
         while True:
             if not self._in_order:
                 raise Unexpected(f"{self.ticket}: {self.what}: {self.seen[-1]}")
@@ -62,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a ticket should stand in the end."""
+    """The expected final state of a ticket."""
 
     status: str
     late: int = 0
@@ -70,14 +70,14 @@ class State:
 
 
 class Board:
-    """All that was done and seen, in the order of doing."""
+    """All steps of the story, in order, and everything that was seen."""
 
     def __init__(self) -> None:
         self.steps: dict[str, Step] = {}
-        """By the key under which what comes of it will be known."""
+        """By the key under which their outcomes will be found."""
 
         self.strays: list[str] = []
-        """Outcomes of nothing that was done."""
+        """Outcomes that belong to no step."""
 
         self.ids: Counter[str] = Counter()
         """How often each event was seen, by its id."""
@@ -86,10 +86,10 @@ class Board:
         """How many events each ticket has had."""
 
         self.states: dict[str, State] = {}
-        """What is expected of the tickets."""
+        """The expected final states, by ticket."""
 
         self.tickets: dict[str, Mapping[str, Any]] = {}
-        """How they stand."""
+        """The actual tickets, by reference."""
 
     @property
     def decided(self) -> bool:
@@ -99,7 +99,7 @@ class Board:
         self.steps[key] = step
 
     def saw(self, key: str, text: str, record: Mapping[str, Any]) -> Step | None:
-        """Notes an outcome; what it is of, None for a stray."""
+        """Notes an outcome. Returns its step, None for a stray."""
         step = self.steps.get(key)
         if step is None:
             self.strays.append(text)
@@ -115,7 +115,9 @@ class Board:
         self.ids[identifier] += 1
 
     def problems(self, messages: Mapping[str, int], failures: Sequence[str] = ()) -> list[str]:
-        """Everything that did not go as expected; `messages` counts those between us and the supplier, by step."""
+        """Everything that was not as expected. `messages` has the number of messages between us and the supplier, by
+        step.
+        """
         found = list(failures)
         for key, step in self.steps.items():
             where = f"{step.ticket}: {step.what}"

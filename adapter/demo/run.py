@@ -30,7 +30,7 @@ _MISSING_LIMIT: Final = 20.0
 """Seconds to wait for outcomes after the last scene has ended."""
 
 _QUIET: Final = 0.3
-"""Seconds in which an outcome too many would show, after the worker has finished everything."""
+"""Seconds to wait for surplus outcomes, after the worker has finished everything."""
 
 
 async def run(
@@ -46,7 +46,7 @@ async def run(
     asked: asyncio.Future[signal.Signals] = loop.create_future()
 
     def ask(number: signal.Signals) -> None:
-        if asked.done():  # who asks twice does not want to wait
+        if asked.done():  # the second signal: end at once
             os._exit(128 + number)
         asked.set_result(number)
 
@@ -68,7 +68,9 @@ async def run(
 
 
 def _say(display: Display, text: str, ink: Ink = Ink.PLAIN) -> bool:
-    """Whether somebody could still be told (`adapter demo | head` ends the story, and leaves things to be cleared)."""
+    """Print a line. Returns whether that was possible: after `adapter demo | head` it is not, but there is still a
+    folder to remove.
+    """
     try:
         display.say(text, ink)
     except OSError:
@@ -117,7 +119,7 @@ class _Demo:
         return 1 if found else 0
 
     async def _play(self, running: Stage, board: Board, story: Mapping[str, Scene]) -> list[str]:
-        """Plays all scenes side by side, to the last outcome. What broke a scene off."""
+        """Plays all scenes concurrently, to the last outcome. Returns why scenes were broken off."""
         sender = await asyncio.to_thread(
             Sender, running.settings.kafka.client(), max_message_bytes=running.settings.topics.max_message_bytes
         )
@@ -157,7 +159,7 @@ class _Demo:
 
 
 async def _whole(scenes: Sequence[Coroutine[Any, Any, None]], board: Board, running: Stage) -> None:
-    """All scenes, what of their outcomes they did not wait for, and the time in which one too many would come."""
+    """Play all scenes, then wait for their remaining outcomes, and a little longer for surplus ones."""
     await asyncio.gather(*scenes)
 
     async def finished() -> bool:
@@ -182,7 +184,7 @@ def _messages(board: Board, twin: Twin) -> Counter[str]:
 
 
 def _unacknowledged(twin: Twin) -> Iterator[str]:
-    """What the supplier has against our answers."""
+    """Notifications that the supplier does not count as acknowledged, and why."""
     for delivery in twin.deliveries:
         if delivery.end is not End.ACKNOWLEDGED or delivery.problems:
             why = ", ".join(delivery.problems) or delivery.failure or f"answered with {delivery.answered}"

@@ -66,7 +66,7 @@ class Stage:
     """Where the supplier notifies."""
 
     as_supplier: TlsFiles
-    """What the listener wants to see."""
+    """The client certificate that the listener admits."""
 
     telemetry: str
 
@@ -202,8 +202,8 @@ def _variables(
 
 
 def _quick(settings: _Tree, *, mock: bool) -> _Tree:
-    """The mock cluster answers a waiting consumer only at the end of a time, half a second unless told; producers get
-    all properties too and would warn of one that is not theirs.
+    """Settings for the mock cluster. It answers a waiting consumer only at the end of fetch.wait.max.ms, by default
+    half a second. Producers get the property as well, and would log a warning about it.
     """
     if not mock:
         return settings

@@ -4,7 +4,7 @@ command, the event it would publish for an answer, and the event a server would 
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,6 @@ from adapter.catalogue import CompiledOperation
 from adapter.core.avro import Decoder, Encoder, Schema, UnknownFields, unframe
 from adapter.core.command import Action, Command, Intend, Publish, Untouched, Wait
 from adapter.core.document import trimmed
-from adapter.core.errors import Refused
 from adapter.core.journal import Source
 from adapter.core.notification import Delivery, Refusal
 from adapter.core.operation import Operation, Problem
@@ -95,12 +94,11 @@ class Translator:
         key = trimmed(record[operation.key]).encode()
         value = self._encoders[entry.command.name].encode(record)
         task = await self._reader.read(Source(0, 0, time.time(), key, value, ()))
-        problems, supplier = task.problems, self.known.supplier
+        supplier = self.known.supplier
         if operation.needs_reference and supplier.leaves_out_reference(record):
             field = supplier.notification.supplier_reference
-            problems = (*problems, Problem(field, "left out: a worker takes it from the ticket; write one here"))
-        if problems:
-            raise Refused(*problems)
+            left_out = Problem(field, "left out: a worker takes it from the ticket; write one here")
+            task = replace(task, problems=(*task.problems, left_out))
         return task
 
     def _requests(self, reply: Reply) -> Requests:

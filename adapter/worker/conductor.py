@@ -186,7 +186,7 @@ class _Turn:
     def _begin(self, past: Past) -> Action:
         """Refuse a command that breaks a rule, unless it may have been called already."""
         if isinstance(past, Untouched) and past.attempts == 0:
-            problems = self._task.problems or self._unstorable()
+            problems = self._write() if self._task.problems else self._unstorable()
             if problems:
                 return self._command.refuse(problems, "invalid")
         if self._calls_next(past) and self._conductor.requests.supplier.leaves_out_reference(self._task.record):
@@ -215,15 +215,13 @@ class _Turn:
 
     def _write(self) -> tuple[Problem, ...]:
         """Write the request to be sent now; returns what is wrong with the command, if anything."""
-        if self._task.problems:  # another release tried this command, and knew more fields or fewer rules
-            return self._task.problems
         try:
             self._body = self._conductor.requests.write(self._task, self._reference)
         except Refused as refused:
             return refused.problems
         except Exception:  # a record must never stop the worker, whatever we have overlooked
             self._conductor.cases.log.exception("request not writable", **self._case.about())
-            return (Problem("", "can't be written as a request; the worker's log says how"),)
+            return (*self._task.problems, Problem("", "can't be written as a request; the worker's log says how"))
         return ()
 
     def _out_of_doubt(self, told: Settled | Again | None) -> Action:

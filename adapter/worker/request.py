@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from adapter.core.command import Unavailable, Unclear, Verdict
+from adapter.core.errors import Refused
 from adapter.core.operation import Operation, Supplier
 from adapter.core.outcome import Judge
 from adapter.core.soap import wrap
@@ -45,21 +46,26 @@ class Requests:
     def write(self, task: Task, reference: str | None) -> bytes:
         """The request, with the present time, and with `reference` as the supplier's if the command leaves it out.
 
-        Raises Refused with every reason why it can't be written.
+        Raises Refused with every reason why it must not or can't be written.
         """
         subject = task.subject
         record = task.record
         if reference is not None:
             record = {**record, self.supplier.notification.supplier_reference: reference}
-        element = task.compiled.writer.write(
-            record,
-            {
-                **self.terms.protocol,
-                "sent_at": datetime.now(UTC),
-                "message_id": subject.message_id,
-                "correlation_id": subject.correlation_id or subject.message_id,
-            },
-        )
+        try:
+            element = task.compiled.writer.write(
+                record,
+                {
+                    **self.terms.protocol,
+                    "sent_at": datetime.now(UTC),
+                    "message_id": subject.message_id,
+                    "correlation_id": subject.correlation_id or subject.message_id,
+                },
+            )
+        except Refused as refused:
+            raise Refused(*task.problems, *refused.problems) from None
+        if task.problems:
+            raise Refused(*task.problems)
         return wrap(element)
 
     def headers(self, operation: Operation) -> dict[str, str]:

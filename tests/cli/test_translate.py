@@ -98,6 +98,16 @@ def test_a_command_against_the_rules_is_told_with_every_reason(
     assert "c-add-2: refused: buyerFaultReference: " in shown.err
 
 
+def test_a_command_against_a_rule_and_the_schema_is_told_both(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = command(tmp_path, GOLDEN / "AddFaultReport/full", serviceAffected=" ", appointment=None)
+    assert main(["translate", str(file)]) == 4
+    said = capfd.readouterr().err
+    assert "refused: appointment.appointmentReservationKey: " in said
+    assert "refused: serviceAffected: " in said
+
+
 def test_a_command_that_a_worker_would_fill_in_from_its_ticket_says_so(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

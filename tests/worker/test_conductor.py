@@ -1036,6 +1036,23 @@ async def test_an_unexpected_error_in_reading_a_record_is_a_dead_letter(plant: P
     assert hand.lines.named("record not readable") == [{"partition": 0, "offset": 0}]
 
 
+async def test_a_rejection_names_what_breaks_the_rules_and_what_breaks_the_schema(plant: Plant) -> None:
+    outage, answered = add("T-1"), resolve("T-2", resolveAccepted=False, maintainerFaultReference="\x01")
+    outage = replace(
+        outage, record={**outage.record, "serviceAffected": " ", "faultDetails": {"type": "SERVICE_OUTAGE"}}
+    )
+    plant.hire(0)
+    plant.send(outage, answered)
+    named = [
+        [each["path"] for each in (await plant.final(command)).record["problems"]] for command in (outage, answered)
+    ]
+    assert named == [
+        ["appointment.appointmentReservationKey", "serviceAffected"],
+        ["rejectedReason", "maintainerFaultReference"],
+    ]
+    assert plant.desk.calls == []
+
+
 async def test_an_unexpected_error_in_writing_a_request_is_a_rejection(plant: Plant) -> None:
     class Broken(RequestWriter):
         def write(self, record: Mapping[str, Any], protocol_values: Mapping[str, Any]) -> bytes:

@@ -370,7 +370,8 @@ class Worker(Section):
         default=timedelta(seconds=30),
         ge=timedelta(milliseconds=1),
         le=timedelta(hours=1),
-        description="Longest wait before a call is retried.",
+        description="Longest wait before a call is retried, unless the supplier asks for a longer one (Retry-After), "
+        "which is kept to up to an hour.",
     )
     breaker_failures: Count = Field(
         default=5,

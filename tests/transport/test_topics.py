@@ -20,6 +20,7 @@ from adapter.transport.kafka.client import Follower
 from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
 from tests.support.certificates import Trials
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 
@@ -316,3 +317,18 @@ def test_partitions_that_nobody_can_read_or_write_are_counted(kafka_cluster: Cal
     wait_until(lambda: seen() == ((0, 0), (0, 0)), what="whole topics")
     cluster.kill(1)
     wait_until(lambda: seen() == ((1, 0), (0, 3)), what="what is missing of them")
+
+
+def test_a_cluster_that_is_away_while_certificates_are_of_no_use_may_come_back(trials: Trials, tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(trials.good.ca.read_bytes())
+    client = {
+        "bootstrap.servers": f"127.0.0.1:{free_port()}",
+        "security.protocol": "ssl",
+        "ssl.ca.location": str(ca),
+    }
+    admin = Admin(client, timeout=timedelta(milliseconds=200))
+    ca.write_text("no certificate")
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            admin.partition_counts(("fault.commands",))

@@ -6,6 +6,7 @@ Existing topics are never reconfigured: a change of the partition count moves ke
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -342,7 +343,8 @@ class Admin:
         self._client.poll(0)  # delivers to `_heard` what librdkafka knows of the connections
         heard = self._heard[0] or _text(error)
         # A client whose broker is gone tries it in a busy loop until the time is up, and again with the next request.
-        self._client = AdminClient(self._properties)
+        with suppress(KafkaException):  # the files of its certificates may be of no use at present
+            self._client = AdminClient(self._properties)
         return Unavailable(f"the cluster does not answer: {heard}")
 
 

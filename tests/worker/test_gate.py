@@ -122,7 +122,7 @@ async def test_a_permit_that_comes_free_just_after_a_waiter_was_cancelled_goes_t
 
 
 async def test_a_probe_is_not_given_to_a_waiter_that_was_just_cancelled() -> None:
-    at, passed = gate(threshold=1), list[Permit]()
+    at, passed = gate(threshold=1, probe=60), list[Permit]()
     at.leave(await at.enter(b"a"), Unavailable("http-503"))
     waiters = [waiter(at, key, passed) for key in (b"b", b"a")]
     await turns()

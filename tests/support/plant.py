@@ -575,6 +575,10 @@ class Plant:
         await self.until(lambda: self.position(partition) == end, f"the committed offset at {end}")
         for _ in range(20):  # what is committed is told a few lanes a turn
             await asyncio.sleep(0)
+        for hand in self.hands:
+            if partition in hand.member.owned and not hand.member.expelled:
+                held = hand.flow.assignments[partition].items
+                await self.until(lambda: not held, "what is done leaves the window")  # noqa: B023 -- asked at once
 
 
 def answer(call: Call, reply: Callable[[Call], Reply] = accepted) -> None:

@@ -415,7 +415,7 @@ async def test_an_intent_is_committed_while_other_calls_are_under_way_and_its_ca
 
 
 async def test_an_intent_whose_call_finds_no_place_while_it_is_good_is_taken_back(plant: Plant) -> None:
-    _, commands = await ahead(plant)
+    hand, commands = await ahead(plant)
     taken_back = [Kind.INTENT, Kind.CLEARED]
     await eventually(lambda: plant.kinds(commands[2])[:2] == taken_back)
     assert plant.desk.of(commands[2]) == []
@@ -423,6 +423,7 @@ async def test_an_intent_whose_call_finds_no_place_while_it_is_good_is_taken_bac
         answer(await plant.called(command))
     await plant.final(*commands)
     assert plant.kinds(commands[2])[-2:] == [Kind.INTENT, Kind.SETTLED]
+    assert hand.gate._permits == 0
 
 
 async def test_a_deadline_that_passes_while_a_committed_intent_waits_for_a_place_is_a_rejection(plant: Plant) -> None:

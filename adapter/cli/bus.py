@@ -28,7 +28,8 @@ class Client:
         self.known = known
         self.registry = registry
         self._runner = runner
-        self._decoders: dict[int, Decoder | Undecodable] = {}
+        self._decoders: dict[tuple[int, frozenset[str]], Decoder | Undecodable] = {}
+        """By schema id and what was asked for: a command in the journal is no entry there, and yet a command."""
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return self._runner.run(work)
@@ -55,9 +56,10 @@ class Client:
     def decode(self, value: bytes | None, schemas: Mapping[str, Schema]) -> Decoded:
         """Decode a record's value as one of `schemas`. Raises Undecodable if it is none of them, and Unavailable."""
         identifier, payload = unframe(value)
-        if identifier not in self._decoders:
-            self._decoders[identifier] = self._decoder(identifier, schemas)
-        decoder = self._decoders[identifier]
+        which = identifier, frozenset(schemas)
+        if which not in self._decoders:
+            self._decoders[which] = self._decoder(identifier, schemas)
+        decoder = self._decoders[which]
         if isinstance(decoder, Undecodable):
             raise decoder
         return decoder.decode(payload)

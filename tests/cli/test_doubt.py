@@ -147,6 +147,17 @@ async def test_foreign_bytes_in_the_journal_hide_no_doubt(bus: Bus, workers: Wor
         assert [json.loads(line)["commandId"] for line in lines] == [command.command_id]
 
 
+async def test_a_command_in_the_journal_hides_no_doubt(bus: Bus, workers: Workers, runs: Runs) -> None:
+    command = add("SP-1")
+    source = workers.holds(command)
+    assert source.value is not None
+    bus.write(bus.topics.journal, "SP-1", source.value)
+    for words in (("doubt", "list"), ("stuck",)):
+        _, lines, told = await runs(*words)
+        assert [json.loads(line)["commandId"] for line in lines] == [command.command_id]
+        assert "offset 1: not readable" in told
+
+
 async def test_an_entry_that_may_be_ours_and_cannot_be_read_is_told_as_missing(
     bus: Bus, workers: Workers, runs: Runs
 ) -> None:

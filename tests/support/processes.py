@@ -23,6 +23,7 @@ parent = int(sys.argv[1])
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 if os.getppid() != parent:
     sys.exit("the parent has gone")
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # else ignored where the tests run under nohup
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 

@@ -131,6 +131,14 @@ def test_what_is_no_file_and_what_is_no_folder(tmp_path: Path) -> None:
     assert found["ADAPTER_REGISTRY__CREDENTIALS"].startswith("does not name a file (No such file")
 
 
+def test_a_folder_of_schemas_that_is_another_folder(tmp_path: Path) -> None:
+    assert faults(Settings, SCHEMAS=str(tmp_path))["ADAPTER_SCHEMAS"] == (
+        "names a folder that holds no avro/ and no xsd/; write for example /opt/schemas"
+    )
+    (tmp_path / "avro").mkdir()
+    assert faults(Settings, SCHEMAS=str(tmp_path))["ADAPTER_SCHEMAS"].startswith("names a folder that holds no xsd/;")
+
+
 def test_a_folder_that_may_not_be_entered(tmp_path: Path) -> None:
     inside = tmp_path / "closed" / "inside"
     inside.mkdir(parents=True)
@@ -138,6 +146,8 @@ def test_a_folder_that_may_not_be_entered(tmp_path: Path) -> None:
         found = faults(Settings, SCHEMAS=str(inside), REGISTRY__CREDENTIALS=str(inside / "file"))
     assert "may not enter" in found["ADAPTER_SCHEMAS"]
     assert "may not enter" in found["ADAPTER_REGISTRY__CREDENTIALS"]
+    with shut(inside):
+        assert "may not enter" in faults(Settings, SCHEMAS=str(inside))["ADAPTER_SCHEMAS"]
 
 
 def test_a_value_that_is_no_text() -> None:

@@ -107,8 +107,15 @@ def _file(path: Path) -> Path:
         raise
 
 
-def _folder(path: Path) -> Path:
-    return _there(path, S_ISDIR, "folder")
+def _schemas(path: Path) -> Path:
+    _there(path, S_ISDIR, "folder")
+    try:
+        missing = [f"{name}/" for name in ("avro", "xsd") if not (path / name).is_dir()]
+    except PermissionError as error:
+        raise ValueError("names a folder that this user may not enter") from error
+    if missing:
+        raise ValueError(f"names a folder that holds no {' and no '.join(missing)}")
+    return path
 
 
 def _there(path: Path, is_one: Callable[[int], bool], kind: str) -> Path:
@@ -202,7 +209,7 @@ ProxyAddress = Annotated[str, AfterValidator(_proxy_address), Kind("web address"
 Brokers = Annotated[str, AfterValidator(_brokers), Kind("text", "kafka-1:9092,kafka-2:9092")]
 Addresses = Annotated[str, AfterValidator(_web_addresses), Kind("web addresses", "http://registry:8081")]
 File = Annotated[Path, AfterValidator(_file), Kind("file", "/run/secrets/name")]
-Folder = Annotated[Path, AfterValidator(_folder), Kind("folder", "/opt/schemas")]
+SchemaFolder = Annotated[Path, AfterValidator(_schemas), Kind("folder", "/opt/schemas")]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249), Kind("topic name", "fault.commands")]
 TopicPrefix = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100), Kind("start of a topic name", "staging.")

@@ -22,7 +22,6 @@ from adapter.settings.kinds import (
     Durations,
     File,
     Files,
-    Folder,
     Header,
     Identifier,
     Names,
@@ -32,6 +31,7 @@ from adapter.settings.kinds import (
     Port,
     ProxyAddress,
     Rate,
+    SchemaFolder,
     Size,
     Subjects,
     Switch,
@@ -564,7 +564,7 @@ class Cluster(Tree):
 class Offline(Tree):
     """What the commands about schemas need that stay on this machine."""
 
-    schemas: Folder | None = Field(
+    schemas: SchemaFolder | None = Field(
         default=None, description="Folder of schemas to use instead of the built-in ones; it contains avro/ and xsd/."
     )
 

@@ -66,6 +66,9 @@ class HttpRegistry:
             parsed("ADAPTER_REGISTRY__URL", address)
         self._tls = ClientTls(TlsFiles(ca=ca))
         self._timeout = timeout.total_seconds()
+        self._clients = [self._client()]
+        """The last one is in use. Those before it had other authorities, and may still have a request under way."""
+        self._trusted = self._tls.context
         self._credentials = credentials
         self._waits = waits
         self.time: datetime | None = None
@@ -123,6 +126,11 @@ class HttpRegistry:
     async def close(self) -> None:
         await self._schemas.close()
         await self._identifiers.close()
+        for client in self._clients:
+            await client.aclose()
+
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(verify=self._tls.context, timeout=self._timeout, trust_env=False)
 
     async def _fetch_schema(self, identifier: int) -> str | None:
         path, waits = f"/schemas/ids/{identifier}", iter(self._waits)
@@ -173,13 +181,14 @@ class HttpRegistry:
             headers["Content-Type"] = CONTENT_TYPE
             content = json.dumps(document).encode()
         self._tls.refresh()
+        if self._trusted is not self._tls.context:  # a client keeps the authorities it was made with
+            self._trusted = self._tls.context
+            self._clients.append(self._client())
         try:
-            # A client of its own for each of the few requests: one keeps its authorities for life.
             # httpx limits each read only; a registry that answers byte by byte must not hold up a record for ever.
             async with (
                 asyncio.timeout(self._timeout),
-                httpx.AsyncClient(verify=self._tls.context, timeout=self._timeout, trust_env=False) as client,
-                client.stream(method, address + path, headers=headers, content=content) as reply,
+                self._clients[-1].stream(method, address + path, headers=headers, content=content) as reply,
             ):
                 body = bytearray()
                 async for chunk in reply.aiter_raw():

@@ -176,6 +176,18 @@ class TestLookingUp:
             assert await registry.schema(1) == ONE
         assert len(asked) == 3
 
+    async def test_requests_one_after_the_other_share_a_connection(self) -> None:
+        connections: set[object] = set()
+
+        async def noting(request: web.Request) -> web.Response:
+            connections.add(request.transport)
+            return await answers_schema(request)
+
+        async with serving(noting) as url, asking(url) as registry:
+            for identifier in range(3):
+                assert await registry.schema(identifier) == ONE
+        assert len(connections) == 1
+
     async def test_many_at_once_make_one_request(self) -> None:
         asked: list[str] = []
         let_go = asyncio.Event()

@@ -30,14 +30,11 @@ async def serve(
         keepalive_timeout=idle,
         shutdown_timeout=0.2,
     )
-    context = tls.context(ssl.PROTOCOL_TLS_SERVER) if tls else None
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    try:
-        await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
-    except OSError as error:
-        raise _in_use(host, port, error) from error
-    return _url(host, runner.addresses[0][1], context)
+    protocol = runner.server
+    assert protocol is not None  # it has been set up
+    return await serve_protocol(stack, protocol, host, port, tls=tls)
 
 
 async def serve_protocol(
@@ -53,14 +50,17 @@ async def serve_protocol(
     try:
         server = await asyncio.get_running_loop().create_server(protocol, host, port, ssl=context, backlog=1024)
     except OSError as error:
-        raise _in_use(host, port, error) from error
-    stack.callback(server.close)
-    return _url(host, server.sockets[0].getsockname()[1], context)
-
-
-def _in_use(host: str, port: int, error: OSError) -> Stop:
-    return Stop(f"cannot listen on {host}:{port}: {error.strerror}")
-
-
-def _url(host: str, port: int, context: ssl.SSLContext | None) -> str:
+        raise Stop(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    stack.push_async_callback(stop_listening, server)
+    port = server.sockets[0].getsockname()[1]
     return f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+async def stop_listening(server: asyncio.Server) -> None:
+    """Returns when nobody is taken in any more. What was accepted at this moment comes to its protocol, which must
+    turn it away.
+    """
+    for listening in server.sockets:
+        asyncio.get_running_loop().remove_reader(listening)
+    await asyncio.sleep(0)  # what was accepted gets its transport, which a closed server would leave it without
+    server.close()

@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from tests.support.listening import stop_listening
+from adapter.twin.listen import stop_listening
 from tests.support.ports import free_port
 from tests.support.wait import PATIENCE
 

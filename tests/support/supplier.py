@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
 from adapter.twin.certificates import Certificates
-from tests.support.listening import stop_listening
+from adapter.twin.listen import stop_listening
 
 
 @dataclass(frozen=True, slots=True)

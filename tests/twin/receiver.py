@@ -10,6 +10,7 @@ from aiohttp import web
 from lxml import etree
 
 from adapter.core import soap
+from adapter.twin.listen import stop_listening
 
 GOOD = (
     "<receivedNotifyFaultReportUpdate><apiVersion>1.0</apiVersion><buyerIdentifier>{buyer}</buyerIdentifier>"
@@ -84,9 +85,11 @@ async def receiver(answering: Answering = acknowledge, *, tls: ssl.SSLContext | 
     app.router.add_post("/{path:.*}", receiving.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
+    assert runner.server is not None
+    server = await asyncio.get_running_loop().create_server(runner.server, "127.0.0.1", 0, ssl=tls)
+    receiving.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-        receiving.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}/hook"
         yield receiving
     finally:
+        await stop_listening(server)
         await runner.cleanup()

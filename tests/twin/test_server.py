@@ -1,14 +1,17 @@
 """The twin over real sockets: its answers, what each fault looks like from outside, and the call log."""
 
 import asyncio
+import gc
 import json
 import re
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -365,6 +368,23 @@ async def test_a_stop_does_not_wait_for_what_a_fault_holds_open(http: aiohttp.Cl
         before = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - before < 30
     assert await asyncio.gather(*waiting, return_exceptions=True)
+
+
+@pytest.mark.parametrize("turns", range(3))
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_stop_leaves_no_connection_open_that_came_in_its_moment(
+    turns: int, tmp_path: Path, *, secure: bool
+) -> None:
+    good = trials(tmp_path).good
+    tls = TlsFiles(good.server_certificate, good.server_key, good.ca) if secure else None
+    with ExitStack() as callers:
+        async with Twin(TwinSettings(tls=tls)) as twin:
+            address = urlsplit(twin.url)
+            for _ in range(5):
+                callers.enter_context(socket.create_connection((address.hostname, address.port)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+    gc.collect()  # an open connection that nobody holds is an error
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from adapter.app.stop import before, run_until
 from adapter.app.topics import Partitions
 from adapter.catalogue import Catalogue
 from adapter.core import cloudevents
+from adapter.core.allowance import Allowance
 from adapter.core.avro import Encoder, UnknownFields
 from adapter.core.avro.lookup import Decoders
 from adapter.core.command import Policy
@@ -161,6 +162,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
                 room=flow.room,
                 replies=flow.replies,
                 cohort=flow.cohort,
+                allowance=Allowance(settings.worker.window_bytes),
                 tracer=tracer,
             )
 

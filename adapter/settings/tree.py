@@ -356,7 +356,8 @@ class Worker(Section):
     )
     window_bytes: Size = Field(
         default=64 * 1024**2,
-        description="The same limit in bytes. Each partition may add what one fetch returns (1 MiB) on top.",
+        description="The same limit in bytes. Each partition may add what one fetch returns (1 MiB) on top. "
+        "Requests of more than 32 KiB share as much again until their calls end; further ones wait.",
     )
     partition_span: Count = Field(
         default=50_000,

@@ -15,9 +15,9 @@ from typing import Any, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from adapter.core.allowance import Allowance, Share
 from adapter.ports import NotSent, Reply, Unclear
 from adapter.transport import failures
-from adapter.transport.allowance import Allowance, Share
 
 _PIECE: Final = 2**18
 """Bytes of a request that are written at once. Written whole, a large one would block the loop while it is copied."""

@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from adapter.core.allowance import Allowance
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply
 from adapter.transport import failures
 from adapter.transport.address import parsed
-from adapter.transport.allowance import Allowance
 from adapter.transport.connection import MARGIN, Connection, Limits
 from adapter.transport.tls import ClientTls, Reload, TlsFiles
 from adapter.transport.way import Proxy, reach, resolve

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from adapter.core.allowance import Allowance, Share
 from adapter.core.command import (
     Accepted,
     Action,
@@ -49,6 +50,11 @@ have waited until its call must be over. `Policy.call_limit` includes it."""
 _STALE: Final = 10.0
 """Seconds after which a request is written again, because it says when it was sent."""
 
+_LONG: Final = 2**15
+"""Bytes of a request above which it needs a share of the allowance. It may be far longer than its command, which is all
+that the window counts: five times if every character is escaped, ten times if it is made of tags.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conductor:
@@ -61,6 +67,8 @@ class Conductor:
     room: Room
     replies: Pace
     cohort: Cohort
+    allowance: Allowance
+    """Of bytes, for long requests: from before their permits until the ends of their calls."""
     tracer: Tracer | None = None
 
     async def run(self, assignment: Assignment, lane: bytes) -> None:
@@ -110,9 +118,11 @@ class _Turn:
         "_command",
         "_conductor",
         "_lane",
+        "_length",
         "_permit",
         "_reference",
         "_release",
+        "_share",
         "_task",
     )
 
@@ -123,6 +133,10 @@ class _Turn:
         self._lane = case.lane
         self._permit: Permit | None = None
         self._body: bytes | None = None
+        self._length = 0
+        """Bytes of the request, as it was last written."""
+        self._share: Share | None = None
+        """Of the allowance, for a long request; returned with the permit."""
         self._release: Callable[[], None] | None = None
         """Of a long reply from which something is still kept."""
         self._reference: str | None = None
@@ -217,6 +231,7 @@ class _Turn:
         """Write the request to be sent now; returns what is wrong with the command, if anything."""
         try:
             self._body = self._conductor.requests.write(self._task, self._reference)
+            self._length = len(self._body)
         except Refused as refused:
             return refused.problems
         except Exception:  # a record must never stop the worker, whatever we have overlooked
@@ -273,22 +288,42 @@ class _Turn:
         self._assignment.calling.discard(self._lane)
         self._assignment.check(safe=True)
         not_after = self._task.not_after
+        if not self._length:
+            self._write()  # what is wrong with it shows when it is written to be sent
         if self._conductor.gate.breaker.state is not BreakerState.CLOSED:
             self._body = None  # it may be long
         began = time.monotonic()
         try:
             with self._assignment.waits(self._lane, "gate"):
+                if self._length > _LONG:
+                    await self._take_share()
                 if not_after is None:
                     self._permit = await self._conductor.gate.enter(self._lane)
                 else:
                     async with self._case.by(not_after):
                         self._permit = await self._conductor.gate.enter(self._lane)
         except TimeoutError:
+            self._leave(None)
             return False
         if time.monotonic() - began > _STALE:
             self._body = None
         self._assignment.calling.add(self._lane)
         return True
+
+    async def _take_share(self) -> None:
+        """Wait until other long requests leave enough of the allowance. Neither the request nor the decoded command is
+        kept meanwhile. Raises TimeoutError at the deadline.
+        """
+        granted: asyncio.Future[None] = self._conductor.cases.loop.create_future()
+        self._share = self._conductor.allowance.request(
+            self._length, lambda: None if granted.done() else granted.set_result(None)
+        )
+        if not self._share.granted:
+            self._body = None
+            self._case.put_away()
+            async with self._case.by(self._task.not_after):
+                await granted
+        await self._case.take_out()
 
     async def _take_place(self, until: float | None) -> bool:
         """Wait for a place among the calls, unless the permit has one. False if none came in time, or if the breaker or
@@ -311,6 +346,9 @@ class _Turn:
         permit, self._permit = self._permit, None
         if permit is not None:
             self._conductor.gate.leave(permit, verdict)
+        share, self._share = self._share, None
+        if share is not None:
+            share.release()
 
     async def _intend(self, attempt: int) -> Action:
         """Write the intent and wait until it is committed, so that a successor knows of every call we may make."""
@@ -356,12 +394,12 @@ class _Turn:
             if problems:
                 self._leave(None)
                 return command.unsendable(problems)
-        body, self._body = self._body, None
-        assert body is not None, "it was written"
+        assert self._body is not None, "it was written"
         began = time.monotonic()
         verdict = await self._conductor.requests.send(
-            task, body, attempt=command.attempts, about=self._case.about, keep=self._keep
+            task, self._body, attempt=command.attempts, about=self._case.about, keep=self._keep
         )
+        self._body = None
         seconds = time.monotonic() - began
         meter = self._conductor.cases.metrics.operation(task.subject.operation.name)
         meter.call_seconds.observe(seconds, self._case.exemplar())

@@ -17,6 +17,7 @@ from uuid import uuid4
 import fastavro
 
 from adapter.core import journal
+from adapter.core.allowance import Allowance
 from adapter.core.avro import Encoder, UnknownFields, unframe
 from adapter.core.avro.lookup import Decoders
 from adapter.core.command import Policy
@@ -349,6 +350,7 @@ class Plant:
                 room=flow.room,
                 replies=flow.replies,
                 cohort=flow.cohort,
+                allowance=Allowance(at.window.size),
             )
 
         flow = Worker(

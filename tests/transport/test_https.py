@@ -21,9 +21,9 @@ from cryptography import x509
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapter.core.allowance import Allowance
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply, Unclear
-from adapter.transport.allowance import Allowance
 from adapter.transport.connection import LONG, Connection, Limits
 from adapter.transport.https import CallSettings, HttpsCalls
 from adapter.transport.tls import TlsFiles

@@ -23,6 +23,7 @@ from adapter.core.mapping.forms import Forms
 from adapter.core.operation import Problem
 from adapter.core.retry import BreakerState
 from adapter.ports import NotSent, Reply
+from adapter.worker.window import Bounds
 from tests.support import bus
 from tests.support.estate import Command, add, amend, ask_update, query, reserve, resolve
 from tests.support.known import known
@@ -1016,6 +1017,110 @@ async def test_a_refusal_is_a_rejection_by_the_supplier(plant: Plant) -> None:
     plant.send(command)
     event = await plant.final(command)
     assert (event.type, event.record["rejectedBy"], event.record["text"]) == ("CommandRejected", "SUPPLIER", "no")
+
+
+# -- long requests -----------------------------------------------------------------------------------------------------
+
+SHARED = 400_000
+"""Bytes that long requests may have in all."""
+FIVE = Bounded(window=Bounds(10_000, SHARED, 10_000))
+"""So many of `swelling` fit."""
+
+
+def swelling(reference: str, **fields: Any) -> Command:
+    """15 kB that become 75 kB when they are escaped."""
+    return just_issued(add(reference, attachments=[{"name": "log.txt", "description": "&" * 15_000}], **fields))
+
+
+async def five_called(plant: Plant, *commands: Command, times: int = 1) -> list[Call]:
+    """The calls that are under way: those of the first five of the commands."""
+    for command in commands[:5]:
+        await plant.called(command, times)
+    for hand in plant.hands:
+        await hand.settle()
+    running = [call for call in plant.desk.calls if not call.ended]
+    assert [plant.desk.running(command) for command in commands] == [*running, *[None] * (len(commands) - 5)]
+    assert SHARED - 75_000 < sum(len(call.body) for call in running) <= SHARED
+    return running
+
+
+async def test_as_many_long_requests_are_made_at_once_as_fit_the_limit_and_in_order(plant: Plant) -> None:
+    plant.hire(0, limits=FIVE)
+    plant.desk.answers = later
+    commands = [swelling(f"T-{number}") for number in range(7)]
+    plant.send(*commands)
+    calls = await five_called(plant, *commands)
+    answer(calls[3])
+    calls.append(await plant.called(commands[5]))
+    assert not plant.desk.of(commands[6])
+    answer(calls[0])
+    calls.append(await plant.called(commands[6]))
+    assert [call.body.count(b"&amp;") for call in calls] == [15_000] * 7
+    for call in calls[1:3] + calls[4:]:
+        answer(call)
+    await plant.final(*commands)
+
+
+async def test_a_short_request_does_not_wait_for_long_ones(plant: Plant) -> None:
+    plant.hire(0, limits=FIVE)
+    plant.desk.answers = later
+    commands, short = [swelling(f"T-{number}") for number in range(7)], just_issued(add("T-8"))
+    plant.send(*commands, short)
+    await plant.called(short)
+    assert not plant.desk.of(commands[5])
+
+
+async def test_a_request_that_is_longer_than_the_limit_is_made_alone(plant: Plant) -> None:
+    plant.hire(0, limits=Bounded(window=Bounds(10_000, 70_000, 10_000)))
+    plant.desk.answers = later
+    commands = [swelling(f"T-{number}") for number in range(2)]
+    plant.send(*commands)
+    call = await plant.called(commands[0])
+    assert not plant.desk.of(commands[1])
+    answer(call)
+    answer(await plant.called(commands[1]))
+    await plant.final(*commands)
+
+
+async def test_a_long_request_whose_deadline_passes_while_it_waits_for_others_takes_nothing_up(plant: Plant) -> None:
+    plant.hire(0, limits=FIVE)
+    plant.desk.answers = later
+    commands = [swelling(f"T-{number}") for number in range(7)]
+    commands[5] = with_deadline(commands[5], 0.3)
+    plant.send(*commands)
+    calls = await five_called(plant, *commands)
+    event = await plant.final(commands[5])
+    assert (event.type, event.record["code"]) == ("CommandRejected", "expired")
+    answer(calls[0])
+    await plant.called(commands[6])
+
+
+async def test_a_partition_that_goes_while_its_long_requests_wait_leaves_the_limit_to_others(plant: Plant) -> None:
+    hand = plant.hire(0, 1, limits=FIVE)
+    plant.desk.answers = later
+    commands, other = [swelling(f"T-{number}") for number in range(7)], swelling("T-9")
+    plant.send(*commands)
+    calls = await five_called(plant, *commands)
+    plant.send(other, partition=1)
+    leaving = asyncio.ensure_future(hand.member.revoke(0))
+    await hand.settle()
+    for call in calls:
+        answer(call)
+    await leaving
+    await plant.called(other)
+    assert not plant.desk.of(commands[5])
+
+
+async def test_long_requests_that_are_tried_again_share_the_limit_after_a_restart_too(plant: Plant) -> None:
+    first = plant.hire(0, limits=replace(FIVE, retry=30))
+    plant.desk.answers = busy
+    commands = [swelling(f"T-{number}") for number in range(7)]
+    plant.send(*commands)
+    await plant.until(lambda: [plant.kinds(command) for command in commands] == [[Kind.INTENT, Kind.CLEARED]] * 7)
+    await first.kill()
+    plant.desk.answers = later
+    plant.hire(0, limits=FIVE)
+    await five_called(plant, *commands, times=2)
 
 
 # -- whatever was overlooked -------------------------------------------------------------------------------------------

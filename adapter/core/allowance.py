@@ -1,4 +1,4 @@
-"""A limit of bytes that the long replies of all connections share."""
+"""A limit of bytes that long messages share: the replies of all connections, or the requests of all lanes."""
 
 from collections import deque
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class Allowance:
 
 
 class Share:
-    """The part of the allowance that one reply holds or waits for."""
+    """The part of the allowance that one message holds or waits for."""
 
     __slots__ = ("_allowance", "granted", "on_grant", "size")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.transport.allowance import Allowance, Share
+from adapter.core.allowance import Allowance, Share
 
 SIZE = 100
 

@@ -19,17 +19,16 @@ import httpx
 
 from adapter.twin import Fault, Kind, Status
 from adapter.twin.calls import Call, overlaps
-from adapter.worker.conductor import INTENT_LIFE
 from tests.support import estate as say
 from tests.support.estate import Command, Event, unique
 from tests.support.kafka_door import Api, KafkaDoor, kafka_door
 from tests.support.processes import Process, Processes
 from tests.support.rig import Rig, open_rig
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
-TOTAL = 6.0
-"""Seconds a successor's call may take. None of them is meant to reach it, but that story waits it out whose victim may
-have made a call that can be repeated."""
+TOTAL = 20.0
+"""Seconds a successor's call may take. None of them may reach it on a busy machine, but that story waits it out whose
+victim may have made a call that can be repeated."""
 VICTIM_TOTAL = 40
 """Seconds a victim's may, and within which it must have come to its step: many are started at once. Less than
 ADAPTER_WORKER__STOP_TIMEOUT, which has to outlast a call."""
@@ -42,8 +41,6 @@ AT_ONCE = 7
 """Stories that run side by side."""
 
 SAFE, KEYED, NEVER = "QueryAppointmentAvailability", "ResolveResponse", "AddFaultReport"
-SLACK = 0.5
-"""Seconds by which the supplier may have got a call later than its intent."""
 
 
 @dataclass(slots=True)
@@ -285,7 +282,7 @@ async def play(story: Story, fate: Fate, kafka: str, processes: Processes) -> To
                 "worker",
                 env=rig.environment(KAFKA__BOOTSTRAP_SERVERS=door.bootstrap, SUPPLIER__BASE_URL=url, **patient),
             )
-            await victim.ready(lambda process: "partition started" in process.output, within=60)
+            await victim.ready(lambda process: "partition started" in process.output)
             await story.step(Scene(rig, door, commands, victim))
             if fate is Fate.FROZEN:
                 victim.freeze()
@@ -296,12 +293,12 @@ async def play(story: Story, fate: Fate, kafka: str, processes: Processes) -> To
         successor = processes.adapter(
             "worker", env=rig.environment(SUPPLIER__DOUBT_LIMITS=json.dumps({NEVER: "1s"}), **brief)
         )
-        await successor.ready(lambda process: "partition started" in process.output, within=60)
+        await successor.ready(lambda process: "partition started" in process.output)
         if fate is Fate.FROZEN:
             victim.thaw()
             door.release()
             await victim.ready(lambda process: "partitions lost" in process.output)
-        await rig.estate.all_final(list(commands.values()), within=60)
+        await rig.estate.all_final(list(commands.values()), within=TOTAL + PATIENCE)
         await rig.estate.caught_up(rig.group)
         if fate is Fate.FROZEN:
             assert await victim.stop() == 0
@@ -343,4 +340,4 @@ def judge(story: Story, seen: Seen) -> None:
         if kind is not SAFE:
             assert not overlaps(calls)
     if len(calls := seen.calls.get(KEYED, ())) > 1:  # whoever made the first may have been making it for so long
-        assert calls[1].received - calls[0].received > TOTAL + INTENT_LIFE - SLACK
+        assert calls[1].received - calls[0].received > TOTAL

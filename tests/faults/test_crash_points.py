@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from tests.faults.steps import STORIES, Fate, Seen, judge, play_all
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -5,12 +5,14 @@ and types other than Avro records are refused. It serves the demo and the tests;
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiohttp import web
 
 from adapter.core.avro import Schema, compatibility
+from adapter.twin import listen
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 
@@ -30,24 +32,17 @@ class Registry:
     """A running registry."""
 
     url: str
-    runner: web.AppRunner
+    _stack: AsyncExitStack
 
     async def close(self) -> None:
-        await self.runner.cleanup()
+        await self._stack.aclose()
 
 
 async def serve(host: str = "127.0.0.1", port: int = 0) -> Registry:
-    """Starts an empty registry; port 0 takes a free one. OSError if the port is taken."""
-    runner = web.AppRunner(application(), access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, host, port)
-    try:
-        await site.start()
-    except OSError:
-        await runner.cleanup()
-        raise
-    bound = runner.addresses[0][1]
-    return Registry(f"http://{f'[{host}]' if ':' in host else host}:{bound}", runner)
+    """Starts an empty registry; port 0 takes a free one. Raises Stop if the port is taken."""
+    async with AsyncExitStack() as stack:
+        url = await listen.serve(stack, application(), host, port)
+        return Registry(url, stack.pop_all())
 
 
 def application() -> web.Application:

@@ -1,13 +1,13 @@
 """A collector of OpenTelemetry, as far as exporters know it."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.support.ports import free_port
+from adapter.twin import listen
 
 
 @asynccontextmanager
@@ -21,11 +21,5 @@ async def collector(spans: list[Any]) -> AsyncIterator[str]:
 
     app = web.Application()
     app.router.add_post("/v1/traces", take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        await runner.cleanup()
+    async with AsyncExitStack() as stack:
+        yield await listen.serve(stack, app, "127.0.0.1", 0)

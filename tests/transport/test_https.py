@@ -454,7 +454,7 @@ async def test_of_a_reply_that_breaks_off_behind_its_head_the_failure_has_the_he
     calls: Make, said: bytes, end: Callable[[Exchange], Awaitable[None]], reason: str
 ) -> None:
     async with supplier(breaking_off(BUSY + said, end)) as server:
-        made = calls(server.url, read=2 * SECOND if reason != "read-timeout" else 2 * SHORT)
+        made = calls(server.url, read=2 * SECOND)
         with pytest.raises(Unclear) as caught:
             await post(made)
         assert caught.value.reason == reason
@@ -497,7 +497,7 @@ async def test_no_text_of_a_reply_gets_into_the_exception(calls: Make) -> None:
     ("script", "changes", "reason"),
     [
         pytest.param(silent, {"read": SHORT}, "read-timeout", id="silence"),
-        pytest.param(silent, {"total": SHORT}, "total-timeout", id="silence, total limit first"),
+        pytest.param(silent, {"total": SECOND}, "total-timeout", id="silence, total limit first"),
         pytest.param(
             repeating(b"", b"HTTP/1.1 100 Continue\r\n\r\n", pause=0.02),
             {"read": SHORT},
@@ -506,7 +506,7 @@ async def test_no_text_of_a_reply_gets_into_the_exception(calls: Make) -> None:
         ),
         pytest.param(
             repeating(OK + b"Content-Length: 1000000\r\n\r\n", b"x"),
-            {"read": SECOND, "total": 2 * SHORT},
+            {"total": SECOND},
             "total-timeout",
             id="trickle",
         ),
@@ -546,13 +546,16 @@ async def test_a_server_that_stops_reading_does_not_keep_the_connection(
         made = calls(server.url, write=SHORT, tls=TlsFiles(ca=trials.good.ca))
         before = open_sockets()
         assert (await outcome(post(made, b"x" * (32 * MIB))))[0] is Unclear
-        await eventually(lambda: open_sockets() == before + 1, what="only the server's end left open")
+        # What others of this process had open may be closed meanwhile.
+        await eventually(lambda: len(open_sockets() - before) == 1, what="only the server's end left open")
 
 
-def open_sockets() -> int:
-    # Through a copy of the list: the folder that is being listed is itself an open file.
-    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-    return sum(str(link.readlink()).startswith("socket:") for link in links if link.is_symlink())
+def open_sockets() -> set[str]:
+    found: set[str] = set()
+    for link in list(Path("/proc/self/fd").iterdir()):
+        with suppress(OSError):  # it is closed already, as the folder that was listed
+            found.add(str(link.readlink()))
+    return {name for name in found if name.startswith("socket:")}
 
 
 @pytest.mark.parametrize("secure", [False, True])

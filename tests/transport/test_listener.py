@@ -367,10 +367,10 @@ async def test_closing_answers_what_was_on_its_way_and_says_that_it_was_the_last
 
 
 async def test_a_request_that_came_before_its_connection_was_silent_for_too_long_is_answered(opened: Opened) -> None:
-    async with opened(idle=0.5) as it:
+    async with opened(idle=2.0) as it:
         with socket.create_connection(("127.0.0.1", it.listener.port)) as caller:
             await eventually(lambda: it.listener._shared.open)
-            time.sleep(0.6)  # noqa: ASYNC251 -- as a busy loop: what comes now is read after the silent are looked for
+            time.sleep(2.1)  # noqa: ASYNC251 -- as a busy loop: what comes now is read after the silent are looked for
             caller.sendall(LAST)
             it.listener._shared.sweep()
             caller.setblocking(False)  # noqa: FBT003 -- the library's signature

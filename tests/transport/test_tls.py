@@ -95,7 +95,7 @@ def test_an_authority_counts_until_it_has_ended_beside_another(case: str, tmp_pa
 
 
 def test_an_authority_that_ends_while_it_is_in_use_counts_no_more() -> None:
-    soon, later = datetime.now(UTC) + timedelta(seconds=0.2), datetime.now(UTC) + DAY
+    soon, later = datetime.now(UTC) + timedelta(seconds=1), datetime.now(UTC) + DAY
     not_after = NotAfter({"ca": (soon, later)})
     assert not_after["ca"] == soon
     wait_until(lambda: not_after["ca"] == later)

@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,11 +12,41 @@ import pytest
 
 from adapter.core.errors import Unavailable
 from adapter.core.notification import Delivery
-from adapter.ports import Arrival, Caller, Outgoing
+from adapter.ports import Arrival, Caller, Outgoing, Spool, Spooled
 from adapter.server.keeper import Keeper, Stored
 from adapter.telemetry import start_logging
 from adapter.transport.spool import SqliteSpool
 from tests.support.wait import eventually
+
+
+class Disk(Spool):
+    """A spool in memory, of one notification per ticket. While it is `broken`, its disk can't be read."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.looks = 0
+        """How often it was asked for the oldest."""
+        self._held: list[Spooled] = []
+
+    @property
+    def depth(self) -> int:
+        return len(self._held)
+
+    def holds(self, key: bytes) -> bool:
+        return any(each.key == key for each in self._held)
+
+    async def put(self, key: bytes, arrival: Arrival) -> None:
+        self._held.append(Spooled(self.depth, key, arrival))
+
+    async def heads(self, limit: int) -> Sequence[Spooled]:
+        self.looks += 1
+        await asyncio.sleep(0)
+        if self.broken:
+            raise Unavailable("disk I/O error")
+        return self._held[:limit]
+
+    async def drop(self, numbers: Sequence[int]) -> None:
+        self._held = [each for each in self._held if each.number not in numbers]
 
 
 class Bus:
@@ -86,7 +116,7 @@ def down(keeping: Keeper, *, later: float = 0.0) -> bool:
 
 def keeper(
     bus: Bus,
-    spool: SqliteSpool | None,
+    spool: Spool | None,
     *,
     limit: float = 5.0,
     record: Callable[[Arrival], Awaitable[Outgoing]] = remade,
@@ -238,6 +268,58 @@ async def test_whatever_is_spooled_after_the_spool_was_empty_is_drained_too_and_
         bus.acknowledge()
         assert await asyncio.wait_for(finishing, 60) == 0
     drain.cancel()
+
+
+@pytest.mark.parametrize("fault", ["bus", "disk"])
+async def test_after_a_round_that_failed_the_next_one_waits(fault: str) -> None:
+    """A spool that cannot be published must not keep the loop busy."""
+    bus, disk, loop = Bus(), Disk(), asyncio.get_running_loop()
+    keeping = keeper(bus, disk)
+    bus.broken = True
+    await keeping.keep(b"T", record(b"1"), arrival(b"1"))
+    bus.broken, disk.broken = fault == "bus", fault == "disk"
+    began = loop.time()
+    drain = asyncio.ensure_future(keeping.drain())
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert 1 <= disk.looks <= 1 + (loop.time() - began) / 0.1
+    drain.cancel()
+
+
+async def test_what_could_not_be_read_is_published_once_the_disk_answers_again() -> None:
+    bus, disk, log = Bus(), Disk(), io.StringIO()
+    keeping = keeper(bus, disk, log=log)
+    bus.broken = True
+    await keeping.keep(b"T", record(b"1"), arrival(b"1"))
+    bus.broken, disk.broken = False, True
+    drain = asyncio.ensure_future(keeping.drain())
+    await eventually(lambda: "spool not usable" in log.getvalue())
+    assert not bus.written
+    disk.broken = False
+    await eventually(lambda: bus.written == [b"1"])
+    bus.acknowledge()
+    assert await keeping.finish(3600) == 0
+    drain.cancel()
+
+
+async def test_an_end_that_can_wait_no_longer_says_how_many_are_left() -> None:
+    bus, disk = Bus(), Disk()
+    keeping = keeper(bus, disk)
+    bus.broken = True
+    for body in (b"1", b"2"):
+        await keeping.keep(body, record(body), arrival(body))
+    drain = asyncio.ensure_future(keeping.drain())
+    await eventually(lambda: disk.looks > 0)
+    assert await asyncio.wait_for(keeping.finish(0.01), 60) == 2
+    drain.cancel()
+
+
+async def test_an_end_does_not_wait_for_a_spool_that_nobody_drains() -> None:
+    bus, disk = Bus(), Disk()
+    keeping = keeper(bus, disk)
+    bus.broken = True
+    await keeping.keep(b"T", record(b"1"), arrival(b"1"))
+    assert await asyncio.wait_for(keeping.finish(3600), 60) == 1
 
 
 async def test_while_kafka_is_down_only_one_waits_for_it_and_none_once_something_is_spooled(spool: SqliteSpool) -> None:

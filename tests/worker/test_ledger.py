@@ -249,6 +249,17 @@ async def test_large_work_is_spread_over_transactions() -> None:
         assert desk.keys() == [["0", "1", "2"], ["3", "4"]]
 
 
+async def test_many_records_are_spread_over_transactions() -> None:
+    async with running() as desk:
+        names = [str(number) for number in range(5000)]
+        for name in names:
+            desk.ledger.enter(desk.work(name))
+        await eventually(lambda: len(desk.done) == len(names))
+        written = desk.keys()
+        assert max(map(len, written)) <= 4000
+        assert [name for some in written for name in some] == names
+
+
 async def test_a_flush_ends_when_all_entered_before_is_committed() -> None:
     async with running() as desk:
         desk.member.hold()

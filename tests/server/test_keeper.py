@@ -58,9 +58,11 @@ class Bus:
         """Topics that fail writes at once."""
         self.writes: list[tuple[bytes, asyncio.Future[None]]] = []
         self.late: list[Callable[[], None]] = []
+        self.limits: list[float] = []
 
-    def publish(self, record: Outgoing, *, limit: float, late: Callable[[], None]) -> "asyncio.Future[None]":  # noqa: ARG002
+    def publish(self, record: Outgoing, *, limit: float, late: Callable[[], None]) -> "asyncio.Future[None]":
         self.late.append(late)
+        self.limits.append(limit)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         assert record.value is not None
         if self.broken or record.topic in self.refusing:
@@ -149,6 +151,22 @@ async def test_while_one_of_a_ticket_is_spooled_the_next_goes_behind_it_even_if_
     bus.acknowledge()
     await eventually(lambda: spool.depth == 0)
     drain.cancel()
+
+
+async def test_what_has_no_ticket_goes_behind_nothing_that_is_spooled(spool: SqliteSpool) -> None:
+    bus = Bus()
+    keeping = keeper(bus, spool)
+    first = asyncio.ensure_future(keeping.keep(None, junk(b"1"), arrival(b"1")))
+    await eventually(lambda: bus.written == [b"1"])
+    bus.broken = True
+    assert await keeping.keep(None, junk(b"2"), arrival(b"2")) is Stored.SPOOLED
+    bus.broken = False
+    bus.acknowledge()
+    assert await first is Stored.PUBLISHED
+    third = asyncio.ensure_future(keeping.keep(None, junk(b"3"), arrival(b"3")))
+    await eventually(lambda: bus.written == [b"1", b"3"])
+    bus.acknowledge()
+    assert await third is Stored.PUBLISHED
 
 
 async def test_a_spool_that_takes_nothing_while_kafka_is_away_is_told_once(spool: SqliteSpool, tmp_path: Path) -> None:
@@ -376,6 +394,44 @@ async def test_kafka_counts_as_down_for_ten_minutes_after_the_last_write_that_fa
     assert not down(keeping)
     lines = [json.loads(line)["event"] for line in log.getvalue().splitlines()]
     assert lines == ["Kafka does not acknowledge", "Kafka acknowledges again"]
+
+
+async def test_while_no_record_can_be_made_only_the_spool_takes_notifications_and_kafka_counts_as_down(
+    spool: SqliteSpool,
+) -> None:
+    without, bus = keeper(Bus(), None), Bus()
+    with pytest.raises(Unavailable, match="not been found yet"):
+        await without.keep(b"T", None, arrival(b"1"))
+    keeping = keeper(bus, spool)
+    assert await keeping.keep(b"T", None, arrival(b"1")) is Stored.SPOOLED
+    assert [down(without), down(keeping)] == [True, True]
+    drain = asyncio.ensure_future(keeping.drain())  # now one can
+    await eventually(lambda: bus.written == [b"1"])
+    bus.acknowledge()
+    await eventually(lambda: not down(keeping))
+    drain.cancel()
+
+
+async def test_what_waited_for_the_one_before_it_has_only_the_rest_of_its_time() -> None:
+    bus, loop = Bus(), asyncio.get_running_loop()
+    keeping = keeper(bus, None, limit=5.0)
+    began = loop.time()
+    first = asyncio.ensure_future(keeping.keep(b"T", record(b"1"), arrival(b"1")))
+    second = asyncio.ensure_future(keeping.keep(b"T", record(b"2"), arrival(b"2")))
+    await eventually(lambda: bus.written == [b"1"])
+    await eventually(lambda: loop.time() - began > 0.1)
+    bus.acknowledge()
+    await eventually(lambda: bus.written == [b"1", b"2"])
+    assert 0 < bus.limits[1] < 4.95
+    bus.acknowledge()
+    assert {await first, await second} == {Stored.PUBLISHED}
+
+
+async def test_what_has_no_time_left_is_not_written() -> None:
+    bus = Bus()
+    with pytest.raises(Unavailable, match="no time is left"):
+        await keeper(bus, None, limit=0).keep(b"T", record(b"1"), arrival(b"1"))
+    assert bus.limits == []
 
 
 async def test_down_without_a_spool_one_tries_and_the_others_are_refused_at_once() -> None:

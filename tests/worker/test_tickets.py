@@ -539,6 +539,24 @@ async def test_a_doubt_whose_time_was_up_before_anybody_took_it_over_still_hears
     assert settled((await plant.final(unheard)).record)[:2] == ("UNDETERMINED", "TIME_LIMIT")
 
 
+@pytest.mark.parametrize("away", [False, True], ids=["no-ticket", "tickets-away"])
+async def test_a_doubt_whose_time_was_up_ends_though_nothing_can_be_learnt_of_its_ticket(
+    plant: Plant,
+    away: bool,  # noqa: FBT001
+) -> None:
+    first = plant.hire(0, limits=Bounded(doubt=0.1, reference_wait=0.01))
+    plant.desk.answers = silent
+    command = add("T-1")
+    plant.send(command)
+    await plant.until(lambda: plant.kinds(command)[-1:] == [Kind.HELD])
+    await first.kill()
+    (held,) = [entry for entry in plant.entries(command) if entry.kind is Kind.HELD]
+    await plant.until(lambda: time.time() > (held.until or 0))
+    plant.bus.tickets_away = away
+    plant.hire(0)
+    assert settled((await plant.final(command)).record) == ("UNDETERMINED", "TIME_LIMIT", None)
+
+
 async def test_a_crash_between_a_decision_and_the_repeat_is_no_third_call(plant: Plant) -> None:
     first = plant.hire(0)
     command = amend("T-1")

@@ -10,7 +10,7 @@ from tests.support.plant import Plant
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """What is told by timers and turns of the loop also on uvloop, on which workers run."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name in {"test_gate.py", "test_pace.py", "test_conductor.py", "test_flow.py"}:
+    if item.path.name in {"test_gate.py", "test_pace.py", "test_room.py", "test_conductor.py", "test_flow.py"}:
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 

@@ -1,12 +1,14 @@
 """Permits and places before the supplier: how many, whose turn, and what the breaker says to it."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected, Unavailable, Unclear
+from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
 from adapter.core.rate import TOLERANCE, RateLimit
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.worker.gate import Gate, Permit
@@ -153,6 +155,13 @@ async def test_the_breaker_opens_after_failures_in_a_row_and_holds_calls() -> No
     assert at.waiting == 2
     for task in waiting:
         task.cancel()
+
+
+@pytest.mark.parametrize("verdict", [Forbidden("http-403"), Misdirected("http-404")])
+async def test_one_refusal_that_every_call_would_get_opens_the_breaker_at_once(verdict: Verdict) -> None:
+    at = gate(threshold=3)
+    at.leave(await at.enter(b"a"), verdict)
+    assert at.breaker.state is BreakerState.OPEN
 
 
 async def test_it_is_told_what_was_wrong_with_the_call_that_opened_the_breaker() -> None:
@@ -482,6 +491,27 @@ async def test_who_is_ready_before_its_time_begins_when_it_has_come() -> None:
     await turn
     assert second.calling
     assert loop.time() - began >= 0.09
+
+
+async def test_who_comes_when_the_time_has_come_goes_behind_who_waited_for_it_though_the_loop_was_late() -> None:
+    at, passed = gate(places=4, rate=5), list[Permit]()
+    a, b, c = [await at.enter(key) for key in (b"a", b"b", b"c")]
+    assert at.begin(a) is None
+    waits = at.begin(b)
+    first = waiter(at, b"d", passed)
+    await turns()
+    assert (b.calling, passed) == (False, [])
+    time.sleep(0.5)  # noqa: ASYNC251 -- the loop is late: it has not rung yet
+    behind = at.begin(c)
+    last = waiter(at, b"e", passed)
+    assert waits is not None
+    assert behind is not None
+    await waits
+    assert not c.calling
+    await turns()
+    assert keys(passed) == [b"d"]
+    for task in (first, last):
+        task.cancel()
 
 
 async def test_a_probe_keeps_to_the_limit_too() -> None:

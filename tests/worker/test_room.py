@@ -4,6 +4,8 @@ import asyncio
 import gc
 import time
 import weakref
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -143,29 +145,65 @@ async def test_a_partition_that_goes_takes_its_sleepers_along(plant: Plant) -> N
     await plant.caught_up()
 
 
+class Stub:
+    """A room before a gate where as many wait as can, so that lanes wake only for what `wakes_in` says."""
+
+    def __init__(self, wakes_in: Callable[[bytes], float | None]) -> None:
+        gate: Any = SimpleNamespace(waiting=1000)
+        self.gate = gate
+        self.woken: list[bytes] = []
+
+        async def told(_assignment: Assignment, lane: bytes) -> float | None:
+            return wakes_in(lane)
+
+        self.room = Room(
+            gate=gate,
+            cohort=Cohort(),
+            ahead=1000,
+            long_asleep=0.05,
+            start=lambda _, lane: self.woken.append(lane),
+            wakes_in=told,
+        )
+
+
+async def test_who_need_not_be_woken_yet_sleeps_on() -> None:
+    stub = Stub({b"later": 3600.0, b"now": 0.0, b"too": 0.0}.get)
+    for number, lane in enumerate((b"later", b"now", b"too")):
+        stub.room.add(Assignment(number, 1), lane)
+    running = asyncio.ensure_future(stub.room.run())
+    await eventually(lambda: stub.woken)
+    assert stub.woken == [b"now", b"too"]
+    running.cancel()
+
+
+async def test_the_loop_has_its_turn_while_many_that_sleep_are_looked_at() -> None:
+    turn, looks = 0, Counter[int]()
+
+    def look(_lane: bytes) -> None:
+        looks[turn] += 1
+
+    stub = Stub(look)
+    for number in range(120):
+        stub.room.add(Assignment(0, 1), b"%d" % number)
+    running = asyncio.ensure_future(stub.room.run())
+    while looks.total() < 120:
+        await asyncio.sleep(0)
+        turn += 1
+    assert sorted(looks.values()) == [20, 50, 50]
+    running.cancel()
+
+
 async def test_who_was_woken_is_forgotten_however_many_they_were() -> None:
     """At thousands a second for hours the room must not keep more than it has sleepers."""
-    woken: list[bytes] = []
-
-    async def needs_a_permit(_assignment: Assignment, _lane: bytes) -> None: ...
-
-    gate: Any = SimpleNamespace(waiting=1000)
-    room = Room(
-        gate=gate,
-        cohort=Cohort(),
-        ahead=1000,
-        long_asleep=0.05,
-        start=lambda _, lane: woken.append(lane),
-        wakes_in=needs_a_permit,
-    )
+    stub = Stub(lambda _: None)
     assignment = Assignment(0, 1)
     for number in range(20_000):
-        room.add(assignment, b"%d" % number)
+        stub.room.add(assignment, b"%d" % number)
     kept = weakref.ref(assignment)
     del assignment
-    running = asyncio.ensure_future(room.run())
-    gate.waiting = 0
-    await eventually(lambda: len(woken) == 20_000)
+    running = asyncio.ensure_future(stub.room.run())
+    stub.gate.waiting = 0
+    await eventually(lambda: len(stub.woken) == 20_000)
 
     def let_go() -> bool:
         gc.collect()

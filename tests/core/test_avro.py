@@ -344,6 +344,31 @@ def test_fields_of_a_newer_producer_are_named_if_they_carry_something(
     assert Decoder(NEWER.text, [THING], unknown_fields=UnknownFields.IGNORE).decode(data).unknown == ()
 
 
+@pytest.mark.parametrize(
+    ("kind", "default", "same", "another"),
+    [
+        (TIME, 86_400_005, datetime(1970, 1, 2, 0, 0, 0, 5000, tzinfo=UTC), MOMENT),
+        ({"type": "int", "logicalType": "date"}, 1, date(1970, 1, 2), MOMENT.date()),
+        ("bytes", "\xff", b"\xff", b"\xfe"),
+    ],
+    ids=["time", "date", "bytes"],
+)
+def test_an_unknown_field_that_has_its_default_carries_nothing_though_a_schema_spells_it_otherwise(
+    kind: Any, default: Any, same: Any, another: Any
+) -> None:
+    newer = schema(*FIELDS, {"name": "extra", "type": kind, "default": default})
+    decoder = Decoder(newer.text, [THING])
+    assert decoder.decode(payload(newer, MINIMAL | {"extra": same})).unknown == ()
+    assert decoder.decode(payload(newer, MINIMAL | {"extra": another})).unknown == ("extra",)
+
+
+def test_an_unknown_field_without_a_default_that_is_null_carries_nothing() -> None:
+    newer = schema(*FIELDS, {"name": "extra", "type": ["null", "string"]})
+    decoder = Decoder(newer.text, [THING])
+    assert decoder.decode(payload(newer, MINIMAL | {"extra": None})).unknown == ()
+    assert decoder.decode(payload(newer, MINIMAL | {"extra": ""})).unknown == ("extra",)
+
+
 def test_data_without_a_place_in_our_schema_is_unresolvable() -> None:
     looser = changed("id", type=["null", "string"])
     decoder = Decoder(looser.text, [THING])

@@ -14,7 +14,7 @@ from adapter.core.avro.bulk import Bulk, Excess
 from adapter.core.avro.check import Check, Misfit, checker
 from adapter.core.avro.compatibility import compatibility
 from adapter.core.avro.reader import compile_reader
-from adapter.core.avro.schema import NONE, Array, Field, Map, Primitive, Record, Schema, Type, optional
+from adapter.core.avro.schema import Array, Field, Map, Primitive, Record, Schema, Type, optional
 from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable
 
@@ -230,7 +230,20 @@ def _carries(value: Any, field: Field) -> bool:
     kind, _ = optional(field.type)
     if isinstance(kind, Record):
         return any(_carries(value.get(inner.name), inner) for inner in kind.fields)
-    return field.default is NONE or value != field.default
+    return bool(_as_default(value, kind) != field.default)
+
+
+def _as_default(value: Any, kind: Type) -> Any:
+    """A value as a schema would give it as a default: a time and a date as numbers, bytes as text."""
+    match kind, value:
+        case Primitive("long", "timestamp-millis"), datetime():
+            return (value - _EPOCH) // timedelta(milliseconds=1)
+        case Primitive("int", "date"), date():
+            return (value - _EPOCH.date()).days
+        case Primitive("bytes"), bytes():
+            return value.decode("latin-1")
+        case _:
+            return value
 
 
 _Fit = Callable[[Any], Any]

@@ -16,6 +16,7 @@ from adapter.ports import Outgoing
 from adapter.transport.kafka.client import Sender
 from tests.support.known import known
 from tests.support.topics import Topics
+from tests.support.wait import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +64,7 @@ async def bus(
     for name, value in {
         "KAFKA__BOOTSTRAP_SERVERS": kafka,
         "REGISTRY__URL": served.url,
+        "REGISTRY__TIMEOUT": f"{PATIENCE:g}s",
         "TOPICS__COMMANDS": topics.commands,
         "TOPICS__EVENTS": topics.events,
         "TOPICS__TICKETS": topics.tickets,

@@ -23,7 +23,7 @@ async def test_connections_that_a_firewall_has_forgotten_cost_a_time_limit_and_n
         with Wires() as wires:
             wire = wires.lay(urlsplit(rig.twin.url).port or 0)
             url = f"http://{wire.address}"
-            limit = {"SUPPLIER__READ_TIMEOUT": "5s"}  # that a call over a connection which works does not come to
+            limit = {"SUPPLIER__READ_TIMEOUT": "10s"}  # that a call over a connection which works does not come to
             async with rig.worker(SUPPLIER__BASE_URL=url, SUPPLIER__DOUBT_LIMITS=DOUBTS, **limit):
                 warm = send(rig, [say.query(unique()) for _ in range(20)])
                 await rig.estate.all_final(warm)

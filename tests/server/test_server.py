@@ -126,7 +126,7 @@ async def test_a_long_body_is_refused_unread_whether_announced_or_in_chunks(serv
 
 async def test_a_request_that_is_refused_is_in_the_log_with_its_status_and_caller_and_no_content(serve: Serve) -> None:
     proxied = HEAD + b"X-Forwarded-For: 192.0.2.7\r\n"
-    async with serve(SERVER__TRUSTED_PROXIES="127.0.0.1/32", SERVER__BODY_TIMEOUT="500ms") as server:
+    async with serve(SERVER__TRUSTED_PROXIES="127.0.0.1/32", SERVER__BODY_TIMEOUT="2s") as server:
         await raw(server.port, proxied.replace(b"POST", b"PUT") + b"\r\n")
         await raw(server.port, proxied + b"Content-Length: 9999999999\r\n\r\nsecret")
         await raw(server.port, proxied + b"Content-Length: 9\r\n\r\nsecret")

@@ -95,6 +95,7 @@ class Rig:
             "TOPICS__JOURNAL": self.topics.journal,
             "TOPICS__PARTITIONS": str(self.topics.partitions),
             "REGISTRY__URL": self.registry.url,
+            "REGISTRY__TIMEOUT": f"{PATIENCE:g}s",
             "SUPPLIER__BASE_URL": self.twin.url,
             "SUPPLIER__ALLOW_PLAINTEXT": "true",
             "SUPPLIER__BUYER_IDENTIFIER": "SPDEV1",

@@ -417,7 +417,7 @@ async def test_a_redirect_and_a_missing_page(twin: Twin, http: aiohttp.ClientSes
 
 
 async def test_calls_of_one_key_overlap_only_if_they_did(http: aiohttp.ClientSession) -> None:
-    delay = Fault(Kind.DELAY, seconds=0.2, times=None)
+    delay = Fault(Kind.DELAY, key="SP-2", seconds=1.0, times=None)
     async with Twin(TwinSettings(faults=(delay,))) as twin:
         for n in range(3):
             await post(http, twin, "addFaultReport", addition("SP-1", message_id=f"m-{n}"))

@@ -526,7 +526,7 @@ async def test_a_crash_during_a_call_is_settled_by_a_notification_that_was_there
 
 
 async def test_a_doubt_whose_time_was_up_before_anybody_took_it_over_still_hears_the_ticket(plant: Plant) -> None:
-    first = plant.hire(0, limits=Bounded(doubt=1.5))
+    first = plant.hire(0, limits=Bounded(doubt=3.0))
     heard, unheard = add("T-1"), add("T-2")
     for command in (heard, unheard):
         await doubted(plant, command)

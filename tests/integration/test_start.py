@@ -206,7 +206,8 @@ def keep_back(rig: Rig) -> None:
 
 @pytest.mark.parametrize("role", ["worker", "projector"])
 async def test_all_lines_are_json_while_some_brokers_do_not_answer(rig: Rig, processes: Processes, role: str) -> None:
-    away = ",".join(f"127.0.0.1:{free_port()}" for _ in range(5))
+    # Each client begins with any of them: so many that one begins with one of these.
+    away = ",".join(f"127.0.0.1:{free_port()}" for _ in range(15))
     settings = rig.environment(KAFKA__BOOTSTRAP_SERVERS=f"{away},{rig.bootstrap}", PROJECTOR__GROUP_ID=unique())
     process = processes.adapter(role, env=settings)
     await process.ready(lambda process: process.output.count('"partition started"') == 2)

@@ -123,6 +123,7 @@ def _events() -> Events:
     return Events(
         events_topic="events",
         dead_letters_topic="letters",
+        quarantine_topic="quarantine",
         journal_topic="journal",
         source="/bench",
         encoders=_encoders(),

@@ -94,7 +94,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
             count=admin.partition_counts,
             identify=admin.identities,
             keyed=(names.commands, names.events, names.tickets, names.journal),
-            others=(names.dead_letters,),
+            others=(names.dead_letters, names.quarantine),
             originals={names.commands: REMADE, names.journal: "The journal is lost, or a part of it"},
         )
         seen = await until_available("Kafka", lambda: asyncio.to_thread(topics.look), log)
@@ -286,6 +286,7 @@ def records(settings: Settings | Translating, known: Catalogue, encoders: Mappin
     return Events(
         events_topic=names.events,
         dead_letters_topic=names.dead_letters,
+        quarantine_topic=names.quarantine,
         journal_topic=names.journal,
         source=cloudevents.source(known.supplier.name, settings.supplier.buyer_identifier),
         encoders=encoders,

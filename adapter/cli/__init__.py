@@ -40,7 +40,7 @@ _COMMANDS: Final = (
     ("watch", "watch", "show events as they arrive"),
     ("tickets", "tickets", "show the state of all tickets, or of one with its timeline"),
     ("doubt", "doubt", "list commands whose outcome is unknown; settle one"),
-    ("quarantine", "kept", "list, show and reprocess unreadable notifications"),
+    ("quarantine", "kept", "list and show unreadable messages; reprocess notifications"),
     ("dead-letters", "kept", "list, show and resend records that became no command"),
     ("stuck", "stuck", "list unfinished commands, with their age and reason"),
 )

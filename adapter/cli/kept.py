@@ -26,10 +26,12 @@ from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Start
 from adapter.worker.events import own_headers
 
 _QUARANTINE: Final = """\
-Bodies from the supplier that were answered with 400, each with the reason, the sender and the time. `again` reads them
-with the current settings and schemas and publishes those that have become readable, just as the server would have:
-under the same id, with the time at which they were received. Publishing one twice does no harm. Those that are still
-unreadable stay.
+Bodies from the supplier that could not be read, each with the reason, the sender and the time: notifications that were
+answered with 400, and replies to commands that said neither yes nor no.
+
+`again` reads notifications with the current settings and schemas and publishes those that have become readable, just as
+the server would have: under the same id, with the time at which they were received. Publishing one twice does no harm.
+Those that are still unreadable stay, and so do replies: a command in doubt is settled with `adapter doubt`.
 
 list and show need ADAPTER_KAFKA__BOOTSTRAP_SERVERS; again needs what `adapter server` needs. All need the right to read
 the topic.
@@ -38,6 +40,7 @@ examples:
   adapter quarantine list --since 1d
   adapter quarantine show 0/17 > body.xml
   adapter quarantine again 0/17
+  adapter translate command.json --reply body.xml         the event that a reply leads to now
   adapter quarantine again --since 2h        after correcting ADAPTER_SERVER__ACCEPTED_BUYERS
 """
 _DEAD_LETTERS: Final = """\
@@ -130,6 +133,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _quarantined(seen: Seen) -> Row:
     sender = " ".join(filter(None, (seen.header("quarantine-address"), seen.header("quarantine-subject"))))
+    if operation := seen.header("quarantine-operation"):
+        sender = f"reply to {operation} {seen.header('quarantine-command-id')}"
     return _row(seen, "quarantine", seen.header("quarantine-received-at"), sender)
 
 
@@ -195,6 +200,8 @@ def _reread(arguments: argparse.Namespace) -> Exit:
         event = reread(settings, known, bus.encoder(bus.topics.events, known.notification.event))
 
         def made(seen: Seen) -> Outgoing | str:
+            if seen.header("quarantine-operation"):
+                return "it is a reply to a command"
             headers = {name: (value or b"").decode(errors="replace") for name, value in seen.headers}
             try:
                 arrival = quarantined_arrival(headers, seen.value or b"")

@@ -181,7 +181,8 @@ class Topics(Section):
         default="fault.dead-letters", description="Records that can never become a command, as raw bytes."
     )
     quarantine: TopicName = Field(
-        default="fault.quarantine", description="Bodies from the supplier that are not a notification, as raw bytes."
+        default="fault.quarantine",
+        description="Bodies from the supplier that can't be read, notifications and replies, as raw bytes.",
     )
     journal: TopicName = Field(default="fault.journal", description="The workers' send journal.")
     partitions: Count = Field(

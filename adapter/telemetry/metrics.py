@@ -270,7 +270,7 @@ NOTIFICATION_UNKNOWN: Final = Metric(
 QUARANTINED: Final = Metric(
     "quarantined_total",
     Kind.COUNTER,
-    "Bodies written to the quarantine topic, by reason.",
+    "Notifications written to the quarantine topic, by reason.",
     "Above zero: look at the topic. Its headers say why and from whom.",
     labels=("reason",),
 )

@@ -21,7 +21,7 @@ from adapter.core.errors import Unavailable, Undecodable
 from adapter.core.journal import Entry, Kind, Source
 from adapter.core.operation import Problem
 from adapter.core.retry import ASK_AGAIN
-from adapter.ports import Outgoing
+from adapter.ports import Outgoing, Reply
 from adapter.telemetry import Log, Metrics, Role, Span, Tracer
 from adapter.telemetry import metrics as m
 from adapter.worker.assignment import Assignment, Item, Memory
@@ -321,6 +321,11 @@ class Case:
         finish = item.source.offset if resident is None else None
         self._cases.ledger.enter(Work(a, (letter,), entry, finish=finish, then=then))
         return True
+
+    def quarantine(self, reply: Reply, reason: str, committed: "asyncio.Future[None]") -> None:
+        """Enter the reply as it came."""
+        record = self._cases.events.quarantined(self.task.subject, reply, reason, at=datetime.now(UTC))
+        self._cases.ledger.enter(Work(self.assignment, (record,), committed=committed))
 
     def _entry(
         self, kind: Kind, *, at: float | None = None, attempt: int | None = None, until: float | None = None

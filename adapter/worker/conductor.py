@@ -5,7 +5,6 @@ The bookkeeping of a command is its `Case`; while its outcome is unknown, `Doubt
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -17,14 +16,17 @@ from adapter.core.command import (
     Again,
     Event,
     Finish,
+    Forbidden,
     Hold,
     Intend,
     Intended,
+    Misdirected,
     Past,
     Post,
     Publish,
     Seek,
     Settled,
+    Unclear,
     Untouched,
     Verdict,
     Wait,
@@ -33,6 +35,7 @@ from adapter.core.errors import Abandoned, Refused, Unavailable, Undecodable
 from adapter.core.journal import Kind
 from adapter.core.operation import Problem, Repeat
 from adapter.core.retry import BreakerState
+from adapter.ports import Reply
 from adapter.telemetry import Tracer
 from adapter.telemetry import metrics as m
 from adapter.worker.assignment import Assignment
@@ -120,8 +123,9 @@ class _Turn:
         "_lane",
         "_length",
         "_permit",
+        "_quarantined",
         "_reference",
-        "_release",
+        "_reply",
         "_share",
         "_task",
     )
@@ -137,8 +141,10 @@ class _Turn:
         """Bytes of the request, as it was last written."""
         self._share: Share | None = None
         """Of the allowance, for a long request; returned with the permit."""
-        self._release: Callable[[], None] | None = None
-        """Of a long reply from which something is still kept."""
+        self._reply: Reply | None = None
+        """From which something is still kept."""
+        self._quarantined = False
+        """Whether a reply was, since the command began or was sent again by an operator. One tells enough."""
         self._reference: str | None = None
         """The supplier's, from the ticket of a command that leaves it out."""
 
@@ -246,6 +252,7 @@ class _Turn:
             case Settled():
                 return command.settle(told)
             case Again():
+                self._quarantined = False
                 if self._conductor.requests.supplier.leaves_out_reference(self._task.record):
                     self._reference = told.reference
                 return command.repeat(now, told)
@@ -408,17 +415,30 @@ class _Turn:
             meter.reply_deviations.inc(verdict.deviations)
         self._leave(verdict)
         await self._conductor.replies.turn()
+        if isinstance(verdict, Unclear | Forbidden | Misdirected):
+            self._quarantine(verdict.reason)
         action = command.answered(self._case.now(), verdict, self._conductor.gate.breaker.successes)
         if not isinstance(action, Publish):
             self._release_reply()
         return action
 
-    def _keep(self, release: Callable[[], None] | None) -> None:
-        self._release = release
+    def _keep(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def _quarantine(self, reason: str) -> None:
+        """Keep the reply, which says neither yes nor no, for whoever has to find out what it does say."""
+        reply = self._reply
+        if reply is None or not reply.body or self._quarantined:
+            return
+        self._quarantined = True
+        committed: asyncio.Future[None] = self._conductor.cases.loop.create_future()
+        self._case.quarantine(reply, reason, committed)
+        self._release_reply(committed)
 
     def _release_reply(self, committed: "asyncio.Future[None] | None" = None) -> None:
         """Nothing derived from it is kept any more, or nothing once `committed` is done."""
-        release, self._release = self._release, None
+        reply, self._reply = self._reply, None
+        release = None if reply is None else reply.release
         if release is None:
             return
         if committed is None:

@@ -12,9 +12,10 @@ from adapter.core.command import Accepted, By, Event, InDoubt, Rejected, Settled
 from adapter.core.derived import namespace
 from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable
+from adapter.core.instant import utc
 from adapter.core.journal import Entry, Source
 from adapter.core.operation import Operation
-from adapter.ports import Outgoing
+from adapter.ports import Outgoing, Reply
 
 NAMESPACE: Final = UUID("5d7e0f5e-6a0f-5c0e-9d6b-1f1a7c0d2b43")
 """Root of all derived ids: the same command always gets the same ids, also in another process."""
@@ -66,12 +67,14 @@ class Events:
         *,
         events_topic: str,
         dead_letters_topic: str,
+        quarantine_topic: str,
         journal_topic: str,
         source: str,
         encoders: Mapping[str, Encoder],
     ) -> None:
         self._events_topic = events_topic
         self._dead_letters_topic = dead_letters_topic
+        self._quarantine_topic = quarantine_topic
         self._journal_topic = journal_topic
         self._source = source.encode()
         self._encoders = encoders
@@ -116,6 +119,20 @@ class Events:
             ("dead-letter-at", at.isoformat(timespec="milliseconds").encode()),
         ]
         return Outgoing(self._dead_letters_topic, source.key, source.value, headers)
+
+    def quarantined(self, subject: Subject, reply: Reply, reason: str, *, at: datetime) -> Outgoing:
+        """The reply's body as it came, with headers that say what it answers and why it is no yes and no no."""
+        known = {
+            "quarantine-reason": reason,
+            "quarantine-detail": f"HTTP status {reply.status}",
+            "quarantine-operation": subject.operation.name,
+            "quarantine-command-id": subject.command_id,
+            "quarantine-received-at": utc(at),
+            "content-type": reply.headers.get("content-type", "")[:2000],
+            "traceparent": subject.traceparent,
+        }
+        headers = [(name, text.encode(errors="replace")) for name, text in known.items() if text]
+        return Outgoing(self._quarantine_topic, None, reply.body, headers)
 
     def entries(self, entries: Iterable[Entry], partition: int) -> list[Outgoing]:
         """Journal entries as records of the journal, as few as can carry them, for the commands' partition number."""

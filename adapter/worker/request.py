@@ -11,7 +11,7 @@ from adapter.core.errors import Refused
 from adapter.core.operation import Operation, Supplier
 from adapter.core.outcome import Judge
 from adapter.core.soap import wrap
-from adapter.ports import Calls, NotSent
+from adapter.ports import Calls, NotSent, Reply
 from adapter.ports import Unclear as UnclearCall
 from adapter.telemetry import Log, Metrics, Role, Span, Tracer, continued
 from adapter.telemetry import metrics as m
@@ -80,10 +80,10 @@ class Requests:
         *,
         attempt: int,
         about: Callable[[], Mapping[str, Any]],
-        keep: Callable[[Callable[[], None] | None], None],
+        keep: Callable[[Reply], None],
     ) -> Verdict:
         """Send it once; the verdict on the reply or the failure. `about` returns the fields of a log line, `keep` is
-        called with the reply's `release`.
+        called with the reply if it came whole.
         """
         operation = task.subject.operation
         headers = self.headers(operation)
@@ -95,7 +95,7 @@ class Requests:
         broken = None
         try:
             reply = await self.calls.post(operation.path, body, headers)
-            keep(reply.release)
+            keep(reply)
         except NotSent as failure:
             self.metrics.count(m.CALL_FAILURES, failure.reason)
             if span is not None:

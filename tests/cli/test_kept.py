@@ -12,6 +12,7 @@ import pytest
 from adapter.cli import main
 from adapter.ports import Outgoing
 from adapter.transport.kafka.client import Sender
+from adapter.twin import Fault, Kind
 from tests.server.bus import Record, records
 from tests.server.conftest import PLAIN, notification, serving
 from tests.support import estate as say
@@ -134,6 +135,25 @@ async def test_a_dead_letter_that_can_be_decoded_is_mended_as_json_and_sent(desk
         code, _, complained = await desk.run("send", str(file))
         assert (code, complained) == (0, [])
         assert (await desk.rig.estate.final(second)).type == "FaultReportAdded"
+
+
+async def test_a_reply_that_left_a_doubt_is_shown_as_it_came_and_published_by_nobody(desk: Desk) -> None:
+    command = say.add("SP-1")
+    desk.rig.twin.inject(Fault(Kind.HTML, key="SP-1"))
+    async with desk.rig.worker():
+        desk.rig.estate.send(command)
+        await desk.rig.estate.doubt(command)
+
+    async def replies() -> list[dict[str, str]]:
+        rows = [json.loads(line) for line in (await desk.run("quarantine", "list"))[1]]
+        return [row for row in rows if row["origin"] == f"reply to AddFaultReport {command.command_id}"]
+
+    (row,) = await eventually(replies)  # of a transaction's partitions each shows its end a moment later than another
+    code, said, _ = await desk.run("quarantine", "show", row["place"])
+    assert (code, "<html>" in "".join(said)) == (0, True)
+    code, said, complained = await desk.run("quarantine", "again", row["place"])
+    assert (code, said) == (4, [])
+    assert complained == [f"adapter: {row['place']}: stays: it is a reply to a command"]
 
 
 @pytest.mark.parametrize(

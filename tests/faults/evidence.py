@@ -209,8 +209,9 @@ def dead_letters(bootstrap: str, topic: str) -> list[DeadLetter]:
 
 
 def bodies(bootstrap: str, topic: str) -> list[bytes]:
-    """The values of a topic, raw: what is in quarantine."""
-    return [message.value() or b"" for message in _read(bootstrap, topic, {})]
+    """The bodies of notifications that are in quarantine, raw."""
+    found = _read(bootstrap, topic, {})
+    return [message.value() or b"" for message in found if "quarantine-path" in dict(message.headers() or [])]
 
 
 def committed(bootstrap: str, topic: str, group: str) -> tuple[dict[int, int], dict[int, int]]:

@@ -33,6 +33,7 @@ from adapter.ports import (
 
 EVENTS: Final = "events"
 DEAD_LETTERS: Final = "dead-letters"
+QUARANTINE: Final = "quarantine"
 JOURNAL: Final = "journal"
 IDENTITY: Final = "cluster/topic"
 """Of the journal."""

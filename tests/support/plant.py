@@ -290,6 +290,7 @@ class Plant:
         events = Events(
             events_topic=bus.EVENTS,
             dead_letters_topic=bus.DEAD_LETTERS,
+            quarantine_topic=bus.QUARANTINE,
             journal_topic=bus.JOURNAL,
             source="/test",
             encoders=encoders,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import fastavro
@@ -1313,6 +1314,65 @@ async def test_of_what_a_reply_has_no_field_for_an_event_tells_as_much_as_the_to
     assert event.record["unknownElements"] == [{"path": f"{'a' * 99}.{'b' * 99}.c", "text": "1"}] * 15
 
 
+# -- replies that say neither yes nor no -------------------------------------------------------------------------------
+
+
+def page(_call: Call, status: int = 502) -> Reply:
+    return Reply(status, {"content-type": "text/html"}, b"<html>Bad gateway")
+
+
+@pytest.mark.parametrize("status", [502, 403, 404])
+async def test_a_reply_that_says_neither_yes_nor_no_is_kept_raw(plant: Plant, status: int) -> None:
+    plant.hire(0)
+    plant.desk.answers = partial(page, status=status)
+    command = add("T-1")
+    plant.send(command)
+    (kept,) = await eventually(lambda: plant.bus.to(bus.QUARANTINE))
+    headers = {name: (value or b"").decode() for name, value in kept.headers}
+    datetime.fromisoformat(headers.pop("quarantine-received-at"))
+    assert (kept.key, kept.value) == (None, b"<html>Bad gateway")
+    assert headers == {
+        "quarantine-reason": f"http-{status}",
+        "quarantine-detail": f"HTTP status {status}",
+        "quarantine-operation": "AddFaultReport",
+        "quarantine-command-id": command.command_id,
+        "content-type": "text/html",
+    }
+
+
+@pytest.mark.parametrize(
+    "told", [accepted, refused, silent, lambda _: Reply(502, {}, b"")], ids=["accepted", "refused", "none", "empty"]
+)
+async def test_a_clear_reply_and_one_without_content_are_not_kept(plant: Plant, told: Callable[[Call], Reply]) -> None:
+    plant.hire(0)
+    plant.desk.answers = told
+    command = add("T-1")
+    plant.send(command)
+    await plant.until(lambda: bool(plant.types(command)))
+    assert plant.bus.to(bus.QUARANTINE) == []
+
+
+async def test_of_the_unclear_replies_to_a_command_that_is_asked_again_the_first_is_kept(plant: Plant) -> None:
+    plant.hire(0)
+    plant.desk.answers = lambda call: accepted(call) if len(plant.desk.of(command)) > 3 else garbled(call)
+    command = query("K-1")
+    plant.send(command)
+    assert (await plant.final(command)).type == "AppointmentAvailabilityFound"
+    assert [record.value for record in plant.bus.to(bus.QUARANTINE)] == [b"<p>Hello"]
+
+
+async def test_an_unclear_reply_to_what_an_operator_had_sent_again_is_kept_too(plant: Plant) -> None:
+    plant.hire(0)
+    plant.desk.answers = lambda call: page(call) if len(plant.desk.of(command)) > 1 else garbled(call)
+    command = add("T-1")
+    plant.send(command)
+    await plant.until(lambda: plant.types(command) == ["CommandOutcomeUnknown"])
+    await plant.project()
+    await plant.decide(command, "REPEAT")
+    await plant.until(lambda: plant.types(command).count("CommandOutcomeUnknown") == 2)
+    assert [record.value for record in plant.bus.to(bus.QUARANTINE)] == [b"<p>Hello", b"<html>Bad gateway"]
+
+
 class Held:
     """Counts the long replies that are not released."""
 
@@ -1339,9 +1399,6 @@ async def test_a_long_reply_is_released_when_its_outcome_is_committed_and_not_be
     call = await plant.called(command)
     hand.member.hold()
     call.answer.set_result(held(told(call)))
-    if told is garbled and command.name == "RequestFaultReportUpdate":  # asked again, and nothing is published
-        await plant.until(lambda: held.count == 0)
-        return
     await plant.until(lambda: hand.member.open_transaction)
     await hand.settle()
     assert held.count == 1

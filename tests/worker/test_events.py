@@ -36,6 +36,7 @@ def events() -> Events:
     return Events(
         events_topic="events",
         dead_letters_topic="dead",
+        quarantine_topic="quarantine",
         journal_topic="journal",
         source="/us",
         encoders={name: Encoder(schema, 7) for name, schema in SCHEMAS.items()},

@@ -35,6 +35,7 @@ _NEEDS: Final[Mapping[Role, Mapping[str, frozenset[str]]]] = {
         "tickets": frozenset({"READ"}),
         "journal": frozenset({"READ", "WRITE"}),
         "dead_letters": frozenset({"WRITE"}),
+        "quarantine": frozenset({"WRITE"}),
     },
     Role.SERVER: {"events": frozenset({"WRITE"}), "quarantine": frozenset({"WRITE"})},
     Role.PROJECTOR: {"events": frozenset({"READ", "WRITE"}), "tickets": frozenset({"READ", "WRITE"})},

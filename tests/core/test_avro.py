@@ -470,6 +470,35 @@ def test_a_time_beyond_the_calendar_is_malformed_and_its_field_named(
     assert (refused.value.reason, refused.value.detail) == ("malformed", detail)
 
 
+def counting(kind: str, *, first: bool = False) -> Schema:
+    """With numbers of that type, in the order of our own schema unless they come `first`."""
+    rest = [field for field in FIELDS if field["name"] != "count"]
+    counts: list[dict[str, Any]] = [
+        {"name": "count", "type": kind, "default": 0},
+        {"name": "counts", "type": {"type": "array", "items": {"type": "map", "values": kind}}, "default": []},
+    ]
+    return schema(*counts, *rest) if first else schema(*rest, *counts)
+
+
+@pytest.mark.parametrize(
+    ("written", "detail"),
+    [
+        ({"count": 2**31}, "Thing.count: is beyond int"),
+        ({"count": -(2**31) - 1}, "Thing.count: is beyond int"),
+        ({"counts": [{"a": 1}, {"a": 2, "b": 2**40}]}, "Thing.counts[1]: is beyond int"),
+    ],
+)
+@pytest.mark.parametrize("first", [False, True])
+def test_a_number_beyond_its_type_is_malformed_and_its_field_named(
+    *, first: bool, written: dict[str, Any], detail: str
+) -> None:
+    """As of a producer that writes any number as an int."""
+    data = payload(counting("long", first=first), MINIMAL | written)
+    with pytest.raises(Undecodable) as refused:
+        Decoder(counting("int", first=first).text, [counting("int")]).decode(data)
+    assert (refused.value.reason, refused.value.detail) == ("malformed", detail)
+
+
 @pytest.mark.parametrize("rest", [b"", b"\x01", b"\x02\xff", b"\x00" * 4 + b"\x02\x99\x01"])
 def test_a_time_beyond_the_calendar_may_be_followed_by_anything(rest: bytes) -> None:
     beyond = payload(schema({"name": "n", "type": "long"}), {"n": 2**62})

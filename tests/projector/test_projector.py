@@ -100,6 +100,22 @@ async def test_what_is_no_event_of_a_ticket_is_passed_over_and_counted(stage: St
     }  # fmt: skip
 
 
+async def test_an_event_with_a_number_beyond_its_type_is_passed_over(stage: Stage) -> None:
+    async with stage.projector() as running:
+        await stage.write(
+            notified("SP-1"),
+            answered("SP-1", attempts=2**31),
+            answered("SP-1", "CommandRejected", attempts=-(2**40), code="400", rejectedBy="SUPPLIER"),
+            answered("SP-1", command="C-1", attempts=2**31 - 1),
+            notified("SP-1", "ON_HOLD", sent=minutes(1)),
+        )
+        ticket = (await stage.folded())["SP-1"]
+    assert (ticket["status"], ticket["events"]) == ("ON_HOLD", 3)
+    assert [(c["commandId"], c["attempts"]) for c in ticket["commands"]] == [("C-1", 2**31 - 1)]
+    assert running.metric("ticket_events_total", result="unreadable") == 2
+    assert {line["reason"] for line in running.logged("event not readable")} == {"malformed"}
+
+
 async def test_white_space_around_a_reference_is_none_of_it(stage: Stage) -> None:
     event = notified("SP-1")
     event.record["buyerFaultReference"] = " SP-1\n"

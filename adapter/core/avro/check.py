@@ -64,6 +64,24 @@ def checker(kind: Type) -> Check:  # noqa: C901 -- a table of cases
             raise ValueError(f"{label(kind)} is not written by this encoder")
 
 
+def bounds(kind: Type) -> Check | None:
+    """A check of the numbers in a value alone, which fastavro reads whatever their size; None if there can be none."""
+    kind, nullable = optional(kind)
+    match kind:
+        case Primitive("int" | "long", None):
+            check: Check | None = checker(kind)
+        case Array(items):
+            check = (inner := bounds(items)) and _check_items(inner)
+        case Map(values):
+            check = (inner := bounds(values)) and _check_values(inner)
+        case Record(_, fields, _):
+            numbers = tuple((field.name, inner) for field in fields if (inner := bounds(field.type)))
+            check = _check_some(numbers) if numbers else None
+        case _:
+            check = None
+    return check and (_or_null(check) if nullable else check)
+
+
 def _check_time(value: Any) -> None:
     if not isinstance(value, datetime):
         raise Misfit("is not a time")
@@ -149,6 +167,18 @@ def _check_fields(record: Record) -> Check:
                 raise Misfit(f"has no {name}")
         if not names.issuperset(value):
             raise Misfit("has a field its schema has not")
+
+    return check
+
+
+def _check_some(checks: tuple[tuple[str, Check], ...]) -> Check:
+    def check(value: Any) -> None:
+        for name, inner in checks:
+            try:
+                inner(value[name])
+            except Misfit as misfit:
+                misfit.path.append(name)
+                raise
 
     return check
 

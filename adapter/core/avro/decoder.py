@@ -11,7 +11,7 @@ from typing import Any, Final
 import fastavro
 
 from adapter.core.avro.bulk import Bulk, Excess
-from adapter.core.avro.check import Check, Misfit, checker
+from adapter.core.avro.check import Check, Misfit, bounds, checker
 from adapter.core.avro.compatibility import compatibility
 from adapter.core.avro.reader import compile_reader
 from adapter.core.avro.schema import Array, Field, Map, Primitive, Record, Schema, Type, optional
@@ -86,6 +86,7 @@ class Decoder:
         breaches = [] if self._reader is None else compatibility(ours, writer)
         self._why = "; ".join(breaches)[:_DETAIL_LIMIT] or "the writer's data has no place in our schema"
         self._fit = _fitter(ours.record, writer.record) if breaches else None
+        self._bounds = bounds(ours.record)
         rejects = unknown_fields is UnknownFields.REJECT and self._reader is not None
         self._collect_unknown = _unknown_fields(ours.record, writer.record) if rejects else None
 
@@ -106,6 +107,11 @@ class Decoder:
             raise Undecodable("unresolvable", misfit.where(self.name)) from None
         except _RESOLUTION:
             raise Undecodable("unresolvable", self._why) from None
+        if self._bounds is not None:
+            try:
+                self._bounds(record)
+            except Misfit as misfit:
+                raise Undecodable("malformed", misfit.where(self.name)) from None
         return Decoded(self.name, record, tuple(unknown))
 
     def _measure(self, payload: bytes) -> None:

@@ -2,7 +2,8 @@
 every value and reads every byte through a file.
 
 It reads what writers usually write. If it finds anything else (bytes missing or too many, a union branch that does not
-exist, a time beyond the calendar, blocks with their size in front…) it returns None, and fastavro decides what that is.
+exist, a number beyond its type, a time beyond the calendar, blocks with their size in front…) it returns None, and
+fastavro decides what that is.
 """
 
 from collections.abc import Callable, Iterator
@@ -125,7 +126,10 @@ def _plain(kind: Type, name: str, numbers: Iterator[int]) -> Iterator[str]:  # n
             yield "at += 1"
             yield "if byte > 1: return None"
             yield f"{name} = byte == 1"
-        case Primitive("int" | "long", None):
+        case Primitive("int", None):
+            yield f"{name}, at = number(data, at)"
+            yield f"if not {-(2**31)} <= {name} < {2**31}: return None"
+        case Primitive("long", None):
             yield f"{name}, at = number(data, at)"
         case Primitive("long", "timestamp-millis"):
             yield f"{name}, at = moment(data, at)"

@@ -43,3 +43,13 @@ def denied(bootstrap: str, resource: ResourceType, name: str, *operations: AclOp
     finally:
         for gone in client.delete_acls(list(map(exactly, rules))).values():
             gone.result(PATIENCE)
+
+
+@contextmanager
+def writing_nothing(kafka: str) -> Iterator[None]:
+    """Meanwhile nobody may write to any topic, so that Kafka gives no producer an id."""
+    with (
+        denied(kafka, ResourceType.TOPIC, "*", AclOperation.WRITE),
+        denied(kafka, ResourceType.BROKER, "kafka-cluster", AclOperation.IDEMPOTENT_WRITE),
+    ):
+        yield

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -19,7 +18,7 @@ from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.kafka.publisher import KafkaPublisher
 from tests.support import topics as topic_sets
 from tests.support.groups import introduced
-from tests.support.rights import denied
+from tests.support.rights import denied, writing_nothing
 from tests.support.topics import Topics
 from tests.support.wait import PATIENCE
 
@@ -129,16 +128,6 @@ def test_a_topic_is_followed_without_a_right_to_any_group(kafka_with_rules: str,
         producer.produce(ruled.events, b"later")
         assert producer.flush(PATIENCE) == 0
         assert next(follower.read(time.monotonic() + PATIENCE)).value == b"later"
-
-
-@contextmanager
-def writing_nothing(kafka: str) -> Iterator[None]:
-    """Meanwhile nobody may write to any topic, so that Kafka gives no producer an id."""
-    with (
-        denied(kafka, ResourceType.TOPIC, "*", AclOperation.WRITE),
-        denied(kafka, ResourceType.BROKER, "kafka-cluster", AclOperation.IDEMPOTENT_WRITE),
-    ):
-        yield
 
 
 async def test_a_publisher_that_might_write_nowhere_publishes_once_it_may(kafka_with_rules: str, ruled: Topics) -> None:

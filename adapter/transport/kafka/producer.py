@@ -17,7 +17,7 @@ from datetime import timedelta
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -36,6 +36,9 @@ _LONG: Final = 10.0
 """Seconds between two reports that a step is waiting for Kafka."""
 _HOPELESS: Final = 30.0
 """Seconds of a step after which another producer is tried: librdkafka can lose its connection to the coordinator."""
+
+
+_Client = TypeVar("_Client", Consumer, Producer)
 
 
 class TransactionalProducer:
@@ -194,19 +197,19 @@ class _Line:
 
     def open(self) -> bool:
         try:
-            self._opened()
+            self._begin(self._make())
         except KafkaException as failure:
             raise Stop(f"Kafka refuses transactions: {failure.args[0].str()}") from failure
         return True
 
     def succeed(self, positions: Sequence[Position]) -> bool:
         """Take over from a producer of the same id; whether its last transaction was committed."""
-        self._opened()
+        self._begin(self._again(self._make))
         return self._is_committed(self._offsets(positions)[0])
 
     def commit(self, records: Sequence[Outgoing], positions: Sequence[Position], claim: Claim) -> bool:
         assert positions, "a transaction without an offset is not fenced"
-        producer = self._producer or self._opened()
+        producer = self._producer or self._begin(self._again(self._make))
         membership = claim()
         if membership is None:
             return False
@@ -242,12 +245,29 @@ class _Line:
         if error is not None and topic is not None and error.code() not in _ABORTED:
             self._undelivered.setdefault(topic, error)
 
-    def _opened(self) -> Producer:
+    def _make(self) -> Producer:
         with properties_told():
-            producer = Producer(self._conf, logger=logging.getLogger("librdkafka"))
+            return Producer(self._conf, logger=logging.getLogger("librdkafka"))
+
+    def _begin(self, producer: Producer) -> Producer:
         self._persist(lambda: producer.init_transactions(_STEP))
         self._producer = producer
         return producer
+
+    def _again(self, make: Callable[[], _Client]) -> _Client:
+        """A further client. Its properties were taken before: if it can't be made, files that they name have been
+        replaced by others of no use, and better ones are waited for. Raises Stop if it is closed meanwhile.
+        """
+        began, told_at = monotonic(), -inf
+        while True:
+            try:
+                return make()
+            except Stop as refused:
+                if monotonic() - told_at >= _LONG:
+                    told_at = monotonic()
+                    self._waits(str(refused), told_at - began)
+                if self._closed.wait(_MAKE_AGAIN):
+                    raise
 
     def _offsets(self, positions: Sequence[Position]) -> list[TopicPartition]:
         return [
@@ -288,7 +308,7 @@ class _Line:
         # Fenced: nobody else has this id, so the coordinator ended the transaction when its time was over. Under the
         # same id `init_transactions` waits until it is decided; then the committed offset tells how.
         self._producer = None
-        self._opened()
+        self._begin(self._again(self._make))
         return self._is_committed(offsets[0])
 
     def _is_committed(self, sent: TopicPartition) -> bool:
@@ -298,7 +318,7 @@ class _Line:
         (`introduce`): a coordinator that knows of none has just started.
         """
         asked = [TopicPartition(sent.topic, sent.partition)]
-        reader = Consumer(undecided_properties(self._client, self._group))
+        reader = self._again(self._reader)
         try:
             while True:
                 try:
@@ -312,6 +332,10 @@ class _Line:
                 self._closed.wait(_ASK_AGAIN)
         finally:
             reader.close()
+
+    def _reader(self) -> Consumer:
+        with properties_told():
+            return Consumer(undecided_properties(self._client, self._group))
 
     def _persist(self, step: Callable[[], list[TopicPartition] | None]) -> list[TopicPartition]:
         """Call the step until it has succeeded or failed for good. After a timeout, another call resumes it."""
@@ -345,6 +369,7 @@ _NO_COORDINATOR: Final = frozenset(
     }
 )
 _ASK_AGAIN: Final = 0.1
+_MAKE_AGAIN: Final = 1.0
 _ABORTED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 """Errors of records that only tell that their transaction failed, for another reason."""
 _REFUSALS: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from adapter.core.errors import Unavailable
+from adapter.core.errors import Stop, Unavailable
 from adapter.ports import Outgoing, TooLarge
 from adapter.transport.kafka.refusal import properties_told
 
@@ -57,12 +57,14 @@ class KafkaPublisher:
 
     def publish(self, record: Outgoing, *, limit: float, late: Callable[[], None]) -> "asyncio.Future[None]":
         future: asyncio.Future[None] = self._loop.create_future()
-        if self._line.ended is not None:
-            self._replace()
         try:
+            if self._line.ended is not None:
+                self._replace()
             self._line.produce(record, _Under(self._loop.time() + limit, next(self._numbers), future, late))
         except BufferError:
             _fail(future, Unavailable("the producer's queue is full"))
+        except Stop as refused:  # not at the start any more: files that they name were replaced by others of no use
+            _fail(future, Unavailable(str(refused)))
         except KafkaException as failure:
             _fail(future, _reason(failure.args[0]))
         return future

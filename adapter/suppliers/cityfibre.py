@@ -114,7 +114,6 @@ def supplier(*, reservation_key_rule: Mode = Mode.REFUSE, unique_references: boo
             ),
         ),
         replies=Replies(
-            reference="buyerFaultReference",
             code="responseCode",
             status="status",
             text="errorMessage",

@@ -119,7 +119,7 @@ class Requests:
                 body=reply.body,
                 operation=operation,
                 reader=task.compiled.reader,
-                reference=task.subject.reference,
+                key=task.subject.key.decode(errors="replace"),
                 now=datetime.now(UTC),
                 broken=broken,
             )

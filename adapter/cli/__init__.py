@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from adapter import __version__
+from adapter.cli.complaints import complain
 from adapter.cli.exits import Exit
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.wording import is_text
@@ -85,16 +86,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(list(sys.argv[1:] if argv is None else argv), alone=argv is None)
         sys.stdout.flush()
     except Stop as stop:
-        _complain(*stop.problems)
+        complain(*stop.problems)
         return Exit.WRONG
     except Unavailable as error:
-        _complain(str(error))
+        complain(str(error))
         return Exit.FAILED
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # the reader of our output has gone (`adapter settings | head`)
             if error.errno not in _UNWRITTEN or error.filename is not None:
                 raise
-            _complain(f"standard output: {error.strerror}")
+            complain(f"standard output: {error.strerror}")
         # At its end the interpreter flushes standard output once more, and would report the same error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
@@ -209,8 +210,3 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog)
         self._action_max_length = len("  dead-letters") + 2  # argparse ignores that commands are indented
-
-
-def _complain(*problems: str) -> None:
-    for problem in problems:
-        sys.stderr.write(f"adapter: {problem}\n")

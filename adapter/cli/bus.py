@@ -1,13 +1,13 @@
 """What commands need of the bus: settings, schemas, the registry, and readers that are closed at the end."""
 
 import asyncio
-import sys
 from collections.abc import Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from adapter import catalogue
 from adapter.catalogue import Catalogue
+from adapter.cli.complaints import complain
 from adapter.core.avro import Decoded, Decoder, Encoder, Schema, unframe
 from adapter.core.errors import Undecodable
 from adapter.settings import Bus, Cluster, Offline
@@ -40,7 +40,14 @@ class Client:
     ) -> Iterator[Follower]:
         """Raises Stop if there is no such topic, Unavailable."""
         client = self.settings.kafka.client()
-        follower = Follower(client, topic, start=start, key=key, committed=committed, down=_complain)
+        follower = Follower(
+            client,
+            topic,
+            start=start,
+            key=key,
+            committed=committed,
+            down=lambda why: complain(f"no broker answers, still trying: {why}"),
+        )
         try:
             yield follower
         finally:
@@ -72,10 +79,6 @@ class Client:
             return Decoder(text, schemas.values())
         except Undecodable as undecodable:
             return undecodable
-
-
-def _complain(why: str) -> None:
-    sys.stderr.write(f"adapter: no broker answers, still trying: {why}\n")
 
 
 def compiled(settings: Offline) -> Catalogue:

@@ -2,7 +2,6 @@
 
 import argparse
 import getpass
-import sys
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from uuid import UUID, uuid5
 
 from adapter.cli import journal, show
 from adapter.cli.bus import Client, compiled, connected
+from adapter.cli.complaints import complain
 from adapter.cli.exits import Exit
 from adapter.cli.follow import Outcomes, seconds
 from adapter.cli.journal import Held
@@ -140,7 +140,7 @@ def _settle(arguments: argparse.Namespace) -> Exit:
         sender = Sender(settings.kafka.client(), max_message_bytes=settings.topics.max_message_bytes)
         (fault,) = sender.send([record])
         if fault is not None:
-            sys.stderr.write(f"adapter: {arguments.command_id}: not decided: {fault}\n")
+            complain(f"{arguments.command_id}: not decided: {fault}")
             return Exit.FAILED
         if follower is None:
             told = {"decided": ruling.value, "commandId": arguments.command_id, "key": reference}
@@ -149,9 +149,7 @@ def _settle(arguments: argparse.Namespace) -> Exit:
         outcomes = Outcomes(bus, {arguments.command_id})
         outcomes.follow(follower.read(time.monotonic() + timeout))
     if outcomes.pending:
-        sys.stderr.write(
-            f"adapter: {arguments.command_id}: not settled within {arguments.timeout}; do worker and projector run?\n"
-        )
+        complain(f"{arguments.command_id}: not settled within {arguments.timeout}; do worker and projector run?")
     return Exit.NOT_ACCEPTED if outcomes.pending else Exit.DONE
 
 

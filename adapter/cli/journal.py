@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from adapter.cli.bus import Client, look_for
+from adapter.cli.complaints import complain
 from adapter.core import journal
 from adapter.core.errors import Foreign, Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Kind, Recovered, recover
@@ -80,7 +80,7 @@ def _entries(bus: Client, value: bytes, place: str) -> list[Entry]:
     except Foreign:
         return []
     except Undecodable as why:
-        sys.stderr.write(f"adapter: journal {place}: not readable, what it tells is missing: {why}\n")
+        complain(f"journal {place}: not readable, what it tells is missing: {why}")
         return []
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from adapter.cli import show
 from adapter.cli.bus import compiled, connected, look_for
+from adapter.cli.complaints import complain
 from adapter.cli.exits import Exit
 from adapter.cli.follow import since
 from adapter.core.avro import to_json
@@ -177,9 +178,9 @@ def _show_command(arguments: argparse.Namespace, place: Place) -> Exit:
         try:
             found = bus.decode(seen.value, known.commands)
         except Undecodable as why:
-            sys.stderr.write(harmless(f"adapter: {arguments.place}: {why.reason}: {why.detail}") + "\n")
+            complain(f"{arguments.place}: {why.reason}: {why.detail}")
             return Exit.NOT_ACCEPTED
-    sys.stderr.writelines(harmless(f"adapter: {path}: left out: no such field here") + "\n" for path in found.unknown)
+    complain(*(f"{path}: left out: no such field here" for path in found.unknown))
     content = {"command": found.name, **to_json(known.commands[found.name], found.record)}
     for line in json.dumps(content, indent=2, ensure_ascii=False).splitlines():
         show.write(harmless(line))
@@ -247,7 +248,7 @@ def _take(
     for seen in chosen:
         place, record = f"{seen.partition}/{seen.offset}", made(seen)
         if isinstance(record, str):
-            sys.stderr.write(f"adapter: {place}: stays: {record}\n")
+            complain(f"{place}: stays: {record}")
             code = code or Exit.NOT_ACCEPTED
             continue
         waiting.append((place, record))
@@ -266,7 +267,7 @@ def _sent(sender: Sender, waiting: Sequence[tuple[str, Outgoing]]) -> Exit:
             key = None if record.key is None else record.key.decode(errors="replace")
             show.write(show.json_line({"again": place, "topic": record.topic, "key": key}))
         else:
-            sys.stderr.write(f"adapter: {place}: not written: {fault}\n")
+            complain(f"{place}: not written: {fault}")
             code = Exit.FAILED
     return code
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from adapter.cli import show
 from adapter.cli.bus import Client, compiled, connected, look_for
 from adapter.cli.commands import FORM, Written, contents, read
+from adapter.cli.complaints import complain
 from adapter.cli.example import example
 from adapter.cli.exits import Exit
 from adapter.cli.follow import Outcomes, seconds
@@ -65,11 +66,13 @@ def _run(arguments: argparse.Namespace) -> Exit:
             return Exit.FAILED if failed else Exit.DONE
         outcomes = Outcomes(bus, {c.command_id for c in commands} - failed)
         outcomes.follow(follower.read(time.monotonic() + timeout))
-    sys.stderr.writelines(
-        f"adapter: {command_id}: no final outcome within {arguments.timeout}; adapter stuck shows what waits; a "
-        "commandId that was there before has no second outcome, and with other content it ends on "
-        f"{bus.topics.dead_letters}\n"
-        for command_id in sorted(outcomes.pending)
+    complain(
+        *(
+            f"{command_id}: no final outcome within {arguments.timeout}; adapter stuck shows what waits; a "
+            "commandId that was there before has no second outcome, and with other content it ends on "
+            f"{bus.topics.dead_letters}"
+            for command_id in sorted(outcomes.pending)
+        )
     )
     if failed:
         return Exit.FAILED
@@ -113,5 +116,5 @@ def _report(commands: Sequence[Written], faults: Sequence[str | None]) -> set[st
             show.write(show.json_line(line))
         else:
             failed.add(command.command_id)
-            sys.stderr.write(f"adapter: {command.command_id}: not sent: {fault}\n")
+            complain(f"{command.command_id}: not sent: {fault}")
     return failed

@@ -2,13 +2,13 @@
 
 import argparse
 import heapq
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from adapter.cli import show
 from adapter.cli.bus import Client, compiled, connected
+from adapter.cli.complaints import complain
 from adapter.cli.exits import Exit
 from adapter.core import wording
 from adapter.core.avro import Decoded, to_json
@@ -153,9 +153,9 @@ def _one(bus: Client, reference: str, *, text: bool) -> Exit:
         events += 1
         newer += found is not None and seen.at > found.updated_at
     if newer:
-        sys.stderr.write(f"adapter: {reference}: {newer} events are newer than this state; is a projector running?\n")
+        complain(f"{reference}: {newer} events are newer than this state; is a projector running?")
     if found is None and not events:
-        sys.stderr.write(f"adapter: {reference}: no such ticket\n")
+        complain(f"{reference}: no such ticket")
         return Exit.FAILED
     return Exit.DONE
 
@@ -213,7 +213,7 @@ def _decoded(bus: Client, seen: Seen) -> Decoded | None:
         return bus.decode(seen.value, bus.known.tickets)
     except Undecodable as undecodable:
         place = f"{bus.topics.tickets} partition {seen.partition} offset {seen.offset}"
-        sys.stderr.write(f"adapter: {place}: not a ticket: {undecodable}\n")
+        complain(f"{place}: not a ticket: {undecodable}")
         return None
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import sys
 from codecs import BOM_UTF8
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -12,11 +11,11 @@ from lxml import etree
 
 from adapter.cli import show
 from adapter.cli.commands import FORM, Written, contents, read
+from adapter.cli.complaints import complain
 from adapter.cli.exits import Exit
 from adapter.core.command import Wait
 from adapter.core.errors import Refused, Undecodable
 from adapter.core.notification import Delivery, Refusal
-from adapter.core.wording import harmless
 from adapter.ports import Reply
 from adapter.settings import Translating, load
 from adapter.telemetry import start_logging
@@ -89,14 +88,14 @@ async def _commands(translator: "Translator", commands: Iterable[Written], reply
                 codes.append(_show_outcome(await translator.outcome(command.entry, command.record, reply), command))
         except (Refused, Undecodable) as refused:
             problems = refused.problems if isinstance(refused, Refused) else (refused.detail,)
-            _tell(command.command_id, *(f"refused: {problem}" for problem in problems))
+            complain(*(f"{command.command_id}: refused: {problem}" for problem in problems))
             codes.append(Exit.NOT_ACCEPTED)
     return codes
 
 
 def _show_request(request: "Request", command: Written) -> None:
     """As one indented XML document, with method, path and headers in a comment before it."""
-    _tell(command.command_id, *(f"warning: {warning}" for warning in request.warnings))
+    complain(*(f"{command.command_id}: warning: {warning}" for warning in request.warnings))
     envelope = etree.fromstring(request.body)
     etree.indent(envelope)
     headers = "".join(f", {name}: {value}" for name, value in request.headers.items())
@@ -111,7 +110,7 @@ def _show_request(request: "Request", command: Written) -> None:
 
 def _show_outcome(outcome: "Published | Wait", command: Written) -> Exit:
     if isinstance(outcome, Wait):
-        _tell(command.command_id, f"no event yet: a worker would try again ({outcome.reason})")
+        complain(f"{command.command_id}: no event yet: a worker would try again ({outcome.reason})")
         return Exit.NOT_ACCEPTED
     _show_event(outcome)
     return Exit.DONE
@@ -120,7 +119,7 @@ def _show_outcome(outcome: "Published | Wait", command: Written) -> Exit:
 def _notification(translator: "Translator", name: str, content: bytes) -> Exit:
     found = translator.event(Delivery(content, datetime.now(UTC)))
     if isinstance(found, Refusal):
-        _tell(name, f"quarantined: {found.reason}: {found.detail}")
+        complain(f"{name}: quarantined: {found.reason}: {found.detail}")
         return Exit.NOT_ACCEPTED
     _show_event(found)
     return Exit.DONE
@@ -131,7 +130,3 @@ def _show_event(event: "Published") -> None:
     show.write(
         show.event_line(event.schema, event.record, key=event.key, at=headers["ce_time"], identifier=headers["ce_id"])
     )
-
-
-def _tell(subject: str, *lines: str) -> None:
-    sys.stderr.writelines(harmless(f"adapter: {subject}: {line}") + "\n" for line in lines)

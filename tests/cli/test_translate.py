@@ -192,3 +192,12 @@ def test_a_reply_to_a_notification_is_refused(capfd: pytest.CaptureFixture[str])
     file = str(NOTIFICATIONS[0] / "notification.xml")
     assert main(["translate", file, "--reply", file]) == 2
     assert "--reply answers commands" in capfd.readouterr().err
+
+
+def test_what_is_wrong_with_a_file_is_told_without_its_control_characters(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "command.json"
+    file.write_text(r'{"\u001b[2J": 1, "\u001b[2J": 2}')
+    assert main(["translate", str(file)]) == 2
+    assert capfd.readouterr().err == f"adapter: {file}, line 1: \\u001b[2J: is there twice\n"

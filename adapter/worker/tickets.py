@@ -17,7 +17,7 @@ from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Foreign, Unavailable, Undecodable
 from adapter.core.partition import partition_of
 from adapter.core.retry import ASK_AGAIN
-from adapter.core.ticket import MARK, Ticket, mark, ticket
+from adapter.core.ticket import Ticket, among, mark, ticket
 from adapter.pause import pause
 from adapter.ports import Checkpoint, FollowedTicket, TicketFeed, TicketRecord, TicketStore, TicketStores
 from adapter.telemetry import Log
@@ -47,13 +47,6 @@ class _Known:
         offset, length = cls._HEAD.unpack_from(value)
         end = cls._HEAD.size + length
         return cls(offset, value[cls._HEAD.size : end], value[end:])
-
-    def has(self, command: bytes) -> bool:
-        """Whether the mark is one of `commands`, and not just the end of one and the beginning of the next."""
-        at = self.commands.find(command)
-        while at > 0 and at % MARK:
-            at = self.commands.find(command, at + 1)
-        return at >= 0
 
 
 class Watch:
@@ -250,7 +243,7 @@ class _Shelf:
     async def commanded(self, key: bytes, command: bytes) -> bool:
         await self._current.wait()
         found = await self._find(key)
-        return found is not None and found.has(command)
+        return found is not None and among(found.commands, command)
 
     @contextmanager
     def watched(self, key: bytes, watch: Watch) -> Iterator[None]:

@@ -7,7 +7,6 @@ function of state and event; `due` and `fire` are the changes that time alone br
 
 from adapter.core.ticket.fold import Event, Folded, Policy, Verdict, fold
 from adapter.core.ticket.state import (
-    MARK,
     Clock,
     Command,
     Decision,
@@ -18,13 +17,13 @@ from adapter.core.ticket.state import (
     Status,
     Ticket,
     Transition,
+    among,
     mark,
     ticket,
 )
 from adapter.core.ticket.timer import Drop, Warn, due, fire
 
 __all__ = [
-    "MARK",
     "Clock",
     "Command",
     "Decision",
@@ -41,6 +40,7 @@ __all__ = [
     "Transition",
     "Verdict",
     "Warn",
+    "among",
     "due",
     "fire",
     "fold",

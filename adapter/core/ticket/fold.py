@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from hashlib import blake2b
 from typing import Any, Final
 
 from adapter.core.ticket.state import (
-    SEEN,
+    MARK,
     Clock,
     Command,
     Decision,
@@ -25,6 +24,8 @@ from adapter.core.ticket.state import (
     Status,
     Ticket,
     Transition,
+    among,
+    mark,
     status,
 )
 
@@ -112,17 +113,17 @@ class Folded:
 
 def fold(ticket: Ticket | None, reference: str, event: Event, policy: Policy) -> Folded:
     """The ticket after one more event. None stands for a ticket without any event so far; `reference` is its name."""
-    digest = blake2b(event.id.encode("utf-8", "replace"), digest_size=SEEN).digest()
+    seen = mark(event.id)
     if ticket is None:
         origin = Origin.BUYER if "commandId" in event.record else Origin.SUPPLIER
         ticket = Ticket(reference, origin, opened_at=event.arrived, updated_at=event.arrived)
-    elif _has(ticket.seen, digest):
+    elif among(ticket.seen, seen):
         return Folded(ticket, Verdict.REPEATED)
     counted = replace(
         ticket,
         events=ticket.events + 1,
         updated_at=max(ticket.updated_at, event.arrived),
-        seen=(ticket.seen + digest)[-REMEMBERED * SEEN :],
+        seen=(ticket.seen + seen)[-REMEMBERED * MARK :],
     )
     if event.name == NOTIFICATION:
         return _notified(counted, event.record, policy)
@@ -134,13 +135,6 @@ def fold(ticket: Ticket | None, reference: str, event: Event, policy: Policy) ->
     if "commandId" in event.record:
         return _answered(counted, event, policy)
     return Folded(counted, Verdict.FOLDED)
-
-
-def _has(seen: bytes, digest: bytes) -> bool:
-    at = seen.find(digest)
-    while at >= 0 and at % SEEN:
-        at = seen.find(digest, at + 1)
-    return at >= 0
 
 
 # -- notifications -----------------------------------------------------------------------------------------------------

@@ -8,12 +8,20 @@ from hashlib import blake2b
 from typing import Any, Final
 
 MARK: Final = 8
-"""Bytes of a command's mark: two of one ticket's few hundred commands never share one by chance."""
+"""Bytes of a mark: among the few hundred ids of one ticket two never share one by chance."""
 
 
-def mark(command_id: str) -> bytes:
-    """A short digest by which the commands of a ticket can be recognised without reading the ticket."""
-    return blake2b(command_id.encode("utf-8", "surrogatepass"), digest_size=MARK).digest()
+def mark(identifier: str) -> bytes:
+    """A short digest of the id of a command or event, by which a ticket recognises it."""
+    return blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=MARK).digest()
+
+
+def among(marks: bytes, one: bytes) -> bool:
+    """Whether a mark is one of the concatenated `marks`, and not just the end of one and the beginning of the next."""
+    at = marks.find(one)
+    while at > 0 and at % MARK:
+        at = marks.find(one, at + 1)
+    return at >= 0
 
 
 class Origin(StrEnum):
@@ -156,7 +164,7 @@ class Ticket:
     illegal: int = 0
     last_illegal: Transition | None = None
     seen: bytes = b""
-    """Digests of the ids of the latest events, SEEN bytes each."""
+    """Marks of the latest events, concatenated."""
 
     def record(self) -> dict[str, Any]:
         illegal = self.last_illegal
@@ -210,9 +218,6 @@ class Ticket:
             "seen": self.seen,
         }
 
-
-SEEN: Final = 8
-"""Bytes of a digest: among the few hundred events of one ticket two never share one."""
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
 

@@ -120,33 +120,30 @@ class Tickets:
     ) -> None:
         """`linger` is for how many seconds a partition is followed after the last question about it."""
         self._feed = feed
-        self._stores = stores
-        self._decoders = decoders
         self._partitions = partitions
-        self._linger = linger
-        self._failed = failed
-        self._log = log
+        self._new_watch = partial(Watch, decoders, log)
+        self._new_shelf = partial(_Shelf, feed=feed, stores=stores, linger=linger, failed=failed, log=log)
         self._shelves: dict[int, _Shelf] = {}
 
     async def reference(self, key: bytes) -> str | None:
         """The supplier's reference of that ticket, once the topic was read to its end; None if it has none."""
-        with self._shelf(key) as shelf:
-            return await shelf.reference(key)
+        known = await self._known(key)
+        return known.reference.decode("utf-8", "replace") if known is not None and known.reference else None
 
     async def commanded(self, key: bytes, command_id: str) -> bool:
         """Whether that ticket lists that command, once the topic was read to its end."""
-        with self._shelf(key) as shelf:
-            return await shelf.commanded(key, mark(command_id))
+        known = await self._known(key)
+        return known is not None and among(known.commands, mark(command_id))
 
     async def ticket(self, key: bytes) -> Ticket | None:
         """That ticket as it is, once the topic was read to its end; None if there is none."""
         with self._shelf(key) as shelf, self.watch(key) as watch:
-            return await watch.changed() if await shelf.has(key) else None
+            return None if await shelf.known(key) is None else await watch.changed()
 
     @contextmanager
     def watch(self, key: bytes) -> Iterator[Watch]:
         """Watch that ticket while the block lasts."""
-        watch = Watch(self._decoders, self._log)
+        watch = self._new_watch()
         with self._shelf(key) as shelf, shelf.watched(key, watch):
             yield watch
 
@@ -163,19 +160,16 @@ class Tickets:
         for shelf in self._shelves.values():
             await shelf.close()
 
+    async def _known(self, key: bytes) -> _Known | None:
+        with self._shelf(key) as shelf:
+            return await shelf.known(key)
+
     def _shelf(self, key: bytes) -> "_Shelf":
         """The shelf of that ticket: its partition follows from its key, wherever its commands are."""
         partition = partition_of(key, self._partitions)
         shelf = self._shelves.get(partition)
         if shelf is None:
-            shelf = self._shelves[partition] = _Shelf(
-                partition,
-                feed=self._feed,
-                stores=self._stores,
-                linger=self._linger,
-                failed=self._failed,
-                log=self._log,
-            )
+            shelf = self._shelves[partition] = self._new_shelf(partition)
         return shelf
 
 
@@ -231,19 +225,10 @@ class _Shelf:
         if self._leaving is None:
             self._leaving = self._loop.call_later(self._linger, self._leave)
 
-    async def has(self, key: bytes) -> bool:
+    async def known(self, key: bytes) -> _Known | None:
+        """What the index has of that ticket, once the topic was read to its end."""
         await self._current.wait()
-        return await self._find(key) is not None
-
-    async def reference(self, key: bytes) -> str | None:
-        await self._current.wait()
-        found = await self._find(key)
-        return None if found is None or not found.reference else found.reference.decode("utf-8", "replace")
-
-    async def commanded(self, key: bytes, command: bytes) -> bool:
-        await self._current.wait()
-        found = await self._find(key)
-        return found is not None and among(found.commands, command)
+        return await self._find(key)
 
     @contextmanager
     def watched(self, key: bytes, watch: Watch) -> Iterator[None]:

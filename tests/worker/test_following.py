@@ -29,8 +29,9 @@ def ticket(theirs: str | None = "CF-1") -> Ticket:
 class Desk:
     """Tickets as a worker has them, on a disk that may be that of another worker before it."""
 
-    def __init__(self, plant: Plant, shelves: Shelves) -> None:
-        self.feed = Feed(plant.bus)
+    def __init__(self, plant: Plant, shelves: Shelves, feed: Feed) -> None:
+        self.feed = feed
+        self.shelves = shelves
         self.lines = Lines()
         self.failures: list[Exception] = []
         self.tickets = Tickets(
@@ -45,8 +46,8 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(plant: Plant, shelves: Shelves | None = None) -> AsyncIterator[Desk]:
-    opened = Desk(plant, shelves or Shelves())
+async def desk(plant: Plant, shelves: Shelves | None = None, feed: Feed | None = None) -> AsyncIterator[Desk]:
+    opened = Desk(plant, shelves or Shelves(), feed or Feed(plant.bus))
     try:
         yield opened
     finally:
@@ -66,13 +67,7 @@ async def test_a_ticket_is_as_its_newest_record_says(plant: Plant) -> None:
 
 def _kept(ours: Desk) -> int:
     """Up to where what was told is kept."""
-    return max((store.checkpoint.tickets for store in _shelves(ours) if store.checkpoint), default=0) - 1
-
-
-def _shelves(ours: Desk) -> list[Shelf]:
-    shelves = ours.tickets._stores
-    assert isinstance(shelves, Shelves)
-    return list(shelves.stores.values())
+    return max((store.checkpoint.tickets for store in ours.shelves.stores.values() if store.checkpoint), default=0) - 1
 
 
 async def test_a_ticket_that_was_forgotten_is_none(plant: Plant) -> None:
@@ -127,8 +122,8 @@ async def test_a_record_that_is_fetched_late_does_not_hide_a_newer_one(plant: Pl
     await plant.tell(ticket("CF-1"))
     async with desk(plant, shelves) as before:
         await before.tickets.reference(b"T-1")
-    async with desk(plant, shelves) as ours:
-        late = ours.tickets._feed = Late(plant.bus)
+    late = Late(plant.bus)
+    async with desk(plant, shelves, late) as ours:
         with ours.tickets.watch(b"T-1") as watch:
             await late.asking.wait()
             await plant.tell(ticket("CF-2"))
@@ -214,8 +209,7 @@ async def test_a_topic_that_cannot_be_identified_yet_is_asked_again(plant: Plant
             return await super().identity()
 
     await plant.tell(ticket())
-    async with desk(plant) as ours:
-        ours.tickets._feed = Away(plant.bus)
+    async with desk(plant, feed=Away(plant.bus)) as ours:
         assert await ours.tickets.reference(b"T-1") == "CF-1"
         assert ours.lines.named("tickets not readable")
 

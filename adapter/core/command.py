@@ -383,13 +383,13 @@ class Command:
             return self._give_up()
         return self._end(Rejected(By.ADAPTER, "invalid", None, problems))
 
-    def forgone(self) -> None:
-        """The call that was about to be made was not made after all; continue with `resumed`."""
+    def forgone(self, now: float) -> Action:
+        """The call that was about to be made was not made after all."""
         if self._state is _State.CALLING:
             self.attempts -= 1
         else:
             self._expect(_State.INTENDING)
-        self._state = _State.WAITING
+        return self._again(now)
 
     def answered(self, now: float, verdict: Verdict, successes: int = 0) -> Action:
         """The call ended with `verdict`; `successes` counts the good answers to all commands so far."""

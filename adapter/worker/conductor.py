@@ -361,8 +361,7 @@ class _Turn:
         """Write the intent and wait until it is committed, so that a successor knows of every call we may make."""
         command = self._command
         if not await self._enter_gate():
-            command.forgone()
-            return command.resumed(self._case.now())
+            return command.forgone(self._case.now())
         self._assignment.check(safe=True)
         at = self._case.now()
         committed: asyncio.Future[None] = self._conductor.cases.loop.create_future()
@@ -380,21 +379,18 @@ class _Turn:
             return action
         self._leave(None)
         self._case.journal(Kind.CLEARED)
-        command.forgone()
-        return command.resumed(self._case.now())
+        return command.forgone(self._case.now())
 
     async def _post(self) -> Action:
         command, task = self._command, self._task
         if self._permit is None and not await self._enter_gate():
-            command.forgone()
-            return command.resumed(self._case.now())
+            return command.forgone(self._case.now())
         before = self._assignment.outcomes.get(self._lane)
         if before is not None:
             await before
         if not await self._take_place(task.not_after):
             self._leave(None)
-            command.forgone()
-            return command.resumed(self._case.now())
+            return command.forgone(self._case.now())
         self._assignment.check(safe=task.subject.operation.repeat is Repeat.SAFE)
         if self._body is None:
             problems = self._write()

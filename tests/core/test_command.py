@@ -196,9 +196,8 @@ def test_an_outage_however_long_finishes_nothing(repeat: Repeat) -> None:
 @pytest.mark.parametrize("repeat", [KEYED, NEVER])
 def test_a_call_that_is_not_made_after_its_intent_counts_as_no_attempt(repeat: Repeat) -> None:
     command = calling(repeat)
-    command.forgone()
+    assert command.forgone(NOW + 1) == Intend(1)
     assert command.attempts == 0
-    assert command.resumed(NOW + 1) == Intend(1)
     assert command.intended(NOW + 1) == Post(1)
     assert command.attempts == 1
 
@@ -207,9 +206,8 @@ def test_a_call_that_is_not_made_after_its_intent_counts_as_no_attempt(repeat: R
 def test_a_call_that_is_given_up_before_its_intent_is_committed_counts_as_no_attempt(repeat: Repeat) -> None:
     command = new(repeat)
     command.begin(NOW, Untouched())
-    command.forgone()
+    assert command.forgone(NOW + 1) == Intend(1)
     assert command.attempts == 0
-    assert command.resumed(NOW + 1) == Intend(1)
 
 
 # -- the deadline ------------------------------------------------------------------------------------------------------

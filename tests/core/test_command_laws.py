@@ -55,7 +55,7 @@ FACTS: Final[dict[str, Callable[[Command, float], object]]] = {
     "refuse": lambda command, _: command.refuse((), "invalid"),
     "intended": lambda command, now: command.intended(now),
     "unsendable": lambda command, _: command.unsendable(()),
-    "forgone": lambda command, _: command.forgone(),
+    "forgone": lambda command, now: command.forgone(now),
     "answered": lambda command, now: command.answered(now, ACCEPTED),
     "resumed": lambda command, now: command.resumed(now),
     "settle": lambda command, _: command.settle(SETTLED),
@@ -259,8 +259,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def the_call_is_not_made(self) -> None:
         self.posts -= isinstance(self.action, Post)
-        self.command.forgone()
-        self.action = Wait(self.now, "forgone")
+        self.told("forgone", self.command.forgone(self.now))
 
     @precondition(lambda self: isinstance(self.action, Post))
     @rule()

@@ -281,17 +281,17 @@ class Command:
     """The state machine of one command. A fact that is not expected in its state raises RuntimeError: it is a bug."""
 
     __slots__ = (
-        "_doubted",
         "_forbidden",
         "_intent_at",
         "_last_unclear",
         "_policy",
         "_state",
         "_successes",
-        "_unclear_since",
         "attempts",
+        "doubted",
         "not_after",
         "operation",
+        "unclear_since",
     )
 
     def __init__(self, operation: Operation, policy: Policy, *, not_after: float | None) -> None:
@@ -299,25 +299,17 @@ class Command:
         self.not_after = not_after
         self.attempts = 0
         """Calls that were started, or may have been."""
+        self.unclear_since: float | None = None
+        """When the first call whose outcome is unknown was made."""
+        self.doubted: str | None = None
+        """Who decided, and why, that the command in doubt is sent again; None if nobody did."""
         self._policy = policy
         self._state = _State.NEW
         self._intent_at: float | None = None
-        self._unclear_since: float | None = None
         self._last_unclear: Unclear | None = None
         """The verdict on the last call with an unclear outcome, if this process made that call."""
-        self._doubted: str | None = None
         self._forbidden = 0
         self._successes = 0
-
-    @property
-    def unclear_since(self) -> float | None:
-        """When the first call whose outcome is unknown was made."""
-        return self._unclear_since
-
-    @property
-    def doubted(self) -> str | None:
-        """Who decided, and why, that the command in doubt is sent again; None if nobody did."""
-        return self._doubted
 
     def seek(self, now: float) -> Seek:
         """The command leaves out the supplier's reference. Told once more when the tickets are known to their end: only
@@ -341,7 +333,7 @@ class Command:
         match past:
             case Held(attempt, until, sent_at):
                 self.attempts = attempt
-                self._unclear_since = sent_at
+                self.unclear_since = sent_at
                 self._state = _State.HELD
                 return Hold(until)
             case Intended(attempt, at, unclear_since):
@@ -349,7 +341,7 @@ class Command:
                 self._intent_at = at
                 if self.operation.repeat is Repeat.NEVER:
                     return self._doubt("interrupted")
-                self._unclear_since = unclear_since if unclear_since is not None else at
+                self.unclear_since = unclear_since if unclear_since is not None else at
                 over = at + self._policy.call_limit
                 if now < over:  # whoever made that call may still be making it: never two at once
                     self._state = _State.WAITING
@@ -357,8 +349,8 @@ class Command:
                 return self._again(now)
             case Untouched(attempts, unclear_since, doubted):
                 self.attempts = attempts
-                self._unclear_since = unclear_since
-                self._doubted = doubted
+                self.unclear_since = unclear_since
+                self.doubted = doubted
                 if unclear_since is not None and self.operation.repeat is Repeat.NEVER:  # it was KEYED at that time
                     self._intent_at = unclear_since
                     return self._doubt("interrupted")
@@ -379,7 +371,7 @@ class Command:
         """The request can no longer be written, though it could before: settings or schemas have changed since."""
         self._expect(_State.CALLING)
         self.attempts -= 1
-        if self._unclear_since is not None:
+        if self.unclear_since is not None:
             return self._give_up()
         return self._end(Rejected(By.ADAPTER, "invalid", None, problems))
 
@@ -423,10 +415,10 @@ class Command:
     def repeat(self, now: float, again: Again) -> Action:
         """An operator has decided that the command in doubt is sent once more."""
         self._expect(_State.HELD)
-        assert self._unclear_since is not None, "a doubt has the time of its call"
-        over = self._unclear_since + self._policy.call_limit
-        self._unclear_since = None
-        self._doubted = again.text
+        assert self.unclear_since is not None, "a doubt has the time of its call"
+        over = self.unclear_since + self._policy.call_limit
+        self.unclear_since = None
+        self.doubted = again.text
         if now < over:  # whoever made that call may still be making it: never two at once
             self._state = _State.WAITING
             return Wait(over, "interrupted")
@@ -446,7 +438,7 @@ class Command:
     def _again(self, now: float) -> Action:
         if self.not_after is not None and now >= self.not_after:
             return self._expire()
-        if self._unclear_since is not None and now >= self._unclear_since + self._doubt_limit():
+        if self.unclear_since is not None and now >= self.unclear_since + self._doubt_limit():
             return self._give_up()
         if self.operation.repeat is Repeat.SAFE:
             return self._post()
@@ -462,8 +454,8 @@ class Command:
         policy = self._policy
         until = now + policy.backoff.delay(self.attempts, policy.share(), at_least)
         ends = [self.not_after] if self.not_after is not None else []
-        if self._unclear_since is not None:
-            ends.append(self._unclear_since + self._doubt_limit())
+        if self.unclear_since is not None:
+            ends.append(self.unclear_since + self._doubt_limit())
         until = max(now, min((until, *ends)))
         self._state = _State.WAITING
         return Wait(until, reason, cleared and self.operation.repeat is not Repeat.SAFE)
@@ -471,10 +463,10 @@ class Command:
     def _unclear(self, now: float, verdict: Unclear) -> Action:
         if self.operation.repeat is Repeat.NEVER:
             return self._doubt(verdict.reason, verdict.text)
-        if self._unclear_since is None:
-            self._unclear_since = now if self._intent_at is None else self._intent_at
+        if self.unclear_since is None:
+            self.unclear_since = now if self._intent_at is None else self._intent_at
         self._last_unclear = verdict
-        if now >= self._unclear_since + self._doubt_limit():
+        if now >= self.unclear_since + self._doubt_limit():
             return self._give_up()
         return self._wait(now, verdict.reason)
 
@@ -484,7 +476,7 @@ class Command:
         self._forbidden += 1
         if self._forbidden >= FORBIDDEN_TRIES and successes > self._successes:
             # An earlier try may have been taken: "rejected" would be a guess.
-            if self._unclear_since is not None or self._doubted is not None:
+            if self.unclear_since is not None or self.doubted is not None:
                 return self._give_up()
             text = verdict.reason if verdict.said is None else f"{verdict.reason}: {verdict.said}"
             return self._end(Rejected(By.SUPPLIER, "forbidden", text))
@@ -493,14 +485,14 @@ class Command:
     def _already_done(self, rejected: Rejected) -> Accepted | None:
         """A refusal that means the earlier, unclear try was taken (design, guarantee 2)."""
         pattern = self.operation.already_done
-        if self._unclear_since is None or pattern is None:
+        if self.unclear_since is None or pattern is None:
             return None
         if re.search(pattern, f"{rejected.code} {rejected.text or ''}", re.IGNORECASE) is None:
             return None
         return Accepted(None, already_done=True, aside=rejected.aside)
 
     def _expire(self) -> Action:
-        if self._unclear_since is not None and self.operation.repeat is Repeat.KEYED:
+        if self.unclear_since is not None and self.operation.repeat is Repeat.KEYED:
             return self._give_up()  # it may have been taken: "rejected" would be a guess
         assert self.not_after is not None, "only a deadline expires"
         deadline = moment(datetime.fromtimestamp(self.not_after, UTC))
@@ -518,13 +510,13 @@ class Command:
         return self._end(Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT, last))
 
     def _doubt(self, reason: str, text: str | None = None) -> Action:
-        self._unclear_since = self._intent_at
+        self.unclear_since = self._intent_at
         self._state = _State.DOUBTING
         return Publish(InDoubt(reason, self._intent_at, self._doubt_until(), text))
 
     def _end(self, event: Accepted | Rejected | Settled) -> Action:
         self._state = _State.ENDING
-        return Publish(event if self._doubted is None else _settled(event, self._doubted))
+        return Publish(event if self.doubted is None else _settled(event, self.doubted))
 
     def _doubt_limit(self) -> float:
         own = self.operation.doubt_limit.total_seconds()

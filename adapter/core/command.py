@@ -342,11 +342,7 @@ class Command:
                 if self.operation.repeat is Repeat.NEVER:
                     return self._doubt("interrupted")
                 self.unclear_since = unclear_since if unclear_since is not None else at
-                over = at + self._policy.call_limit
-                if now < over:  # whoever made that call may still be making it: never two at once
-                    self._state = _State.WAITING
-                    return Wait(over, "interrupted")
-                return self._again(now)
+                return self._again_after(at, now)
             case Untouched(attempts, unclear_since, doubted):
                 self.attempts = attempts
                 self.unclear_since = unclear_since
@@ -416,13 +412,9 @@ class Command:
         """An operator has decided that the command in doubt is sent once more."""
         self._expect(_State.HELD)
         assert self.unclear_since is not None, "a doubt has the time of its call"
-        over = self.unclear_since + self._policy.call_limit
-        self.unclear_since = None
+        called_at, self.unclear_since = self.unclear_since, None
         self.doubted = again.text
-        if now < over:  # whoever made that call may still be making it: never two at once
-            self._state = _State.WAITING
-            return Wait(over, "interrupted")
-        return self._again(now)
+        return self._again_after(called_at, now)
 
     def published(self) -> Action:
         """The event is committed, or queued so that it is committed before anything that follows from it."""
@@ -444,6 +436,14 @@ class Command:
             return self._post()
         self._state = _State.INTENDING
         return Intend(self.attempts + 1)
+
+    def _again_after(self, called_at: float, now: float) -> Action:
+        """Again, once that call must be over: whoever made it may still be at it, and there are never two at once."""
+        over = called_at + self._policy.call_limit
+        if now >= over:
+            return self._again(now)
+        self._state = _State.WAITING
+        return Wait(over, "interrupted")
 
     def _post(self) -> Action:
         self.attempts += 1

@@ -268,8 +268,8 @@ def _bookkeeping() -> Callable[[int], None]:
             lanes.put(b"K", offset)
         for offset in range(times):
             lanes.head(b"K")
-            extent.known(extent.end, entry, 1.0)
-            extent.known(extent.end, entry, 1.0)
+            extent.known(entry, 1.0)
+            extent.known(entry, 1.0)
             frontier.finish(offset)
             extent.mark(frontier.position)
             extent.committed(2)

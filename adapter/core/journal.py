@@ -266,8 +266,8 @@ class Extent:
             holds = max(holds, min(before[1].offset, end - 1))
         self._note(at, entry, entry.at, holds)
 
-    def known(self, at: int, entry: Entry, written: float) -> Entry:
-        """`entry` is about to be committed, at `written` (seconds since the epoch), at journal offset `at` or later.
+    def known(self, entry: Entry, written: float) -> Entry:
+        """`entry` is about to be committed, at `written` (seconds since the epoch), at journal offset `end` or later.
 
         Returns it as it is to be written: if several records have the command's id, its end is recorded at the offset
         of the last of them, whichever was worked on last.
@@ -276,7 +276,7 @@ class Extent:
             before = self._last.get(entry.command_id or entry.offset)
             if before is not None and entry.offset < before[1].offset == before[2]:
                 entry = replace(entry, offset=before[1].offset)
-        self._note(at, entry, written, entry.offset)
+        self._note(self.end, entry, written, entry.offset)
         return entry
 
     def _note(self, at: int, entry: Entry, written: float, holds: int) -> None:

@@ -175,7 +175,7 @@ class Ledger:
             if not work.counted:  # a batch that is sent again was counted the first time
                 work.counted = True
                 if work.entry is not None:
-                    work.entry = assignment.extent.known(assignment.extent.end, work.entry, time())
+                    work.entry = assignment.extent.known(work.entry, time())
                 if work.finish is not None:
                     assignment.frontier.finish(work.finish)
         number = f"{self._life}-{self._count}"

@@ -199,10 +199,10 @@ def test_the_mark_of_an_assignment_without_entries_is_the_end() -> None:
 
 def test_the_mark_stays_at_the_entries_of_unfinished_work_and_moves_on_when_it_is_finished() -> None:
     extent = Extent(7)
-    extent.known(extent.end, made(Kind.INTENT, "a", 100), 1.0)
+    extent.known(made(Kind.INTENT, "a", 100), 1.0)
     extent.committed(1)
     assert extent.end == 8
-    extent.known(extent.end, made(Kind.SETTLED, "b", 101), 1.0)
+    extent.known(made(Kind.SETTLED, "b", 101), 1.0)
     extent.committed(1)
     assert (extent.mark(100), extent.needed) == (7, True)
     assert (extent.mark(101), extent.needed) == (8, True)
@@ -212,11 +212,11 @@ def test_the_mark_stays_at_the_entries_of_unfinished_work_and_moves_on_when_it_i
 def test_the_end_of_a_command_holds_the_mark_until_the_frontier_has_passed_the_last_record_of_its_id() -> None:
     """Whichever of its records had its turn last."""
     extent = Extent(7)
-    assert extent.known(7, made(Kind.SETTLED, "a", 3), 1.0).offset == 3
+    assert extent.known(made(Kind.SETTLED, "a", 3), 1.0).offset == 3
     extent.committed(1)
-    assert extent.known(9, made(Kind.SETTLED, "a", 1), 1.0) == made(Kind.SETTLED, "a", 3)
+    assert extent.known(made(Kind.SETTLED, "a", 1), 1.0) == made(Kind.SETTLED, "a", 3)
     extent.committed(1)
-    assert [extent.mark(position) for position in (2, 3, 4)] == [9, 9, 10]
+    assert [extent.mark(position) for position in (2, 3, 4)] == [8, 8, 10]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_an_end_is_written_with_no_offset_that_may_be_of_another_command() -> No
     for kind in (Kind.INTENT, Kind.SETTLED):
         extent = Extent(5)
         extent.recovered(4, made(kind, "a", 900), 8, unfinished=kind is Kind.INTENT)
-        assert extent.known(5, made(Kind.SETTLED, "a", 3), 1.0).offset == 3
+        assert extent.known(made(Kind.SETTLED, "a", 3), 1.0).offset == 3
 
 
 def test_of_two_ends_that_are_found_the_later_record_holds_the_mark() -> None:
@@ -255,19 +255,18 @@ def test_of_two_ends_that_are_found_the_later_record_holds_the_mark() -> None:
 
 def test_each_dead_letter_holds_the_mark_until_the_frontier_has_passed_it() -> None:
     extent = Extent(0)
-    for at, offset in enumerate((3, 5, 4)):
-        extent.known(at, made(Kind.SETTLED, "", offset), 1.0)
-    extent.known(3, made(Kind.SETTLED, "5", 6), 1.0)
-    extent.committed(4)
-    assert [extent.mark(position) for position in range(3, 8)] == [0, 1, 1, 3, 4]
+    for command_id, offset in (("", 3), ("", 5), ("", 4), ("5", 6)):
+        extent.known(made(Kind.SETTLED, command_id, offset), 1.0)
+        extent.committed(1)
+    assert [extent.mark(position) for position in range(3, 8)] == [0, 1, 1, 5, 7]
 
 
 def test_the_mark_of_a_doubt_is_not_behind_it_although_the_marker_of_its_intent_is() -> None:
     """A commit is acknowledged before its markers are written, and the next transaction is another producer's."""
     extent = Extent(0)
-    extent.known(extent.end, made(Kind.INTENT, "a", 0), 1.0)
+    extent.known(made(Kind.INTENT, "a", 0), 1.0)
     extent.committed(1)
-    extent.known(extent.end, made(Kind.HELD, "a", 0, resident=True), 1.0)
+    extent.known(made(Kind.HELD, "a", 0, resident=True), 1.0)
     assert extent.mark(1) == 1
 
 
@@ -280,18 +279,18 @@ def test_a_transaction_without_entries_adds_nothing_to_the_journal() -> None:
 
 def test_a_resident_holds_the_mark_until_it_has_ended_or_was_written_forward() -> None:
     extent = Extent(0)
-    for at, held in enumerate("ab"):
-        extent.known(at, made(Kind.HELD, held, 100, resident=True), 1.0)
-    extent.committed(2)
+    for held in "ab":
+        extent.known(made(Kind.HELD, held, 100, resident=True), 1.0)
+        extent.committed(1)
     assert extent.mark(500) == 0
-    extent.known(extent.end, made(Kind.HELD, "a", 100, resident=True), 1.0)
+    extent.known(made(Kind.HELD, "a", 100, resident=True), 1.0)
     extent.committed(1)
     assert extent.mark(500) == 1
-    extent.known(extent.end, made(Kind.SETTLED, "b", 100), 1.0)
-    assert (extent.mark(500), extent.needed) == (2, True)
-    extent.known(extent.end, made(Kind.SETTLED, "a", 100), 1.0)
+    extent.known(made(Kind.SETTLED, "b", 100), 1.0)
+    assert (extent.mark(500), extent.needed) == (3, True)
+    extent.known(made(Kind.SETTLED, "a", 100), 1.0)
     extent.committed(2)
-    assert extent.mark(500) == extent.end == 7
+    assert extent.mark(500) == extent.end == 8
     assert not extent.needed
 
 
@@ -299,13 +298,13 @@ def test_a_call_that_is_found_and_held_holds_the_mark_as_a_resident_alone() -> N
     """However much lies behind it in the topic, what was finished since is behind the mark."""
     extent = Extent(1)
     extent.recovered(0, made(Kind.INTENT, "a", 0), 1000, unfinished=True)
-    extent.known(extent.end, made(Kind.HELD, "a", 0, resident=True), 1.0)
+    extent.known(made(Kind.HELD, "a", 0, resident=True), 1.0)
     extent.committed(1)
     assert extent.mark(1) == 1
     for offset in range(1, 10):
-        extent.known(extent.end, made(Kind.SETTLED, str(offset), offset), 1.0)
+        extent.known(made(Kind.SETTLED, str(offset), offset), 1.0)
         extent.committed(1)
-    extent.known(extent.end, made(Kind.HELD, "a", 0, resident=True), 1.0)
+    extent.known(made(Kind.HELD, "a", 0, resident=True), 1.0)
     assert extent.mark(10) == 20
 
 
@@ -319,7 +318,7 @@ def test_nothing_is_kept_of_what_the_frontier_has_passed() -> None:
             made(Kind.HELD, f"b{offset}", offset + 2, resident=True),
             made(Kind.SETTLED, f"b{offset}", offset + 2),
         ):
-            extent.known(extent.end, entry, 1.0)
+            extent.known(entry, 1.0)
             extent.committed(1)
         extent.mark(offset + 3)
     assert [name for name in Extent.__slots__ if isinstance(part := getattr(extent, name), Sized) and len(part)] == []
@@ -328,7 +327,7 @@ def test_nothing_is_kept_of_what_the_frontier_has_passed() -> None:
 def test_little_is_kept_of_what_a_successor_is_to_remember() -> None:
     extent = Extent(0, 1000)
     for offset in range(5000):
-        extent.known(extent.end, made(Kind.SETTLED, str(offset), offset), 1.0)
+        extent.known(made(Kind.SETTLED, str(offset), offset), 1.0)
         extent.committed(1)
         extent.mark(offset + 1)
     assert sum(len(part) for name in Extent.__slots__ if isinstance(part := getattr(extent, name), Sized)) < 50
@@ -336,9 +335,10 @@ def test_little_is_kept_of_what_a_successor_is_to_remember() -> None:
 
 def test_residents_far_behind_the_end_are_stale() -> None:
     extent = Extent(0)
-    extent.known(0, made(Kind.PARKED, "a", 1, resident=True), 1.0)
-    extent.known(3, made(Kind.PARKED, "b", 2, resident=True), 1.0)
-    extent.committed(12)
+    extent.known(made(Kind.PARKED, "a", 1, resident=True), 1.0)
+    extent.committed(3)
+    extent.known(made(Kind.PARKED, "b", 2, resident=True), 1.0)
+    extent.committed(8)
     assert [extent.stale(distance, 0.0) for distance in (12, 11, 9, 8)] == [(), ("a",), ("a",), ("a", "b")]
 
 
@@ -346,12 +346,12 @@ def test_a_resident_that_was_written_long_ago_is_to_be_written_forward_though_no
     extent = Extent(0)
     recovered, fresh = made(Kind.PARKED, "a", 1, resident=True), made(Kind.PARKED, "b", 2, resident=True)
     extent.recovered(0, recovered, 3, unfinished=False)
-    extent.known(1, fresh, fresh.at + 60)
+    extent.known(fresh, fresh.at + 60)
     assert extent.stale(1000, recovered.at) == ()
     assert extent.stale(1000, recovered.at + 1) == ("a",)
-    extent.known(2, recovered, recovered.at + 120)
+    extent.known(recovered, recovered.at + 120)
     assert extent.stale(1000, recovered.at + 61) == ("b",)
-    extent.known(3, made(Kind.SETTLED, "b", 2), fresh.at + 120)
+    extent.known(made(Kind.SETTLED, "b", 2), fresh.at + 120)
     assert extent.stale(1000, recovered.at + 61) == ()
 
 
@@ -423,10 +423,10 @@ def test_a_successor_reads_as_many_entries_as_are_to_be_remembered_and_few_more(
     extent = Extent(known, remembered)
     places = list(range(known))
     for at in places:
-        extent.known(at, made(Kind.SETTLED, str(at), at), 1.0)
+        extent.recovered(at, made(Kind.SETTLED, str(at), at), known, unfinished=False)
     for count in transactions:
         for _ in range(count):
-            extent.known(extent.end, made(Kind.SETTLED, str(len(places)), len(places)), 1.0)
+            extent.known(made(Kind.SETTLED, str(len(places)), len(places)), 1.0)
             places.append(extent.end)
         extent.committed(min(count, 1))
     memory = extent.memory(extent.mark(len(places)))
@@ -438,6 +438,6 @@ def test_a_successor_reads_as_many_entries_as_are_to_be_remembered_and_few_more(
 def test_only_the_last_entry_of_a_command_holds_the_mark() -> None:
     extent = Extent(100)
     for attempt in range(1, 4):
-        extent.known(extent.end, Entry(Kind.INTENT, "A", 7, b"", 0.0, attempt=attempt), 1.0)
+        extent.known(Entry(Kind.INTENT, "A", 7, b"", 0.0, attempt=attempt), 1.0)
         extent.committed(1)
     assert extent.mark(7) == 103

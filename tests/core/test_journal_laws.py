@@ -138,7 +138,7 @@ class Owner:
             if not work.counted:  # an aborted transaction is sent again, the same and more
                 work.counted = True
                 if work.entry is not None:
-                    work.entry = self.extent.known(self.extent.end, work.entry, 1.0)
+                    work.entry = self.extent.known(work.entry, 1.0)
                 if work.finish is not None:
                     self.frontier.finish(work.finish)
         position = self.frontier.position

@@ -6,7 +6,6 @@ copies and is not read here.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import tzinfo
 from pathlib import Path
 from typing import Final
 
@@ -80,11 +79,8 @@ def schema_root() -> Path:
     return packed if packed.is_dir() else package.parent / "schemas"
 
 
-def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = None) -> Catalogue:
-    """Read and compile everything. Raises Stop with all faults, each with its file or path.
-
-    Times without an offset in replies are taken to be in `zone`, by default Europe/London.
-    """
+def load(supplier: Supplier, root: Path | None = None) -> Catalogue:
+    """Read and compile everything. Raises Stop with all faults, each with its file or path."""
     root = root or schema_root()
     faults: list[str] = []
     xsd = _xsds(supplier, root / "xsd", faults)
@@ -103,7 +99,7 @@ def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = 
         except Stop as stop:
             faults += stop.problems
         try:
-            reader = compile_message(xsd, operation.reply, record_of(accepted, "reply"), zone=zone)
+            reader = compile_message(xsd, operation.reply, record_of(accepted, "reply"), zone=supplier.time_zone)
         except Stop as stop:
             faults += stop.problems
         faults += _contract_faults(operation, command, accepted, supplier)
@@ -113,14 +109,14 @@ def load(supplier: Supplier, root: Path | None = None, *, zone: tzinfo | None = 
         f"commands/{name}.avsc: {supplier.name} has no operation of that name"
         for name in sorted(commands.keys() - {operation.name for operation in supplier.operations})
     ]
-    notification = _notification(supplier, xsd, events, faults, zone)
+    notification = _notification(supplier, xsd, events, faults)
     if faults or xsd is None or notification is None:
         raise Stop(*faults)
     return Catalogue(supplier, entries, notification, commands, events, tickets, journal, xsd)
 
 
 def _notification(
-    supplier: Supplier, xsd: Xsd | None, events: Mapping[str, Schema], faults: list[str], zone: tzinfo | None
+    supplier: Supplier, xsd: Xsd | None, events: Mapping[str, Schema], faults: list[str]
 ) -> CompiledNotification | None:
     declared = supplier.notification
     event = _of(events, declared.event, "events", faults)
@@ -130,7 +126,7 @@ def _notification(
         return None
     reader, answers = None, None
     try:
-        reader = compile_notification(xsd, declared, event, zone=zone)
+        reader = compile_notification(xsd, declared, event, zone=supplier.time_zone)
     except Stop as stop:
         faults += stop.problems
     try:

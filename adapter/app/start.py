@@ -61,8 +61,9 @@ def load_catalogue(settings: Receiving | Translating) -> Catalogue:
     supplier = served(
         reservation_key_rule=settings.supplier.reservation_key_rule,
         unique_references=settings.supplier.unique_references,
+        time_zone=settings.supplier.time_zone,
     )
-    return catalogue.load(supplier, settings.schemas, zone=settings.supplier.time_zone)
+    return catalogue.load(supplier, settings.schemas)
 
 
 def base_url(settings: Settings, known: Catalogue) -> str:

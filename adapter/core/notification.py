@@ -206,10 +206,8 @@ class NotificationReader:
                     yield Deviation(where + path[-1], "a placeholder", ValueClass.PLACEHOLDER)
 
 
-def compile_notification(
-    xsd: Xsd, declaration: Notification, event: Schema, *, zone: tzinfo | None = None
-) -> NotificationReader:
-    """The reader of the declared notification. Times without an offset are in `zone`, Europe/London unless told.
+def compile_notification(xsd: Xsd, declaration: Notification, event: Schema, *, zone: tzinfo) -> NotificationReader:
+    """The reader of the declared notification. Times without an offset are taken to be in `zone`.
 
     Raises Stop with one line per path that does not fit.
     """

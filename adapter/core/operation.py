@@ -4,7 +4,7 @@ documentation and contract tests are derived.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from enum import StrEnum
 from typing import Any
 
@@ -192,6 +192,9 @@ class Supplier:
     notification: Notification
     schemas: tuple[str, ...]
     """XSD files (below schemas/xsd/) that declare the elements of the operations."""
+
+    time_zone: tzinfo
+    """Of its times without an offset."""
 
     protocol: Mapping[str, str]
     """XSD paths the adapter fills itself, to the name of the protocol value that fills them:

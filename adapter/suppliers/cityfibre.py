@@ -5,7 +5,9 @@ those of docs/contract.md, which also says what of it was seen and what is infer
 """
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import timedelta, tzinfo
+from typing import Final
+from zoneinfo import ZoneInfo
 
 from adapter.core.operation import Mode, Operation, Problem, Record, Repeat, Replies, Rule, Supplier
 from adapter.suppliers.cityfibre_notifications import KINDS, NOTIFICATION
@@ -30,7 +32,12 @@ PROTOCOL = {
 }
 
 
-def supplier(*, reservation_key_rule: Mode = Mode.REFUSE, unique_references: bool = False) -> Supplier:
+TIME_ZONE: Final = ZoneInfo("Europe/London")
+
+
+def supplier(
+    *, reservation_key_rule: Mode = Mode.REFUSE, unique_references: bool = False, time_zone: tzinfo = TIME_ZONE
+) -> Supplier:
     """The supplier as data.
 
     `reservation_key_rule` says how strictly the rule of section 4.2 is applied: the supplier "may" refuse.
@@ -122,6 +129,7 @@ def supplier(*, reservation_key_rule: Mode = Mode.REFUSE, unique_references: boo
         ),
         notification=NOTIFICATION,
         schemas=("cityfibre/faultReport.xsd", "cityfibre/appointments.xsd"),
+        time_zone=time_zone,
         protocol=PROTOCOL,
         envelope=frozenset({"commandId", "issuedAt", "notAfter", "correlationId"}),
     )

@@ -30,7 +30,7 @@ def reader() -> MessageReader:
 
 
 def fresh() -> MessageReader:
-    return compile_message(known().xsd, ENTRY.operation.reply, record_of(ENTRY.accepted, "reply"))
+    return compile_message(known().xsd, ENTRY.operation.reply, record_of(ENTRY.accepted, "reply"), zone=UTC)
 
 
 def verdict(reader: MessageReader, body: str | bytes, **other: Any) -> Verdict:
@@ -139,7 +139,7 @@ def test_an_empty_list_stays_one() -> None:
         {"name": "note", "type": {"type": "array", "items": "string"}, "default": []},
     ]
     schema = Schema.parse(json.dumps({"type": "record", "name": "x.Message", "fields": fields}))
-    reader = compile_message(load_schema({"x.xsd": xsd}, ["x.xsd"]), "message", schema.record)
+    reader = compile_message(load_schema({"x.xsd": xsd}, ["x.xsd"]), "message", schema.record, zone=UTC)
     for _ in range(2):
         found = verdict(reader, "<message><responseCode>200</responseCode></message>")
         assert isinstance(found, Accepted)

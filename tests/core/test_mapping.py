@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from functools import partial
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -91,7 +92,8 @@ def writer(children: str, *fields: dict[str, Any], **protocol: str) -> RequestWr
 
 
 def reader(children: str, *fields: dict[str, Any]) -> MessageReader:
-    return compile_message(xsd(children), "message", Schema.parse(json.dumps(record(*fields))).record)
+    schema = Schema.parse(json.dumps(record(*fields)))
+    return compile_message(xsd(children), "message", schema.record, zone=ZoneInfo("Europe/London"))
 
 
 def written(children: str, given_field: dict[str, Any], value: Any) -> str:
@@ -616,7 +618,7 @@ def test_what_is_read_must_be_nullable() -> None:
 def test_an_element_the_xsd_has_not_stops_the_start() -> None:
     schema = Schema.parse(json.dumps(record(maybe("a"))))
     with pytest.raises(Stop, match="other: no such element"):
-        compile_message(xsd(element("a")), "other", schema.record)
+        compile_message(xsd(element("a")), "other", schema.record, zone=UTC)
 
 
 def test_a_record_without_the_field_asked_for_stops_the_start() -> None:
@@ -660,7 +662,7 @@ def test_an_element_of_text_alone_cannot_be_a_message() -> None:
     text = b'<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"><xs:element name="a" type="xs:string"/></xs:schema>'
     schema = Schema.parse(json.dumps(record()))
     with pytest.raises(Stop, match="holds text"):
-        compile_message(load_schema({"main.xsd": text}, ["main.xsd"]), "a", schema.record)
+        compile_message(load_schema({"main.xsd": text}, ["main.xsd"]), "a", schema.record, zone=UTC)
 
 
 def test_tree_of_a_parser_without_our_admission_is_read_too() -> None:

@@ -943,10 +943,10 @@ def test_any_time_of_receipt_is_kept(at: datetime) -> None:
 
 
 def test_a_declaration_that_the_schemas_do_not_fit_stops_the_start() -> None:
-    declared = NOTIFICATION
-    fields = {name: getattr(declared, name) for name in Notification.__dataclass_fields__}
+    event = KNOWN.notification.event
+    fields = {name: getattr(NOTIFICATION, name) for name in Notification.__dataclass_fields__}
     with pytest.raises(Stop) as stop:
-        compile_notification(KNOWN.xsd, Notification(**fields | {"reference": "ticket"}), KNOWN.notification.event)
+        compile_notification(KNOWN.xsd, Notification(**fields | {"reference": "ticket"}), event, zone=UTC)
     assert stop.value.problems == ("notifyFaultReportUpdate.ticket: the notification is told by it",)
     with pytest.raises(Stop):
-        compile_notification(KNOWN.xsd, Notification(**fields | {"element": "nothing"}), KNOWN.notification.event)
+        compile_notification(KNOWN.xsd, Notification(**fields | {"element": "nothing"}), event, zone=UTC)

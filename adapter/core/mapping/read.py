@@ -8,7 +8,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from lxml import etree
 
@@ -68,10 +67,10 @@ class MessageReader:
         )
 
 
-def compile_message(xsd: Xsd, element: str, record: Record, *, zone: tzinfo | None = None) -> MessageReader:
+def compile_message(xsd: Xsd, element: str, record: Record, *, zone: tzinfo) -> MessageReader:
     """The reader of `element` (Clark notation) into records of the type `record`.
 
-    Times without an offset are taken to be in `zone`, by default Europe/London.
+    Times without an offset are taken to be in `zone`.
     Raises Stop with one line per path that does not fit.
     """
     root = xsd.element(element)
@@ -83,7 +82,7 @@ def compile_message(xsd: Xsd, element: str, record: Record, *, zone: tzinfo | No
         content = Pairing(Direction.IN, {}, faults).children(root.content, record, "")
     if faults:
         raise Stop(*(f"{root.name}: {fault}" for fault in faults))
-    return MessageReader(root.name, _group(content, zone or ZoneInfo("Europe/London")), Forms(content))
+    return MessageReader(root.name, _group(content, zone), Forms(content))
 
 
 def record_of(schema: Schema, field: str) -> Record:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from adapter.core.errors import Stop
@@ -15,7 +15,7 @@ from adapter.core.wording import is_text
 from adapter.settings.conflicts import conflicts, is_secret
 from adapter.settings.paths import find, is_mapping, kind, section, variable
 from adapter.settings.reference import bounds, describe
-from adapter.settings.tree import PREFIX, Settings, Tree
+from adapter.settings.tree import PREFIX, Tree
 
 _T = TypeVar("_T", bound=Tree)
 
@@ -79,24 +79,16 @@ def _texts(environ: Mapping[str, str], faults: list[tuple[str, str]]) -> dict[st
 
 def _place(name: str) -> tuple[tuple[str, ...], str | None, FieldInfo] | None:
     """Path of the setting, key of the one entry where it is a mapping, and its field."""
-    path: list[str] = []
-    model: type[BaseModel] = Settings
     segments = name.removeprefix(PREFIX).split("__")
-    for position, segment in enumerate(segments):
-        field = model.model_fields.get(segment.lower()) if segment == segment.upper() else None
-        if field is None:
-            return None
-        path.append(segment.lower())
-        rest = segments[position + 1 :]
-        below = section(field)
-        if below is not None:
-            model = below
-        elif not rest:
-            return tuple(path), None, field
-        elif is_mapping(field):
-            return tuple(path), _key("__".join(rest), dotted=path[0] == "kafka"), field
-        else:
-            return None
+    path = tuple(segment.lower() for segment in segments)
+    field, depth = find(path)
+    if field is None or any(segment != segment.upper() for segment in segments[:depth]):
+        return None
+    rest = segments[depth:]
+    if not rest:
+        return path, None, field
+    if is_mapping(field):
+        return path[:depth], _key("__".join(rest), dotted=path[0] == "kafka"), field
     return None
 
 

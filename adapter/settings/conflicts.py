@@ -21,6 +21,7 @@ from adapter.settings.tree import (
     Topics,
     Tree,
     Vocabulary,
+    Worker,
 )
 
 # librdkafka properties that the adapter sets itself, since its guarantees depend on them, and what to do instead.
@@ -66,22 +67,8 @@ def conflicts(settings: Tree) -> Iterator[tuple[str, str]]:
     if isinstance(settings, Projecting):
         yield from _projector_conflicts(settings.projector, settings.kafka)
     if isinstance(settings, Settings):
-        yield from _supplier_conflicts(settings.supplier)
-        worker, supplier = settings.worker, settings.supplier
-        if worker.stop_timeout <= supplier.total_timeout:
-            yield (
-                f"{PREFIX}WORKER__STOP_TIMEOUT",
-                f"must be longer than {PREFIX}SUPPLIER__TOTAL_TIMEOUT, or calls are cut off when a worker stops",
-            )
-        if worker.retry_first > worker.retry_max:
-            yield f"{PREFIX}WORKER__RETRY_FIRST", f"must not be longer than {PREFIX}WORKER__RETRY_MAX"
-        if 2 * supplier.max_reply_bytes > settings.topics.max_message_bytes:
-            yield (
-                f"{PREFIX}SUPPLIER__MAX_REPLY_BYTES",
-                f"must not be more than half of {PREFIX}TOPICS__MAX_MESSAGE_BYTES, or its event could not be stored",
-            )
-        if worker.window_bytes < settings.topics.max_message_bytes:
-            yield f"{PREFIX}WORKER__WINDOW_BYTES", f"must not be less than {PREFIX}TOPICS__MAX_MESSAGE_BYTES"
+        yield from _supplier_conflicts(settings.supplier, settings.topics)
+        yield from _worker_conflicts(settings.worker, settings.supplier, settings.topics)
 
 
 def _kafka_conflicts(kafka: Kafka) -> Iterator[tuple[str, str]]:
@@ -119,7 +106,7 @@ def _topic_conflicts(topics: Topics) -> Iterator[tuple[str, str]]:
         )
 
 
-def _supplier_conflicts(supplier: Supplier) -> Iterator[tuple[str, str]]:
+def _supplier_conflicts(supplier: Supplier, topics: Topics) -> Iterator[tuple[str, str]]:
     base, environment = f"{PREFIX}SUPPLIER__BASE_URL", f"{PREFIX}SUPPLIER__ENVIRONMENT"
     plaintext = supplier.base_url is not None and urlsplit(supplier.base_url).scheme == "http"
     if supplier.base_url is None and supplier.environment is None:
@@ -150,6 +137,23 @@ def _supplier_conflicts(supplier: Supplier) -> Iterator[tuple[str, str]]:
                 f"{PREFIX}SUPPLIER__{name.upper()}",
                 f"must not be longer than {PREFIX}SUPPLIER__TOTAL_TIMEOUT",
             )
+    if 2 * supplier.max_reply_bytes > topics.max_message_bytes:
+        yield (
+            f"{PREFIX}SUPPLIER__MAX_REPLY_BYTES",
+            f"must not be more than half of {PREFIX}TOPICS__MAX_MESSAGE_BYTES, or its event could not be stored",
+        )
+
+
+def _worker_conflicts(worker: Worker, supplier: Supplier, topics: Topics) -> Iterator[tuple[str, str]]:
+    if worker.stop_timeout <= supplier.total_timeout:
+        yield (
+            f"{PREFIX}WORKER__STOP_TIMEOUT",
+            f"must be longer than {PREFIX}SUPPLIER__TOTAL_TIMEOUT, or calls are cut off when a worker stops",
+        )
+    if worker.retry_first > worker.retry_max:
+        yield f"{PREFIX}WORKER__RETRY_FIRST", f"must not be longer than {PREFIX}WORKER__RETRY_MAX"
+    if worker.window_bytes < topics.max_message_bytes:
+        yield f"{PREFIX}WORKER__WINDOW_BYTES", f"must not be less than {PREFIX}TOPICS__MAX_MESSAGE_BYTES"
 
 
 def _server_conflicts(server: Server, topics: Topics) -> Iterator[tuple[str, str]]:

@@ -75,9 +75,9 @@ def add(_name: str, parser: argparse.ArgumentParser) -> None:
 def _list(arguments: argparse.Namespace) -> Exit:
     settings, text, now = load(Bus), show.as_text(arguments), datetime.now(UTC)
     with connected(settings, compiled(settings)) as bus:
-        doubts = sorted(_doubts(bus), key=lambda held: held.since)
+        doubts = [held for found in journal.partitions(bus) for held in journal.held(bus, found)]
     show.listing(
-        doubts,
+        sorted(doubts, key=lambda held: held.since),
         text=text,
         record=_record,
         head=_HEAD,
@@ -85,10 +85,6 @@ def _list(arguments: argparse.Namespace) -> Exit:
         nothing="no command is in doubt",
     )
     return Exit.DONE
-
-
-def _doubts(bus: Client) -> list[Held]:
-    return [held for found in journal.partitions(bus) for held in journal.held(bus, found)]
 
 
 _HEAD: Final = ("COMMAND", "OPERATION", "REFERENCE", "SENT", "ENDS BY ITSELF", "BEHIND IT")

@@ -73,7 +73,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     ways = parser.add_subparsers(title="what to do", metavar="list | show | again", required=True)
     listing = ways.add_parser("list", help="list where each is, its age, reason and sender; oldest first")
     show.add_form(listing)
-    listing.set_defaults(run=_list, start=Edge.FIRST)
+    listing.set_defaults(run=_list)
     one = ways.add_parser("show", help="print the bytes of one, which may hold personal data")
     one.add_argument("place", metavar="PARTITION/OFFSET", help="which one, as shown by list")
     one.set_defaults(run=_show)
@@ -89,8 +89,7 @@ def add(name: str, parser: argparse.ArgumentParser) -> None:
     again.set_defaults(run=_reread if quarantine else _resend)
     for way in (listing, again):
         way.add_argument("--since", metavar="WHEN", help="all since then: 2h, 2026-01-31T12:00:00Z or beginning")
-    for way in (listing, one, again):
-        way.set_defaults(quarantine=quarantine)
+    parser.set_defaults(quarantine=quarantine)
 
 
 # -- look --------------------------------------------------------------------------------------------------------------

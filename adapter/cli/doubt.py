@@ -77,7 +77,7 @@ def _list(arguments: argparse.Namespace) -> Exit:
     with connected(settings, compiled(settings)) as bus:
         doubts = [held for found in journal.partitions(bus) for held in journal.held(bus, found)]
     show.listing(
-        sorted(doubts, key=lambda held: held.since),
+        sorted(doubts, key=lambda held: held.entry.called_at),
         text=text,
         record=_record,
         head=_HEAD,
@@ -91,26 +91,25 @@ _HEAD: Final = ("COMMAND", "OPERATION", "REFERENCE", "SENT", "ENDS BY ITSELF", "
 
 
 def _row(held: Held, now: datetime) -> tuple[str, ...]:
-    until = moment(held.entry.until or held.entry.at)
+    until = moment(held.entry.ends_at)
     return (
         held.entry.command_id,
         held.operation.name,
         held.reference or held.key,
-        f"{wording.span(now - moment(held.since))} ago",
+        f"{wording.span(now - moment(held.entry.called_at))} ago",
         f"in {wording.span(until - now)}" if until > now else "now",
         str(held.parked) if held.parked else "",
     )
 
 
 def _record(held: Held) -> dict[str, object]:
-    until = held.entry.until
     return {
         "commandId": held.entry.command_id,
         "operation": held.operation.name,
         "key": held.key,
         "attempts": held.entry.attempt,
-        "sentAt": moment(held.since).isoformat(),
-        "doubtUntil": None if until is None else moment(until).isoformat(),
+        "sentAt": moment(held.entry.called_at).isoformat(),
+        "doubtUntil": moment(held.entry.ends_at).isoformat(),
         "parkedBehind": held.parked,
         "partition": held.entry.source.partition if held.entry.source else None,
         "offset": held.entry.offset,
@@ -171,7 +170,7 @@ def _held(bus: Client, command_id: str) -> Held:
 
 def _ticket(held: Held) -> str:
     """The ticket to whose events the decision is added. Raises Stop if no worker would read it there."""
-    until = wording.moment(moment(held.entry.until or held.entry.at))
+    until = wording.moment(moment(held.entry.ends_at))
     if held.reference is None:
         raise Stop(
             f"{held.entry.command_id}: {held.operation.name} is about an address and has no ticket; it ends by itself "

@@ -45,11 +45,6 @@ class Held:
     """Number of commands that wait behind it in the journal."""
 
     @property
-    def since(self) -> float:
-        """When the call was made, seconds since the epoch."""
-        return self.entry.at if self.entry.unclear_since is None else self.entry.unclear_since
-
-    @property
     def key(self) -> str:
         assert self.entry.source is not None, "the journal has the record of what it holds"
         return (self.entry.source.key or b"").decode(errors="replace")

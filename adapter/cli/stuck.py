@@ -160,8 +160,7 @@ def _why(entry: Entry) -> str:
 
     match entry.kind:
         case Kind.HELD:
-            until = entry.at if entry.until is None else entry.until
-            return f"in doubt until {told(until)}; adapter doubt settles it"
+            return f"in doubt until {told(entry.ends_at)}; adapter doubt settles it"
         case Kind.PARKED:
             return "waits behind one that is in doubt"
         case Kind.CLEARED:

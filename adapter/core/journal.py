@@ -88,6 +88,16 @@ class Entry:
         return self.source is not None and self.kind is not Kind.SETTLED
 
     @property
+    def called_at(self) -> float:
+        """HELD: when the call in doubt was made, at the earliest."""
+        return self.at if self.unclear_since is None else self.unclear_since
+
+    @property
+    def ends_at(self) -> float:
+        """HELD: when the doubt ends, at the latest."""
+        return self.at if self.until is None else self.until
+
+    @property
     def size(self) -> int:
         """The approximate number of bytes it occupies in the journal."""
         source = self.source
@@ -103,8 +113,7 @@ class Entry:
             case Kind.INTENT:
                 return Intended(self.attempt, self.at, self.unclear_since)
             case Kind.HELD:
-                until, sent_at = self.until, self.unclear_since
-                return Held(self.attempt, self.at if until is None else until, self.at if sent_at is None else sent_at)
+                return Held(self.attempt, self.ends_at, self.called_at)
             case _:
                 return Untouched(self.attempt, self.unclear_since, self.doubted)
 

@@ -85,8 +85,8 @@ async def kafka_lines(settings: Bus, role: Role, known: Catalogue) -> AsyncItera
             yield line
         if names.commands in found and "READ" in rights.get(names.commands, {"READ"}):
             yield await _keys(client, names.commands, found[names.commands].partitions)
-    if role is not Role.SERVER:
-        yield await _membership(settings, role, admin)
+    if isinstance(settings, Projecting):  # a worker's are too
+        yield await _membership(settings, admin)
         yield await _transaction(settings, client)
 
 
@@ -199,12 +199,12 @@ def _placed(client: Mapping[str, str], topic: str, partitions: int) -> tuple[int
     return looked, astray
 
 
-async def _membership(settings: Bus, role: Role, admin: Admin) -> Line:
+async def _membership(settings: Projecting, admin: Admin) -> Line:
     """Whether the role may join its consumer group."""
-    group, setting, topic = settings.kafka.group_id, "KAFKA__GROUP_ID", settings.topics.names().commands
-    if role is Role.PROJECTOR:
-        assert isinstance(settings, Projecting), "its settings"
-        group, setting, topic = settings.projector.group_id, "PROJECTOR__GROUP_ID", settings.topics.names().events
+    topics = settings.topics.names()
+    group, setting, topic = settings.projector.group_id, "PROJECTOR__GROUP_ID", topics.events
+    if isinstance(settings, Settings):
+        group, setting, topic = settings.kafka.group_id, "KAFKA__GROUP_ID", topics.commands
     try:
         rights = await _patiently(partial(admin.group_rights, group))
         others = sorted(await _patiently(partial(admin.group_topics, group)) - {topic})

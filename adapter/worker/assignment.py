@@ -79,10 +79,14 @@ class Assignment:
             return True
         return any(e.offset == source.offset and e.source == source for e in self.recovered.residents)
 
-    def coming(self, command_id: str) -> bytes | None:
-        """Digest of a command of that id that was called before and will be delivered again."""
-        entry = self.open.get(command_id)
-        return entry.digest if entry is not None and entry.offset >= self.frontier.position else None
+    def seen(self, command_id: str) -> bytes | None:
+        """Digest of the command of that id, if one is being worked on, had ended before, or will be delivered again."""
+        digest = self.unfinished.get(command_id)
+        if digest is None and self.recovered is not None:
+            digest = self.recovered.settled.get(command_id)
+        if digest is None and (entry := self.open.get(command_id)) and entry.offset >= self.frontier.position:
+            digest = entry.digest
+        return digest
 
     def last_seen(self, command_id: str, offset: int) -> int:
         """The greatest offset at which that unfinished command was seen, `offset` among them: its end is recorded

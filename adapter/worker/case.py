@@ -61,15 +61,10 @@ class Cases:
     def seen(self, command_id: str) -> bytes | None:
         """Digest of the command of that id, if one has ended, is being worked on, or will be delivered again."""
         digest = self.memory.digest(command_id)
-        if digest is None:
-            for assignment in self.assignments():
-                digest = assignment.unfinished.get(command_id)
-                if digest is None and assignment.recovered is not None:
-                    digest = assignment.recovered.settled.get(command_id)
-                if digest is None and assignment.open:
-                    digest = assignment.coming(command_id)
-                if digest is not None:
-                    break
+        for assignment in self.assignments():
+            if digest is not None:
+                break
+            digest = assignment.seen(command_id)
         return digest
 
     def ended(self, assignment: Assignment, command_id: str) -> bool:

@@ -1,8 +1,11 @@
-"""A moment as machines write it, in XML, JSON and headers alike."""
+"""A moment as machines write it, in XML, JSON, Avro and headers alike."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def utc(moment: datetime) -> str:

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Final
@@ -17,6 +17,7 @@ from adapter.core.avro.reader import compile_reader
 from adapter.core.avro.schema import Array, Field, Map, Primitive, Record, Schema, Type, optional
 from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable
+from adapter.core.instant import EPOCH, MILLISECOND
 
 REASONS: Final = frozenset(
     {
@@ -243,9 +244,9 @@ def _as_default(value: Any, kind: Type) -> Any:
     """A value as a schema would give it as a default: a time and a date as numbers, bytes as text."""
     match kind, value:
         case Primitive("long", "timestamp-millis"), datetime():
-            return (value - _EPOCH) // timedelta(milliseconds=1)
+            return (value - EPOCH) // MILLISECOND
         case Primitive("int", "date"), date():
-            return (value - _EPOCH.date()).days
+            return (value - EPOCH.date()).days
         case Primitive("bytes"), bytes():
             return value.decode("latin-1")
         case _:
@@ -322,18 +323,15 @@ def _fit_checked(check: Check) -> _Fit:
     return fit
 
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 def _fit_time(milliseconds: Any) -> datetime:
     try:
-        return _EPOCH + timedelta(milliseconds=milliseconds)
+        return EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
         raise Misfit("is a time beyond the years 1 to 9999") from None
 
 
 def _fit_date(days: Any) -> date:
     try:
-        return _EPOCH.date() + timedelta(days)
+        return EPOCH.date() + timedelta(days)
     except OverflowError:
         raise Misfit("is a date beyond the years 1 to 9999") from None

@@ -7,20 +7,20 @@ when a later release adds a field.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from itertools import count
-from typing import Any, Final
+from typing import Any
 
 from adapter.core.avro.schema import Array, Enum, Primitive, Record, Schema, Type, optional
 from adapter.core.generated import function
+from adapter.core.instant import EPOCH, MILLISECOND
 
 Digest = Callable[[Mapping[str, Any]], bytes]
 
 
 def compile_digest(schema: Schema, aside: frozenset[str]) -> Digest:
     """A function for the digest, twelve bytes, of a record without its fields `aside`."""
-    known = {"EPOCH": _EPOCH, "MILLISECOND": _MILLISECOND}
+    known = {"EPOCH": EPOCH, "MILLISECOND": MILLISECOND}
     content: Callable[[Mapping[str, Any]], list[str]] = function(
         source(schema, aside), name="content", title=f"content of {schema.fullname}", known=known
     )
@@ -43,10 +43,6 @@ def source(schema: Schema, aside: frozenset[str]) -> str:
     fields = tuple(field for field in schema.record.fields if field.name not in aside)
     body = [f"    {line}" for line in _record(replace(schema.record, fields=fields), "record", count())]
     return "\n".join(["def content(record):", f"    parts = [{schema.name!r}]", *body, "    return parts", ""])
-
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def _record(record: Record, name: str, numbers: Iterator[int]) -> Iterator[str]:

@@ -7,12 +7,13 @@ fastavro decides what that is.
 """
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from itertools import count
 from typing import Any, Final
 
 from adapter.core.avro.schema import Array, Enum, Map, Primitive, Record, Schema, Type, Union, is_null
 from adapter.core.generated import function
+from adapter.core.instant import EPOCH, MILLISECOND
 
 Read = Callable[[bytes], dict[str, Any] | None]
 """The record in the bytes, which must be all of it; None: ask fastavro. Never allocates more than the bytes warrant."""
@@ -51,9 +52,7 @@ class _Unread(Exception):  # noqa: N818 -- never leaves this module
     pass
 
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
-_MILLISECOND: Final = timedelta(milliseconds=1)
+_EPOCH_DAY: Final = EPOCH.toordinal()
 
 
 def number(data: bytes, at: int) -> tuple[int, int]:
@@ -87,9 +86,9 @@ def _moment(data: bytes, at: int) -> tuple[datetime, int]:
         a, b, c, d, e, f = data[at : at + 6]
         if a & b & c & d & e > 127 >= f and not a & 1:  # what six bytes have: the years 1970 to 2039
             left = a & 127 | (b & 127) << 7 | (c & 127) << 14 | (d & 127) << 21 | (e & 127) << 28 | f << 35
-            return _EPOCH + _MILLISECOND * (left >> 1), at + 6
+            return EPOCH + MILLISECOND * (left >> 1), at + 6
     found, at = number(data, at)
-    return _EPOCH + _MILLISECOND * found, at
+    return EPOCH + MILLISECOND * found, at
 
 
 def _day(data: bytes, at: int) -> tuple[date, int]:

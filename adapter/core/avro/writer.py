@@ -5,12 +5,13 @@ It accepts nothing that the strict checks (`check`) would refuse. If it raises U
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from itertools import count
 from typing import Any, Final
 
 from adapter.core.avro.schema import Array, Enum, Map, Primitive, Record, Schema, Type, Union, is_null, optional
 from adapter.core.generated import function
+from adapter.core.instant import EPOCH
 
 
 class Unfit(Exception):  # noqa: N818 -- named for what it says
@@ -33,7 +34,7 @@ def compile_writer(schema: Schema) -> Write | None:
         "varint": _varint,
         "datetime": datetime,
         "date": date,
-        "EPOCH": _EPOCH,
+        "EPOCH": EPOCH,
     }
     write: Write = function(text, name="write", title=f"writer of {schema.fullname}", known=known)
     return write
@@ -55,10 +56,6 @@ def source(schema: Schema) -> str:
 
 class _Unwritten(Exception):  # noqa: N818 -- never leaves this module
     pass
-
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 
 
 def _varint(number: int) -> bytes:
@@ -142,7 +139,7 @@ def _plain(kind: Type, name: str, numbers: Iterator[int]) -> Iterator[str]:  # n
             yield "out += varint((delta.days * 86400 + delta.seconds) * 1000 + delta.microseconds // 1000)"
         case Primitive("int", "date"):
             yield f"if type({name}) is not date: raise Unfit"
-            yield f"out += varint({name}.toordinal() - {_EPOCH_DAY})"
+            yield f"out += varint({name}.toordinal() - {EPOCH.toordinal()})"
         case Enum(_, symbols, _):
             places = {symbol: _varint(place) for place, symbol in enumerate(symbols)}
             yield f"if type({name}) is not str: raise Unfit"

@@ -7,6 +7,8 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final
 
+from adapter.core.instant import MILLISECOND
+
 MARK: Final = 8
 """Bytes of a mark: among the few hundred ids of one ticket two never share one by chance."""
 
@@ -178,8 +180,8 @@ class Ticket:
             "updatedAt": self.updated_at,
             "slaClock": self.clock.value,
             "slaClockSince": self.clock_since,
-            "slaRunMillis": self.ran // _MILLISECOND,
-            "slaPausedMillis": self.paused // _MILLISECOND,
+            "slaRunMillis": self.ran // MILLISECOND,
+            "slaPausedMillis": self.paused // MILLISECOND,
             "resolveDeadline": self.deadline,
             "resolveDeadlineWarned": self.warned,
             "lastKind": self.kind,
@@ -219,9 +221,6 @@ class Ticket:
         }
 
 
-_MILLISECOND: Final = timedelta(milliseconds=1)
-
-
 def ticket(record: Mapping[str, Any]) -> Ticket:
     """The ticket of a `Ticket` record. A word of a newer release reads as UNKNOWN, a status as none."""
     illegal = record["lastIllegalTransition"]
@@ -235,8 +234,8 @@ def ticket(record: Mapping[str, Any]) -> Ticket:
         status_since=record["statusSince"],
         clock=Clock(record["slaClock"]),
         clock_since=record["slaClockSince"],
-        ran=record["slaRunMillis"] * _MILLISECOND,
-        paused=record["slaPausedMillis"] * _MILLISECOND,
+        ran=record["slaRunMillis"] * MILLISECOND,
+        paused=record["slaPausedMillis"] * MILLISECOND,
         deadline=record["resolveDeadline"],
         warned=record["resolveDeadlineWarned"],
         kind=record["lastKind"],

@@ -1,7 +1,6 @@
 """The listener's HTTP, before a receiver whose answers the test gives."""
 
 import asyncio
-import gc
 import io
 import resource
 import socket
@@ -9,7 +8,7 @@ import ssl
 import struct
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
@@ -123,14 +122,6 @@ async def opened() -> Opened:
         assert listener.bytes_in_flight == 0
 
     return make
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """What goes, goes at once, not when the collector of cycles finds it: of old objects hours later."""
-    gc.disable()
-    yield
-    gc.enable()
 
 
 LAST = post(b"last", b"Connection: close")

@@ -6,7 +6,6 @@ the supplier's place.
 
 import asyncio
 import json
-import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -74,9 +73,8 @@ class Scene:
 
     async def calling(self) -> None:
         """All calls have been started."""
-        found = re.search(r'"telemetry":"([^"]+)"', self.worker.output)
-        assert found is not None
-        async with httpx.AsyncClient(base_url=found[1], timeout=VICTIM_TOTAL, trust_env=False) as http:
+        telemetry = self.worker.said('"telemetry":"([^"]+)"')
+        async with httpx.AsyncClient(base_url=telemetry, timeout=VICTIM_TOTAL, trust_env=False) as http:
 
             async def started() -> bool:
                 assert self.worker.exit_code is None, self.worker.tail()

@@ -14,7 +14,7 @@ from tests.server.conftest import PLAIN, notification
 from tests.support.certificates import Trials
 from tests.support.collector import collector
 from tests.support.estate import add, amend, unique
-from tests.support.processes import Process, Processes
+from tests.support.processes import Processes
 from tests.support.rig import open_rig
 from tests.support.wait import eventually
 
@@ -70,8 +70,8 @@ async def test_no_output_carries_what_a_command_or_a_notification_says_or_what_i
         letter = rig.estate.put(b"\0\0\0\0\1" + " ".join(MARKS).encode(), b"SP-X")
         await rig.estate.letter(letter)
 
-        port = _said(process, '"event":"server starts","flow":"server","port":([0-9]+)')
-        telemetry = _said(process, '"telemetry":"([^"]+)"')
+        port = process.said('"event":"server starts","flow":"server","port":([0-9]+)')
+        telemetry = process.said('"telemetry":"([^"]+)"')
         marked = notification(first).decode().replace("</", f"<!-- --><x>{' '.join(MARKS)}</x></", 1).encode()
         bodies = [
             notification(first),
@@ -113,9 +113,3 @@ async def test_no_output_carries_what_a_command_or_a_notification_says_or_what_i
     assert '"reason":"tls"' in everything
     for mark in (*MARKS, *MARKS[0].split(), "-----BEGIN", SECRET, *secrets):
         assert mark not in everything
-
-
-def _said(process: Process, pattern: str) -> str:
-    found = re.search(pattern, process.output)
-    assert found is not None, process.output
-    return found[1]

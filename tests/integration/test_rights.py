@@ -184,11 +184,10 @@ async def test_every_user_can_do_its_work_with_the_rights_of_the_page(guarded: G
     rig.estate.send(command := add(reference))
     await rig.estate.final(command)
     await rig.estate.letter(place)
-    port = re.search(r'"server starts".*?"port":(\d+)', started[Role.SERVER].output)
-    assert port is not None
+    port = started[Role.SERVER].said(r'"server starts".*?"port":(\d+)')
     async with aiohttp.ClientSession() as client:
         for body, status in ((notification(reference), 200), (b"<no-notification/>", 400)):
-            async with client.post(f"http://127.0.0.1:{port[1]}/notify", data=body) as answer:
+            async with client.post(f"http://127.0.0.1:{port}/notify", data=body) as answer:
                 assert answer.status == status
 
     async def folded() -> bool:

@@ -11,7 +11,7 @@ from tests.projector.scribe import Scribe
 from tests.server.conftest import PLAIN, notification
 from tests.support.estate import add, unique
 from tests.support.ports import free_port
-from tests.support.processes import Process, Processes
+from tests.support.processes import Processes
 from tests.support.rig import open_rig
 from tests.support.wait import eventually
 
@@ -21,7 +21,7 @@ async def test_all_flows_in_one_process(kafka: str, processes: Processes) -> Non
         more = PLAIN | {"PROJECTOR__GROUP_ID": f"{rig.topics.prefix}-projectors"}
         process = processes.adapter("run", env=rig.environment(**more))
         await process.ready(lambda p: len(set(re.findall('"event":"(worker|server|projector) starts"', p.output))) == 3)
-        url = _said(process, '"telemetry":"([^"]+)"')
+        url = process.said('"telemetry":"([^"]+)"')
         async with aiohttp.ClientSession() as client:
 
             async def ready() -> bool:
@@ -32,7 +32,7 @@ async def test_all_flows_in_one_process(kafka: str, processes: Processes) -> Non
             reference = unique()
             rig.estate.send(command := add(reference))
             await rig.estate.final(command)
-            port = _said(process, '"event":"server starts","flow":"server","port":([0-9]+)')
+            port = process.said('"event":"server starts","flow":"server","port":([0-9]+)')
             async with client.post(f"http://127.0.0.1:{port}/notify", data=notification(reference)) as answer:
                 assert answer.status == 200
             scribe = Scribe(kafka, rig.registry.url, rig.topics)
@@ -49,12 +49,6 @@ async def test_all_flows_in_one_process(kafka: str, processes: Processes) -> Non
                 assert {"calls", "connections", "tickets"} <= set(await answer.json())
         assert await process.stop() == 0
         assert process.output.count('"event":"stopped"') == 1
-
-
-def _said(process: Process, pattern: str) -> str:
-    found = re.search(pattern, process.output)
-    assert found is not None, process.output
-    return found[1]
 
 
 async def test_a_flow_that_waits_for_kafka_is_not_ready_and_stops_when_it_is_told(processes: Processes) -> None:

@@ -10,7 +10,7 @@ from tests.server.bus import records
 from tests.server.conftest import PLAIN, notification
 from tests.support.collector import collector
 from tests.support.estate import add, unique
-from tests.support.processes import Process, Processes
+from tests.support.processes import Processes
 from tests.support.rig import open_rig
 from tests.support.wait import eventually
 
@@ -30,7 +30,7 @@ async def test_a_trace_goes_from_command_to_call_to_event_and_from_notification_
         command = add(unique())
         rig.estate.send(command, headers={"traceparent": f"00-{TRACE}-{PARENT}-01".encode()})
         event = await rig.estate.final(command)
-        port = _said(process, '"event":"server starts","flow":"server","port":([0-9]+)')
+        port = process.said('"event":"server starts","flow":"server","port":([0-9]+)')
         asked = {"traceparent": f"00-{TRACE}-{PARENT[::-1]}-01"}
         async with (
             aiohttp.ClientSession() as client,
@@ -39,7 +39,7 @@ async def test_a_trace_goes_from_command_to_call_to_event_and_from_notification_
             ) as answer,
         ):
             assert answer.status == 200
-        telemetry = _said(process, '"telemetry":"([^"]+)"')
+        telemetry = process.said('"telemetry":"([^"]+)"')
         openmetrics = {"Accept": "application/openmetrics-text"}
         async with aiohttp.ClientSession() as client, client.get(f"{telemetry}/metrics", headers=openmetrics) as answer:
             exposed = await answer.text()
@@ -96,9 +96,3 @@ async def test_a_trace_goes_from_command_to_call_to_event_and_from_notification_
 
 def _attributes(span: Any) -> set[tuple[str, object]]:
     return {(a.key, a.value.string_value or a.value.int_value) for a in span.attributes}
-
-
-def _said(process: Process, pattern: str) -> str:
-    found = re.search(pattern, process.output)
-    assert found is not None, process.output
-    return found[1]

@@ -2,6 +2,7 @@
 continued at will, and gone at the end whatever happened."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +54,12 @@ class Process:
     @property
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def said(self, pattern: str) -> str:
+        """What the pattern's group has found in the output. AssertionError if it finds nothing."""
+        found = re.search(pattern, self.output)
+        assert found is not None, self.output
+        return found[1]
 
     @property
     def exit_code(self) -> int | None:

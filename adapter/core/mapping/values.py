@@ -23,7 +23,6 @@ Quick = Callable[[str | None], Any]
 """Reads the text of an element without children if it is in the usual form. None: read it with the full reader."""
 
 _PLAIN_BOOLEANS: Final = {"true": True, "false": False}
-_NIL: Final = "{http://www.w3.org/2001/XMLSchema-instance}nil"
 
 
 def scalar(leaf: Leaf, avro: str, zone: tzinfo) -> Value:
@@ -112,6 +111,13 @@ def _quick_time(text: str | None) -> datetime | None:
     return None
 
 
+_NIL: Final = "{http://www.w3.org/2001/XMLSchema-instance}nil"
+
+
+def _is_nil(element: etree._Element) -> bool:
+    return element.get(_NIL) in {"true", "1"}
+
+
 def _text(leaf: Leaf) -> Value:
     collapse, longest, values, not_blank = leaf.collapse, leaf.longest, leaf.values, leaf.not_blank
 
@@ -120,7 +126,7 @@ def _text(leaf: Leaf) -> Value:
         if len(element):
             text = folded_text(element)
             notes.deviates("elements where text is expected", element, kept=True)
-        elif not text and element.get(_NIL) in {"true", "1"}:
+        elif not text and _is_nil(element):
             return None
         if collapse:
             text = fold(text)
@@ -140,7 +146,7 @@ def _parsed(parse: Callable[[str], Any], fault: str) -> Value:
         text = element.text or ""
         if len(element):
             text = folded_text(element)
-        elif not text and element.get(_NIL) in {"true", "1"}:
+        elif not text and _is_nil(element):
             return None
         value = parse(text.strip(WHITE))
         if value is None:
@@ -194,7 +200,7 @@ def _time(zone: tzinfo) -> Value:
     def read(element: etree._Element, notes: Notes) -> Any:
         text = (folded_text(element) if len(element) else element.text or "").strip(WHITE)
         if not text:
-            if element.get(_NIL) not in {"true", "1"}:
+            if not _is_nil(element):
                 notes.deviates("is empty", element)
             return None
         try:

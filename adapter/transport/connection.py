@@ -343,7 +343,7 @@ class Connection(asyncio.Protocol):
         given_up, self._spoiled = self._spoiled, True
         reading = self._reading
         if reading is not None and self._reply is not None and not self._reply.done():
-            ended = error is None and not self._waits
+            ended = error is None and not given_up and not self._waits
             if ended and reading.status and not reading.framed:  # such a reply ends with the connection
                 self._settle(self._reply, reading)
             else:

@@ -145,7 +145,7 @@ class HttpsCalls:
         return reply
 
     async def close(self) -> None:
-        """Close every connection; calls under way fail."""
+        """Close every connection; the calls on them fail. The caller cancels those that are still connecting."""
         if self._watch is not None:
             self._watch.cancel()
             with suppress(asyncio.CancelledError):

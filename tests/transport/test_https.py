@@ -831,6 +831,18 @@ async def test_the_share_of_a_long_reply_that_never_arrives_whole_is_returned(
         assert [reply.body for reply in whole] == [LONG_REPLY] * ROOM
 
 
+async def test_a_reply_without_length_is_not_whole_where_we_are_the_ones_who_end_its_connection() -> None:
+    async with supplier(silent) as server:
+        _, made = await asyncio.get_running_loop().create_connection(
+            lambda: Connection(Limits(20, 20, 20, MIB), None, Allowance(MIB), lambda _: None), "127.0.0.1", server.port
+        )
+        call = asyncio.ensure_future(made.exchange(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", b"", 1e12))
+        await asyncio.sleep(0)
+        made.data_received(OK + b"\r\n<half")
+        made.abort()
+        assert await outcome(call) == (Unclear, "reset")
+
+
 # Connections that are kept
 
 

@@ -113,6 +113,28 @@ async def test_a_refused_connection_is_not_sent(calls: Make) -> None:
     assert await outcome(post(calls(f"http://127.0.0.1:{free_port()}"))) == (NotSent, "connect")
 
 
+@pytest.mark.parametrize(
+    ("url", "proxy", "place"),
+    [
+        ("https://supplier.example/prod", None, ("supplier.example", 443)),
+        ("http://supplier.example/prod", None, ("supplier.example", 80)),
+        ("https://supplier.example/prod", "http://proxy.example", ("proxy.example", 80)),
+    ],
+)
+async def test_an_address_without_a_port_means_that_of_its_scheme(
+    calls: Make, monkeypatch: pytest.MonkeyPatch, url: str, proxy: str | None, place: tuple[str, int]
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    async def nowhere(host: str, port: int, **_: object) -> list[object]:
+        asked.append((host, port))
+        raise socket.gaierror
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", nowhere)
+    assert (await outcome(post(calls(url, proxy=proxy))))[0] is NotSent
+    assert asked == [place]
+
+
 async def test_a_host_without_address_is_not_sent(calls: Make) -> None:
     assert await outcome(post(calls("http://no-such-host.invalid"))) == (NotSent, "resolve")
 
@@ -831,13 +853,37 @@ async def test_the_share_of_a_long_reply_that_never_arrives_whole_is_returned(
         assert [reply.body for reply in whole] == [LONG_REPLY] * ROOM
 
 
+async def connected(port: int) -> Connection:
+    """A connection as the calls make them, for tests that say what comes and when."""
+    _, made = await asyncio.get_running_loop().create_connection(
+        lambda: Connection(Limits(20, 20, 20, MIB), None, Allowance(MIB), lambda _: None), "127.0.0.1", port
+    )
+    return made
+
+
+async def begun(made: Connection) -> "asyncio.Future[Reply]":
+    """An exchange whose request is written."""
+    call = asyncio.ensure_future(made.exchange(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", b"", 1e12))
+    await asyncio.sleep(0)
+    return call
+
+
+async def test_a_reply_that_comes_byte_by_byte_is_read() -> None:
+    head = OK + b"X-Long: " + b"x" * 60_000 + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+    said = b"HTTP/1.1 100 Continue\r\n\r\n" + head + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    async with supplier(silent) as server:
+        made = await connected(server.port)
+        call = await begun(made)
+        for place in range(len(said)):
+            made.data_received(said[place : place + 1])
+        assert (await call).body == b"abcde"
+        made.abort()
+
+
 async def test_a_reply_without_length_is_not_whole_where_we_are_the_ones_who_end_its_connection() -> None:
     async with supplier(silent) as server:
-        _, made = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(Limits(20, 20, 20, MIB), None, Allowance(MIB), lambda _: None), "127.0.0.1", server.port
-        )
-        call = asyncio.ensure_future(made.exchange(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", b"", 1e12))
-        await asyncio.sleep(0)
+        made = await connected(server.port)
+        call = await begun(made)
         made.data_received(OK + b"\r\n<half")
         made.abort()
         assert await outcome(call) == (Unclear, "reset")
@@ -873,16 +919,18 @@ async def test_an_idle_connection_is_dropped_before_the_supplier_would(calls: Ma
         await eventually(lambda: server.active == 0, what="the client closing its idle connection")
 
 
-@pytest.mark.parametrize("seconds", [1, 2])
-async def test_an_idle_connection_is_dropped_before_the_time_that_the_supplier_names(calls: Make, seconds: int) -> None:
+@pytest.mark.parametrize(("ours", "named"), [(60 * SECOND, 1), (60 * SECOND, 2), (SHORT, 60)])
+async def test_an_idle_connection_is_dropped_before_the_time_that_the_supplier_names_and_ours(
+    calls: Make, ours: timedelta, named: int
+) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.request()
-        await exchange.send(OK + b"Keep-Alive: max=9, timeout=%d\r\nContent-Length: 0\r\n\r\n" % seconds)
+        await exchange.send(OK + b"Keep-Alive: max=9, timeout=%d\r\nContent-Length: 0\r\n\r\n" % named)
         await exchange.wait_for_client()
 
     async with supplier(script) as server:
-        await post(calls(server.url, keep_alive=60 * SECOND))
-        await eventually(lambda: server.active == 0, what="the client closing its idle connection")
+        await post(calls(server.url, keep_alive=ours))
+        await eventually(lambda: server.active == 0, within=20, what="the client closing its idle connection")
 
 
 async def test_a_server_that_does_not_answer_our_good_bye_is_left_all_the_same(calls: Make, trials: Trials) -> None:
@@ -957,6 +1005,20 @@ def test_after_the_time_at_which_the_supplier_has_ended_one_no_idle_connection_i
     loop = Ahead()
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(count())
+
+
+@pytest.mark.parametrize("ours", [False, True])
+async def test_only_an_end_that_the_supplier_makes_says_how_long_it_keeps_an_idle_connection(*, ours: bool) -> None:
+    async with supplier(answering) as server:
+        made = await connected(server.port)
+        await begun(made)
+        await eventually(lambda: made.idle_since)
+        if ours:
+            made.close()
+        else:
+            server.exchanges[0].close()
+        await eventually(lambda: not made.alive)
+        assert (made.left_after is None) == ours
 
 
 async def test_a_reused_connection_lost_after_the_request_is_unclear_and_not_called_again(calls: Make) -> None:
@@ -1052,6 +1114,17 @@ async def test_an_answer_that_comes_before_the_request_is_taken_is_the_answer(ca
         assert (reply.status, reply.body) == (413, b"<no/>")
         assert (await post(made, b"x")).status == 413
         assert len(server.exchanges) == 2  # the rest of the first request was never written, so nothing fits behind it
+
+
+async def test_nothing_follows_a_request_of_which_a_part_still_waits_to_be_sent_when_its_answer_comes() -> None:
+    async with supplier(silent) as server:
+        made = await connected(server.port)
+        made.pause_writing()  # as asyncio does while its buffer is full
+        call = await begun(made)
+        made.data_received(OK + b"Content-Length: 0\r\n\r\n")
+        assert (await call).status == 200
+        assert not made.kept
+        made.abort()
 
 
 @pytest.mark.parametrize(

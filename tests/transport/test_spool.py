@@ -435,6 +435,14 @@ asyncio.run(main())
         assert len(kept[lane]) > last
 
 
+async def test_what_is_kept_survives_a_power_failure_as_sqlite_promises_it(opened: Opener) -> None:
+    spool = await opened()
+    assert spool._database is not None
+    # A killed process leaves its writes to the kernel: only these say that each commit waits for the disk.
+    assert spool._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert spool._database.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
+
+
 async def test_an_empty_spool_has_forgotten_everybody(opened: Opener, tmp_path: Path) -> None:
     spool = await opened()
     await spool.put(b"A", arrival(b"Zoe Angstrom"))

@@ -95,6 +95,17 @@ async def test_what_is_loaded_is_complete_only_once_that_was_said(opened: Opener
     assert (await opened()).checkpoint == AT
 
 
+async def test_what_is_loaded_has_reached_the_disk_before_it_is_called_complete(opened: Opener, tmp_path: Path) -> None:
+    store = await opened()
+    store.load([kept("a", "loaded")])
+    assert store._database.execute("PRAGMA synchronous").fetchone() == (0,), "OFF"
+    await store.save((), AT)
+    # After a power failure the log would otherwise have the mark, perhaps, and not what was loaded before it.
+    (path,) = (tmp_path / "tickets").glob("tickets-3-*.db")
+    assert b"loaded" in path.read_bytes()
+    assert store._database.execute("PRAGMA synchronous").fetchone() == (1,), "NORMAL"
+
+
 async def test_what_is_loaded_on_top_of_what_is_complete_leaves_it_so(opened: Opener) -> None:
     store = await opened()
     await store.save([kept("a", "1")], AT)
@@ -318,6 +329,16 @@ async def test_what_a_killed_process_left_in_the_temporary_folder_is_removed_wha
     SqliteStores(None, setting=SETTING, cache=1024**2, damaged=lambda _: None).close()
     assert _left(tmp_path) == [living._folder]
     living.close()
+
+
+def test_the_temporary_folder_of_a_process_that_is_just_starting_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    starting = tmp_path / "fault-adapter-tickets-x"
+    starting.mkdir()  # its lock comes next
+    SqliteStores(None, setting=SETTING, cache=1024**2, damaged=lambda _: None).close()
+    assert _left(tmp_path) == [starting]
 
 
 def _left(folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import gc
+import select
 import socket
 import ssl
 import threading
@@ -27,6 +28,7 @@ from adapter.ports import NotSent, Reply, Unclear
 from adapter.transport.connection import LONG, Connection, Limits
 from adapter.transport.https import CallSettings, HttpsCalls
 from adapter.transport.tls import TlsFiles
+from adapter.transport.way import Proxy
 from tests.support.certificates import Trials
 from tests.support.ports import free_port
 from tests.support.supplier import (
@@ -139,21 +141,22 @@ async def test_a_host_without_address_is_not_sent(calls: Make) -> None:
     assert await outcome(post(calls("http://no-such-host.invalid"))) == (NotSent, "resolve")
 
 
-async def test_a_port_that_swallows_connections_is_not_sent(calls: Make) -> None:
-    async with black_hole() as port:
-        made = calls(f"http://127.0.0.1:{port}", connect=SHORT)
+NEVER = 10 * PATIENCE * SECOND
+"""A limit that no test waits for."""
+
+
+@pytest.mark.parametrize("short", ["connect", "total"])
+async def test_a_port_that_swallows_connections_is_not_sent_at_the_first_of_both_limits(
+    calls: Make, short: str
+) -> None:
+    async with black_hole() as port, asyncio.timeout(PATIENCE):
+        made = calls(f"http://127.0.0.1:{port}", **{"connect": NEVER, "total": NEVER, short: SHORT})
         assert await outcome(post(made)) == (NotSent, "connect-timeout")
 
 
 async def test_a_handshake_that_is_never_answered_is_not_sent(calls: Make) -> None:
-    async with supplier(Exchange.wait_for_client) as server:
-        made = calls(server.url.replace("http", "https"), connect=SHORT)
-        assert await outcome(post(made)) == (NotSent, "connect-timeout")
-
-
-async def test_a_connect_limit_beyond_the_total_one_ends_with_the_total_one(calls: Make) -> None:
-    async with black_hole() as port:
-        made = calls(f"http://127.0.0.1:{port}", total=SHORT)
+    async with supplier(Exchange.wait_for_client) as server, asyncio.timeout(PATIENCE):
+        made = calls(server.url.replace("http", "https"), connect=SHORT, total=NEVER)
         assert await outcome(post(made)) == (NotSent, "connect-timeout")
 
 
@@ -339,6 +342,11 @@ async def reset_before_reading(exchange: Exchange) -> None:
 async def reset_after_reading(exchange: Exchange) -> None:
     await exchange.request()
     exchange.reset()
+
+
+async def close_after_answering(exchange: Exchange) -> None:
+    await exchange.request()
+    await exchange.reply()
 
 
 async def close_after_reading(exchange: Exchange) -> None:
@@ -853,10 +861,13 @@ async def test_the_share_of_a_long_reply_that_never_arrives_whole_is_returned(
         assert [reply.body for reply in whole] == [LONG_REPLY] * ROOM
 
 
-async def connected(port: int) -> Connection:
+LIMITS = Limits(write=20, read=20, idle=20, body=MIB)
+
+
+async def connected(port: int, *, limits: Limits = LIMITS, allowance: Allowance | None = None) -> Connection:
     """A connection as the calls make them, for tests that say what comes and when."""
     _, made = await asyncio.get_running_loop().create_connection(
-        lambda: Connection(Limits(20, 20, 20, MIB), None, Allowance(MIB), lambda _: None), "127.0.0.1", port
+        lambda: Connection(limits, None, allowance or Allowance(MIB), lambda _: None), "127.0.0.1", port
     )
     return made
 
@@ -878,6 +889,46 @@ async def test_a_reply_that_comes_byte_by_byte_is_read() -> None:
             made.data_received(said[place : place + 1])
         assert (await call).body == b"abcde"
         made.abort()
+
+
+async def test_a_reply_whose_connection_ends_while_it_waits_for_its_share_is_unclear() -> None:
+    async with supplier(silent) as server:
+        allowance = Allowance(MIB)
+        made = await connected(server.port, allowance=allowance)
+        others = allowance.request(MIB, lambda: None)
+        transport = made._transport
+        assert transport is not None
+        call = await begun(made)
+        made.data_received(OK + b"\r\n" + b"x" * 2 * LONG)
+        made.connection_lost(None)
+        assert await outcome(call) == (Unclear, "reset")
+        others.release()
+        assert allowance.left == MIB
+        transport.abort()
+
+
+async def test_a_short_request_that_is_never_taken_ends_at_the_write_limit() -> None:
+    async with supplier(silent) as server, asyncio.timeout(PATIENCE):
+        made = await connected(server.port, limits=replace(LIMITS, write=0.1, read=10 * PATIENCE))
+        made.pause_writing()  # as asyncio does while its buffer is full
+        assert await outcome(await begun(made)) == (Unclear, "write-timeout")
+
+
+def test_a_reply_that_goes_on_may_take_longer_than_its_longest_silence() -> None:
+    async def story() -> None:
+        async with supplier(silent) as server:
+            made = await connected(server.port, limits=replace(LIMITS, read=20))
+            call = await begun(made)
+            for part in (OK, b"Content-Length: 3\r\n\r\n", b"a", b"b", b"c"):
+                made.data_received(part)
+                loop.ahead += 15
+                await asyncio.sleep(0.001)  # first comes what was due meanwhile
+            assert (await call).body == b"abc"
+            made.abort()
+
+    loop = Ahead()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(story())
 
 
 async def test_a_reply_without_length_is_not_whole_where_we_are_the_ones_who_end_its_connection() -> None:
@@ -968,6 +1019,29 @@ class Ahead(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return super().time() + self.ahead
+
+
+def test_a_name_is_resolved_again_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def count() -> None:
+        asked = 0
+
+        async def counted(host: str, port: int, **_: object) -> list[object]:
+            nonlocal asked
+            asked += 1
+            return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", port))]
+
+        monkeypatch.setattr(loop, "getaddrinfo", counted)
+        async with supplier(close_after_answering) as server:
+            made = HttpsCalls(replace(configured(server.url), keep_alive=0 * SECOND), on_reload=lambda _: None)
+            for ahead, expected in ((0, 1), (5, 1), (10, 2)):
+                loop.ahead += ahead
+                assert await outcome(post(made)) == (Reply, "200")
+                assert asked == expected
+            await made.close()
+
+    loop = Ahead()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(count())
 
 
 def test_after_the_time_at_which_the_supplier_has_ended_one_no_idle_connection_is_used_for_an_hour() -> None:
@@ -1153,10 +1227,11 @@ async def test_a_connection_on_which_no_other_answer_can_come_is_not_used_again(
         await eventually(lambda: server.active == 0, what="the client closing both")
 
 
-async def test_a_header_with_a_line_break_is_refused_before_anything_is_sent(calls: Make) -> None:
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
+async def test_a_header_with_a_line_break_is_refused_before_anything_is_sent(calls: Make, end: str) -> None:
     async with supplier(answering) as server:
         with pytest.raises(ValueError, match="line break"):
-            await calls(server.url).post("/add", b"", {"soapaction": '"a"\r\nx-evil: 1'})
+            await calls(server.url).post("/add", b"", {"soapaction": f'"a"{end}x-evil: 1'})
         assert not server.exchanges
 
 
@@ -1319,6 +1394,7 @@ async def test_a_proxy_gets_the_credentials_that_are_in_the_file_when_it_is_aske
         pytest.param(saying(), id="closes"),
         pytest.param(reset_after_reading, id="resets"),
         pytest.param(saying(b"hello\r\n\r\n"), id="babbles"),
+        pytest.param(repeating(b"HTTP/1.1 200 OK\r\n", b"X-More: and more\r\n" * 100), id="does not end"),
     ],
 )
 async def test_a_proxy_that_does_not_connect_is_not_sent(calls: Make, trials: Trials, script: Script) -> None:
@@ -1327,11 +1403,25 @@ async def test_a_proxy_that_does_not_connect_is_not_sent(calls: Make, trials: Tr
         assert await outcome(post(made)) == (NotSent, "proxy")
 
 
+async def test_an_answer_of_a_proxy_that_comes_in_two_parts_is_read() -> None:
+    ours, its = socket.socketpair()
+    with ours, its:
+        for each in (ours, its):
+            each.setblocking(False)  # noqa: FBT003 -- the library's signature
+        loop = asyncio.get_running_loop()
+        connecting = asyncio.ensure_future(Proxy("proxy", 80, None).connect(ours, "supplier", 443))
+        assert (await loop.sock_recv(its, 1000)).startswith(b"CONNECT supplier:443 ")
+        for part in (b"HTTP/1.1 200 Connect", b"ion established\r\n", b"\r\n"):
+            await loop.sock_sendall(its, part)
+            await eventually(lambda: not select.select([ours], [], [], 0)[0], what="the part being read")
+        await connecting
+
+
 async def test_a_proxy_that_is_away_or_silent_is_not_sent(calls: Make, trials: Trials) -> None:
     made = calls("https://localhost:1", proxy=f"http://127.0.0.1:{free_port()}")
     assert await outcome(post(made)) == (NotSent, "proxy")
-    async with supplier(silent) as proxy:
-        made = calls("https://localhost:1", proxy=proxy.url, connect=SHORT)
+    async with supplier(silent) as proxy, asyncio.timeout(PATIENCE):
+        made = calls("https://localhost:1", proxy=proxy.url, connect=SHORT, total=NEVER)
         assert await outcome(post(made)) == (NotSent, "connect-timeout")
 
 

@@ -370,6 +370,17 @@ async def test_a_request_that_came_before_its_connection_was_silent_for_too_long
             writer.close()
 
 
+async def test_a_connection_stays_while_it_has_been_silent_for_less_than_it_may(opened: Opened) -> None:
+    async with opened(idle=PATIENCE) as it:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        writer.write(post(b"one"))
+        await reader.readuntil(b"<one>")
+        it.listener._shared.sweep()
+        writer.write(LAST)
+        assert (await reader.read()).endswith(b"<last>")
+        writer.close()
+
+
 async def test_closing_waits_for_who_is_answered_and_hardly_for_who_does_not_read(opened: Opened) -> None:
     async with opened() as it:
         it.receiver.more = b"x" * 1_000_000  # more than the kernel keeps for who does not read

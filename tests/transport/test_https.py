@@ -1021,6 +1021,23 @@ class Ahead(asyncio.SelectorEventLoop):
         return super().time() + self.ahead
 
 
+def test_a_kept_connection_is_left_a_second_before_the_supplier_would_close_it() -> None:
+    async def story() -> None:
+        async with supplier(silent) as server:
+            made = await connected(server.port, limits=replace(LIMITS, idle=600))
+            call = await begun(made)
+            made.data_received(OK + b"Keep-Alive: timeout=60\r\nContent-Length: 0\r\n\r\n")
+            await call
+            for ahead, fit in ((50, True), (9.2, False)):
+                loop.ahead += ahead
+                await asyncio.sleep(0.001)  # first comes what was due meanwhile
+                assert made.fit() == fit
+
+    loop = Ahead()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(story())
+
+
 def test_a_name_is_resolved_again_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     async def count() -> None:
         asked = 0

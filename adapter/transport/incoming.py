@@ -154,7 +154,9 @@ class Incoming(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._lines = 0
         self._size = 0
-        """Bytes of the header being read, then of the body with its framing; may be overestimated, never too low."""
+        """Bytes of the header being read, then of the body with its framing; may be overestimated, but lacks what came
+        in one piece with the end of the header.
+        """
         self._reading: _Request | None = None
         """The request whose header is complete and whose body is not."""
         self._waiting: deque[_Request] = deque()

@@ -444,6 +444,31 @@ async def test_what_another_could_read_otherwise_is_refused(opened: Opened, requ
     assert b"last" not in b"".join(it.receiver.bodies)
 
 
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        pytest.param(post(b"", *[b"X: y"] * 98), b"200", id="a hundred lines"),
+        pytest.param(post(b"", *[b"X: y"] * 99), b"400", id="a line more"),
+        pytest.param(post(b"", b"X: " + b"y" * 15_000), b"200", id="a long line"),
+        pytest.param(post(b"", b"X: " + b"y" * 33_000), b"400", id="a longer line"),
+        pytest.param(post(b"", *[b"X: " + b"y" * 4_000] * 9), b"400", id="long lines together"),
+        pytest.param(post(b"").replace(b"/x", b"/" + b"x" * 33_000), b"400", id="a long path"),
+        pytest.param(CHUNKED + b"e" * 30_000 + b"\r\na\r\n0\r\n\r\n", b"200", id="a chunk with an extension"),
+        pytest.param(CHUNKED + b"e" * 400_000 + b"\r\na\r\n0\r\n\r\n", b"413", id="a chunk with a longer one"),
+    ],
+)
+async def test_of_a_header_and_of_what_frames_a_body_only_so_much_is_read(
+    opened: Opened, request_: bytes, status: bytes
+) -> None:
+    async with opened() as it:
+        answer = await it.said(request_ + LAST)
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert answer.endswith(b"<last>") == (status == b"200")
+
+
 async def test_any_bytes_get_answers_in_http_or_nothing(opened: Opened) -> None:
     async with opened(idle=0.3, body=0.3) as it:
 

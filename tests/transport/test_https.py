@@ -739,6 +739,20 @@ async def test_of_many_long_replies_no_more_are_read_than_fit_the_limit_and_all_
         await asyncio.gather(*running)
 
 
+async def test_where_the_limit_of_one_reply_is_high_there_is_room_for_eight_of_them(calls: Make) -> None:
+    longest = 5 * MIB
+
+    async def script(exchange: Exchange) -> None:
+        while True:
+            await exchange.request()
+            await exchange.reply(b"x" * longest)
+
+    async with supplier(script) as server:
+        made = calls(server.url, max_reply_bytes=longest)
+        held = [await post(made) for _ in range(7)]  # the eighth would also need room for its head
+        assert {len(reply.body) for reply in held} == {longest}
+
+
 async def test_a_short_reply_does_not_wait_for_long_ones(calls: Make) -> None:
     async def script(exchange: Exchange) -> None:
         while True:

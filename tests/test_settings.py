@@ -429,6 +429,7 @@ def test_a_supplier_has_one_address_and_an_encrypted_one(tmp_path: Path) -> None
     assert "ALLOW_PLAINTEXT" in faults(Settings, SUPPLIER__BASE_URL="http://s")["ADAPTER_SUPPLIER__BASE_URL"]
     assert loaded(SUPPLIER__BASE_URL="http://s", SUPPLIER__ALLOW_PLAINTEXT="true").supplier.base_url == "http://s"
     assert "is missing" in faults(Settings, SUPPLIER__TLS__CERTIFICATE=str(pem))["ADAPTER_SUPPLIER__TLS__KEY"]
+    assert "is missing" in faults(Settings, SUPPLIER__TLS__KEY=str(pem))["ADAPTER_SUPPLIER__TLS__CERTIFICATE"]
     found = faults(Settings, SUPPLIER__BASE_URL="", SUPPLIER__ENVIRONMENT="production")
     assert "client certificate" in found["ADAPTER_SUPPLIER__TLS__CERTIFICATE"]
     files = {"SUPPLIER__TLS__CERTIFICATE": str(pem), "SUPPLIER__TLS__KEY": str(pem)}
@@ -444,6 +445,8 @@ def test_a_supplier_has_one_address_and_an_encrypted_one(tmp_path: Path) -> None
         "https://",
         "https:///path",
         "https://u:p@s",
+        "https://u@s",
+        "https://:p@s",
         "https://s?a",
         "https://s:x",
     ],
@@ -541,3 +544,45 @@ def test_time_limits_that_contradict_each_other() -> None:
         "ADAPTER_WORKER__RETRY_FIRST",
         "ADAPTER_WORKER__WINDOW_BYTES",
     }
+
+
+def test_limits_that_just_fit_each_other_do_not_contradict() -> None:
+    found = loaded(
+        SUPPLIER__CONNECT_TIMEOUT="40s",
+        SUPPLIER__WRITE_TIMEOUT="40s",
+        SUPPLIER__READ_TIMEOUT="40s",
+        SUPPLIER__TOTAL_TIMEOUT="40s",
+        WORKER__STOP_TIMEOUT="41s",
+        WORKER__RETRY_FIRST="20s",
+        WORKER__RETRY_MAX="20s",
+        WORKER__WINDOW_BYTES="4MiB",
+        SUPPLIER__MAX_REPLY_BYTES="2MiB",
+        SERVER__MAX_BODY_BYTES="2MiB",
+        SERVER__MAX_BYTES_IN_FLIGHT="2MiB",
+        TOPICS__MAX_MESSAGE_BYTES="4MiB",
+        TOPICS__RETENTION__COMMANDS="3d",
+        TOPICS__RETENTION__JOURNAL="6d",
+        TOPICS__PREFIX="p" * 49,
+        TOPICS__EVENTS="e" * 200,
+    )
+    assert found.supplier.read_timeout == found.supplier.total_timeout
+
+
+def test_a_server_takes_no_body_that_does_not_fit_what_it_may_hold() -> None:
+    assert set(faults(Settings, SERVER__MAX_BODY_BYTES="2MiB", SERVER__MAX_BYTES_IN_FLIGHT="1MiB")) == {
+        "ADAPTER_SERVER__MAX_BYTES_IN_FLIGHT"
+    }
+
+
+def test_a_stop_may_not_cut_calls_off() -> None:
+    assert set(faults(Settings, SUPPLIER__TOTAL_TIMEOUT="40s", WORKER__STOP_TIMEOUT="40s")) == {
+        "ADAPTER_WORKER__STOP_TIMEOUT"
+    }
+
+
+def test_credentials_for_a_proxy_need_the_proxy(tmp_path: Path) -> None:
+    secret = tmp_path / "proxy"
+    secret.write_text("user:password")
+    given = {"SUPPLIER__PROXY__CREDENTIALS": str(secret)}
+    assert "is missing" in faults(Settings, **given)["ADAPTER_SUPPLIER__PROXY__URL"]
+    assert loaded(**given, SUPPLIER__PROXY__URL="http://proxy:3128").supplier.proxy.credentials == secret

@@ -551,6 +551,18 @@ def test_a_text_that_is_not_utf_8_is_malformed_and_its_field_named(
             ["Thing.colour: no default for the symbols GREEN, UNKNOWN"],
         ),
         (
+            changed("colour", type=["null", {key: COLOUR[key] for key in COLOUR if key != "default"}], default=None),
+            [],
+        ),
+        (
+            changed("colour", type=["null", {**COLOUR, "name": "Tint"}], default=None),
+            ["Thing.colour: enum x.Colour is not enum x.Tint"],
+        ),
+        (
+            changed("notes", type={"type": "array", "items": {**NOTE, "fields": [{"name": "x", "type": "int"}]}}),
+            [f"Thing.{path}.x: not written, and has no default" for path in ("notes[]", "first")],
+        ),
+        (
             changed("first", type=["null", {**NOTE, "fields": [{"name": "x", "type": "int"}], "name": "y.Note"}]),
             ["Thing.first.x: not written, and has no default"],
         ),
@@ -559,6 +571,33 @@ def test_a_text_that_is_not_utf_8_is_malformed_and_its_field_named(
 )
 def test_what_a_reader_makes_of_what_thing_wrote(reader: Schema, problems: list[str]) -> None:
     assert compatibility(reader, THING) == problems
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "problems"),
+    [
+        ({"type": "map", "values": "long"}, {"type": "map", "values": "int"}, []),
+        (
+            {"type": "map", "values": "int"},
+            {"type": "map", "values": "long"},
+            ["Thing.a{}: long cannot become int"],
+        ),
+        ({"type": "array", "items": "int"}, {"type": "map", "values": "int"}, ["Thing.a: map cannot become array"]),
+        (
+            {"type": "fixed", "name": "Mark", "size": 8},
+            {"type": "fixed", "name": "y.Mark", "size": 8},
+            [],
+        ),
+        (
+            {"type": "fixed", "name": "Mark", "size": 8},
+            {"type": "fixed", "name": "Mark", "size": 9},
+            ["Thing.a: fixed of another name or size"],
+        ),
+    ],
+)
+def test_what_a_reader_makes_of_types_that_thing_has_not(ours: Any, theirs: Any, problems: list[str]) -> None:
+    reader, writer = schema({"name": "a", "type": ours}), schema({"name": "a", "type": theirs})
+    assert compatibility(reader, writer) == problems
 
 
 def test_full_transitive_compares_every_pair_both_ways() -> None:

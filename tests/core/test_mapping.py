@@ -40,6 +40,8 @@ TYPES = """
   <xs:pattern value="[A-Z]*"/></xs:restriction></xs:simpleType>
 <xs:simpleType name="kind"><xs:restriction base="xs:string">
   <xs:enumeration value="Impaired Service"/><xs:enumeration value="R&amp;D"/></xs:restriction></xs:simpleType>
+<xs:simpleType name="twins"><xs:restriction base="xs:string">
+  <xs:enumeration value="A B"/><xs:enumeration value="a-b"/></xs:restriction></xs:simpleType>
 """
 EXTENSION = b"""<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema" targetNamespace="urn:ext">
 <xs:element name="extra" type="xs:string"/></xs:schema>"""
@@ -576,6 +578,12 @@ def test_a_type_that_is_not_blank_may_say_so_in_any_words() -> None:
             [field("a", kind_enum("IMPAIRED_SERVICE", "R_D", default=None))],
             ["a: the enum must have the default UNKNOWN"],
         ),
+        (
+            element("a", "twins"),
+            [field("a", kind_enum("A_B", "UNKNOWN"))],
+            ["a: two values of the enumeration have the same symbol"],
+        ),
+        (element("a") + element("a"), [field("a")], ["a: two elements of this name"]),
         (holding("a", element("b")), [field("a")], ["a: elements in the XSD, string in Avro"]),
         (element("a"), [field("a", record(name="G"))], ["a: text in the XSD, record x.G in Avro"]),
         (element("a", most="2"), [field("a")], ["a: repeated in the XSD, string in Avro"]),

@@ -745,6 +745,30 @@ async def test_what_was_called_before_and_waits_behind_a_doubt_keeps_its_intent(
     assert len(plant.desk.of(command)) == 1
 
 
+async def test_a_repeat_of_a_parked_command_is_known_to_the_next_owner_before_its_turn_has_come(plant: Plant) -> None:
+    """It lies in the lane of a key that is written otherwise, which nothing holds."""
+    limits = Bounded(parked_after=0.01)
+    first = plant.hire(0, limits=limits)
+    plant.desk.answers = silent
+    held, parked = add("T-1"), amend("T-1 ")
+    plant.send(held)
+    plant.bus.put(b"T-1", plant.encode(parked))
+    await plant.until(lambda: plant.kinds(parked) == [Kind.PARKED])
+    await plant.caught_up()
+    await first.kill()
+    plant.desk.answers = accepted
+    plant.bus.put(b"T-1 ", plant.encode(parked))
+    plant.bus.put(b"T-1 ", plant.encode(content(parked, serviceAffected="S2")))
+    plant.hire(0, limits=limits)
+    await plant.caught_up()
+    assert (plant.desk.of(parked), plant.types(parked)) == ([], [])
+    assert plant.letters == ["command-id-reused"]
+    await plant.project()
+    await plant.decide(held, "REJECTED")
+    await plant.final(parked)
+    assert len(plant.desk.of(parked)) == 1
+
+
 async def test_residents_are_taken_up_in_order_before_new_records_of_their_lane(plant: Plant) -> None:
     first = plant.hire(0, limits=Bounded(doubt=2, parked_after=0.01))
     plant.desk.answers = silent

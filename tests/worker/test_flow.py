@@ -392,6 +392,27 @@ async def test_what_was_settled_is_passed_over(plant: Plant) -> None:
     assert len(plant.desk.of(done)) == 1
 
 
+async def test_what_a_successor_finds_in_the_journal_is_counted_command_by_command(plant: Plant) -> None:
+    first = plant.hire(0, limits=Bounded(parked_after=0.01))
+    plant.desk.answers = later
+    called = [add(f"T-{number}") for number in range(3)]
+    plant.send(*called)
+    for each in called:
+        await plant.called(each)
+    plant.desk.answers = silent
+    held, parked, done = add("T-9"), [amend("T-9"), amend("T-9")], query("K-1")
+    plant.send(held, *parked)
+    await plant.until(lambda: plant.kinds(parked[1]) == [Kind.PARKED])
+    plant.desk.answers = accepted
+    plant.send(done)
+    await plant.final(done)
+    await first.kill()
+    second = plant.hire(0)
+    await plant.until(lambda: second.lines.named("partition started"))
+    states = ("settled", "intent", "held", "parked")
+    assert [second.counted("journal_recovered_total", state=state) for state in states] == [1, 3, 1, 2]
+
+
 async def test_what_another_release_has_settled_is_passed_over_though_it_reads_differently(plant: Plant) -> None:
     """One of them does not know a field of it, so that its digest is another."""
     command = add("T-1")

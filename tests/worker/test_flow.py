@@ -9,7 +9,8 @@ import pytest
 
 from adapter.core.errors import Stop
 from adapter.core.journal import Entry, Kind
-from adapter.ports import Reply, Unclear
+from adapter.core.partition import partition_of
+from adapter.ports import NotSent, Reply, Unclear
 from adapter.worker.flow import REWRITE_AFTER
 from adapter.worker.window import Bounds
 from tests.support.estate import add, amend, query
@@ -59,6 +60,42 @@ async def test_a_call_that_fails_without_any_answer_is_in_doubt_and_says_how(pla
     plant.send(command)
     await plant.until(lambda: plant.types(command))
     assert plant.of(command)[0].record["text"] == "the head of the reply does not end"
+
+
+async def test_keys_outside_their_own_partition_are_counted(plant: Plant) -> None:
+    hand = plant.hire(0, 1, 2)
+    commands = [add(f"T-{number}") for number in range(9)]
+    for command in commands:
+        plant.send(command, partition=partition_of(command.key.encode(), 3))
+    for partition in range(3):
+        plant.bus.put(None, b"\1", partition=partition)
+    await plant.final(*commands)
+    await plant.until(lambda: len(plant.letters) == 3)
+    assert hand.counted("keys_misplaced_total") == 0
+    elsewhere = add("T-9")
+    plant.send(elsewhere, partition=(partition_of(b"T-9", 3) + 1) % 3)
+    await plant.final(elsewhere)
+    assert hand.counted("keys_misplaced_total") == 1
+
+
+async def test_a_request_names_the_correlation_id_of_its_command_or_else_its_own_message(plant: Plant) -> None:
+    plant.hire(0)
+    named, unnamed = query("K-1", correlationId="c-9"), query("K-2")
+    plant.send(named, unnamed)
+    await plant.final(named, unnamed)
+    (first,), (second,) = plant.desk.of(named), plant.desk.of(unnamed)
+    assert b"correlationId>c-9<" in first.body
+    assert f"correlationId>{second.message_id}<".encode() in second.body
+
+
+@pytest.mark.parametrize("failure", [NotSent("connect", "no route to host"), Unclear("read-timeout", "no answer")])
+async def test_a_call_that_fails_is_counted_by_its_reason(plant: Plant, failure: NotSent | Unclear) -> None:
+    hand = plant.hire(0, limits=Bounded(retry=30))
+    plant.desk.answers = lambda _: failure
+    command = query("K-1")
+    plant.send(command)
+    await plant.until(lambda: hand.flow.assignments[0].waiting == {b"K-1": failure.reason})
+    assert hand.counted("supplier_call_failures_total", reason=failure.reason) == 1
 
 
 # -- revoke ------------------------------------------------------------------------------------------------------------

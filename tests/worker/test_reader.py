@@ -9,6 +9,7 @@ import pytest
 from adapter.core.avro import UnknownFields
 from adapter.core.errors import Refused, Unavailable, Undecodable
 from adapter.core.journal import Source
+from adapter.core.operation import Problem
 from adapter.worker.reader import Reader, Task
 from tests.contract.test_mapping import VALUES
 from tests.support.estate import Command, add, amend, query, resolve
@@ -95,6 +96,15 @@ async def test_without_a_key_the_outcome_still_finds_its_timeline(plant: Plant, 
 async def test_broken_rules_are_problems(plant: Plant, reader: Reader) -> None:
     task = await read(plant, reader, resolve("T-1"), resolveAccepted=False)
     assert [problem.path for problem in task.problems] == ["rejectedReason"]
+
+
+async def test_a_rule_that_only_warns_is_no_problem(plant: Plant) -> None:
+    compiled = plant.catalogue.operations["AddFaultReport"]
+    wary = replace(compiled.operation, rules=(lambda _: [Problem("faultDetails", "is odd", warning=True)],))
+    operations = {**plant.catalogue.operations, "AddFaultReport": replace(compiled, operation=wary)}
+    reader = Reader(replace(plant.catalogue, operations=operations), plant.registry, UnknownFields.REJECT)
+    task = await read(plant, reader, add("T-1"))
+    assert (task.problems, [problem.path for problem in task.warnings]) == ((), ["faultDetails"])
 
 
 @pytest.mark.parametrize(("issued", "warned"), [(1_764_000_000, ["issuedAt"]), (1_764_000_000_000, [])])

@@ -622,3 +622,13 @@ async def test_tickets_that_were_not_asked_for_a_while_are_followed_on_from_wher
     await doubted(plant, doubtful)
     await plant.notice("T-1", "AMENDED")
     await plant.final(doubtful)
+
+
+async def test_tickets_that_were_asked_again_before_they_were_left_are_left_later(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(linger=0.3))
+    await plant.tell(known("T-1"))
+    for _ in range(2):
+        command = ask_update("T-1")
+        plant.send(command)
+        await plant.final(command)
+    await plant.until(lambda: hand.feed.followed == set())

@@ -450,6 +450,23 @@ async def test_what_a_successor_finds_in_the_journal_is_counted_command_by_comma
     assert [second.counted("journal_recovered_total", state=state) for state in states] == [1, 3, 1, 2]
 
 
+async def test_a_command_at_the_offset_of_a_dead_letter_that_was_lost_is_not_passed_over(plant: Plant) -> None:
+    first = plant.hire(0)
+    plant.desk.answers = lambda call: None if call.operation == "QueryAppointmentAvailability" else accepted(call)
+    slow, command = query("K-1"), add("T-1")
+    plant.send(slow)
+    plant.bus.put(b"T-1", b"\1")
+    await plant.until(lambda: plant.letters)
+    await first.kill()
+    plant.bus.commands[0].pop()
+    plant.send(command)
+    plant.desk.answers = accepted
+    plant.hire(0)
+    await plant.final(slow, command)
+    await plant.caught_up()
+    assert (plant.types(command), plant.letters) == (["FaultReportAdded"], ["unframed"])
+
+
 async def test_what_another_release_has_settled_is_passed_over_though_it_reads_differently(plant: Plant) -> None:
     """One of them does not know a field of it, so that its digest is another."""
     command = add("T-1")

@@ -82,6 +82,8 @@ class SqliteStores:
 
     def _open(self, path: Path, partition: int) -> "SqliteStore":
         try:
+            # Whatever removes old temporary files may have removed the folder; what is open goes on without it.
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for foreign in self._folder.glob(f"tickets-{partition}-*.db*"):
                 if not foreign.name.startswith(path.name):
                     foreign.unlink(missing_ok=True)

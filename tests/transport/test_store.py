@@ -1,6 +1,7 @@
 """The tickets of a partition, on a real disk."""
 
 import os
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -284,6 +285,23 @@ async def test_a_store_that_could_not_be_cleared_on_a_full_disk_is_not_complete_
     await store.clear()
     await store.save([kept("a")], AT)
     assert await store.count() == 1
+
+
+async def test_in_a_folder_that_was_removed_meanwhile_a_partition_that_comes_back_is_kept_anew(tmp_path: Path) -> None:
+    """As by what removes old files from the folder for temporary ones."""
+    with closing(SqliteStores(tmp_path / "tickets", setting=SETTING, cache=1024**2, damaged=lambda _: None)) as stores:
+        store = await stores.open(3, "one")
+        await store.save([kept("a")], AT)
+        shutil.rmtree(tmp_path / "tickets")
+        await store.save([kept("b")], AT)
+        assert await store.count() == 2
+        await store.close()
+
+        store = await stores.open(3, "one")
+        assert store.checkpoint is None
+        await store.save([kept("c")], AT)
+        assert await store.count() == 1
+        await store.close()
 
 
 def test_a_folder_that_can_not_be_had_is_told(tmp_path: Path) -> None:

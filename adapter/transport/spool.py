@@ -373,10 +373,10 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _place(path: Path) -> tuple[int, int] | None:
-    """What identifies the file at that path; None if there is none."""
+    """What identifies the file at that path; None if there is none. Raises OSError if the path can't be followed."""
     try:
         found = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
 

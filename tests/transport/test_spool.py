@@ -4,8 +4,8 @@ import asyncio
 import shutil
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,6 +33,18 @@ def arrival(body: bytes = b"<a/>", *, at: datetime = AT) -> Arrival:
 
 def modes(folder: Path) -> set[int]:
     return {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+
+
+@contextmanager
+def out_of_reach(folder: Path) -> Iterator[None]:
+    """As if nobody may enter it any more, which would not keep out root."""
+    elsewhere = folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(folder)
+    try:
+        yield
+    finally:
+        folder.unlink()
+        elsewhere.rename(folder)
 
 
 @pytest.fixture
@@ -149,6 +161,17 @@ async def test_an_empty_file_that_was_removed_is_begun_anew_once_its_folder_is_t
     assert spool.depth == 1
     spool = await opened()
     assert spool.depth == 1
+
+
+async def test_a_file_that_cannot_be_reached_takes_no_more_says_why_and_goes_on_where_it_was(
+    opened: Opener, tmp_path: Path
+) -> None:
+    spool = await opened()
+    await spool.put(b"A", arrival(b"kept"))
+    with out_of_reach(tmp_path), pytest.raises(Unavailable, match=r"Too many levels of symbolic links: '.*/spool\.db'"):
+        await spool.put(b"B", arrival(b"not now"))
+    await spool.put(b"B", arrival(b"again"))
+    assert [head.arrival.delivery.body for head in await spool.heads(5)] == [b"kept", b"again"]
 
 
 @pytest.mark.skipif(

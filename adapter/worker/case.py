@@ -202,7 +202,7 @@ class Case:
         return None if reference is None else trimmed(reference).encode("utf-8", "replace")
 
     def put_away(self) -> None:
-        """Drop the decoded form of a long record while its command waits for a ticket: all lanes may wait at once."""
+        """Drop the decoded form of a long record while nothing needs it: all lanes may wait at once."""
         if len(self.item.source.value or b"") > _LONG:
             self.task.record.clear()
 

@@ -199,7 +199,7 @@ class _Turn:
                     action = await self._tell(event)
                 case Hold(until):
                     self._assignment.calling.discard(self._lane)
-                    action = self._out_of_doubt(await self._conductor.doubts.hold(case, until))
+                    action = await self._out_of_doubt(await self._conductor.doubts.hold(case, until))
                 case Finish():
                     return
 
@@ -234,10 +234,13 @@ class _Turn:
         return self._case.too_large(Kind.HELD) if operation.repeat is Repeat.NEVER else ()
 
     def _write(self) -> tuple[Problem, ...]:
-        """Write the request to be sent now; returns what is wrong with the command, if anything."""
+        """Write the request to be sent now; returns what is wrong with the command, if anything. Of a long command
+        nothing else is kept then: decoded, it may take a hundred times as many bytes, for as long as a call lasts.
+        """
         try:
             self._body = self._conductor.requests.write(self._task, self._reference)
             self._length = len(self._body)
+            self._case.put_away()
         except Refused as refused:
             return refused.problems
         except Exception:  # a record must never stop the worker, whatever we have overlooked
@@ -245,7 +248,7 @@ class _Turn:
             return (*self._task.problems, Problem("", "can't be written as a request; the worker's log says how"))
         return ()
 
-    def _out_of_doubt(self, told: Settled | Again | None) -> Action:
+    async def _out_of_doubt(self, told: Settled | Again | None) -> Action:
         """Go on with what the ticket said; None: it said nothing in time."""
         command, now = self._command, self._case.now()
         match told:
@@ -253,6 +256,7 @@ class _Turn:
                 return command.settle(told)
             case Again():
                 self._quarantined = False
+                await self._case.take_out()
                 if self._conductor.requests.supplier.leaves_out_reference(self._task.record):
                     self._reference = told.reference
                 return command.repeat(now, told)
@@ -318,19 +322,15 @@ class _Turn:
         return True
 
     async def _take_share(self) -> None:
-        """Wait until other long requests leave enough of the allowance. Neither the request nor the decoded command is
-        kept meanwhile. Raises TimeoutError at the deadline.
-        """
+        """Wait until other long requests leave enough of the allowance. Raises TimeoutError at the deadline."""
         granted: asyncio.Future[None] = self._conductor.cases.loop.create_future()
         self._share = self._conductor.allowance.request(
             self._length, lambda: None if granted.done() else granted.set_result(None)
         )
         if not self._share.granted:
             self._body = None
-            self._case.put_away()
             async with self._case.by(self._task.not_after):
                 await granted
-        await self._case.take_out()
 
     async def _take_place(self, until: float | None) -> bool:
         """Wait for a place among the calls, unless the permit has one. False if none came in time, or if the breaker or
@@ -393,6 +393,7 @@ class _Turn:
             return command.forgone(self._case.now())
         self._assignment.check(safe=task.subject.operation.repeat is Repeat.SAFE)
         if self._body is None:
+            await self._case.take_out()
             problems = self._write()
             if problems:
                 self._leave(None)

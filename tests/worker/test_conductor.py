@@ -1308,6 +1308,41 @@ async def test_what_waits_for_its_ticket_keeps_no_long_record_meanwhile(plant: P
         assert call.body.count(b"<name>x</name>") == 789
 
 
+async def test_what_waits_for_its_answer_or_to_be_sent_again_keeps_no_long_record_meanwhile(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(retry=0.5))
+    plant.desk.answers = lambda call: busy(call) if len(plant.desk.calls) <= 3 else None
+    commands = [just_issued(add(f"T-{number}", attachments=[{"name": "x"}] * 678)) for number in range(3)]
+
+    def decoded() -> list[Any]:
+        gc.collect()
+        lists = [each for each in gc.get_objects() if type(each) is list and len(each) == 678]
+        return [each for each in lists if each[0] != {"name": "x"}]  # besides those of the commands sent here
+
+    plant.send(*commands)
+    waiting = hand.flow.assignments[0].waiting
+    await plant.until(lambda: [waiting.get(command.key.encode()) for command in commands] == ["http-503"] * 3)
+    assert decoded() == []
+    calls = [await plant.called(command, 2) for command in commands]
+    await hand.settle()
+    assert decoded() == []
+    for call in calls:
+        assert call.body.count(b"<name>x</name>") == 678
+        answer(call)
+    await plant.final(*commands)
+
+
+async def test_a_long_command_in_doubt_that_an_operator_repeats_is_sent_as_before(plant: Plant) -> None:
+    plant.hire(0)
+    plant.desk.answers = lambda call: silent(call) if len(plant.desk.calls) == 1 else accepted(call)
+    command = just_issued(add("T-1", attachments=[{"name": "x"}] * 678))
+    plant.send(command)
+    await plant.until(lambda: plant.types(command) == ["CommandOutcomeUnknown"])
+    await plant.project()
+    await plant.decide(command, "REPEAT")
+    await plant.final(command)
+    assert [call.body.count(b"<name>x</name>") for call in plant.desk.of(command)] == [678, 678]
+
+
 async def test_a_query_whose_slots_cannot_be_read_is_asked_again(plant: Plant) -> None:
     def listed(call: Call) -> Reply:
         day = "appointmentDate" if len(plant.desk.of(command)) > 1 else "day"

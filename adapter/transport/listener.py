@@ -102,9 +102,14 @@ class Listener:
         """Accept no new connections and, after a moment, no new requests; answer the requests under way within `limit`
         seconds, then close all connections. A caller who does not read its answers is waited for only briefly.
         """
-        await _cancel(self._tasks)
         if self._socket is not None:
-            self._socket.close()
+            bound, self._socket = self._socket, None
+            self._loop.remove_reader(bound)
+            # Who is being accepted is let in first: an accept that is cancelled then would forget him, open.
+            for _ in range(2):
+                await asyncio.sleep(0)
+            await _cancel(self._tasks)
+            bound.close()
         end = self._loop.time() + limit
         await self._part(min(_PARTING, limit))
         await _cancel(self._shared.entering.values())
@@ -131,7 +136,7 @@ class Listener:
             await asyncio.sleep(0.01)
 
     async def _accept(self, listening: socket.socket) -> None:
-        while True:
+        while self._socket is listening:
             try:
                 accepted, address = await self._loop.sock_accept(listening)
             except OSError as error:

@@ -1,6 +1,7 @@
 """The listener's HTTP, before a receiver whose answers the test gives."""
 
 import asyncio
+import gc
 import io
 import resource
 import socket
@@ -9,7 +10,7 @@ import struct
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -657,3 +658,19 @@ async def test_without_file_descriptors_the_most_silent_gives_way(opened: Opened
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             spare.close()
     assert answer.endswith(b"<last>")
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("secure", [False, True])
+async def test_closing_leaves_no_connection_open_that_came_in_its_moment(
+    opened: Opened, trials: Trials, turns: int, *, secure: bool
+) -> None:
+    good = trials.good
+    tls = ServerTls(TlsFiles(good.server_certificate, good.server_key, good.ca)) if secure else None
+    with ExitStack() as callers:
+        async with opened(tls=tls, stop=0.0) as it:
+            for _ in range(5):
+                callers.enter_context(socket.create_connection(("127.0.0.1", it.listener.port)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+    gc.collect()  # an open connection that nobody holds is an error

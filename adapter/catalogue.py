@@ -199,18 +199,17 @@ def _contract_faults(operation: Operation, command: Schema, accepted: Schema, su
         if name not in told:
             yield f"{operation.accepted}.{name}: every accepted record has it, this one has not"
     if "reply" in told:
-        where = f"{operation.accepted}.reply"
-        yield from _unsaid(where, optional(told["reply"].type)[0], supplier.replies, operation.key)
+        yield from _unsaid(f"{operation.accepted}.reply", optional(told["reply"].type)[0], supplier.replies)
     if operation.finds and "reply" in told and not _is_list(optional(told["reply"].type)[0], operation.finds):
         yield f"{operation.accepted}.reply.{operation.finds}: no list of records, but what {operation.name} finds"
 
 
-def _unsaid(where: str, reply: Type, replies: Replies, key: str) -> Iterable[str]:
+def _unsaid(where: str, reply: Type, replies: Replies) -> Iterable[str]:
     """Reasons why a refusal in a reply would not be recognised, and would pass for an acceptance."""
     kinds = {field.name: optional(field.type)[0] for field in (reply.fields if isinstance(reply, Record) else ())}
     if kinds.keys().isdisjoint({replies.code, replies.status}):
         yield f"{where}: has neither {replies.code} nor {replies.status}, by which alone an answer says no"
-    judged = dict.fromkeys((key, replies.status, replies.text), "string") | {replies.code: "int"}
+    judged = dict.fromkeys((replies.reference, replies.status, replies.text), "string") | {replies.code: "int"}
     for name, kind in judged.items():
         if name in kinds and kinds[name] != Primitive(kind, None):
             yield f"{where}.{name}: is no {kind}, as which an answer is judged"

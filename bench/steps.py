@@ -215,7 +215,7 @@ def _judge() -> Callable[[int], None]:
         body=_reply(),
         operation=entry.operation,
         reader=entry.reader,
-        key="",
+        reference=None,
         now=datetime.now(UTC),
     )
     assert isinstance(read(), Accepted)

@@ -72,9 +72,7 @@ class Operation:
     """Record name of the event that tells success: "FaultReportAdded"."""
 
     key: str
-    """Field of the command that must equal the Kafka record key: "buyerFaultReference". A reply that has it too must
-    name the same.
-    """
+    """Field of the command that must equal the Kafka record key: "buyerFaultReference"."""
 
     repeat: Repeat
 
@@ -110,6 +108,9 @@ class Operation:
 @dataclass(frozen=True, slots=True)
 class Replies:
     """Where the supplier's replies say yes or no. Without code and status none could say no."""
+
+    reference: str
+    """Field with the buyer's reference: which ticket it is about."""
 
     code: str
     """Field with a number; which of them say yes is a setting."""

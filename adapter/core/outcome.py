@@ -49,13 +49,13 @@ class Judge:
         body: bytes,
         operation: Operation,
         reader: MessageReader,
-        key: str,
+        reference: str | None,
         now: datetime,
         broken: Unclear | None = None,
     ) -> Verdict:
         """The verdict on the reply to a request. Header names are lower case, `reader` reads the operation's replies,
-        `key` is what the request was about, the value of the operation's key field. `broken` is what the call came to
-        if its body did not come whole: then the body does not count.
+        `reference` is the buyer's of the ticket that the request was about. `broken` is what the call came to if its
+        body did not come whole: then the body does not count.
         """
         of_connection = _of_connection(status, headers, body, now)
         alone = None if status in _NOT_THERE else of_connection
@@ -66,9 +66,9 @@ class Judge:
         content_type = headers.get("content-type")
         record = None if of_connection is not None else reader.forms.read(body, content_type, self.limits)
         if record is not None:
-            return self._content(status, Read(record, (), ()), operation, key)
+            return self._content(status, Read(record, (), ()), operation, reference)
         found = self._answer(status, of_connection, body, content_type, operation=operation, reader=reader)
-        return self._content(status, found, operation, key) if isinstance(found, Read) else found
+        return self._content(status, found, operation, reference) if isinstance(found, Read) else found
 
     def _answer(
         self,
@@ -112,12 +112,12 @@ class Judge:
             reader.forms.learn(body, content_type, self.limits, element, read.record)
         return read
 
-    def _content(self, status: int, read: Read, operation: Operation, key: str) -> Verdict:
+    def _content(self, status: int, read: Read, operation: Operation, reference: str | None) -> Verdict:
         """What the operation's own answer says."""
         reply: Mapping[str, Any] = read.record
         replies = self.replies
-        if _of_another(named := reply.get(operation.key), key):
-            return _unclear("other-reference", f"{operation.key}: {named}", *_outcome_fields(read, replies))
+        if _of_another(reply.get(replies.reference), reference):
+            return _unclear("other-reference", *_outcome_fields(read, replies))
         code, text = reply.get(replies.code), reply.get(replies.text)
         bad_code: int | None = None if code in self.accepted_codes else code
         words = _words(read, replies.status)
@@ -256,13 +256,13 @@ _ANSWER: Final = re.compile(r"code|status|error|fault|reason|result|reject|fail"
 """Parts of element names that suggest acceptance or refusal."""
 
 
-def _of_another(named: str | None, key: str) -> bool:
-    """Whether the answer names another ticket, or another address; zeros before a UPRN name none. Its message id says
-    nothing: the samples answer under another one than that of the request (section 8, number 16).
+def _of_another(named: str | None, reference: str | None) -> bool:
+    """Whether the answer names another ticket. Its message id says nothing: the samples answer under another one than
+    that of the request (section 8, number 16).
     """
-    if not named or named == key:
+    if not named or not reference or named == reference:
         return False
-    named, ours = (trimmed(each).casefold().lstrip("0") for each in (named, key))
+    named, ours = trimmed(named).casefold(), trimmed(reference).casefold()
     return bool(named and ours) and named != ours
 
 
@@ -314,7 +314,7 @@ def _instead(message: soap.Message) -> Iterator[str]:
 
 def _outcome_fields(read: Read, replies: Replies) -> Iterator[str]:
     """What an answer says about the outcome."""
-    for name in (replies.status, replies.code, replies.text):
+    for name in (replies.reference, replies.status, replies.code, replies.text):
         value = read.record.get(name)
         if value not in (None, ""):
             yield f"{name}: {value}"

@@ -121,6 +121,7 @@ def supplier(
             ),
         ),
         replies=Replies(
+            reference="buyerFaultReference",
             code="responseCode",
             status="status",
             text="errorMessage",

@@ -264,7 +264,7 @@ def _replies(now: datetime) -> dict[bytes, tuple[bytes, bytes]]:
         "amendFaultReport": answers.elements(responseCode="200"),
         "requestFaultReportUpdate": answers.elements(responseCode="200"),
         "resolveResponse": answers.elements(responseCode="200"),
-        "queryAppointmentAvailability": answers.available("", [slot]),
+        "queryAppointmentAvailability": answers.available("100012345678", [slot]),
         "reserveAppointment": answers.reserved("1000001", slot),
     }
     replies: dict[bytes, tuple[bytes, bytes]] = {}

@@ -53,7 +53,7 @@ class Subject:
     command_id: str
     correlation_id: str | None
     reference: str | None
-    key: bytes
+    key: bytes | None
     traceparent: str | None
     message_id: str
     """Under which the supplier sees every attempt."""

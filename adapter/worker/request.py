@@ -119,7 +119,7 @@ class Requests:
                 body=reply.body,
                 operation=operation,
                 reader=task.compiled.reader,
-                key=task.subject.key.decode(errors="replace"),
+                reference=task.subject.reference,
                 now=datetime.now(UTC),
                 broken=broken,
             )

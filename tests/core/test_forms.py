@@ -45,7 +45,7 @@ def verdict(reader: MessageReader, body: str | bytes, **other: Any) -> Verdict:
         body=body if isinstance(body, bytes) else body.encode(),
         operation=ENTRY.operation,
         reader=reader,
-        key="",
+        reference=None,
         now=NOW,
     )
 

@@ -124,7 +124,7 @@ def _reply() -> tuple[bytes, Reader]:
             body=body,
             operation=entry.operation,
             reader=entry.reader,
-            key="",
+            reference=None,
             now=AT,
         )
         return f"{type(verdict).__name__}-{getattr(verdict, 'reason', '')} {verdict}"

@@ -282,9 +282,8 @@ def await_nodes(bootstrap: str, *, nodes: int, within: float = 2 * PATIENCE, wat
     watched processes ends."""
     deadline = time.monotonic() + within
     wait_until(lambda: _all_listen(bootstrap, watch), within=within, what=f"Kafka at {bootstrap} listening")
-    client = AdminClient({"bootstrap.servers": bootstrap})
     left = max(deadline - time.monotonic(), 1.0)
-    wait_until(lambda: _seen(client) >= nodes, within=left, what=f"{nodes} nodes at {bootstrap}")
+    wait_until(lambda: _seen(bootstrap) >= nodes, within=left, what=f"{nodes} nodes at {bootstrap}")
 
 
 def engine_offers_kafka() -> bool:
@@ -339,8 +338,9 @@ def _all_listen(bootstrap: str, watch: Iterable[Process]) -> bool:
     return True
 
 
-def _seen(client: AdminClient) -> int:
+def _seen(bootstrap: str) -> int:
+    # By a new client each time: one that was once told of no broker at all may be left without any to ask.
     try:
-        return len(client.list_topics(timeout=5).brokers)
+        return len(AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=5).brokers)
     except KafkaException:
         return 0

@@ -4,7 +4,20 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from typing import Any, Final
 
-from adapter.core.avro.schema import NONE, Array, Enum, Fixed, Map, Primitive, Record, Type, Union, label, optional
+from adapter.core.avro.schema import (
+    NONE,
+    RANGES,
+    Array,
+    Enum,
+    Fixed,
+    Map,
+    Primitive,
+    Record,
+    Type,
+    Union,
+    label,
+    optional,
+)
 
 
 class Misfit(Exception):  # noqa: N818 -- never leaves this package
@@ -41,10 +54,8 @@ def checker(kind: Type) -> Check:  # noqa: C901 -- a table of cases
             return _typed(date, kind)
         case Primitive("string", None):
             return _check_text
-        case Primitive("int", None):
-            return _number(-(2**31), 2**31 - 1, kind)
-        case Primitive("long", None):
-            return _number(-(2**63), 2**63 - 1, kind)
+        case Primitive("int" | "long" as name, None):
+            return _number(*RANGES[name], kind)
         case Primitive(name, None):
             return _typed(_PYTHON[name], kind)
         case Enum(_, symbols, _):

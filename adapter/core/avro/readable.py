@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from adapter.core.avro.schema import (
     NONE,
+    RANGES,
     Array,
     Enum,
     Field,
@@ -67,7 +68,7 @@ def _read(kind: Type, value: Any, path: str, problems: list[Problem]) -> Any:  #
             return _parsed(_time, value, path, "not a time with zone such as 2026-01-31T12:00:00Z", problems)
         case Primitive("int", "date"), str():
             return _parsed(date.fromisoformat, value, path, "not a date such as 2026-01-31", problems)
-        case Primitive("int" | "long" as name, None), int() if not _RANGES[name][0] <= value <= _RANGES[name][1]:
+        case Primitive("int" | "long" as name, None), int() if not RANGES[name][0] <= value <= RANGES[name][1]:
             problems.append(Problem(path, f"beyond {name}"))
             return None
         case Primitive("string", None), str() if _SURROGATE.search(value):
@@ -82,7 +83,6 @@ def _read(kind: Type, value: Any, path: str, problems: list[Problem]) -> Any:  #
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _JSON: Final = {"boolean": bool, "int": int, "long": int, "string": str, "double": float, "float": float}
-_RANGES: Final = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 _WORDS: Final = {
     ("long", "timestamp-millis"): "a time such as 2026-01-31T12:00:00Z, in quotes",
     ("int", "date"): "a date such as 2026-01-31, in quotes",

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from itertools import count
 from typing import Any, Final
 
-from adapter.core.avro.schema import Array, Enum, Map, Primitive, Record, Schema, Type, Union, is_null
+from adapter.core.avro.schema import RANGES, Array, Enum, Map, Primitive, Record, Schema, Type, Union, is_null
 from adapter.core.generated import function
 from adapter.core.instant import EPOCH, MILLISECOND
 
@@ -127,7 +127,8 @@ def _plain(kind: Type, name: str, numbers: Iterator[int]) -> Iterator[str]:  # n
             yield f"{name} = byte == 1"
         case Primitive("int", None):
             yield f"{name}, at = number(data, at)"
-            yield f"if not {-(2**31)} <= {name} < {2**31}: return None"
+            lowest, highest = RANGES["int"]
+            yield f"if not {lowest} <= {name} <= {highest}: return None"
         case Primitive("long", None):
             yield f"{name}, at = number(data, at)"
         case Primitive("long", "timestamp-millis"):

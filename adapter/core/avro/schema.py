@@ -84,6 +84,9 @@ class Record:
 
 Type = Primitive | Fixed | Enum | Array | Map | Union | Record
 
+RANGES: Final = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
+"""The least and the greatest number of each type."""
+
 NONE: Final = object()
 """In Field.default: there is none."""
 

@@ -666,6 +666,12 @@ def test_an_xsd_includes_another_that_is_given_too() -> None:
     assert loaded.judge.validate(etree.fromstring("<new><a>1</a></new>"))
 
 
+def test_the_same_xsds_are_read_once_and_changed_ones_anew() -> None:
+    read = xsd(element("a"))
+    assert xsd(element("a")) is read
+    assert xsd(element("b")) is not read
+
+
 def test_an_element_of_text_alone_cannot_be_a_message() -> None:
     text = b'<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"><xs:element name="a" type="xs:string"/></xs:schema>'
     schema = Schema.parse(json.dumps(record()))

@@ -16,7 +16,7 @@ from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.retry import Backoff
 from adapter.pause import pause
-from adapter.settings import Bus, GroupProtocol, Kafka, Receiving, Settings, Telemetry, Translating, Vocabulary
+from adapter.settings import Bus, Calling, GroupProtocol, Kafka, Receiving, Settings, Telemetry, Translating, Vocabulary
 from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics, Tracer, open_tracer
 from adapter.telemetry import metrics as m
@@ -66,7 +66,7 @@ def load_catalogue(settings: Receiving | Translating) -> Catalogue:
     return catalogue.load(supplier, settings.schemas)
 
 
-def base_url(settings: Settings, known: Catalogue) -> str:
+def base_url(settings: Settings | Calling, known: Catalogue) -> str:
     supplier = settings.supplier
     if supplier.base_url is not None:
         return supplier.base_url

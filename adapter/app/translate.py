@@ -1,5 +1,5 @@
-"""Translates messages without any network, by the code and settings of the flows: the request a worker would send for a
-command, the event it would publish for an answer, and the event a server would publish for a notification.
+"""Translates messages by the code and settings of the flows: the request a worker would send for a command, the event
+it would publish for an answer, and the event a server would publish for a notification.
 """
 
 import time
@@ -18,14 +18,11 @@ from adapter.core.document import trimmed
 from adapter.core.journal import Source
 from adapter.core.notification import Delivery, Refusal
 from adapter.core.operation import Operation, Problem
-from adapter.ports import Arrival, Caller, Outgoing, Reply
+from adapter.ports import Arrival, Caller, Calls, Outgoing, Reply
 from adapter.settings import Translating
 from adapter.telemetry import Log, Metrics
 from adapter.worker.reader import Reader, Task
 from adapter.worker.request import Requests
-
-_NONE = Reply(503, {}, b"")
-"""A placeholder where no call is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,7 @@ class Published:
 
 
 class Translator:
-    """Translates as a deployment with these settings would. Nothing is sent, looked up or remembered."""
+    """Translates as a deployment with these settings would. Nothing is looked up or remembered."""
 
     def __init__(self, settings: Translating, log: Log) -> None:
         self.known = known = load_catalogue(settings)
@@ -69,13 +66,13 @@ class Translator:
     async def request(self, entry: CompiledOperation, record: Mapping[str, Any]) -> Request:
         """The request for a command. Raises Refused with all problems that would prevent it."""
         task = await self._task(entry, record)
-        requests = self._requests(_NONE)
+        requests = self._requests(_NOBODY)
         return Request(entry.operation, requests.headers(entry.operation), requests.write(task, None), task.warnings)
 
-    async def outcome(self, entry: CompiledOperation, record: Mapping[str, Any], reply: Reply) -> Published | Wait:
-        """The outcome of a command whose first call gets that reply. Raises Refused if no call would be made."""
+    async def outcome(self, entry: CompiledOperation, record: Mapping[str, Any], calls: Calls) -> Published | Wait:
+        """The outcome of a command whose first call is made by `calls`. Raises Refused if none would be made."""
         task = await self._task(entry, record)
-        requests = self._requests(reply)
+        requests = self._requests(calls)
         body = requests.write(task, None)
         now = time.time()
         command = Command(entry.operation, policy(self._settings), not_after=None)
@@ -101,10 +98,10 @@ class Translator:
             task = replace(task, problems=(*task.problems, left_out))
         return task
 
-    def _requests(self, reply: Reply) -> Requests:
+    def _requests(self, calls: Calls) -> Requests:
         return Requests(
             supplier=self.known.supplier,
-            calls=_Answered(reply),
+            calls=calls,
             terms=terms(self._settings, ""),
             judge=judge(self._settings, self.known),
             log=self._log,
@@ -126,10 +123,14 @@ class Translator:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answered:
-    """`ports.Calls` with the same reply for every call."""
+class Answered:
+    """`ports.Calls` with the same reply for every call; nothing is sent."""
 
     reply: Reply
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:  # noqa: ARG002 -- Calls
         return self.reply
+
+
+_NOBODY = Answered(Reply(503, {}, b""))
+"""A placeholder where no call is made."""

@@ -33,7 +33,7 @@ from adapter.core.outcome import Judge
 from adapter.core.rate import RateLimit
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.ports import Intake, IntakeListener
-from adapter.settings import Settings, Translating
+from adapter.settings import Calling, Settings, Translating
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 from adapter.transport.https import CallSettings, HttpsCalls
@@ -82,7 +82,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
     report.begin(known.operations, metrics)
     async with AsyncExitStack() as stack:
         certificates = CertificateReport("supplier", log, metrics)
-        calls = HttpsCalls(_call_settings(settings, known), on_reload=certificates.reloaded)
+        calls = HttpsCalls(call_settings(settings, known), on_reload=certificates.reloaded)
         stack.push_async_callback(calls.close)
         if (tls := calls.tls) is not None:
             certificates.watch(lambda: tls.not_after)
@@ -240,7 +240,7 @@ async def _tickets(
         await asyncio.to_thread(stores.close)
 
 
-def _call_settings(settings: Settings, known: Catalogue) -> CallSettings:
+def call_settings(settings: Settings | Calling, known: Catalogue) -> CallSettings:
     supplier = settings.supplier
     tls = supplier.tls
     return CallSettings(

@@ -38,6 +38,7 @@ _COMMANDS: Final = (
     ("settings", "settings", "list every setting with its default and meaning"),
     ("send", "send", "send commands written as JSON and follow their outcomes"),
     ("translate", "translate", "show offline what commands and messages become"),
+    ("call", "call", "send one command to the supplier, without Kafka"),
     ("watch", "watch", "show events as they arrive"),
     ("tickets", "tickets", "show the state of all tickets, or of one with its timeline"),
     ("doubt", "doubt", "list commands whose outcome is unknown; settle one"),
@@ -65,6 +66,7 @@ first steps:
   adapter topics plan                        show what the cluster lacks
   adapter schemas register                   register the schemas in the registry
   adapter check worker                       check that everything is there to go live
+  adapter call query.json                    ask the supplier something, show its answer
   adapter worker                             start: commands to the supplier
   adapter server                             start: notifications to Kafka
   adapter projector                          start: current state of each ticket

@@ -11,9 +11,10 @@ from typing import Any, Final
 from uuid import uuid4
 
 from adapter.catalogue import Catalogue, CompiledOperation
+from adapter.cli.complaints import complain
 from adapter.core.avro import from_json
 from adapter.core.command import COMMAND_ID_LIMIT
-from adapter.core.errors import Refused, Stop
+from adapter.core.errors import Refused, Stop, Undecodable
 
 FORM: Final = """\
 A file holds one JSON object, an array of objects, or several objects in a row. "command" names the record; the other
@@ -69,6 +70,12 @@ def read(known: Catalogue, sources: Iterable[tuple[str, bytes]], problems: list[
     if problems:
         raise Stop(*problems)
     return commands
+
+
+def complain_of_refusal(command: Written, refused: Refused | Undecodable) -> None:
+    """Print why no request can be made of it."""
+    problems = refused.problems if isinstance(refused, Refused) else (refused.detail,)
+    complain(*(f"{command.command_id}: refused: {problem}" for problem in problems))
 
 
 def _objects(name: str, content: bytes, problems: list[str]) -> Iterator[tuple[str, Any]]:

@@ -23,6 +23,6 @@ _MEANINGS = {
     Exit.WRONG: "wrong usage, settings, schemas or input; nothing was done",
     Exit.DIFFERENT: "topics plan, schemas check, check: something is missing or different",
     Exit.NOT_ACCEPTED: "send --wait: not accepted, or no outcome yet; twin notify: not acknowledged; quarantine again, "
-    "translate: not readable, or against the rules",
+    "translate, call: not accepted, not readable, or against the rules",
     Exit.INTERRUPTED: "interrupted",
 }

@@ -1,10 +1,12 @@
-"""Events on standard output: lines for a person on a terminal, JSON lines in a pipe."""
+"""Standard output: events as lines for a person on a terminal, as JSON lines in a pipe; lists; XML."""
 
 import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from lxml import etree
 
 from adapter.cli.bus import Client
 from adapter.core import wording
@@ -12,6 +14,9 @@ from adapter.core.avro import Schema, to_json
 from adapter.core.errors import Undecodable
 from adapter.core.instant import utc
 from adapter.transport.kafka.client import Seen
+
+if TYPE_CHECKING:
+    from adapter.app.translate import Published
 
 _Found = TypeVar("_Found")
 
@@ -77,6 +82,24 @@ def event_line(schema: Schema, record: Mapping[str, Any], *, key: str, at: str, 
     """The JSON line of an event."""
     envelope = dict(zip(ENVELOPE, (schema.name, key, at, identifier), strict=True))
     return json_line(envelope | to_json(schema, record))
+
+
+def published(made: "Published") -> None:
+    """Print the JSON line of an event that would be published."""
+    headers = made.headers
+    write(event_line(made.schema, made.record, key=made.key, at=headers["ce_time"], identifier=headers["ce_id"]))
+
+
+def document(content: bytes) -> None:
+    """Print an XML document of ours, indented."""
+    root = etree.fromstring(content)
+    etree.indent(root)
+    # Control characters, which could affect a terminal, are written as character references.
+    text = "".join(
+        c if c.isprintable() or c == "\n" else f"&#{ord(c)};" for c in etree.tostring(root, encoding="unicode")
+    )
+    for line in text.split("\n"):
+        write(line)
 
 
 def json_line(content: Mapping[str, Any]) -> str:

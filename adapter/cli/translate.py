@@ -7,10 +7,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from lxml import etree
-
 from adapter.cli import show
-from adapter.cli.commands import FORM, Written, contents, read
+from adapter.cli.commands import FORM, Written, complain_of_refusal, contents, read
 from adapter.cli.complaints import complain
 from adapter.cli.exits import Exit
 from adapter.core.command import Wait
@@ -22,6 +20,7 @@ from adapter.telemetry import start_logging
 
 if TYPE_CHECKING:
     from adapter.app.translate import Published, Request, Translator
+    from adapter.ports import Calls
 
 _EPILOG = f"""\
 For a command (JSON) it prints the request to the supplier, as a worker would send it; with --reply, the event that the
@@ -52,23 +51,23 @@ def add(_name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Exit:
-    from adapter.app.translate import Translator  # noqa: PLC0415 -- see adapter.cli
+    from adapter.app.translate import Answered, Translator  # noqa: PLC0415 -- see adapter.cli
 
     translator = Translator(load(Translating), start_logging(level="error"))
     problems: list[str] = []
     commands, notifications = list[tuple[str, bytes]](), list[tuple[str, bytes]]()
     for name, content in contents(arguments.files, problems):
         (commands if _is_json(content) else notifications).append((name, content))
-    reply = None
+    answer = None
     if not 200 <= arguments.status <= 599:
         problems.append("--status: is no final status of HTTP, from 200 to 599")
     if arguments.reply is not None:
         if notifications:
             problems.append(f"--reply answers commands, and {notifications[0][0]} is none: it is not JSON")
         for _, content in contents([arguments.reply], problems):
-            reply = Reply(arguments.status, {}, content)
+            answer = Answered(Reply(arguments.status, {}, content))
     written = read(translator.known, commands, problems)
-    codes = asyncio.run(_commands(translator, written, reply))
+    codes = asyncio.run(_commands(translator, written, answer))
     codes += [_notification(translator, name, content) for name, content in notifications]
     return max(codes, default=Exit.DONE)
 
@@ -77,18 +76,17 @@ def _is_json(content: bytes) -> bool:
     return content.removeprefix(BOM_UTF8).lstrip()[:1] in (b"{", b"[")
 
 
-async def _commands(translator: "Translator", commands: Iterable[Written], reply: Reply | None) -> list[Exit]:
+async def _commands(translator: "Translator", commands: Iterable[Written], answer: "Calls | None") -> list[Exit]:
     codes = []
     for command in commands:
         try:
-            if reply is None:
+            if answer is None:
                 _show_request(await translator.request(command.entry, command.record), command)
                 codes.append(Exit.DONE)
             else:
-                codes.append(_show_outcome(await translator.outcome(command.entry, command.record, reply), command))
+                codes.append(_show_outcome(await translator.outcome(command.entry, command.record, answer), command))
         except (Refused, Undecodable) as refused:
-            problems = refused.problems if isinstance(refused, Refused) else (refused.detail,)
-            complain(*(f"{command.command_id}: refused: {problem}" for problem in problems))
+            complain_of_refusal(command, refused)
             codes.append(Exit.NOT_ACCEPTED)
     return codes
 
@@ -96,23 +94,17 @@ async def _commands(translator: "Translator", commands: Iterable[Written], reply
 def _show_request(request: "Request", command: Written) -> None:
     """As one indented XML document, with method, path and headers in a comment before it."""
     complain(*(f"{command.command_id}: warning: {warning}" for warning in request.warnings))
-    envelope = etree.fromstring(request.body)
-    etree.indent(envelope)
     headers = "".join(f", {name}: {value}" for name, value in request.headers.items())
     comment = f"POST {request.operation.path}{headers}".replace("--", "- -")  # not allowed in a comment
     show.write(f"<!-- {comment} -->")
-    # Control characters, which could affect a terminal, are written as character references.
-    text = etree.tostring(envelope, encoding="unicode")
-    text = "".join(c if c.isprintable() or c == "\n" else f"&#{ord(c)};" for c in text)
-    for line in text.split("\n"):
-        show.write(line)
+    show.document(request.body)
 
 
 def _show_outcome(outcome: "Published | Wait", command: Written) -> Exit:
     if isinstance(outcome, Wait):
         complain(f"{command.command_id}: no event yet: a worker would try again ({outcome.reason})")
         return Exit.NOT_ACCEPTED
-    _show_event(outcome)
+    show.published(outcome)
     return Exit.DONE
 
 
@@ -121,12 +113,5 @@ def _notification(translator: "Translator", name: str, content: bytes) -> Exit:
     if isinstance(found, Refusal):
         complain(f"{name}: quarantined: {found.reason}: {found.detail}")
         return Exit.NOT_ACCEPTED
-    _show_event(found)
+    show.published(found)
     return Exit.DONE
-
-
-def _show_event(event: "Published") -> None:
-    headers = event.headers
-    show.write(
-        show.event_line(event.schema, event.record, key=event.key, at=headers["ce_time"], identifier=headers["ce_id"])
-    )

@@ -11,6 +11,7 @@ from adapter.settings.environment import load
 from adapter.settings.reference import Row, describe, markdown
 from adapter.settings.tree import (
     Bus,
+    Calling,
     Cluster,
     GroupProtocol,
     Kafka,
@@ -28,6 +29,7 @@ from adapter.settings.tree import (
 
 __all__ = [
     "Bus",
+    "Calling",
     "Cluster",
     "GroupProtocol",
     "Kafka",

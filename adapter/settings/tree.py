@@ -580,6 +580,10 @@ class Translating(Offline):
     worker: Worker = Worker()
 
 
+class Calling(Translating):
+    """What it takes to call the supplier, and nobody else."""
+
+
 class Vocabulary(Offline):
     """What the commands about schemas need."""
 

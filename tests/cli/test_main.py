@@ -23,7 +23,7 @@ from tests.support.wait import PATIENCE
 
 COMMANDS = (
     *("worker", "server", "projector", "run", "twin", "demo", "topics", "schemas", "settings", "send"),
-    *("check", "watch", "tickets", "doubt", "stuck", "quarantine", "dead-letters"),
+    *("check", "call", "watch", "tickets", "doubt", "stuck", "quarantine", "dead-letters", "translate"),
 )
 
 

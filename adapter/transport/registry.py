@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from adapter.core.avro import Encoder, Schema, subject
+from adapter.core.avro.references import inlined
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.instant import of_http
 from adapter.settings import Registry, Vocabulary
@@ -34,6 +35,9 @@ LAG: Final = (0.1, 0.3, 0.6)
 """Seconds between attempts to find an id: of several registries behind one address, one may not know yet what another
 has just registered, and a record must not become a dead letter for that.
 """
+
+REFERENCE_LIMIT: Final = 100
+"""Schemas that a schema may refer to, with those that they refer to."""
 
 SUBJECT_NOT_FOUND: Final = 40401
 VERSION_NOT_FOUND: Final = 40402
@@ -78,7 +82,9 @@ class HttpRegistry:
         self._identifiers: _Kept[tuple[str, str], int] = _Kept(absent_for=absent_for, clock=clock)
 
     async def schema(self, identifier: int) -> str | None:
-        """The schema of that id as JSON text, None if the registry says there is none. Raises Unavailable."""
+        """The schema of that id as JSON text, with the types that it refers to put in; None if the registry says there
+        is none. A type that the registry does not have, or one too many, stays a name. Raises Unavailable.
+        """
         return await self._schemas.get(identifier, self._fetch_schema)
 
     async def identifier(self, subject: str, schema: str) -> int | None:
@@ -133,18 +139,39 @@ class HttpRegistry:
         return httpx.AsyncClient(verify=self._tls.context, timeout=self._timeout, trust_env=False)
 
     async def _fetch_schema(self, identifier: int) -> str | None:
-        path, waits = f"/schemas/ids/{identifier}", iter(self._waits)
+        answer = await self._find(f"/schemas/ids/{identifier}")
+        if answer is None:
+            return None
+        texts: dict[tuple[str, int], str] = {}
+        await self._follow(answer, texts)
+        return inlined(answer["schema"], filter(None, texts.values())) if texts else answer["schema"]
+
+    async def _follow(self, answer: dict[str, Any], texts: dict[tuple[str, int], str]) -> None:
+        """Adds the schemas that this one refers to, each followed by those it refers to itself; "" if absent."""
+        for reference in _references(answer):
+            if reference in texts or len(texts) == REFERENCE_LIMIT:
+                continue
+            texts[reference] = ""  # so that a circle ends
+            subject, version = reference
+            # Whoever reads what was written long ago may meet a schema that has been deleted since.
+            found = await self._find(f"/subjects/{_quoted(subject)}/versions/{version}?deleted=true")
+            if found is not None:
+                texts[reference] = found["schema"]
+                await self._follow(found, texts)
+
+    async def _find(self, path: str) -> dict[str, Any] | None:
+        """The answer with a schema, None if it was not found after each of the waits. Raises Unavailable."""
+        waits = iter(self._waits)
         status, answer = await self._ask("GET", path)
-        while _error_code(answer) == SCHEMA_NOT_FOUND:
+        while _error_code(answer) in {SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND}:
             wait = next(waits, None)
             if wait is None:
                 return None
             await asyncio.sleep(wait)
             status, answer = await self._ask("GET", path)
-        text = answer.get("schema")
-        if status != HTTPStatus.OK or not isinstance(text, str):
+        if status != HTTPStatus.OK or not isinstance(answer.get("schema"), str):
             raise Unavailable(f"the registry gives no schema: {_said(status, answer)}")
-        return text
+        return answer
 
     async def _fetch_identifier(self, key: tuple[str, str]) -> int | None:
         subject, schema = key
@@ -331,6 +358,17 @@ def _id(answer: dict[str, Any]) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
         raise Unavailable("the registry's answer has no id that a record can carry")
     return value
+
+
+def _references(answer: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Subject and version of each schema that the one in the answer refers to."""
+    references = answer.get("references")
+    for each in references if isinstance(references, list) else ():
+        match each:
+            case {"subject": str(subject), "version": int(version)}:
+                yield subject, version
+            case _:
+                pass
 
 
 def _said(status: int, answer: dict[str, Any]) -> str:

@@ -5,18 +5,21 @@ import asyncio
 import base64
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 from aiohttp import web
 
-from adapter.core.errors import Stop, Unavailable
+from adapter.core.avro import Schema, UnknownFields, frame
+from adapter.core.avro.lookup import Decoders
+from adapter.core.errors import Stop, Unavailable, Undecodable
 from adapter.demo.registry import serve
-from adapter.transport.registry import HttpRegistry
+from adapter.transport.registry import REFERENCE_LIMIT, HttpRegistry
 from tests.support.certificates import Trials
 from tests.support.ports import free_port
 from tests.support.wait import eventually
@@ -131,6 +134,106 @@ class TestAnyRegistry:
     async def test_no_schema_at_all_is_refused(self, client: HttpRegistry, subject: str) -> None:
         with pytest.raises(Stop, match="HTTP 4"):
             await client.register(subject, '{"type": "recor')
+
+
+PART = json.dumps({"type": "record", "name": "Part", "namespace": "x", "fields": [REFERENCE]})
+MIDDLE = json.dumps(
+    {"type": "record", "name": "Middle", "namespace": "x", "fields": [{"name": "part", "type": "Part"}]}
+)
+TO_MIDDLE = {"name": "x.Middle", "subject": "middle", "version": 2}
+MAIN = record({"name": "middle", "type": "x.Middle"})
+WHOLE = Schema.parse(record({"name": "middle", "type": json.loads(MIDDLE.replace('"Part"', PART))}))
+
+
+class TestReferences:
+    """Schemas whose types are schemas of their own."""
+
+    @pytest.mark.apicurio
+    async def test_what_is_written_with_one_is_read(self, apicurio: str, subject: str) -> None:
+        async def register(name: str, schema: str, *references: str) -> int:
+            to = [{"name": each, "subject": f"{each}-{subject}", "version": 1} for each in references]
+            path = f"{apicurio}/subjects/{name}-{subject}/versions"
+            reply = await http.post(path, json={"schema": schema, "references": to})
+            return int(reply.raise_for_status().json()["id"])
+
+        async with httpx.AsyncClient() as http:
+            await register("x.Part", PART)
+            await register("x.Middle", MIDDLE, "x.Part")
+            identifier = await register("main", MAIN, "x.Middle")
+        async with asking(apicurio) as registry:
+            decoders = Decoders(registry, [WHOLE], UnknownFields.REJECT)
+            decoded = await decoders.decode(frame(identifier, b"\x06T-1"))
+        assert decoded.record == {"middle": {"part": {"reference": "T-1"}}}
+
+    @pytest.mark.parametrize(
+        ("answers", "why"),
+        [
+            pytest.param({}, "nothing declares the type x.Middle", id="to nothing"),
+            pytest.param({"middle": {"schema": MIDDLE}}, "nothing declares the type Part", id="to what lacks its own"),
+            pytest.param(
+                {"middle": {"schema": MIDDLE, "references": [{"name": "x.Part", "subject": "part", "version": 2}]}},
+                "nothing declares the type Part",
+                id="to what refers to nothing",
+            ),
+            pytest.param(
+                {"middle": {"schema": MIDDLE, "references": [{"name": "x.Middle", "subject": "middle", "version": 2}]}},
+                "nothing declares the type Part",
+                id="in a circle",
+            ),
+            pytest.param(
+                {"middle": {"schema": MIDDLE, "references": ["x", {"subject": 1, "version": "1"}]}},
+                "nothing declares the type Part",
+                id="that are none",
+            ),
+        ],
+    )
+    async def test_one_that_never_can_be_read_is_no_reason_to_wait(self, answers: dict[str, object], why: str) -> None:
+        async with serving(keeping(answers)) as url, asking(url, waits=()) as registry:
+            decoders = Decoders(registry, [WHOLE], UnknownFields.REJECT)
+            with pytest.raises(Undecodable, match=f"bad-schema: .*{why}"):
+                await decoders.decode(frame(1, b"\x06T-1"))
+
+    async def test_references_without_end_are_followed_for_a_while(self) -> None:
+        asked: list[str] = []
+
+        async def endless(request: web.Request) -> web.Response:
+            asked.append(request.path)
+            to = [{"name": "x", "subject": str(len(asked)), "version": 1}]
+            return web.json_response({"schema": ONE, "references": to})
+
+        async with serving(endless) as url, asking(url) as registry:
+            assert await registry.schema(1) is not None
+        assert len(asked) == 1 + REFERENCE_LIMIT
+
+    async def test_a_registry_that_fails_half_way_is_asked_again(self) -> None:
+        healthy = False
+        whole = keeping({"middle": {"schema": MIDDLE.replace('"Part"', PART)}})
+
+        async def moody(request: web.Request) -> web.StreamResponse:
+            return await whole(request) if healthy or "ids" in request.path else web.Response(status=500)
+
+        async with serving(moody) as url, asking(url) as registry:
+            with pytest.raises(Unavailable):
+                await registry.schema(1)
+            healthy = True
+            found = await registry.schema(1)
+        assert found is not None
+        assert Schema.parse(found).record == WHOLE.record
+
+
+def keeping(schemas: Mapping[str, object]) -> Handler:
+    """A registry that has MAIN as schema 1, and of each of these subjects a version 2."""
+
+    async def answer(request: web.Request) -> web.Response:
+        match request.path.split("/"):
+            case [_, "schemas", "ids", "1"]:
+                return web.json_response({"schema": MAIN, "references": [TO_MIDDLE]})
+            case [_, "subjects", name, "versions", "2"] if name in schemas and "deleted=true" in request.query_string:
+                return web.json_response(schemas[name])
+            case _:
+                return web.json_response({"error_code": 40401, "message": "Subject not found"}, status=404)
+
+    return answer
 
 
 class TestLookingUp:

@@ -221,7 +221,7 @@ class _Reader:
                 raise ValueError(f"{path}: not a type")
 
     def _reference(self, name: str, namespace: str, path: str) -> Type:
-        for full in (_fullname(name, namespace), name):
+        for full in (fullname(name, namespace), name):
             if full in self._named:
                 found = self._named[full]
                 if found is None:
@@ -230,7 +230,7 @@ class _Reader:
                 if self._nodes > NODE_LIMIT:
                     raise ValueError(f"{path}: too large")
                 return found
-        raise ValueError(f"{path}: unknown type name")
+        raise ValueError(f"{path}: nothing declares the type {name[:200]}")
 
     def _complex(self, kind: str, source: dict[str, Any], *, namespace: str, path: str, depth: int) -> Type:
         if kind in _PRIMITIVES:
@@ -293,13 +293,14 @@ class _Reader:
 def _declared(source: dict[str, Any], namespace: str, path: str) -> tuple[str, str]:
     """Full name and the namespace that holds inside (Avro specification, "Names")."""
     match {"namespace": namespace, **source}:
-        case {"name": str(name), "namespace": str(space)} if _NAME.fullmatch(full := _fullname(name, space)):
+        case {"name": str(name), "namespace": str(space)} if _NAME.fullmatch(full := fullname(name, space)):
             return full, full.rpartition(".")[0]
         case _:
             raise ValueError(f"{path}: a named type without a proper name")
 
 
-def _fullname(name: str, namespace: str) -> str:
+def fullname(name: str, namespace: str) -> str:
+    """What a name says within a namespace (Avro specification, "Names")."""
     return name if "." in name or not namespace else f"{namespace}.{name}"
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
+from itertools import repeat
+from math import isclose
 from typing import Any, Final
 
 import fastavro
@@ -14,10 +16,10 @@ from adapter.core.avro.bulk import Bulk, Excess
 from adapter.core.avro.check import Check, Misfit, bounds, checker
 from adapter.core.avro.compatibility import compatibility
 from adapter.core.avro.reader import compile_reader
-from adapter.core.avro.schema import Array, Field, Map, Primitive, Record, Schema, Type, optional
+from adapter.core.avro.schema import Array, Field, Map, Primitive, Record, Schema, Type, Union, optional
 from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable
-from adapter.core.instant import EPOCH, MILLISECOND
+from adapter.core.instant import EPOCH
 
 REASONS: Final = frozenset(
     {
@@ -99,9 +101,9 @@ class Decoder:
             return Decoded(self.name, record, ())
         unknown: list[str] = []
         if self._collect_unknown is not None:  # first, so that two copies of a long record never exist at once
-            self._collect_unknown(self._read(payload, None), "", unknown)
+            self._collect_unknown(self._read(payload, self._bare.parsed), "", unknown)
         try:
-            record = self._read(payload, self._reader)
+            record = self._read(payload, self._writer, self._reader)
             if self._fit is not None:
                 record = self._fit(record)
         except Misfit as misfit:
@@ -124,10 +126,10 @@ class Decoder:
         except (IndexError, ValueError) as error:
             raise Undecodable("malformed", f"not what its schema says ({type(error).__name__})") from None
 
-    def _read(self, payload: bytes, reader: Any) -> dict[str, Any]:
+    def _read(self, payload: bytes, writer: Any, reader: Any = None) -> dict[str, Any]:
         source = io.BytesIO(payload)
         try:
-            record = fastavro.schemaless_reader(source, self._writer, reader)
+            record = fastavro.schemaless_reader(source, writer, reader)
         except _RESOLUTION:
             raise
         except Exception as error:  # noqa: BLE001 -- fastavro documents none: IndexError, OverflowError, Unicode…
@@ -141,10 +143,10 @@ class Decoder:
         """What is wrong. For a time beyond the calendar or a text that is not UTF-8 it names the path, which fastavro
         does not tell: it is found by decoding once more, with times as plain numbers and texts of any bytes.
         """
-        if isinstance(error, OverflowError | ValueError) and self._bare is not None:
-            bare, fit = self._bare
+        if isinstance(error, OverflowError | ValueError) and self._fit_bare is not None:
+            source, writer = io.BytesIO(payload), self._bare.parsed
             try:
-                fit(fastavro.schemaless_reader(io.BytesIO(payload), bare, handle_unicode_errors="surrogateescape"))
+                self._fit_bare(fastavro.schemaless_reader(source, writer, handle_unicode_errors="surrogateescape"))
             except Misfit as misfit:
                 return misfit.where(self.name)[:_DETAIL_LIMIT]
             except Exception:  # noqa: BLE001, S110 -- broken bytes behind it
@@ -156,13 +158,18 @@ class Decoder:
         return f"not what its schema says ({type(error).__name__})"
 
     @cached_property
-    def _bare(self) -> "tuple[Any, _Fit] | None":
-        """The writer's schema without logical types, and a function that applies them to a record; None if the schema
-        has types that none of ours has.
+    def _bare(self) -> Schema:
+        """The writer's schema without logical types, so that values are read as they were written."""
+        bare = json.loads(self._written.text, object_hook=_without_logical_types)
+        return Schema.parse(json.dumps(bare, separators=(",", ":"), ensure_ascii=False))  # no longer than it was
+
+    @cached_property
+    def _fit_bare(self) -> "_Fit | None":
+        """A function that applies the logical types to a record without; None if the schema has types that none of ours
+        has.
         """
         try:
-            bare = Schema.parse(json.dumps(json.loads(self._written.text, object_hook=_without_logical_types)))
-            return bare.parsed, _fitter(self._written.record, bare.record)
+            return _fitter(self._written.record, self._bare.record)
         except ValueError:
             return None
 
@@ -232,25 +239,36 @@ def _in_each(inner: _Collect) -> _Collect:
 
 def _carries(value: Any, field: Field) -> bool:
     """Whether a value says anything. Null, an empty collection, the default, and a record of these alone do not."""
-    if value is None or value in ([], {}):
+    if value is None or value in ([], {}) or _is_default(value, field.type, field.default):
         return False
     kind, _ = optional(field.type)
-    if isinstance(kind, Record):
-        return any(_carries(value.get(inner.name), inner) for inner in kind.fields)
-    return bool(_as_default(value, kind) != field.default)
+    return not isinstance(kind, Record) or any(_carries(value.get(inner.name), inner) for inner in kind.fields)
 
 
-def _as_default(value: Any, kind: Type) -> Any:
-    """A value as a schema would give it as a default: a time and a date as numbers, bytes as text."""
-    match kind, value:
-        case Primitive("long", "timestamp-millis"), datetime():
-            return (value - EPOCH) // MILLISECOND
-        case Primitive("int", "date"), date():
-            return (value - EPOCH.date()).days
-        case Primitive("bytes"), bytes():
-            return value.decode("latin-1")
+def _is_default(value: Any, kind: Type, default: Any) -> bool:
+    """Whether a value without its logical type is what a schema's JSON gives as its default (Avro specification,
+    "Complex Types"): bytes as text, of a record perhaps only some of its fields.
+    """
+    match kind, value, default:
+        case Union(branches), _, _:
+            return any(_is_default(value, branch, default) for branch in branches)
+        case Record(), dict(), dict():
+            return all(
+                _is_default(value.get(field.name), field.type, default.get(field.name, field.default))
+                for field in kind.fields
+            )
+        case Array(items), list(), list():
+            return len(value) == len(default) and all(map(_is_default, value, repeat(items), default))
+        case Map(values), dict(), dict():
+            return value.keys() == default.keys() and all(
+                _is_default(each, values, default[key]) for key, each in value.items()
+            )
+        case _, bytes(), _:
+            return bool(value.decode("latin-1") == default)
+        case Primitive("float"), float(), float():
+            return isclose(value, default, rel_tol=2**-23)  # which has half the digits of JSON's
         case _:
-            return value
+            return bool(value == default)
 
 
 _Fit = Callable[[Any], Any]

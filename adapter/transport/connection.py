@@ -228,6 +228,15 @@ class Connection(asyncio.Protocol):
         """Whether it may be used for another exchange later."""
         return not self._spoiled
 
+    @property
+    def unheard(self) -> bool:
+        """Whether nothing shows yet that the server takes our certificate. In TLS 1.3 it looks at it when we have ended
+        our handshake. If it refuses, it closes the connection; if not, most servers send a ticket for a later session
+        (RFC 8446 section 4.6.1).
+        """
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        return tls is not None and tls.version() == "TLSv1.3" and not tls.session.has_ticket
+
     def fit(self) -> bool:
         """Whether a request may be written: nothing came since the last reply, not even an end."""
         if self._spoiled or self._transport is None or self._transport.is_closing():
@@ -288,7 +297,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         self._spoiled = True
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():  # a second time, asyncio's loses its way
             self._transport.close()
 
     def abort(self) -> None:

@@ -30,6 +30,11 @@ _WATCH: Final = 5.0
 _GOOD_BYE: Final = 2.0
 """Seconds for the server to answer our close of TLS; until then its socket stays open."""
 
+_FIRST_WORD: Final = 0.1
+"""Seconds in which a server of TLS 1.3 is expected to refuse our certificate or to send a ticket, at least; as long as
+the connection took to stand, if that was longer: two round trips of the network, and this takes one.
+"""
+
 _RESOLVED: Final = 10.0
 """Seconds for which the resolved addresses of a name are used."""
 
@@ -45,6 +50,9 @@ _RECEIVED: Final = 2**15
 """Size of the kernel's receive buffer of a connection, in bytes (Linux doubles it). By default it grows to megabytes,
 which count as memory of the container while a reply waits unread.
 """
+
+_LOOK: Final = 0.001
+"""Seconds between two looks whether the server has sent its first word."""
 
 _BELIEVED: Final = 3600.0
 """Seconds for which a closed idle connection is taken as a sign of the supplier's own limit. It may have been closed by
@@ -182,12 +190,17 @@ class HttpsCalls:
 
     async def _connected(self, until: float) -> Connection:
         """A new connection, fit to be written to. Raises NotSent."""
+        began = self._loop.time()
         try:
             async with asyncio.timeout_at(until):
                 connection = await self._new()
-                # A server of TLS 1.3 may have sent tickets: what the loop has yet to read is no reason to give it up.
-                while connection.alive and not connection.fit():  # noqa: ASYNC110 -- the socket tells, not the loop
-                    await asyncio.sleep(0)
+            stands = self._loop.time()
+            expected = min(until, stands + max(_FIRST_WORD, stands - began))
+            while connection.unheard and self._loop.time() < expected:  # noqa: ASYNC110 -- TLS tells nobody
+                await asyncio.sleep(_LOOK)
+            # What the loop has yet to read, such as another ticket, is no reason to give it up.
+            while connection.alive and not connection.fit():  # noqa: ASYNC110 -- the socket tells, not the loop
+                await asyncio.sleep(0)
         except TimeoutError:
             raise NotSent("connect-timeout", "no connection within the time limit") from None
         except OSError as error:
@@ -195,7 +208,8 @@ class HttpsCalls:
         except asyncio.CancelledError as error:
             raise error from NotSent("cancelled", "cancelled by the caller while connecting")
         if not connection.alive:
-            raise connection.refusal or NotSent("connect", "the connection was lost before anything was sent")
+            why = "" if connection.context is None else ": the server may refuse our certificate"
+            raise connection.refusal or NotSent("connect", f"the connection was lost before anything was sent{why}")
         return connection
 
     async def _new(self) -> Connection:

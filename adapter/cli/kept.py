@@ -18,13 +18,13 @@ from adapter.cli.follow import since
 from adapter.core.avro import to_json
 from adapter.core.errors import Stop, Undecodable
 from adapter.core.instant import utc
+from adapter.core.kept import DeadLetter, Quarantined
 from adapter.core.notification import Refusal
 from adapter.core.wording import harmless
 from adapter.ports import Outgoing
 from adapter.server.records import quarantined_arrival
 from adapter.settings import Bus, Cluster, Receiving, load
 from adapter.transport.kafka.client import Edge, Follower, Seen, Sender, Start
-from adapter.worker.events import own_headers
 
 _QUARANTINE: Final = """\
 Bodies from the supplier that could not be read, each with the reason, the sender and the time: notifications that were
@@ -132,25 +132,26 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _quarantined(seen: Seen) -> Row:
-    sender = " ".join(filter(None, (seen.header("quarantine-address"), seen.header("quarantine-subject"))))
-    if operation := seen.header("quarantine-operation"):
-        sender = f"reply to {operation} {seen.header('quarantine-command-id')}"
-    return _row(seen, "quarantine", seen.header("quarantine-received-at"), sender)
+    told = Quarantined.of(seen.headers)
+    sender = " ".join(filter(None, (told.address, told.subject)))
+    if told.operation:
+        sender = f"reply to {told.operation} {told.command_id}"
+    return _row(seen, told, told.received_at, sender)
 
 
 def _dead(seen: Seen) -> Row:
-    topic, number, offset = (seen.header(f"dead-letter-{name}") for name in ("topic", "partition", "offset"))
+    told = DeadLetter.of(seen.headers)
     key = "no key" if seen.key is None else f"key {seen.key.decode(errors='replace')}"
-    return _row(seen, "dead-letter", seen.header("dead-letter-at"), f"{topic} {number}/{offset}, {key}")
+    return _row(seen, told, told.at, f"{told.topic} {told.partition}/{told.offset}, {key}")
 
 
-def _row(seen: Seen, prefix: str, at: str, origin: str) -> Row:
+def _row(seen: Seen, told: DeadLetter | Quarantined, at: str | None, origin: str) -> Row:
     return Row(
         place=f"{seen.partition}/{seen.offset}",
         at=at or utc(seen.at),
         bytes=None if seen.value is None else len(seen.value),
-        reason=seen.header(f"{prefix}-reason"),
-        detail=seen.header(f"{prefix}-detail"),
+        reason=told.reason or "",
+        detail=told.detail or "",
         origin=origin,
     )
 
@@ -200,12 +201,12 @@ def _reread(arguments: argparse.Namespace) -> Exit:
         event = reread(settings, known, bus.encoder(bus.topics.events, known.notification.event))
 
         def made(seen: Seen) -> Outgoing | str:
-            if seen.header("quarantine-operation"):
+            told = Quarantined.of(seen.headers)
+            if told.operation:
                 return "it is a reply to a command"
-            headers = {name: (value or b"").decode(errors="replace") for name, value in seen.headers}
             try:
-                arrival = quarantined_arrival(headers, seen.value or b"")
-            except (KeyError, ValueError):
+                arrival = quarantined_arrival(told, seen.value or b"")
+            except ValueError:
                 return "no server has put it there"
             found = event(arrival)
             return f"{found.reason}: {found.detail}" if isinstance(found, Refusal) else found
@@ -219,7 +220,7 @@ def _resend(arguments: argparse.Namespace) -> Exit:
     look_for(settings, topic)
 
     def made(seen: Seen) -> Outgoing | str:
-        return Outgoing(topic, seen.key, seen.value, own_headers(seen.headers))
+        return Outgoing(topic, seen.key, seen.value, DeadLetter.own(seen.headers))
 
     return _take(settings, arguments, wanted, made)
 

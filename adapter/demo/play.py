@@ -12,6 +12,7 @@ from uuid import uuid4
 from adapter.core import wording
 from adapter.core.avro import UnknownFields, from_json
 from adapter.core.avro.lookup import Decoders
+from adapter.core.kept import DeadLetter, Quarantined
 from adapter.demo.board import DEAD_LETTER, QUARANTINED, Board, State, Step
 from adapter.demo.display import Display
 from adapter.demo.stage import Stage
@@ -169,12 +170,13 @@ class Reader:
         self._board.tickets[(seen.key or b"").decode()] = decoded.record
 
     async def _dead_letter(self, seen: Seen) -> None:
-        text = f"{DEAD_LETTER}: {seen.header('dead-letter-reason')}"
-        self._note(digest(seen.value or b""), text, {"value": seen.value}, seen.header("dead-letter-detail"))
+        self._kept(seen, DEAD_LETTER, DeadLetter.of(seen.headers))
 
     async def _quarantined(self, seen: Seen) -> None:
-        text = f"{QUARANTINED}: {seen.header('quarantine-reason')}"
-        self._note(digest(seen.value or b""), text, {"value": seen.value}, seen.header("quarantine-detail"))
+        self._kept(seen, QUARANTINED, Quarantined.of(seen.headers))
+
+    def _kept(self, seen: Seen, text: str, told: DeadLetter | Quarantined) -> None:
+        self._note(digest(seen.value or b""), f"{text}: {told.reason}", {"value": seen.value}, told.detail or "")
 
     def _note(self, key: str, text: str, record: Mapping[str, Any], note: str) -> None:
         step = self._board.saw(key, text, record)

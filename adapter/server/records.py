@@ -1,6 +1,5 @@
 """A notification as a record for the bus: an event, or raw bytes for the quarantine. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -8,6 +7,7 @@ from typing import Final
 from adapter.core import cloudevents, notification
 from adapter.core.avro import Encoder
 from adapter.core.instant import utc
+from adapter.core.kept import Quarantined
 from adapter.core.notification import Delivery, Readable, Refusal
 from adapter.ports import Arrival, Caller, Outgoing
 
@@ -51,30 +51,25 @@ class Records:
     def quarantined(self, refusal: Refusal, arrival: Arrival, *, at: datetime) -> Outgoing:
         """The body as it came, with why, from whom and when."""
         delivery, caller = arrival.delivery, arrival.caller
-        known = {
-            "quarantine-reason": refusal.reason,
-            "quarantine-detail": refusal.detail,
-            "quarantine-address": caller.address,
-            "quarantine-subject": caller.subject,
-            "quarantine-received-at": utc(delivery.received_at),
-            "quarantine-at": utc(at),
-            "quarantine-path": delivery.path[:2000],
-            "quarantine-soap-action": delivery.soap_action and delivery.soap_action[:2000],
-            "content-type": delivery.content_type and delivery.content_type[:2000],
-            "traceparent": arrival.traceparent,
-        }
-        headers = [(name, text.encode(errors="replace")) for name, text in known.items() if text is not None]
-        return Outgoing(self.quarantine_topic, None, delivery.body, headers)
+        told = Quarantined(
+            reason=refusal.reason,
+            detail=refusal.detail,
+            address=caller.address,
+            subject=caller.subject,
+            received_at=utc(delivery.received_at),
+            at=utc(at),
+            path=delivery.path,
+            soap_action=delivery.soap_action,
+            content_type=delivery.content_type,
+            traceparent=arrival.traceparent,
+        )
+        return Outgoing(self.quarantine_topic, None, delivery.body, told.headers())
 
 
-def quarantined_arrival(headers: Mapping[str, str], body: bytes) -> Arrival:
-    """The arrival that `Records.quarantined` wrote down. Raises ValueError or KeyError for any other record."""
-    delivery = Delivery(
-        body,
-        datetime.fromisoformat(headers["quarantine-received-at"]),
-        path=headers["quarantine-path"],
-        content_type=headers.get("content-type"),
-        soap_action=headers.get("quarantine-soap-action"),
-    )
-    caller = Caller(headers["quarantine-address"], headers.get("quarantine-subject"))
-    return Arrival(delivery, caller, headers.get("traceparent"))
+def quarantined_arrival(told: Quarantined, body: bytes) -> Arrival:
+    """The arrival that `Records.quarantined` wrote down. Raises ValueError for any other record."""
+    if told.received_at is None or told.path is None or told.address is None:
+        raise ValueError("not a server's")
+    received_at = datetime.fromisoformat(told.received_at)
+    delivery = Delivery(body, received_at, told.path, content_type=told.content_type, soap_action=told.soap_action)
+    return Arrival(delivery, Caller(told.address, told.subject), told.traceparent)

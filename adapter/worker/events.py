@@ -14,6 +14,7 @@ from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable
 from adapter.core.instant import utc
 from adapter.core.journal import Entry, Source
+from adapter.core.kept import DeadLetter, Quarantined
 from adapter.core.operation import Operation
 from adapter.ports import Outgoing, Reply
 
@@ -33,11 +34,6 @@ def written(catalogue: Catalogue) -> list[Schema]:
     """The schemas of all outcome events."""
     shared = ("CommandRejected", "CommandOutcomeUnknown", "CommandSettled")
     return [entry.accepted for entry in catalogue.operations.values()] + [catalogue.events[name] for name in shared]
-
-
-def own_headers(headers: Iterable[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
-    """A record's headers without those it was given as a dead letter."""
-    return [header for header in headers if not header[0].startswith("dead-letter-")]
 
 
 def message_id(command_id: str) -> str:
@@ -108,31 +104,30 @@ class Events:
         """The record as it came, with headers that say where it came from and why it can't be a command. If it has such
         headers already, because it is a dead letter that was copied back, they are left out: they would be read first.
         """
-        headers = [
-            *own_headers(source.headers),
-            ("dead-letter-reason", why.reason.encode()),
-            ("dead-letter-detail", why.detail.encode()),
-            ("dead-letter-topic", topic.encode()),
-            ("dead-letter-partition", str(source.partition).encode()),
-            ("dead-letter-offset", str(source.offset).encode()),
-            ("dead-letter-timestamp", str(round(source.timestamp * 1000)).encode()),
-            ("dead-letter-at", at.isoformat(timespec="milliseconds").encode()),
-        ]
+        told = DeadLetter(
+            reason=why.reason,
+            detail=why.detail,
+            topic=topic,
+            partition=str(source.partition),
+            offset=str(source.offset),
+            timestamp=str(round(source.timestamp * 1000)),
+            at=at.isoformat(timespec="milliseconds"),
+        )
+        headers = [*DeadLetter.own(source.headers), *told.headers()]
         return Outgoing(self._dead_letters_topic, source.key, source.value, headers)
 
     def quarantined(self, subject: Subject, reply: Reply, reason: str, *, at: datetime) -> Outgoing:
         """The reply's body as it came, with headers that say what it answers and why it is no yes and no no."""
-        known = {
-            "quarantine-reason": reason,
-            "quarantine-detail": f"HTTP status {reply.status}",
-            "quarantine-operation": subject.operation.name,
-            "quarantine-command-id": subject.command_id,
-            "quarantine-received-at": utc(at),
-            "content-type": reply.headers.get("content-type", "")[:2000],
-            "traceparent": subject.traceparent,
-        }
-        headers = [(name, text.encode(errors="replace")) for name, text in known.items() if text]
-        return Outgoing(self._quarantine_topic, None, reply.body, headers)
+        told = Quarantined(
+            reason=reason,
+            detail=f"HTTP status {reply.status}",
+            operation=subject.operation.name,
+            command_id=subject.command_id,
+            received_at=utc(at),
+            content_type=reply.headers.get("content-type"),
+            traceparent=subject.traceparent,
+        )
+        return Outgoing(self._quarantine_topic, None, reply.body, told.headers())
 
     def entries(self, entries: Iterable[Entry], partition: int) -> list[Outgoing]:
         """Journal entries as records of the journal, as few as can carry them, for the commands' partition number."""

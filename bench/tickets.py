@@ -169,13 +169,11 @@ class _Filling:
                 return
 
     async def _encoders(self, url: str) -> tuple[Encoder, Encoder]:
-        registry, encoders = HttpRegistry(url), []
-        try:
+        encoders = []
+        async with HttpRegistry(url) as registry:
             for topic, schema in ((self._topics.events, self._event), (self._topics.tickets, self._ticket)):
                 name = subject(SubjectStrategy.TOPIC_RECORD, topic, schema)
                 identifier = await registry.identifier(name, schema.text)
                 assert identifier is not None, name
                 encoders.append(Encoder(schema, identifier))
-        finally:
-            await registry.close()
         return encoders[0], encoders[1]

@@ -66,8 +66,7 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
     loop = asyncio.get_running_loop()
     report.begin(metrics)
     async with AsyncExitStack() as stack:
-        registry = open_registry(settings.registry)
-        stack.push_async_callback(registry.close)
+        registry = await stack.enter_async_context(open_registry(settings.registry))
         admin = Admin(client)
         topics = Partitions(
             count=admin.partition_counts,

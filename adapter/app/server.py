@@ -246,11 +246,8 @@ async def _find(settings: Receiving, event: Schema, log: Log) -> Encoder:
         await asyncio.sleep(_SETTLING)  # it was away: a broker that has just started does not know its topics yet
         found = await until_available("Kafka", count, log)
     require_topics(needed, found)
-    registry = open_registry(settings.registry)
-    try:
+    async with open_registry(settings.registry) as registry:
         return (await encoders(settings, registry, log, {names.events: [event]}))[event.name]
-    finally:
-        await registry.close()
 
 
 def _spool(settings: Receiving, log: Log, metrics: Metrics) -> SqliteSpool | None:

@@ -86,8 +86,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
         stack.push_async_callback(calls.close)
         if (tls := calls.tls) is not None:
             certificates.watch(lambda: tls.not_after)
-        registry = open_registry(settings.registry)
-        stack.push_async_callback(registry.close)
+        registry = await stack.enter_async_context(open_registry(settings.registry))
         tracer = await stack.enter_async_context(traced(settings.telemetry))
         admin = Admin(client)
         topics = Partitions(

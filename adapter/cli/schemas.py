@@ -109,9 +109,8 @@ def _subjects(compiled: Catalogue, settings: Vocabulary) -> tuple[tuple[str, Sch
 
 
 async def _compare(compiled: Catalogue, settings: Vocabulary) -> list[str]:
-    registry = open_registry(settings.registry)
     problems = []
-    try:
+    async with open_registry(settings.registry) as registry:
         for subject, schema in _subjects(compiled, settings):
             if await registry.identifier(subject, schema.text) is None:
                 fits = await registry.compatible(subject, schema.text)
@@ -120,21 +119,16 @@ async def _compare(compiled: Catalogue, settings: Vocabulary) -> list[str]:
                     if fits
                     else f"{subject}: the registry holds versions it does not fit"
                 )
-    finally:
-        await registry.close()
     return problems
 
 
 async def _hand_over(compiled: Catalogue, settings: Vocabulary) -> None:
-    registry = open_registry(settings.registry)
     # Under the topic strategy one subject holds several records, which no level but NONE allows: that is the
     # operator's to decide.
     levelled = settings.registry.subject_strategy is not SubjectStrategy.TOPIC
-    try:
+    async with open_registry(settings.registry) as registry:
         for subject, schema in _subjects(compiled, settings):
             if levelled:
                 await registry.set_compatibility(subject, "FULL_TRANSITIVE")
             identifier = await registry.register(subject, schema.text)
             sys.stdout.write(f"{subject}: id {identifier}\n")
-    finally:
-        await registry.close()

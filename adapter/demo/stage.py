@@ -118,8 +118,7 @@ async def stage(*, kafka: str | None, registry: str | None, keep: bool, folder: 
             await _known_everywhere(admin, names)
         else:
             await asyncio.to_thread(mock.create, names)
-        client = open_registry(receiving.registry)
-        stack.push_async_callback(client.close)
+        client = await stack.enter_async_context(open_registry(receiving.registry))
         known = app.load_catalogue(receiving)
         encoders = await _register(known, receiving, client)
         log_file = stack.enter_context((folder / LOG).open("w", encoding="utf-8"))

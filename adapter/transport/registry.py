@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, 
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -128,6 +128,12 @@ class HttpRegistry:
         status, answer = await self._ask("GET", f"/config/{_quoted(subject)}")
         level = answer.get("compatibilityLevel")
         return level if status == HTTPStatus.OK and isinstance(level, str) else None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         await self._schemas.close()

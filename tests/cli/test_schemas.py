@@ -86,11 +86,8 @@ async def test_the_schema_that_a_pipe_gets_is_the_one_the_registry_finds(
     assert await run("schemas", "register") == 0
     subject, _, _ = capsys.readouterr().out.partition(": id ")
     assert await run("schemas", "show", subject.rpartition(".")[2]) == 0
-    client = HttpRegistry(apicurio)
-    try:
+    async with HttpRegistry(apicurio) as client:
         assert await client.identifier(subject, capsys.readouterr().out) is not None
-    finally:
-        await client.close()
 
 
 async def test_an_empty_registry_is_told_and_then_filled(url: str, capsys: pytest.CaptureFixture[str]) -> None:

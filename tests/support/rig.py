@@ -158,9 +158,6 @@ async def open_rig(
 
 async def register(url: str, topics: Topics) -> None:
     """What `adapter schemas register` does."""
-    registry = HttpRegistry(url, timeout=timedelta(seconds=PATIENCE))
-    try:
+    async with HttpRegistry(url, timeout=timedelta(seconds=PATIENCE)) as registry:
         for subject, schema in known().subjects(SubjectStrategy.TOPIC_RECORD, asdict(topics)):
             await registry.register(subject, schema.text)
-    finally:
-        await registry.close()

@@ -23,15 +23,14 @@ async def registry_lines(settings: Bus, known: Catalogue) -> AsyncIterator[Line]
             yield line
         return
     try:
-        async for line in _schemas(settings, known, registry):
-            yield line
+        async with registry:
+            async for line in _schemas(settings, known, registry):
+                yield line
     except Unavailable as error:
         yield Line("registry", Verdict.FAILED, str(error), "look at ADAPTER_REGISTRY__URL, __CREDENTIALS and __CA")
     except Stop as stop:
         for line in problems("registry", stop, "ask whoever runs the registry"):
             yield line
-    finally:
-        await registry.close()
 
 
 async def _schemas(settings: Bus, known: Catalogue, registry: HttpRegistry) -> AsyncIterator[Line]:

@@ -16,7 +16,7 @@ from adapter.cli.follow import Outcomes, seconds
 from adapter.cli.journal import Held
 from adapter.core import cloudevents, wording
 from adapter.core.document import trimmed
-from adapter.core.doubt import TEXT_LIMIT
+from adapter.core.doubt import WHY_LIMIT
 from adapter.core.errors import Stop
 from adapter.core.ticket import Ruling
 from adapter.core.ticket.fold import DECISION
@@ -122,8 +122,8 @@ def _record(held: Held) -> dict[str, object]:
 def _settle(arguments: argparse.Namespace) -> Exit:
     timeout = seconds(arguments.timeout)
     why, who = arguments.why.strip(), (arguments.who or _user()).strip()
-    if not why or not who or len(why) + len(who) + 2 > TEXT_LIMIT:
-        raise Stop(f"--why: say it in a few words, with --who at most {TEXT_LIMIT - 2} characters")
+    if not why or not who or len(why) + len(who) + 2 > WHY_LIMIT:
+        raise Stop(f"--why: say it in a few words, with --who at most {WHY_LIMIT - 2} characters")
     settings = load(Bus)
     with connected(settings, compiled(settings)) as bus, ExitStack() as stack:
         held = _held(bus, arguments.command_id)

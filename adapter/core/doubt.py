@@ -14,7 +14,7 @@ from adapter.core.command import Again, Settled, Settlement, Settler
 from adapter.core.operation import Operation
 from adapter.core.ticket import Command, Decision, Notified, Outcome, Ruling, Ticket
 
-TEXT_LIMIT: Final = 1000
+WHY_LIMIT: Final = 1000
 """Characters of who has decided and why, as they are passed on."""
 
 _RULINGS: Final = {Ruling.ACCEPTED: Settlement.ACCEPTED, Ruling.REJECTED: Settlement.REJECTED}
@@ -34,7 +34,7 @@ def settlement(
         return Settled(end, Settler.NOTIFICATION, f"the supplier has sent: {kind}")
     if decision is None:
         return None
-    text = f"{decision.who}: {decision.why}"[:TEXT_LIMIT]
+    text = f"{decision.who}: {decision.why}"[:WHY_LIMIT]
     if decision.ruling is Ruling.REPEAT:
         return Again(text, ticket.maintainer_reference)
     return Settled(_RULINGS[decision.ruling], Settler.OPERATOR, text)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from adapter.core.command import Accepted, Command, Event, InDoubt, Past, Policy, Rejected, Settled, Untouched
 from adapter.core.document import trimmed
-from adapter.core.doubt import TEXT_LIMIT
+from adapter.core.doubt import WHY_LIMIT
 from adapter.core.errors import Unavailable, Undecodable
 from adapter.core.journal import Entry, Kind, Source
 from adapter.core.operation import Problem
@@ -30,7 +30,7 @@ from adapter.worker.ledger import Ledger, Work
 from adapter.worker.reader import Reader, Task
 from adapter.worker.tickets import Tickets
 
-_WHY: Final = 4 * TEXT_LIMIT
+_WHY: Final = 4 * WHY_LIMIT
 """Bytes by which an entry may grow if an operator has its command sent again."""
 
 _LONG: Final = 1024

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from adapter.core.command import Again, Settled, Settlement, Settler
-from adapter.core.doubt import TEXT_LIMIT, settlement
+from adapter.core.doubt import WHY_LIMIT, settlement
 from adapter.core.operation import Operation
 from adapter.core.ticket import Event, Policy, Ticket, fold, ticket
 from adapter.suppliers import cityfibre
@@ -239,7 +239,7 @@ def test_a_settled_command_has_no_decision_any_more() -> None:
 def test_a_long_reason_is_cut() -> None:
     settled = told(doubt(1), decision(2, why="x" * 5000))
     assert isinstance(settled, Settled)
-    assert len(settled.text or "") == TEXT_LIMIT
+    assert len(settled.text or "") == WHY_LIMIT
 
 
 def test_every_kind_of_the_events_schema_tells_of_a_report() -> None:

@@ -25,7 +25,7 @@ from adapter.core.mapping import (
     record_of,
 )
 from adapter.core.mapping.source import ITEM_LIMIT
-from adapter.core.mapping.texts import TEXT_LIMIT
+from adapter.core.mapping.texts import DEFAULT_LONGEST
 from adapter.core.xsd import Xsd, load_schema
 
 TIME = {"type": "long", "logicalType": "timestamp-millis"}
@@ -153,8 +153,8 @@ def test_how_values_are_written(kind: str, avro: Any, value: Any, text: str) -> 
         ("nonBlank5", "string", "1 \n 3456", "longer than 5"),
         ("nonBlank", "string", " \t\r\n", "is blank"),
         ("nonBlank", "string", "\u00a0", "is blank"),
-        ("nonBlank", "string", "x" * (TEXT_LIMIT + 1), f"longer than {TEXT_LIMIT}"),
-        ("nonBlank5", "string", " " * (TEXT_LIMIT + 1), "longer than 5"),
+        ("nonBlank", "string", "x" * (DEFAULT_LONGEST + 1), f"longer than {DEFAULT_LONGEST}"),
+        ("nonBlank5", "string", " " * (DEFAULT_LONGEST + 1), "longer than 5"),
         ("code", "string", "A", "shorter than 2"),
         ("code", "string", "Ab", "does not have the demanded form"),
         ("xs:string", "string", "a\x01", "has a character XML cannot carry (U+0001)"),

@@ -7,7 +7,7 @@ from typing import Final
 from adapter.core.document import fold
 from adapter.core.xsd import Leaf
 
-TEXT_LIMIT: Final = 65_536
+DEFAULT_LONGEST: Final = 65_536
 """Characters of a text for which the XSD sets no length."""
 
 
@@ -21,9 +21,9 @@ Clean = Callable[[str], str]
 
 def cleaner(leaf: Leaf) -> Clean:
     collapse, fault_of, special = leaf.collapse, _form(leaf), _SPECIAL.search
-    longest = TEXT_LIMIT if leaf.longest is None else leaf.longest
+    longest = DEFAULT_LONGEST if leaf.longest is None else leaf.longest
     # Checked before anything expensive; white space that will be folded away does not count yet.
-    longest_given = TEXT_LIMIT if collapse else longest
+    longest_given = DEFAULT_LONGEST if collapse else longest
 
     def clean(value: str) -> str:
         if len(value) > longest_given:
@@ -47,7 +47,7 @@ def plain(leaf: Leaf, name: str) -> str | None:
     """
     if leaf.shortest > 1 or leaf.values or leaf.patterns:
         return None
-    longest = TEXT_LIMIT if leaf.longest is None else leaf.longest
+    longest = DEFAULT_LONGEST if leaf.longest is None else leaf.longest
     # What is printable has no white space but single spaces, nothing XML cannot carry, no carriage return.
     conditions = [f"{name}.isprintable()", f"len({name}) <= {longest}"]
     if leaf.not_blank or leaf.shortest:

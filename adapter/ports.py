@@ -86,7 +86,7 @@ be sent.
 
 
 class Intake(Protocol):
-    """The records of the commands topic, partition by partition."""
+    """The records of a topic, partition by partition, as a member of a group."""
 
     @property
     def joined(self) -> bool:

@@ -30,7 +30,7 @@ from adapter.server.records import Records
 from adapter.settings import Receiving, Translating
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
-from adapter.transport.incoming import Limits
+from adapter.transport.incoming import CallerLimits
 from adapter.transport.kafka.admin import Admin, require_topics
 from adapter.transport.kafka.publisher import KafkaPublisher
 from adapter.transport.listener import Listener
@@ -135,7 +135,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
             certificates.watch(lambda: tls.not_after)
         listener = Listener(
             flow,
-            limits=Limits(
+            limits=CallerLimits(
                 body_bytes=limits.max_body_bytes,
                 bytes_in_flight=limits.max_bytes_in_flight,
                 connections=connections(limits.max_connections, log),

@@ -45,7 +45,7 @@ _STRETCHES: Final = 32
 
 @immutable
 class Source:
-    """A record of the commands topic as it was delivered."""
+    """A record of the commands or the events as it was delivered."""
 
     partition: int
     offset: int

@@ -41,7 +41,7 @@ would be in doubt.
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CallLimits:
     """Seconds, and bytes of a reply's body. See `https.CallSettings`."""
 
     write: float
@@ -188,7 +188,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        limits: Limits,
+        limits: CallLimits,
         context: ssl.SSLContext | None,
         allowance: Allowance,
         ended: Callable[["Connection"], None],

@@ -20,7 +20,7 @@ from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply
 from adapter.transport import failures
 from adapter.transport.address import parsed
-from adapter.transport.connection import MARGIN, Connection, Limits
+from adapter.transport.connection import MARGIN, CallLimits, Connection
 from adapter.transport.tls import ClientTls, Reload, TlsFiles
 from adapter.transport.way import Proxy, reach, resolve
 
@@ -114,7 +114,7 @@ class HttpsCalls:
         self._netloc = url.netloc.decode("ascii")
         self._connect = settings.connect.total_seconds()
         self._total = settings.total.total_seconds()
-        self._limits = Limits(
+        self._limits = CallLimits(
             write=settings.write.total_seconds(),
             read=settings.read.total_seconds(),
             idle=settings.keep_alive.total_seconds(),

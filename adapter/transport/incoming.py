@@ -49,7 +49,7 @@ _OTHERS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CallerLimits:
     """Times in seconds."""
 
     body_bytes: int
@@ -64,7 +64,7 @@ class Shared:
     idle, slow or surplus ones are closed.
     """
 
-    def __init__(self, receiver: Receiver, limits: Limits, log: Log) -> None:
+    def __init__(self, receiver: Receiver, limits: CallerLimits, log: Log) -> None:
         self.receiver = receiver
         self.limits = limits
         self.log = log

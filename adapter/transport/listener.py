@@ -16,7 +16,7 @@ from typing import Any, Final
 from adapter.core.errors import Stop
 from adapter.ports import Receiver
 from adapter.telemetry import Log
-from adapter.transport.incoming import Incoming, Limits, Shared
+from adapter.transport.incoming import CallerLimits, Incoming, Shared
 from adapter.transport.server_tls import ServerTls
 from adapter.transport.tls import Reload
 
@@ -44,7 +44,7 @@ class Listener:
         self,
         receiver: Receiver,
         *,
-        limits: Limits,
+        limits: CallerLimits,
         tls: ServerTls | None,
         on_reload: Callable[[Reload], None],
         log: Log,

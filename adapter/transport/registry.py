@@ -78,8 +78,8 @@ class HttpRegistry:
         self.time: datetime | None = None
         """The registry's clock, from the Date header of its last answer."""
 
-        self._schemas: _Kept[int, str] = _Kept(absent_for=absent_for, clock=clock)
-        self._identifiers: _Kept[tuple[str, str], int] = _Kept(absent_for=absent_for, clock=clock)
+        self._schemas: _Cache[int, str] = _Cache(absent_for=absent_for, clock=clock)
+        self._identifiers: _Cache[tuple[str, str], int] = _Cache(absent_for=absent_for, clock=clock)
 
     async def schema(self, identifier: int) -> str | None:
         """The schema of that id as JSON text, with the types that it refers to put in; None if the registry says there
@@ -263,7 +263,7 @@ async def encoders(
     return found
 
 
-class _Kept(Generic[K, V]):
+class _Cache(Generic[K, V]):
     """A cache: answers are kept for ever, absences for a while; concurrent callers for one key share one request."""
 
     def __init__(self, *, absent_for: timedelta, clock: Callable[[], float]) -> None:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from adapter.core.allowance import Allowance
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply, Unclear
-from adapter.transport.connection import LONG, Connection, Limits
+from adapter.transport.connection import LONG, CallLimits, Connection
 from adapter.transport.https import CallSettings, HttpsCalls
 from adapter.transport.tls import TlsFiles
 from adapter.transport.way import Proxy
@@ -258,7 +258,9 @@ async def test_a_certificate_alert_is_proof_only_as_the_first_thing_of_a_new_con
     async with supplier(silent) as server:
         loop = asyncio.get_running_loop()
         transport, made = await loop.create_connection(
-            lambda: Connection(Limits(20, 20, 20, MIB), None, Allowance(MIB), lambda _: None), "127.0.0.1", server.port
+            lambda: Connection(CallLimits(20, 20, 20, MIB), None, Allowance(MIB), lambda _: None),
+            "127.0.0.1",
+            server.port,
         )
 
         def exchange() -> asyncio.Task[Reply]:
@@ -284,7 +286,9 @@ async def test_a_certificate_that_is_refused_before_anything_was_written_is_call
     alert.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     async with supplier(silent) as server:
         transport, made = await asyncio.get_running_loop().create_connection(
-            lambda: Connection(Limits(20, 20, 20, MIB), None, Allowance(MIB), lambda _: None), "127.0.0.1", server.port
+            lambda: Connection(CallLimits(20, 20, 20, MIB), None, Allowance(MIB), lambda _: None),
+            "127.0.0.1",
+            server.port,
         )
         made.connection_lost(alert)
         assert (made.alive, made.refusal is not None and made.refusal.reason) == (False, "tls")
@@ -883,10 +887,10 @@ async def test_the_share_of_a_long_reply_that_never_arrives_whole_is_returned(
         assert [reply.body for reply in whole] == [LONG_REPLY] * ROOM
 
 
-LIMITS = Limits(write=20, read=20, idle=20, body=MIB)
+LIMITS = CallLimits(write=20, read=20, idle=20, body=MIB)
 
 
-async def connected(port: int, *, limits: Limits = LIMITS, allowance: Allowance | None = None) -> Connection:
+async def connected(port: int, *, limits: CallLimits = LIMITS, allowance: Allowance | None = None) -> Connection:
     """A connection as the calls make them, for tests that say what comes and when."""
     _, made = await asyncio.get_running_loop().create_connection(
         lambda: Connection(limits, None, allowance or Allowance(MIB), lambda _: None), "127.0.0.1", port

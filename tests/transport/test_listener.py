@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from adapter.ports import Answer, Arrival, Caller, Head, Peer
 from adapter.telemetry import start_logging
-from adapter.transport.incoming import Limits
+from adapter.transport.incoming import CallerLimits
 from adapter.transport.listener import Listener
 from adapter.transport.server_tls import ServerTls
 from adapter.transport.tls import TlsFiles
@@ -109,7 +109,7 @@ async def opened() -> Opened:
         chosen = {"body_bytes": 1000, "bytes_in_flight": 5000, "connections": 50, "idle": 20.0, "body": 20.0} | limits
         listener = Listener(
             receiver,
-            limits=Limits(**chosen),  # type: ignore[arg-type]  # whole numbers where they belong
+            limits=CallerLimits(**chosen),  # type: ignore[arg-type]  # whole numbers where they belong
             tls=tls,
             on_reload=lambda _: None,
             log=start_logging(form="json", stream=lines),

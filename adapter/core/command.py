@@ -59,6 +59,7 @@ class Settler(StrEnum):
 
 
 # -- verdicts: what a call came to -----------------------------------------------------------------------------------
+# `reason` is a slug, and `detail` may be logged. `text` may be the supplier's own and name people: only events have it.
 
 
 @immutable
@@ -110,7 +111,7 @@ class Forbidden:
     """401 or 403: an operator must correct the configuration, unless only this one command is refused."""
 
     reason: str
-    said: str | None = None
+    text: str | None = None
     """The supplier's explanation."""
 
 
@@ -478,7 +479,7 @@ class Command:
             # An earlier try may have been taken: "rejected" would be a guess.
             if self.unclear_since is not None or self.doubted is not None:
                 return self._give_up()
-            text = verdict.reason if verdict.said is None else f"{verdict.reason}: {verdict.said}"
+            text = verdict.reason if verdict.text is None else f"{verdict.reason}: {verdict.text}"
             return self._end(Rejected(By.SUPPLIER, "forbidden", text))
         return self._wait(now, verdict.reason, cleared=True)
 

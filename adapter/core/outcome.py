@@ -93,7 +93,7 @@ class Judge:
             )
         message = soap.unwrap(root)
         if isinstance(of_connection, Forbidden):
-            return replace(of_connection, said=_explained(message, reader, self.replies))
+            return replace(of_connection, text=_explained(message, reader, self.replies))
         element = None if message.extra else message.element
         own = element is not None and local_name(element) == reader.element
         if of_connection is not None and not own:

@@ -162,7 +162,6 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
                 replies=flow.replies,
                 cohort=flow.cohort,
                 allowance=Allowance(settings.worker.window_bytes),
-                tracer=tracer,
             )
 
         def intake(listener: IntakeListener) -> Intake:

@@ -182,7 +182,7 @@ class Case:
         self._span = tracer.span(
             f"process {topic}",
             Role.CONSUMER,
-            task.trace,
+            task.subject.trace,
             messaging__system="kafka",
             messaging__operation__type="process",
             messaging__operation__name="process",
@@ -192,8 +192,7 @@ class Case:
             fault__operation=task.subject.operation.name,
             fault__command__id=task.subject.command_id,
         )
-        trace = self._span.trace
-        self.task = replace(task, trace=trace, subject=replace(task.subject, traceparent=str(trace)))
+        self.task = replace(task, subject=replace(task.subject, trace=self._span.trace))
 
     @property
     def ticket(self) -> bytes | None:
@@ -413,7 +412,7 @@ class Case:
 
     def exemplar(self) -> dict[str, str] | None:
         """Labels that connect a measurement with a sampled trace."""
-        trace = self.task.trace
+        trace = self.task.subject.trace
         return {"trace_id": trace.trace_id} if trace is not None and trace.sampled else None
 
     def place(self) -> dict[str, Any]:
@@ -421,15 +420,15 @@ class Case:
         return {"partition": source.partition, "offset": source.offset}
 
     def about(self) -> dict[str, Any]:
-        subject, trace = self.task.subject, self.task.trace
+        subject = self.task.subject
         about = {
             "operation": subject.operation.name,
             "command_id": subject.command_id,
             "reference": subject.reference,
             **self.place(),
         }
-        if trace is not None:
-            about["trace_id"] = trace.trace_id
+        if subject.trace is not None:
+            about["trace_id"] = subject.trace.trace_id
         return about
 
 

@@ -36,7 +36,6 @@ from adapter.core.journal import Kind
 from adapter.core.operation import Problem, Repeat
 from adapter.core.retry import BreakerState
 from adapter.ports import Reply
-from adapter.telemetry import Tracer
 from adapter.telemetry import metrics as m
 from adapter.worker.assignment import Assignment
 from adapter.worker.case import Case, Cases
@@ -72,7 +71,6 @@ class Conductor:
     cohort: Cohort
     allowance: Allowance
     """Of bytes, for long requests: from before their permits until the ends of their calls."""
-    tracer: Tracer | None = None
 
     async def run(self, assignment: Assignment, lane: bytes) -> None:
         """Take the commands of a lane in order until there is none left, or until other lanes have waited longer."""
@@ -149,7 +147,7 @@ class _Turn:
         """The supplier's, from the ticket of a command that leaves it out."""
 
     async def take(self) -> None:
-        case, tracer = self._case, self._conductor.tracer
+        case, tracer = self._case, self._conductor.requests.tracer
         await self._conductor.cohort.step()
         try:
             case.task = await case.read()

@@ -17,6 +17,7 @@ from adapter.core.journal import Entry, Source
 from adapter.core.kept import DeadLetter, Quarantined
 from adapter.core.operation import Operation
 from adapter.ports import Outgoing, Reply
+from adapter.telemetry import Trace
 
 NAMESPACE: Final = UUID("5d7e0f5e-6a0f-5c0e-9d6b-1f1a7c0d2b43")
 """Root of all derived ids: the same command always gets the same ids, also in another process."""
@@ -50,9 +51,13 @@ class Subject:
     correlation_id: str | None
     reference: str | None
     key: bytes | None
-    traceparent: str | None
+    trace: Trace | None
     message_id: str
     """Under which the supplier sees every attempt."""
+
+    @property
+    def traceparent(self) -> str | None:
+        return None if self.trace is None else str(self.trace)
 
 
 class Events:

@@ -13,7 +13,7 @@ from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable
 from adapter.core.journal import Source
 from adapter.core.operation import Problem
-from adapter.telemetry import Trace, parse_traceparent
+from adapter.telemetry import parse_traceparent
 from adapter.worker.events import Subject, message_id
 
 REASONS: Final = decoder.REASONS | {
@@ -45,7 +45,6 @@ class Task:
     """Why it must not be sent; empty if it may."""
     warnings: tuple[Problem, ...]
     """Reasons why the supplier may refuse it, or its producer can hardly mean it. It is sent all the same."""
-    trace: Trace | None
 
 
 class Reader:
@@ -88,7 +87,6 @@ class Reader:
         issued_at: datetime = record["issuedAt"]
         if issued_at.year == 1970:
             warnings.append(_IN_SECONDS)
-        trace = parse_traceparent(_header(source, "traceparent"))
         not_after: datetime | None = record["notAfter"]
         return Task(
             compiled=compiled,
@@ -98,7 +96,7 @@ class Reader:
                 correlation_id=record["correlationId"],
                 reference=record.get(self.supplier.notification.reference),
                 key=key,
-                traceparent=None if trace is None else str(trace),
+                trace=parse_traceparent(_header(source, "traceparent")),
                 message_id=message_id(command_id),
             ),
             record=record,
@@ -107,7 +105,6 @@ class Reader:
             not_after=None if not_after is None else not_after.timestamp(),
             problems=tuple(problems),
             warnings=tuple(warnings),
-            trace=trace,
         )
 
 

@@ -85,13 +85,13 @@ class Requests:
         """Send it once; the verdict on the reply or the failure. `about` returns the fields of a log line, `keep` is
         called with the reply if it came whole.
         """
-        operation = task.subject.operation
+        operation, trace = task.subject.operation, task.subject.trace
         headers = self.headers(operation)
         span = None if self.tracer is None else self._span(self.tracer, task, attempt)
         if span is not None:
             headers["traceparent"] = str(span.trace)
-        elif task.trace is not None:
-            headers["traceparent"] = str(continued(task.trace))
+        elif trace is not None:
+            headers["traceparent"] = str(continued(trace))
         broken = None
         try:
             reply = await self.calls.post(operation.path, body, headers)
@@ -132,7 +132,7 @@ class Requests:
         return tracer.span(
             f"POST {operation.path}",
             Role.CLIENT,
-            task.trace,
+            task.subject.trace,
             http__request__method="POST",
             url__full=f"{self.terms.base_url.rstrip('/')}{operation.path}",
             url__template=operation.path,

@@ -15,6 +15,7 @@ from adapter.core.errors import Undecodable
 from adapter.core.journal import Entry, Kind, Source
 from adapter.core.operation import Problem
 from adapter.ports import Outgoing
+from adapter.telemetry import parse_traceparent
 from adapter.worker.events import KINDS, TEXT_LIMIT, Events, Subject, kind, message_id
 from tests.support.known import known
 
@@ -26,7 +27,7 @@ SUBJECT = Subject(
     correlation_id="corr",
     reference="T-1",
     key=b"T-1",
-    traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    trace=parse_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     message_id=message_id("c-1"),
 )
 

@@ -115,7 +115,6 @@ class SqliteStore:
                 self.checkpoint: Checkpoint | None = Checkpoint(name, tickets)
             case _:
                 self.checkpoint = None
-        self._whole = self.checkpoint is not None
 
     def load(self, tickets: Sequence[TicketRecord]) -> None:
         self._alone(lambda: self._load(tickets))
@@ -157,13 +156,13 @@ class SqliteStore:
                 raise Stop(f"{self._path} is damaged; start again: it is read anew ({error})") from error
 
     def _load(self, tickets: Sequence[TicketRecord]) -> None:
-        if not self._whole:  # a fresh copy that a power failure damages has no checkpoint
+        if self.checkpoint is None:  # a fresh copy that a power failure damages has no checkpoint
             self._database.execute("PRAGMA synchronous = OFF")
         with transaction(self._database):
             self._write(tickets)
 
     def _clear(self) -> None:
-        self.checkpoint, self._whole = None, False
+        self.checkpoint = None
         self._database.executescript("DELETE FROM mark; DROP TABLE IF EXISTS ticket;" + _SCHEMA)  # noqa: S608 -- constants
 
     def _find(self, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -174,7 +173,7 @@ class SqliteStore:
             yield from map(_sound, rows)
 
     def _save(self, tickets: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:
-        if not self._whole:  # what was loaded unsynced reaches the disk before anything says it is complete
+        if self.checkpoint is None:  # what was loaded unsynced reaches the disk before anything says it is complete
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with transaction(self._database):
@@ -183,7 +182,7 @@ class SqliteStore:
                 "INSERT OR REPLACE INTO mark (name, value) VALUES (?, ?)",
                 [("transaction", checkpoint.transaction), ("tickets", checkpoint.tickets)],
             )
-        self.checkpoint, self._whole = checkpoint, True
+        self.checkpoint = checkpoint
 
     def _write(self, tickets: Sequence[TicketRecord]) -> None:
         last = {t.key: t for t in tickets}.values()

@@ -13,7 +13,6 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from types import TracebackType
 from typing import Final, Self, cast
 
 from aiohttp import web
@@ -57,9 +56,7 @@ class Lean:
             self._running = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._running.aclose()
         self.tally.hang_up()
 

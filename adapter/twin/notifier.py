@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
@@ -75,9 +74,7 @@ class Notifier:
         self._start(self._keep_time())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._books.listener = lambda _: None
         await self._running.aclose()
 

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Protocol, Self
 
 from aiohttp import web
@@ -127,9 +126,7 @@ class Twin:
             self._running = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._running.aclose()
         self.log.close()
         self.delivery_log.close()

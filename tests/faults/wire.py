@@ -9,7 +9,6 @@ import struct
 import threading
 from collections.abc import Coroutine, Sequence
 from enum import StrEnum
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from adapter.twin.listen import stop_listening
@@ -222,9 +221,7 @@ class Wires:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for wire in self._all:
             self.do(wire.close())
         self.do(_settle())

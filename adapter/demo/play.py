@@ -84,14 +84,13 @@ class Ticket:
         what: Happening,
         *,
         kind: str | None = None,
-        code: str = "FR",
         manner: Manner | None = None,
         note: str = "",
     ) -> Step:
         """Makes this happen at the supplier, who tells of it in that manner."""
         step = self.expects(what, kind=kind, notifications=2 if manner and manner.repeated else 1)
         self._display.supplier(self.reference, what.value, note)
-        self._stage.twin.happen(self.reference, what, code=code, manner=manner)
+        self._stage.twin.happen(self.reference, what, manner=manner)
         return step
 
     async def posts(self, body: bytes, *, expect: Sequence[str], note: str) -> Step:

@@ -85,7 +85,7 @@ async def appointment(ticket: Ticket) -> None:
     await moved.end()
     await confirmed.end()
     await ticket.happens(Happening.APPOINTMENT_CONFIRMED).end()
-    await ticket.happens(Happening.APPOINTMENT_COMPLETED, code="FR").end()
+    await ticket.happens(Happening.APPOINTMENT_COMPLETED).end()
     await _resolved(ticket, accepted=False)
     await ticket.happens(Happening.IN_PROGRESS, kind="appointment completed", note="work goes on").end()
     await _resolved(ticket, accepted=True)

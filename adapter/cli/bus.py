@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 from adapter import catalogue
@@ -34,24 +34,19 @@ class Client:
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return self._runner.run(work)
 
-    @contextmanager
     def following(
         self, topic: str, *, start: Start = Edge.END, key: bytes | None = None, committed: bool = True
-    ) -> Iterator[Follower]:
+    ) -> closing[Follower]:
         """Raises Stop if there is no such topic, Unavailable."""
-        client = self.settings.kafka.client()
         follower = Follower(
-            client,
+            self.settings.kafka.client(),
             topic,
             start=start,
             key=key,
             committed=committed,
             down=lambda why: complain(f"no broker answers, still trying: {why}"),
         )
-        try:
-            yield follower
-        finally:
-            follower.close()
+        return closing(follower)
 
     def encoders(self, topic: str, schemas: Collection[Schema]) -> dict[str, Encoder]:
         """Encoders of these schemas, by record name. Raises Stop with all that the registry lacks, and Unavailable."""

@@ -159,7 +159,11 @@ class NotificationReader:
         told = declared.tell(report, hints(delivery))
         deviations = tuple(
             [
-                *_of_element(element, declared),
+                *(
+                    [Deviation("", "in another namespace", ValueClass.ELEMENTS)]
+                    if element.tag != declared.element
+                    else []
+                ),
                 *([NOT_UTF_8] if mended else []),
                 *read.deviations,
                 *blanked,
@@ -259,6 +263,7 @@ def without_positions(path: str) -> str:
     return _POSITION.sub("", path) if "[" in path else path
 
 
+_ELSEWHERE: Final = Deviation("", "in another namespace", ValueClass.ELEMENTS)
 _derived: Final = namespace(NAMESPACE)
 _ACTION: Final = re.compile(r'action\s*=\s*"?([^\s";]+)', re.IGNORECASE)
 _POSITION: Final = re.compile(r"\[[0-9]+\]")
@@ -285,11 +290,6 @@ def _canonical(element: etree._Element, parts: list[str], without: str | None = 
         tail = child.tail
         if tail and not tail.isspace():
             parts.append(tail)
-
-
-def _of_element(element: etree._Element, declared: Notification) -> Iterator[Deviation]:
-    if element.tag != declared.element:
-        yield Deviation("", "in another namespace", ValueClass.ELEMENTS)
 
 
 def _holders(value: Any, path: tuple[str, ...], where: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -5,9 +5,9 @@ started again on its data, with several nodes, for the tests that need that."""
 import base64
 import gc
 import os
+import shutil
 import socket
 import struct
-import subprocess
 import time
 import uuid
 import warnings
@@ -122,6 +122,7 @@ class Cluster:
     ) -> None:
         self._java = downloads.java()
         self._classpath = f"{downloads.kafka_jars()}/*"
+        self._features = downloads.kafka_features()
         self._folder = folder
         self._properties = dict(properties or {})
         self._doors = dict(doors or {})
@@ -142,15 +143,9 @@ class Cluster:
     def start(self) -> None:
         """All nodes, on new data. Returns when clients see every one."""
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        formats = []
         for node in self.nodes:
-            file = self._write_properties(node)
-            command = [*self._jvm(), "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(file)]
-            formats.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-        for process in formats:
-            said, _ = process.communicate(timeout=2 * PATIENCE)
-            if process.returncode != 0:
-                raise AssertionError(f"the data folder could not be formatted:\n{said}")
+            self._write_properties(node)
+            self._format(node, cluster)
         for node in self.nodes:
             self._start(node)
         await_nodes(self.bootstrap, nodes=len(self.nodes), watch=self._running.values())
@@ -247,7 +242,14 @@ class Cluster:
     def _log(self, node: int) -> Path:
         return self._folder / f"{node}.log"
 
-    def _write_properties(self, node: int) -> Path:
+    def _format(self, node: int, cluster: str) -> None:
+        """As the storage tool does it, without starting Java for each node."""
+        folder = self._folder / f"{node}"
+        folder.mkdir()
+        (folder / "meta.properties").write_text(f"version=1\ncluster.id={cluster}\nnode.id={node}\n", encoding="utf-8")
+        shutil.copy(self._features, folder)
+
+    def _write_properties(self, node: int) -> None:
         client, controller = self._ports[node], self._controllers[node]
         voters = ",".join(f"{other}@127.0.0.1:{port}" for other, port in self._controllers.items())
         ours: dict[str, object] = {
@@ -271,7 +273,6 @@ class Cluster:
         file = self._folder / f"{node}.properties"
         whole = ours | dict(QUICK) | _replication(nodes=len(self.nodes)) | self._properties
         file.write_text("".join(f"{name}={value}\n" for name, value in whole.items()), encoding="utf-8")
-        return file
 
 
 def await_nodes(bootstrap: str, *, nodes: int, within: float = 2 * PATIENCE, watch: Iterable[Process] = ()) -> None:

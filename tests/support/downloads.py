@@ -1,4 +1,5 @@
-"""Java programs from Maven Central, kept below ${XDG_CACHE_HOME:-~/.cache}/fault-adapter for the next run."""
+"""Java programs from Maven Central, and what they have to make only once, kept below
+${XDG_CACHE_HOME:-~/.cache}/fault-adapter for the next run."""
 
 import os
 import re
@@ -37,6 +38,11 @@ def kafka_jars() -> Path:
     return _cached(f"kafka-{KAFKA_VERSION}", _download_kafka)
 
 
+def kafka_features() -> Path:
+    """The file `bootstrap.checkpoint`, by which a new cluster knows the features it has. Raises Missing."""
+    return _cached(f"kafka-{KAFKA_VERSION}-formatted", _format_kafka) / "bootstrap.checkpoint"
+
+
 def apicurio() -> Path:
     """The folder with the registry's program. Raises Missing."""
     return _cached(f"apicurio-{APICURIO_VERSION}", _download_apicurio)
@@ -63,6 +69,24 @@ def _cached(name: str, download: Callable[[Path], None]) -> Path:
 
 def _download_kafka(folder: Path) -> None:
     _maven("-f", str(KAFKA_POM), "dependency:copy-dependencies", f"-DoutputDirectory={folder}")
+
+
+def _format_kafka(folder: Path) -> None:
+    properties = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": "1@127.0.0.1:9093",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": "PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9093",
+        "log.dirs": folder,
+    }
+    file = folder / "server.properties"
+    file.write_text("".join(f"{name}={value}\n" for name, value in properties.items()), encoding="utf-8")
+    tool = [java(), "-cp", f"{kafka_jars()}/*", "kafka.tools.StorageTool"]
+    command = [*tool, "format", "--cluster-id=AAAAAAAAAAAAAAAAAAAAAQ", "-c", str(file)]  # no cluster keeps this id
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    if done.returncode != 0:
+        raise Missing(f"Kafka's storage tool failed: {(done.stderr or done.stdout).strip()[:300]}")
 
 
 def _download_apicurio(folder: Path) -> None:

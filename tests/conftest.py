@@ -25,7 +25,7 @@ from tests.support.downloads import NEEDED
 from tests.support.processes import Processes
 from tests.support.topics import Topics
 
-KAFKA_FIXTURES = {"kafka", "kafka_cluster", "kafka_node", "kafka_with_rules"}
+KAFKA_FIXTURES = {"kafka", "kafka_cluster", "kafka_of_file"}
 LONG = {*KAFKA_FIXTURES, "processes"}
 """Tests with one of these fixtures may take long, most others hardly anything."""
 Opener = Callable[[Path], AbstractContextManager[str]]
@@ -125,17 +125,24 @@ def kafka_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ca
 
 
 @pytest.fixture(scope="module")
-def kafka_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of one node for the tests of a file, which they may stop, kill and freeze."""
-    with _cluster(request.config, tmp_path_factory.mktemp("node")) as cluster:
-        yield cluster
+def kafka_of_file(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Cluster]]:
+    """As `kafka_cluster`, for all tests of a file: each leaves it as the next one needs it."""
+    with ExitStack() as stack:
+        yield lambda **how: stack.enter_context(_cluster(request.config, tmp_path_factory.mktemp("kafka"), **how))
 
 
 @pytest.fixture(scope="module")
-def kafka_with_rules(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def kafka_node(kafka_of_file: Callable[..., Cluster]) -> Cluster:
+    """A cluster of one node for the tests of a file, which they may stop, kill and freeze."""
+    return kafka_of_file()
+
+
+@pytest.fixture(scope="module")
+def kafka_with_rules(kafka_of_file: Callable[..., Cluster]) -> str:
     """Bootstrap address of a broker for the tests of a file that may be told who may do what (tests/support/rights)."""
-    with _cluster(request.config, tmp_path_factory.mktemp("rules"), properties=rights.AUTHORIZER) as cluster:
-        yield cluster.bootstrap
+    return kafka_of_file(properties=rights.AUTHORIZER).bootstrap
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from tests.support.wait import PATIENCE, eventually
 
 
 async def test_new_commands_at_offsets_that_were_lost_are_carried_out_once_somebody_has_looked(
-    kafka_cluster: Callable[..., Cluster],
+    breakable_kafka: Cluster,
 ) -> None:
-    cluster = kafka_cluster()
+    cluster = breakable_kafka
     async with open_rig(cluster.bootstrap, partitions=1) as rig:
         old, new = [[say.add(unique()) for _ in range(number)] for number in (3, 4)]
         send(rig, *old)
@@ -42,8 +42,8 @@ async def test_new_commands_at_offsets_that_were_lost_are_carried_out_once_someb
         assert len(rig.twin.heard) == 7
 
 
-async def test_leaders_that_change_and_lose_nothing_stop_nobody(kafka_cluster: Callable[..., Cluster]) -> None:
-    cluster = kafka_cluster()
+async def test_leaders_that_change_and_lose_nothing_stop_nobody(breakable_kafka: Cluster) -> None:
+    cluster = breakable_kafka
     async with open_rig(cluster.bootstrap, partitions=1) as rig:
         before, after = say.add(unique()), say.add(unique())
         epochs: list[int | None] = []
@@ -66,9 +66,9 @@ async def test_leaders_that_change_and_lose_nothing_stop_nobody(kafka_cluster: C
 
 
 async def test_new_events_at_offsets_that_were_lost_are_folded_once_somebody_has_looked(
-    kafka_cluster: Callable[..., Cluster],
+    breakable_kafka: Cluster,
 ) -> None:
-    cluster = kafka_cluster()
+    cluster = breakable_kafka
     async with open_rig(cluster.bootstrap, partitions=1) as rig:
         stage, (old, new) = stage_of(rig), [[notified(unique()) for _ in range(number)] for number in (3, 4)]
         for event in old:
@@ -87,9 +87,9 @@ async def test_new_events_at_offsets_that_were_lost_are_folded_once_somebody_has
 
 
 async def test_the_marker_of_a_transaction_under_a_later_leader_stops_no_projector(
-    kafka_cluster: Callable[..., Cluster],
+    breakable_kafka: Cluster,
 ) -> None:
-    cluster = kafka_cluster()
+    cluster = breakable_kafka
     async with open_rig(cluster.bootstrap, partitions=1) as rig:
         stage, (first, second, third) = stage_of(rig), [notified(unique()) for _ in range(3)]
         await stage.write(first)

@@ -49,6 +49,17 @@ RULES: Final = tuple(_rules())
 USERS: Final = sorted({rule.user for rule in RULES} | {"stranger"})
 
 
+_EVERY: Final = AclBindingFilter(
+    ResourceType.ANY,
+    None,  # type: ignore[arg-type]  # any
+    ResourcePatternType.ANY,
+    None,  # type: ignore[arg-type]  # likewise
+    None,  # type: ignore[arg-type]  # likewise
+    AclOperation.ANY,
+    AclPermissionType.ANY,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Guarded:
     rig: Rig
@@ -84,6 +95,12 @@ class Guarded:
         for gone in client.delete_acls(list(map(_exactly, bindings))).values():
             assert len(gone.result(PATIENCE)) == 1
         wait_until(lambda: not any(_holds(client, binding) for binding in bindings), what="the end of the rules")
+
+    def withdraw_all(self) -> None:
+        client = AdminClient({"bootstrap.servers": self.rig.bootstrap})
+        for gone in client.delete_acls([_EVERY]).values():
+            gone.result(PATIENCE)
+        wait_until(lambda: not client.describe_acls(_EVERY).result(PATIENCE), what="the end of all rules")
 
     def named(self, name: str) -> str:
         """What the page's name is here."""
@@ -133,9 +150,15 @@ def _holds(client: AdminClient, rule: AclBinding) -> bool:
     return bool(client.describe_acls(_exactly(rule)).result(PATIENCE))
 
 
-@pytest_asyncio.fixture
-async def guarded(kafka_cluster: Callable[..., Cluster], trials: Trials, tmp_path: Path) -> AsyncIterator[Guarded]:
-    """With the page's rules."""
+class Doors(NamedTuple):
+    everybody: str
+    """Address for whoever may do everything."""
+    users: str
+    """Address for users with a password."""
+
+
+@pytest.fixture(scope="module")
+def doors(kafka_of_file: Callable[..., Cluster], trials: Trials) -> Doors:
     pair, door = trials.authority.server("kafka"), free_port()
 
     def one_line(path: Path) -> str:
@@ -143,7 +166,7 @@ async def guarded(kafka_cluster: Callable[..., Cluster], trials: Trials, tmp_pat
 
     login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
     passwords = " ".join(f'user_{user}="{user}"' for user in USERS)
-    cluster = kafka_cluster(
+    cluster = kafka_of_file(
         doors={"USERS": (door, door)},
         properties={
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,USERS:SASL_SSL",
@@ -156,10 +179,17 @@ async def guarded(kafka_cluster: Callable[..., Cluster], trials: Trials, tmp_pat
             "super.users": "User:ANONYMOUS",
         },
     )
-    async with open_rig(cluster.bootstrap, partitions=1) as rig:
-        made = Guarded(rig, f"127.0.0.1:{door}", trials.good.ca, tmp_path)
+    return Doors(cluster.bootstrap, f"127.0.0.1:{door}")
+
+
+@pytest_asyncio.fixture
+async def guarded(doors: Doors, trials: Trials, tmp_path: Path) -> AsyncIterator[Guarded]:
+    """With the page's rules and no others."""
+    async with open_rig(doors.everybody, partitions=1) as rig:
+        made = Guarded(rig, doors.users, trials.good.ca, tmp_path)
         made.grant(RULES)
         yield made
+        made.withdraw_all()
 
 
 async def _running(guarded: Guarded, processes: Processes) -> dict[Role, Process]:

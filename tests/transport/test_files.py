@@ -32,11 +32,11 @@ class Guarded:
     """The file that these name."""
 
 
-@pytest.fixture
-def guarded(kafka_cluster: Callable[..., Cluster], trials: Trials, tmp_path: Path) -> Guarded:
-    pair, door, ca = trials.authority.server("kafka"), free_port(), tmp_path / "ca.pem"
-    ca.write_bytes(trials.good.ca.read_bytes())
-    cluster = kafka_cluster(
+@pytest.fixture(scope="module")
+def doors(kafka_of_file: Callable[..., Cluster], trials: Trials) -> tuple[str, int]:
+    """Bootstrap address without TLS, and a port with it."""
+    pair, door = trials.authority.server("kafka"), free_port()
+    cluster = kafka_of_file(
         doors={"TLS": (door, door)},
         properties={
             **AUTHORIZER,
@@ -46,8 +46,15 @@ def guarded(kafka_cluster: Callable[..., Cluster], trials: Trials, tmp_path: Pat
             "listener.name.tls.ssl.keystore.key": one_line(pair.key),
         },
     )
+    return cluster.bootstrap, door
+
+
+@pytest.fixture
+def guarded(doors: tuple[str, int], trials: Trials, tmp_path: Path) -> Guarded:
+    (bootstrap, door), ca = doors, tmp_path / "ca.pem"
+    ca.write_bytes(trials.good.ca.read_bytes())
     client = {"bootstrap.servers": f"127.0.0.1:{door}", "security.protocol": "ssl", "ssl.ca.location": str(ca)}
-    return Guarded(cluster.bootstrap, client, ca)
+    return Guarded(bootstrap, client, ca)
 
 
 def one_line(path: Path) -> str:

@@ -274,10 +274,21 @@ def test_a_property_its_wrapper_for_python_refuses_stops_the_start(properties: d
     assert "\n" not in told
 
 
-def test_another_broker_is_asked_once_the_one_that_was_asked_is_gone(kafka_cluster: Callable[..., Cluster]) -> None:
-    cluster = kafka_cluster(nodes=3)
-    topics = topic_sets.create(cluster.bootstrap, partitions=1)
-    client = {"bootstrap.servers": cluster.bootstrap}
+@pytest.fixture(scope="module")
+def cluster(kafka_of_file: Callable[..., Cluster]) -> Cluster:
+    return kafka_of_file(nodes=3)
+
+
+@pytest.fixture
+def three_nodes(cluster: Cluster) -> Cluster:
+    """All of them running, whatever the test before has done."""
+    cluster.mend()
+    return cluster
+
+
+def test_another_broker_is_asked_once_the_one_that_was_asked_is_gone(three_nodes: Cluster) -> None:
+    topics = topic_sets.create(three_nodes.bootstrap, partitions=1)
+    client = {"bootstrap.servers": three_nodes.bootstrap}
     admins = [Admin(client, timeout=timedelta(seconds=2)) for _ in range(9)]  # each asks any of them, at random
 
     def asked(admin: Admin) -> bool:
@@ -288,14 +299,13 @@ def test_another_broker_is_asked_once_the_one_that_was_asked_is_gone(kafka_clust
 
     for admin in admins:
         wait_until(lambda admin=admin: asked(admin), what="an answer")  # type: ignore[misc]  # called at once
-    cluster.kill(1)
+    three_nodes.kill(1)
     for admin in admins:
         wait_until(lambda admin=admin: asked(admin), what="another's answer")  # type: ignore[misc]  # likewise
 
 
-def test_partitions_that_nobody_can_read_or_write_are_counted(kafka_cluster: Callable[..., Cluster]) -> None:
-    cluster = kafka_cluster(nodes=3)
-    client = {"bootstrap.servers": cluster.bootstrap}
+def test_partitions_that_nobody_can_read_or_write_are_counted(three_nodes: Cluster) -> None:
+    client = {"bootstrap.servers": three_nodes.bootstrap}
     strict = (Config("min.insync.replicas", "3", Wish.EXACTLY),)
     Admin(client).create(
         (
@@ -315,7 +325,7 @@ def test_partitions_that_nobody_can_read_or_write_are_counted(kafka_cluster: Cal
         return (single.leaderless, single.short), (triple.leaderless, triple.short)
 
     wait_until(lambda: seen() == ((0, 0), (0, 0)), what="whole topics")
-    cluster.kill(1)
+    three_nodes.kill(1)
     wait_until(lambda: seen() == ((1, 0), (0, 3)), what="what is missing of them")
 
 

@@ -4,7 +4,7 @@ and types other than Avro records are refused. It serves the demo and the tests;
 """
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -38,15 +38,18 @@ class Registry:
         await self._stack.aclose()
 
 
-async def serve(host: str = "127.0.0.1", port: int = 0) -> Registry:
-    """Starts an empty registry; port 0 takes a free one. Raises Stop if the port is taken."""
+async def serve(host: str = "127.0.0.1", port: int = 0, *, holding: Iterable[tuple[str, Schema]] = ()) -> Registry:
+    """Starts a registry that holds these schemas by subject; port 0 takes a free one. Raises Stop if it is taken."""
+    subjects = _Subjects()
+    for subject, schema in holding:
+        subjects.register(subject, schema)
     async with AsyncExitStack() as stack:
-        url = await listen.serve(stack, application(), host, port)
+        url = await listen.serve(stack, _application(subjects), host, port)
         return Registry(url, stack.pop_all())
 
 
-def application() -> web.Application:
-    endpoints = _Endpoints(_Subjects())
+def _application(subjects: "_Subjects") -> web.Application:
+    endpoints = _Endpoints(subjects)
     app = web.Application(middlewares=[_errors_as_json], client_max_size=4 * 1024 * 1024)
     subject, version = "/subjects/{subject}", "/subjects/{subject}/versions/{version}"
     app.add_routes(

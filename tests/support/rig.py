@@ -6,7 +6,6 @@ import io
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 
 from aiohttp import web
 
@@ -16,7 +15,6 @@ from adapter.core.avro import SubjectStrategy
 from adapter.demo import registry as registries
 from adapter.settings import Settings, load
 from adapter.telemetry import Metrics, start_logging
-from adapter.transport.registry import HttpRegistry
 from adapter.twin import Twin
 from adapter.worker.flow import Worker
 from tests.support import topics as topic_sets
@@ -145,19 +143,12 @@ async def open_rig(
     topics = topic_sets.create(bootstrap, partitions=partitions, largest=largest)
     async with AsyncExitStack() as stack:
         stack.callback(topic_sets.delete, bootstrap, topics)
-        registry = await registries.serve(port=free_port())
+        # What `adapter schemas register` does, which has tests of its own.
+        subjects = known().subjects(SubjectStrategy.TOPIC_RECORD, asdict(topics)) if registered else ()
+        registry = await registries.serve(port=free_port(), holding=subjects)
         stack.push_async_callback(registry.close)
         supplier = ListeningTwin() if twin is None else twin
         supplier.heard = []
         await stack.enter_async_context(supplier)
-        if registered:
-            await register(registry.url, topics)
         estate = await stack.enter_async_context(Estate(bootstrap, registry.url, topics))
         yield Rig(bootstrap, topics, registry, supplier, estate)
-
-
-async def register(url: str, topics: Topics) -> None:
-    """What `adapter schemas register` does."""
-    async with HttpRegistry(url, timeout=timedelta(seconds=PATIENCE)) as registry:
-        for subject, schema in known().subjects(SubjectStrategy.TOPIC_RECORD, asdict(topics)):
-            await registry.register(subject, schema.text)

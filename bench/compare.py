@@ -69,14 +69,14 @@ def _one(stage: Stage, case: str, name: str, count: int) -> Measurement:
 def _cpcxml() -> Peer:
     """Its classes are compiled and its jars fetched once, into the cache of the tests' broker."""
     java = downloads.java()
-    folder = downloads._cached("peer-cpcxml", _build_cpcxml)  # noqa: SLF001 -- one cache for all that is fetched
+    folder = downloads.cached("peer-cpcxml", _build_cpcxml)
     flags = ("-Xmx1g", "-XX:+UseSerialGC")
     return Peer((java, *flags, "-cp", f"{folder}/classes:{folder}/lib/*", "CpcXml"), PEERS / "data")
 
 
 def _build_cpcxml(folder: Path) -> None:
     home = PEERS / "cpcxml"
-    downloads._maven(  # noqa: SLF001 -- as above
+    downloads._maven(  # noqa: SLF001 -- one way to fetch
         "-f",
         str(home / "pom.xml"),
         "dependency:copy-dependencies",

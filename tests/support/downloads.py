@@ -35,20 +35,20 @@ def java() -> str:
 
 def kafka_jars() -> Path:
     """The folder with the broker's jars. Raises Missing."""
-    return _cached(f"kafka-{KAFKA_VERSION}", _download_kafka)
+    return cached(f"kafka-{KAFKA_VERSION}", _download_kafka)
 
 
 def kafka_features() -> Path:
     """The file `bootstrap.checkpoint`, by which a new cluster knows the features it has. Raises Missing."""
-    return _cached(f"kafka-{KAFKA_VERSION}-formatted", _format_kafka) / "bootstrap.checkpoint"
+    return cached(f"kafka-{KAFKA_VERSION}-formatted", _format_kafka) / "bootstrap.checkpoint"
 
 
 def apicurio() -> Path:
     """The folder with the registry's program. Raises Missing."""
-    return _cached(f"apicurio-{APICURIO_VERSION}", _download_apicurio)
+    return cached(f"apicurio-{APICURIO_VERSION}", _download_apicurio)
 
 
-def _cached(name: str, download: Callable[[Path], None]) -> Path:
+def cached(name: str, download: Callable[[Path], None]) -> Path:
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fault-adapter"
     folder = root / name
     if folder.is_dir():

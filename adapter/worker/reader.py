@@ -79,7 +79,8 @@ class Reader:
         if source.key is None:
             problems.append(Problem(operation.key, "the record has no key; it must be this value"))
         elif source.key not in (key, named.encode("utf-8", "replace")):
-            problems.append(Problem(operation.key, "is not the key of the record"))
+            looks = ", which looks like Avro or JSON; it must be plain text" if source.key[:1] in {b"\0", b'"'} else ""
+            problems.append(Problem(operation.key, f"is not the key of the record{looks}"))
             key = source.key
         for rule in operation.rules:
             for problem in rule(record):

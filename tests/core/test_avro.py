@@ -128,6 +128,8 @@ def test_values_that_are_not_framed(value: bytes | None, reason: str) -> None:
     ("value", "said"),
     [
         (b'{"commandId": "1"}', "JSON"),
+        (b'"AAAABwA="', "JSON"),
+        (b"AAAABwA=", "base64 of the record"),
         (b"<addFaultReport/>", "XML"),
         (b"Obj\x01\x04", "a file of Avro"),
         (b"\xc3\x01" + bytes(8), "Avro's single-object encoding"),

@@ -66,6 +66,14 @@ async def test_a_key_that_is_not_the_reference_is_a_problem(plant: Plant, reader
     assert task.subject.key == key
 
 
+@pytest.mark.parametrize("key", [b'"T-1"', b"\0\0\0\0\7\6T-1"], ids=["as JSON", "as Avro"])
+async def test_a_key_in_another_form_than_plain_text_is_told_so(plant: Plant, reader: Reader, key: bytes) -> None:
+    task = await reader.read(source(plant.encode(add("T-1")), key))
+    assert [str(problem) for problem in task.problems] == [
+        "buyerFaultReference: is not the key of the record, which looks like Avro or JSON; it must be plain text"
+    ]
+
+
 @pytest.mark.parametrize(("reference", "ticket"), [(" T-1", "T-1"), ("T  1\t\n2", "T 1 2"), ("\u00a0T-1\u2003", "T-1")])
 async def test_a_reference_names_the_ticket_that_the_supplier_calls_so(
     plant: Plant, reader: Reader, reference: str, ticket: str

@@ -7,7 +7,9 @@ from adapter.core.errors import Foreign
 
 _MARKS: Final = {
     b"{": "JSON",
+    b'"': "JSON",
     b"<": "XML",
+    b"AAAA": "base64 of the record",
     b"Obj\x01": "a file of Avro",
     b"\xc3\x01": "Avro's single-object encoding",
     b"\x03": "the framing of AWS Glue",

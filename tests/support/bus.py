@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from adapter.core.avro.lookup import Lookup
@@ -177,6 +178,8 @@ class Member(Intake, Transactor, JournalReader):
         """Records delivered at once."""
         self.refusals = 0
         """So many of the next transactions are aborted, though nothing is lost."""
+        self.capacity: float = inf
+        """Transactions of more records than that are aborted."""
         self.attempts: list[Transaction] = []
         """Transactions that were asked for, committed or not."""
         self.owned: dict[int, int] = {}
@@ -324,6 +327,7 @@ class Member(Intake, Transactor, JournalReader):
         self._open = None
         self._bus.decided()
         too_large = any(len(record.value or b"") > self._bus.largest for record in records)
+        too_large = too_large or len(records) > self.capacity
         if self.refusals or membership.generation != self._bus.generation or too_large:
             self.refusals = max(0, self.refusals - 1)
             self._bus.abort(transaction, len(self.attempts) % (len(records) + 1))

@@ -260,6 +260,30 @@ async def test_many_records_are_spread_over_transactions() -> None:
         assert [name for some in written for name in some] == names
 
 
+async def test_what_is_too_much_for_the_cluster_at_once_is_divided_each_part_with_its_own_position_and_mark() -> None:
+    async with running() as desk:
+        frontier = desk.owner.assignments[0].frontier
+        for offset in range(300):
+            frontier.deliver(offset)
+        for offset in range(300):
+            desk.ledger.enter(desk.entry(Kind.INTENT, offset))
+        await eventually(lambda: desk.bus.transactions)
+        desk.member.capacity = 100
+        for offset in range(300):
+            work = desk.work(str(offset), finish=offset)
+            work.entry = Entry(Kind.SETTLED, str(offset), offset, b"", at=1.0)
+            desk.ledger.enter(work)
+        await eventually(lambda: len(desk.done) == 300)
+        ended = 0
+        for transaction in desk.bus.transactions[1:]:
+            ended += len(transaction.to(EVENTS))
+            (position,) = transaction.positions
+            mark = read_mark(position.metadata, IDENTITY)
+            assert mark is not None
+            assert (position.offset, mark.needed, mark.offset == 0) == (ended, ended < 300, ended < 300)
+        assert ended == 300
+
+
 async def test_a_flush_ends_when_all_entered_before_is_committed() -> None:
     async with running() as desk:
         desk.member.hold()

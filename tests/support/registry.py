@@ -31,7 +31,7 @@ def registry(folder: Path) -> Iterator[str]:
     (runner,) = program.glob("*-runner.jar")
     port = free_port()
     process = Process(
-        [java, "-Xmx512m", "-XX:+UseSerialGC", "-jar", str(runner)],
+        [java, "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-jar", str(runner)],
         log=folder / "registry.log",
         env=clean_environment() | {"QUARKUS_HTTP_PORT": str(port), "QUARKUS_HTTP_HOST": "127.0.0.1"},
         cwd=folder,

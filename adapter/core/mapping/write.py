@@ -123,11 +123,12 @@ _Value = Callable[[Any, Mapping[str, Any], list[str], _Problems], None]
 def _field(pair: Pair, names: Names) -> _Field:
     match pair:
         case Scalar(name, element, _, _) | Group(name, element, _):
-            return _named(name, _value(pair, names), required=element.least > 0)
+            return _one(name, lambda record, _: record.get(name), _value(pair, names), required=element.least > 0)
         case Many():
             return _many(pair, names)
         case Filled(path, element, leaf, value):
-            return _filled(path, value, _scalar(leaf, None, names.of(element)), required=element.least > 0)
+            write_value = _scalar(leaf, None, names.of(element))
+            return _one(path, lambda _, values: values.get(value), write_value, required=element.least > 0)
         case FilledGroup(element, children):
             return _filled_group(names.of(element), tuple(_field(child, names) for child in children), element)
 
@@ -140,17 +141,21 @@ def _value(pair: Scalar | Group, names: Names) -> _Value:
             return _group(names.of(element), tuple(_field(child, names) for child in children))
 
 
-def _named(name: str, write_value: _Value, *, required: bool) -> _Field:
+def _one(
+    path: str, find: Callable[[Mapping[str, Any], Mapping[str, Any]], Any], write_value: _Value, *, required: bool
+) -> _Field:
+    """Of the value that `find` finds in a record and the protocol values; its problems are told at `path`."""
+
     def write(record: Mapping[str, Any], values: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
-        value = record.get(name)
+        value = find(record, values)
         if value is None:
             if required:
-                problems.append((name, "is required"))
+                problems.append((path, "is required"))
             return
         mark = len(problems)
         write_value(value, values, out, problems)
         if len(problems) > mark:
-            _below(name, problems, mark)
+            _below(path, problems, mark)
 
     return write
 
@@ -199,21 +204,6 @@ def _many(pair: Many, names: Names) -> _Field:
                 _below(f"{name}[{place}]", problems, mark)
         if wrapped:
             out.append(f"</{tag}>")
-
-    return write
-
-
-def _filled(path: str, source: str, write_value: _Value, *, required: bool) -> _Field:
-    def write(_: Mapping[str, Any], values: Mapping[str, Any], out: list[str], problems: _Problems) -> None:
-        value = values.get(source)
-        if value is None:
-            if required:
-                problems.append((path, "is required"))
-            return
-        mark = len(problems)
-        write_value(value, values, out, problems)
-        if len(problems) > mark:
-            problems[mark:] = [(path, text) for _, text in problems[mark:]]
 
     return write
 

@@ -294,7 +294,7 @@ def _metrics() -> Callable[[int], None]:
 
 def _log_line() -> Callable[[int], None]:
     sink: TextIO = io.StringIO()
-    log = start_logging(form="json", stream=sink, flow="worker")
+    log = start_logging(form="json", stream=sink).bind(flow="worker")
 
     def tell() -> None:
         log.info(

@@ -64,7 +64,7 @@ def lines(stream: io.StringIO) -> list[dict[str, object]]:
 
 def test_a_line_is_json_with_the_same_keys_first() -> None:
     stream = io.StringIO()
-    log = start_logging(stream=stream, role="worker").bind(partition=3)
+    log = start_logging(stream=stream).bind(role="worker").bind(partition=3)
     log.info("command ended", outcome="accepted", who="Zoë")
     (line,) = lines(stream)
     assert list(line) == ["time", "level", "event", "role", "partition", "outcome", "who"]
@@ -136,12 +136,12 @@ def test_an_exception_is_one_line_with_its_traceback() -> None:
 
 def test_warnings_of_libraries_come_out_the_same_way_and_their_chatter_does_not() -> None:
     stream = io.StringIO()
-    start_logging(stream=stream, role="worker")
+    start_logging(stream=stream)
     library = logging.getLogger("some.library")
     library.info("chatter")
     library.warning("%s is odd", "this")
-    assert [(line["event"], line["logger"], line["text"], line["role"]) for line in lines(stream)] == [
-        ("library", "some.library", "this is odd", "worker")
+    assert [(line["event"], line["logger"], line["text"]) for line in lines(stream)] == [
+        ("library", "some.library", "this is odd")
     ]
 
 

@@ -45,9 +45,8 @@ def start_logging(
     form: str = "auto",
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
-    **fields: Any,
 ) -> Log:
-    """The log, with `fields` on every line; libraries' warnings (at level debug: all their lines) go the same way.
+    """The log; libraries' warnings (at level debug: all their lines) go the same way.
 
     `level` is debug, info, warning or error; `form` is json, console, or auto: console on a terminal, else json.
     Lines go to `stream`, by default to standard error: standard output belongs to the results of a command.
@@ -75,7 +74,7 @@ def start_logging(
         processors=[bridge.sift, *render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         context_class=dict,
-    ).bind(**fields)
+    ).bind()
     bridge.install(log)
     return log
 

@@ -61,16 +61,13 @@ async def bus(
     kafka: str, topics: Topics, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> AsyncIterator[Bus]:
     served = await registry.serve()
-    for name, value in {
-        "KAFKA__BOOTSTRAP_SERVERS": kafka,
-        "REGISTRY__URL": served.url,
-        "REGISTRY__TIMEOUT": f"{PATIENCE:g}s",
-        "TOPICS__COMMANDS": topics.commands,
-        "TOPICS__EVENTS": topics.events,
-        "TOPICS__TICKETS": topics.tickets,
-        "TOPICS__JOURNAL": topics.journal,
-    }.items():
-        monkeypatch.setenv(f"ADAPTER_{name}", value)
+    own = {
+        "ADAPTER_KAFKA__BOOTSTRAP_SERVERS": kafka,
+        "ADAPTER_REGISTRY__URL": served.url,
+        "ADAPTER_REGISTRY__TIMEOUT": f"{PATIENCE:g}s",
+    }
+    for name, value in (own | topics.settings).items():
+        monkeypatch.setenv(name, value)
     assert await asyncio.to_thread(main, ["schemas", "register"]) == 0
     shown = capsys.readouterr().out.splitlines()
     ids = {line.partition(": id ")[0].rpartition(".")[2]: int(line.rpartition(" ")[2]) for line in shown}

@@ -85,13 +85,6 @@ class Rig:
             "KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
             "KAFKA__GROUP_ID": self.group,
             "KAFKA__SESSION_TIMEOUT": "6s",
-            "TOPICS__COMMANDS": self.topics.commands,
-            "TOPICS__EVENTS": self.topics.events,
-            "TOPICS__TICKETS": self.topics.tickets,
-            "TOPICS__DEAD_LETTERS": self.topics.dead_letters,
-            "TOPICS__QUARANTINE": self.topics.quarantine,
-            "TOPICS__JOURNAL": self.topics.journal,
-            "TOPICS__PARTITIONS": str(self.topics.partitions),
             "REGISTRY__URL": self.registry.url,
             "REGISTRY__TIMEOUT": f"{PATIENCE:g}s",
             "SUPPLIER__BASE_URL": self.twin.url,
@@ -105,7 +98,7 @@ class Rig:
             "TELEMETRY__HOST": "127.0.0.1",
             "TELEMETRY__PORT": "0",
         }
-        return {f"ADAPTER_{name}": value for name, value in (settings | more).items()}
+        return self.topics.settings | {f"ADAPTER_{name}": value for name, value in (settings | more).items()}
 
     @asynccontextmanager
     async def worker(self, **more: str) -> AsyncIterator[Member]:

@@ -38,6 +38,12 @@ class Topics:
             self.quarantine,
         )
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """What every role has to be told of them."""
+        names = ("commands", "events", "tickets", "journal", "dead_letters", "quarantine", "partitions")
+        return {f"ADAPTER_TOPICS__{name.upper()}": str(getattr(self, name)) for name in names}
+
 
 def create(bootstrap: str, *, partitions: int, replicas: int = -1, largest: int = FOUR_MIB) -> Topics:
     """A new set, every topic with that many partitions, as the design's table of topics has them; `largest` is that of

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.server.conftest import SAMPLE, serving
+from tests.support import estate as say
 from tests.support.processes import ROOT, Processes
 from tests.support.rig import Rig, open_rig
 
@@ -29,7 +30,9 @@ async def test_the_readmes_producer_and_consumer_work_as_they_stand(
         shown = processes.adapter("schemas", "show", "AddFaultReport")
         assert await shown.ended() == 0
         (tmp_path / "AddFaultReport.avsc").write_text(shown.output)
+        rig.estate.put(rig.estate.encode(say.add("SP-2000")), b"\xff")  # by a producer whose key is no text
         reading = processes.start(sys.executable, "-c", consumer, cwd=tmp_path)
+        await reading.ready(lambda process: "no: invalid" in process.output)
         for _ in range(2):  # another report of the same reference is refused
             sending = processes.start(sys.executable, "-c", producer, cwd=tmp_path)
             assert await sending.ended() == 0, sending.tail()

@@ -36,11 +36,8 @@ class Page:
 async def open_page(settings: Telemetry, metrics: Metrics, log: Log, flows: Iterable[str]) -> AsyncIterator[Page]:
     """Serve the page of these flows while the context lasts. Raises Stop if its port is not free."""
     page = Page(flows)
-    endpoint = await web.serve(
+    async with web.served(
         settings.host, settings.port, metrics=metrics, log=log, unready=page.unready, status=page.status
-    )
-    try:
-        page.url = endpoint.url
+    ) as url:
+        page.url = url
         yield page
-    finally:
-        await endpoint.close()

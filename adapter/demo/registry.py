@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from adapter import listen
 from adapter.core.avro import Schema, compatibility
-from adapter.twin import listen
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 

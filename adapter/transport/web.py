@@ -5,34 +5,22 @@ answering is a 500 and a log line; the flow goes on.
 """
 
 import json
-import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
 
 from aiohttp import web
 
+from adapter import listen
 from adapter.core.errors import Stop
 from adapter.telemetry import Log, Metrics
 
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """A listening endpoint."""
-
-    host: str
-    port: int
-    _runner: web.AppRunner
-
-    @property
-    def url(self) -> str:
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
-
-    async def close(self) -> None:
-        await self._runner.cleanup()
+_IDLE: Final = 600.0
+"""Seconds for which a scraper's connection is kept between two questions."""
 
 
-async def serve(
+@asynccontextmanager
+async def served(
     host: str,
     port: int,
     *,
@@ -40,8 +28,8 @@ async def serve(
     log: Log,
     unready: Callable[[], Sequence[str]],
     status: Callable[[], Mapping[str, Any]],
-) -> Endpoint:
-    """Listen on `port`, or on a free one if it is 0. Raises Stop if that can't be had.
+) -> AsyncIterator[str]:
+    """The URL of an endpoint that listens on `port`, or on a free one if it is 0. Raises Stop if that can't be had.
 
     `unready` gives the reasons why the flow can't work at the moment, none if it can. `status` is what a person wants
     to know; it is shown as it is, so it must carry no personal data.
@@ -56,21 +44,12 @@ async def serve(
         ]
     )
     app.on_response_prepare.append(_anonymous)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        site: web.BaseSite = web.TCPSite(runner, host, port)
-        if host == "::":  # by itself asyncio takes IPv6 alone there, unlike the listener for notifications
-            both = socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
-            site = web.SockSite(runner, both)
-        await site.start()
-    except OSError as error:
-        await runner.cleanup()
-        reason = error.strerror or type(error).__name__
-        raise Stop(
-            f"ADAPTER_TELEMETRY__PORT: can't listen on {host}:{port} ({reason}); choose another, or 0 for a free one"
-        ) from None
-    return Endpoint(host, int(runner.addresses[0][1]), runner)
+    async with AsyncExitStack() as stack:
+        try:
+            url = await listen.serve(stack, app, host, port, idle=_IDLE)
+        except Stop as why:
+            raise Stop(f"ADAPTER_TELEMETRY__PORT: {why}; choose another, or 0 for a free one") from None
+        yield url
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -8,6 +8,7 @@ It reads HTTP/1.1 requests with a Content-Length and answers each with 200. Give
 
 import asyncio
 import contextlib
+import ssl
 import time
 from array import array
 from collections import Counter
@@ -17,8 +18,9 @@ from typing import Final, Self, cast
 
 from aiohttp import web
 
+from adapter import listen
 from adapter.core.soap import Version
-from adapter.twin import answers, calls, control, desk, listen
+from adapter.twin import answers, calls, control, desk
 from adapter.twin.lines import line
 from adapter.twin.settings import TwinSettings
 from adapter.twin.tickets import Slot
@@ -49,7 +51,7 @@ class Lean:
                 lambda: _Connection(loop, self.tally, replies, given.latency),
                 given.host,
                 given.port,
-                tls=given.tls,
+                tls=given.tls.context(ssl.PROTOCOL_TLS_SERVER) if given.tls else None,
             )
             self.url += given.base_path
             self.control_url = await listen.serve(stack, controls, given.control_host, given.control_port)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Iterable
@@ -11,8 +12,9 @@ from typing import Protocol, Self
 
 from aiohttp import web
 
+from adapter import listen
 from adapter.catalogue import schema_root
-from adapter.twin import control, desk, listen, wire
+from adapter.twin import control, desk, wire
 from adapter.twin.calls import Call, CallLog
 from adapter.twin.deliveries import Delivery
 from adapter.twin.dialects import Manner
@@ -118,9 +120,8 @@ class Twin:
                 await stack.enter_async_context(
                     Notifier(settings.notify, self.books, self._judge, echo=echo, log=self.delivery_log)
                 )
-            self.url = await listen.serve(
-                stack, app, settings.host, settings.port, tls=settings.tls, idle=settings.keep_alive
-            )
+            tls = settings.tls.context(ssl.PROTOCOL_TLS_SERVER) if settings.tls else None
+            self.url = await listen.serve(stack, app, settings.host, settings.port, tls=tls, idle=settings.keep_alive)
             self.url += settings.base_path
             self.control_url = await listen.serve(stack, controls, settings.control_host, settings.control_port)
             self._running = stack.pop_all()

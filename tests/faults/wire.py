@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Sequence
 from enum import StrEnum
 from typing import Any, Final, Self, TypeVar
 
-from adapter.twin.listen import stop_listening
+from adapter.listen import stop_listening
 from tests.support.ports import free_port
 from tests.support.wait import PATIENCE
 

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from adapter.twin import listen
+from adapter import listen
 
 
 @asynccontextmanager

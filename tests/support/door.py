@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit, urlunsplit
 
-from adapter.twin.listen import stop_listening
+from adapter.listen import stop_listening
 from tests.support.ports import free_port
 
 

@@ -13,7 +13,7 @@ from enum import IntEnum
 
 from confluent_kafka.admin import AdminClient
 
-from adapter.twin.listen import stop_listening
+from adapter.listen import stop_listening
 from tests.support.wait import PATIENCE
 
 

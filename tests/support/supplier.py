@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex
 
+from adapter.listen import stop_listening
 from adapter.twin.certificates import Certificates
-from adapter.twin.listen import stop_listening
 
 
 @dataclass(frozen=True, slots=True)

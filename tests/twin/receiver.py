@@ -10,7 +10,7 @@ from aiohttp import web
 from lxml import etree
 
 from adapter.core import soap
-from adapter.twin.listen import stop_listening
+from adapter.listen import stop_listening
 
 GOOD = (
     "<receivedNotifyFaultReportUpdate><apiVersion>1.0</apiVersion><buyerIdentifier>{buyer}</buyerIdentifier>"

@@ -550,7 +550,7 @@ async def test_mutual_tls_serves_only_who_has_a_certificate_of_the_authority(tmp
 
 async def test_a_twin_that_cannot_start_says_why(tmp_path: Path, twin: Twin) -> None:
     port = int(twin.url.rsplit(":", 1)[1])
-    with pytest.raises(Stop, match=f"cannot listen on 127.0.0.1:{port}"):
+    with pytest.raises(Stop, match=f"can't listen on 127.0.0.1:{port}"):
         async with Twin(TwinSettings(port=port)):
             pass
     certificates = trials(tmp_path)

@@ -1,34 +1,31 @@
-"""Listening: an aiohttp application or a bare protocol on an address, plain or with mutual TLS."""
+"""Listening: an aiohttp application or a bare protocol on an address, plain or with TLS."""
 
 import asyncio
-import contextlib
+import socket
 import ssl
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 from aiohttp import web
 
 from adapter.core.errors import Stop
-from adapter.twin.settings import TlsFiles
 
 
 async def serve(
-    stack: contextlib.AsyncExitStack,
+    stack: AsyncExitStack,
     app: web.Application,
     host: str,
     port: int,
     *,
-    tls: TlsFiles | None = None,
+    tls: ssl.SSLContext | None = None,
     idle: float = 60.0,
 ) -> str:
-    """Serves `app` until the stack ends, and returns its URL. Raises Stop if it cannot listen."""
+    """Serves `app` until the stack ends, and returns its URL; port 0 takes a free one. Connections are closed after
+    `idle` seconds without a request. Raises Stop if it cannot listen.
+    """
     # Handlers are cancelled with their connection, so that one held open by a fault does not delay the stop.
     runner = web.AppRunner(
-        app,
-        access_log=None,
-        handle_signals=False,
-        handler_cancellation=True,
-        keepalive_timeout=idle,
-        shutdown_timeout=0.2,
+        app, access_log=None, handler_cancellation=True, keepalive_timeout=idle, shutdown_timeout=0.2
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
@@ -38,22 +35,26 @@ async def serve(
 
 
 async def serve_protocol(
-    stack: contextlib.AsyncExitStack,
+    stack: AsyncExitStack,
     protocol: Callable[[], asyncio.Protocol],
     host: str,
     port: int,
     *,
-    tls: TlsFiles | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> str:
     """As `serve`, for a bare protocol."""
-    context = tls.context(ssl.PROTOCOL_TLS_SERVER) if tls else None
+    loop = asyncio.get_running_loop()
     try:
-        server = await asyncio.get_running_loop().create_server(protocol, host, port, ssl=context, backlog=1024)
+        if host == "::":  # by itself asyncio takes IPv6 alone there, unlike the listener for notifications
+            both = socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
+            server = await loop.create_server(protocol, sock=both, ssl=tls, backlog=1024)
+        else:
+            server = await loop.create_server(protocol, host, port, ssl=tls, backlog=1024)
     except OSError as error:
-        raise Stop(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise Stop(f"can't listen on {host}:{port} ({error.strerror or type(error).__name__})") from error
     stack.push_async_callback(stop_listening, server)
     port = server.sockets[0].getsockname()[1]
-    return f"{'https' if context else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def stop_listening(server: asyncio.Server) -> None:

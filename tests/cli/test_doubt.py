@@ -7,6 +7,7 @@ import re
 import struct
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import pytest
 from aiohttp import web
 from confluent_kafka import Producer
 
+from adapter import listen
 from adapter.catalogue import Catalogue
 from adapter.cli import main
 from adapter.core.avro import Encoder, from_json
@@ -344,11 +346,9 @@ async def test_an_address_where_no_worker_shows_itself_is_said(runs: Runs) -> No
     async def answer(_request: web.Request) -> web.Response:
         return web.json_response({"tickets": []})
 
-    server = web.AppRunner(application := web.Application())
+    application = web.Application()
     application.router.add_get("/status", answer)
-    await server.setup()
-    await web.TCPSite(server, "127.0.0.1", 0).start()
-    port = server.addresses[0][1]
-    code, _, error = await runs("stuck", "--worker", f"http://127.0.0.1:{port}/")
-    await server.cleanup()
-    assert (code, error) == (2, f"adapter: --worker http://127.0.0.1:{port}/: no worker shows itself there\n")
+    async with AsyncExitStack() as stack:
+        url = await listen.serve(stack, application, "127.0.0.1", 0)
+        code, _, error = await runs("stuck", "--worker", f"{url}/")
+    assert (code, error) == (2, f"adapter: --worker {url}/: no worker shows itself there\n")

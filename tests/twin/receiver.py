@@ -3,14 +3,14 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from aiohttp import web
 from lxml import etree
 
+from adapter import listen
 from adapter.core import soap
-from adapter.listen import stop_listening
 
 GOOD = (
     "<receivedNotifyFaultReportUpdate><apiVersion>1.0</apiVersion><buyerIdentifier>{buyer}</buyerIdentifier>"
@@ -83,13 +83,6 @@ async def receiver(answering: Answering = acknowledge, *, tls: ssl.SSLContext | 
     receiving = Receiver(answering=answering)
     app = web.Application()
     app.router.add_post("/{path:.*}", receiving.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    assert runner.server is not None
-    server = await asyncio.get_running_loop().create_server(runner.server, "127.0.0.1", 0, ssl=tls)
-    receiving.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
-    try:
+    async with AsyncExitStack() as stack:
+        receiving.url = f"{await listen.serve(stack, app, '127.0.0.1', 0, tls=tls)}/hook"
         yield receiving
-    finally:
-        await stop_listening(server)
-        await runner.cleanup()

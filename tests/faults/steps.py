@@ -286,7 +286,7 @@ async def play(story: Story, fate: Fate, kafka: str, processes: Processes) -> To
                 victim.freeze()
             else:
                 victim.kill()
-                await door.close()
+                await door.shut()
         brief = {f"SUPPLIER__{limit}_TIMEOUT": f"{TOTAL}s" for limit in ("CONNECT", "WRITE", "READ", "TOTAL")}
         successor = processes.adapter(
             "worker", env=rig.environment(SUPPLIER__DOUBT_LIMITS=json.dumps({NEVER: "1s"}), **brief)

@@ -34,7 +34,7 @@ async def test_another_worker_goes_on_and_readers_see_it_within_the_promised_tim
         await eventually(lambda: door.held, what="a transaction that does not end")
         victim.kill()
         killed = time.monotonic()
-        await door.close()
+        await door.shut()
         rig.twin.clear()
         later = [say.add(unique()) for _ in range(40)]
         for command in later:

@@ -1,6 +1,7 @@
 """A door in front of a server: while it is shut, connections are refused and the open ones are cut."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit, urlunsplit
@@ -9,21 +10,20 @@ from adapter.listen import stop_listening
 from tests.support.ports import free_port
 
 
-class Door:
-    """Passes bytes on to that URL's host and port; `url` is the same URL through the door."""
+class Doorway(ABC):
+    """Lets callers in at that port of that host; each connection ends with its relay."""
 
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        assert parts.hostname is not None
-        assert parts.port is not None
-        self._behind = (parts.hostname, parts.port)
-        self._port = free_port()
-        self.url = urlunsplit(parts._replace(netloc=f"127.0.0.1:{self._port}"))
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @abstractmethod
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None: ...
+
     async def open(self) -> None:
-        self._server = await asyncio.start_server(self._enter, "127.0.0.1", self._port, backlog=512)
+        self._server = await asyncio.start_server(self._enter, self._host, self._port, backlog=512)
 
     async def shut(self) -> None:
         if self._server is not None:
@@ -41,6 +41,18 @@ class Door:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: writer.transport.abort())  # also if it was cancelled before it began
+
+
+class Door(Doorway):
+    """Passes bytes on to that URL's host and port; `url` is the same URL through the door."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        super().__init__("127.0.0.1", free_port())
+        self._behind = (parts.hostname, parts.port)
+        self.url = urlunsplit(parts._replace(netloc=f"127.0.0.1:{self._port}"))
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -13,7 +13,8 @@ from enum import IntEnum
 
 from confluent_kafka.admin import AdminClient
 
-from adapter.listen import stop_listening
+from tests.support.door import Doorway
+from tests.support.ports import free_port
 from tests.support.wait import PATIENCE
 
 
@@ -24,18 +25,16 @@ class Api(IntEnum):
     END_TXN = 26
 
 
-class KafkaDoor:
+class KafkaDoor(Doorway):
     """`held` has what was held so far, in order."""
 
     def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, free_port())
         self.held: list[Api] = []
         self._behind = (host, port)
-        self._port = 0
         self._requests: frozenset[Api] = frozenset()
         self._answers: frozenset[Api] = frozenset()
         self._released = asyncio.Event()
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def bootstrap(self) -> str:
@@ -53,28 +52,6 @@ class KafkaDoor:
         """Lets go of all that is held, and holds nothing any more."""
         self._requests = self._answers = frozenset()
         self._released.set()
-
-    async def open(self) -> None:
-        self._server = await asyncio.start_server(self._enter, self._behind[0], 0)
-        self._port = self._server.sockets[0].getsockname()[1]
-
-    async def close(self) -> None:
-        """Cuts all connections; what is held is never passed on."""
-        if self._server is not None:
-            server, self._server = self._server, None
-            await stop_listening(server)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:
-            writer.transport.abort()
-            return
-        task = asyncio.ensure_future(self._relay(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: writer.transport.abort())  # also if it was cancelled before it began
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection(*self._behind)
@@ -130,4 +107,4 @@ async def kafka_door(bootstrap: str) -> AsyncIterator[KafkaDoor]:
     try:
         yield door
     finally:
-        await door.close()
+        await door.shut()  # what is held is never passed on

@@ -208,9 +208,7 @@ class Topics(Section):
     retention: Retention = Retention()
 
     def names(self) -> TopicNames:
-        return TopicNames(
-            **{name: self.prefix + getattr(self, name) for name in (field.name for field in fields(TopicNames))}
-        )
+        return TopicNames(**{field.name: self.prefix + getattr(self, field.name) for field in fields(TopicNames)})
 
 
 class Registry(Section):

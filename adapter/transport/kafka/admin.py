@@ -238,7 +238,7 @@ class Admin:
         try:
             operations = self._wait(asked[group]).authorized_operations
         except KafkaException as error:
-            if _code(error) in _NO_COORDINATOR:
+            if _code(error) in NO_COORDINATOR:
                 raise Unavailable(f"{group}: {_text(error)}") from None
             return frozenset() if _code(error) == KafkaError.GROUP_AUTHORIZATION_FAILED else None
         return None if operations is None else frozenset(operation.name for operation in operations)
@@ -354,12 +354,8 @@ _CURES: Final = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "; grant the right to create it (kafka-acls.sh)",
 }
 """What to do about a refusal, where it is known."""
-_NO_COORDINATOR: Final = frozenset(
-    {
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.NOT_COORDINATOR,
-    }
+NO_COORDINATOR: Final = frozenset(
+    {KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR}
 )
 """Errors about a group whose coordinator has just started, or is about to."""
 _UNREACHABLE: Final = frozenset(

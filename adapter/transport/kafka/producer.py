@@ -23,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from adapter.core.errors import Stop
 from adapter.ports import Claim, Outgoing, Position
+from adapter.transport.kafka.admin import NO_COORDINATOR
 from adapter.transport.kafka.refusal import properties_told, refused_setting
 from adapter.transport.kafka.span import undecided_properties
 
@@ -360,14 +361,7 @@ class _Line:
                 self._asked_at = None
 
 
-_NO_COORDINATOR: Final = frozenset(
-    {
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError._WAIT_COORD,
-    }
-)
+_NO_COORDINATOR: Final = NO_COORDINATOR | {KafkaError._WAIT_COORD}
 _ASK_AGAIN: Final = 0.1
 _MAKE_AGAIN: Final = 1.0
 _ABORTED: Final = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from itertools import count
 from typing import Any, Final
 
-from adapter.core.avro.schema import Array, Enum, Map, Primitive, Record, Schema, Type, Union, is_null, optional
+from adapter.core.avro.schema import RANGES, Array, Enum, Map, Primitive, Record, Schema, Type, Union, is_null, optional
 from adapter.core.generated import function
 from adapter.core.instant import EPOCH
 
@@ -130,8 +130,8 @@ def _plain(kind: Type, name: str, numbers: Iterator[int]) -> Iterator[str]:  # n
             yield f"if type({name}) is not bool: raise Unfit"
             yield f'out += b"\\x01" if {name} else b"\\x00"'
         case Primitive("int" | "long" as width, None):
-            bits = 31 if width == "int" else 63
-            yield f"if type({name}) is not int or not {-(2**bits)} <= {name} < {2**bits}: raise Unfit"
+            lowest, highest = RANGES[width]
+            yield f"if type({name}) is not int or not {lowest} <= {name} <= {highest}: raise Unfit"
             yield f"out += SHORT[{name}] if 0 <= {name} < {len(_SHORT)} else varint({name})"
         case Primitive("long", "timestamp-millis"):
             yield f"if type({name}) is not datetime or {name}.tzinfo is None: raise Unfit"

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from lxml import etree
 
+from adapter.core.avro.schema import RANGES
 from adapter.core.document import fold, folded_text
 from adapter.core.mapping.notes import WHITE, Notes
 from adapter.core.xsd import Kind, Leaf
@@ -38,8 +39,7 @@ def scalar(leaf: Leaf, avro: str, zone: tzinfo) -> Value:
         case Kind.DATE:
             return _day
         case Kind.INTEGER:
-            bits = 32 if avro == "int" else 64
-            return _parsed(lambda text: _integer(text, bits), "not a whole number")
+            return _parsed(lambda text: _integer(text, *RANGES[avro]), "not a whole number")
 
 
 def quick(leaf: Leaf) -> Quick:
@@ -169,12 +169,12 @@ def _boolean(text: str) -> bool | None:
     return _BOOLEANS.get(text.lower())
 
 
-def _integer(text: str, bits: int) -> int | None:
+def _integer(text: str, lowest: int, highest: int) -> int | None:
     found = _INTEGER.fullmatch(text)
     if found is None:
         return None
     value = int(found[1] + found[2])  # without leading zeros: int() raises for very many digits
-    return value if -(1 << bits - 1) <= value < 1 << bits - 1 else None
+    return value if lowest <= value <= highest else None
 
 
 def _date(text: str) -> date | None:

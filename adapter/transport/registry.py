@@ -160,7 +160,10 @@ class HttpRegistry:
             texts[reference] = ""  # so that a circle ends
             subject, version = reference
             # Whoever reads what was written long ago may meet a schema that has been deleted since.
-            found = await self._find(f"/subjects/{_quoted(subject)}/versions/{version}?deleted=true")
+            try:
+                found = await self._find(f"/subjects/{_quoted(subject)}/versions/{version}?deleted=true")
+            except Unavailable as error:
+                raise Unavailable(f"{subject}, version {version}, to which a schema refers: {error}") from error
             if found is not None:
                 texts[reference] = found["schema"]
                 await self._follow(found, texts)

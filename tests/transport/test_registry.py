@@ -213,7 +213,7 @@ class TestReferences:
             return await whole(request) if healthy or "ids" in request.path else web.Response(status=500)
 
         async with serving(moody) as url, asking(url) as registry:
-            with pytest.raises(Unavailable):
+            with pytest.raises(Unavailable, match=r"middle, version 2, to which a schema refers: .* HTTP 500"):
                 await registry.schema(1)
             healthy = True
             found = await registry.schema(1)

@@ -231,6 +231,7 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 "{{instance}} {{flow}}, not started": _gauge("partitions_starting", "max", "instance", "flow"),
             },
         ),
+        Panel("Held back by quotas of Kafka", {"": _rate("kafka_throttled_seconds_total")}, "s"),
         Panel("Recovered from the journal", {"{{state}}": _rate("journal_recovered_total", "state")}),
         Panel("Versions", {"{{version}}": _gauge("build_info", "count", "version")}),
         Panel(

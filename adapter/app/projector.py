@@ -13,6 +13,7 @@ from adapter.app.start import (
     encoders,
     membership,
     offset_patience,
+    throttled,
     transactions,
     transactions_observer,
     until_available,
@@ -99,7 +100,14 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
                 **client,
                 **membership(settings.kafka, ours.group_id, giving_back=settings.kafka.transaction_timeout),
             }
-            return KafkaIntake(client=member, topic=names.events, listener=listener, loop=loop, at_end=listener.at_end)
+            return KafkaIntake(
+                client=member,
+                topic=names.events,
+                listener=listener,
+                loop=loop,
+                at_end=listener.at_end,
+                throttled=throttled("consumer", log, metrics),
+            )
 
         flow = Projector(
             Wiring(

@@ -14,6 +14,7 @@ from adapter.app.page import Page
 from adapter.app.start import (
     encoders,
     load_catalogue,
+    throttled,
     traced,
     until_available,
 )
@@ -87,6 +88,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
             timeout=limits.publish_timeout,
             max_message_bytes=settings.topics.max_message_bytes,
             report=lambda why: log.debug("record not acknowledged", reason=why),
+            throttled=throttled("producer", log, metrics),
         )
         stack.push_async_callback(publisher.close)
         buyer = settings.supplier.buyer_identifier

@@ -7,6 +7,8 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from math import inf
+from time import monotonic
 from typing import Final, TypeVar
 from uuid import uuid4
 
@@ -32,6 +34,9 @@ _REJOIN: Final = timedelta(seconds=5)
 """Time to rejoin a group after partitions were given back, on a busy machine."""
 _LIMITS_LOOKED_AT: Final = timedelta(seconds=10)
 """Kafka's default interval in which a transaction coordinator aborts transactions that have exceeded their limit."""
+
+_THROTTLED_AGAIN: Final = 60.0
+"""Seconds between two log lines that say that a quota holds a client back."""
 
 
 def misnamed(settings: Receiving | Translating) -> list[str]:
@@ -154,6 +159,24 @@ def transactions_observer(metrics: Metrics) -> Callable[[float, int], None]:
     return observe
 
 
+def throttled(client: str, log: Log, metrics: Metrics) -> Callable[[float], None]:
+    """Counts for how long a quota holds this client back; a log line now and then says so. The returned function is to
+    be called with the seconds of each time. Threads may share it: a line may then come twice.
+    """
+    counter = metrics.counter(m.KAFKA_THROTTLED)
+    told_at, untold = -inf, 0.0
+
+    def throttle(seconds: float) -> None:
+        nonlocal told_at, untold
+        counter.inc(seconds)
+        untold += seconds
+        if monotonic() - told_at >= _THROTTLED_AGAIN:
+            log.warning("Kafka throttles us", client=client, seconds=round(untold, 1))
+            told_at, untold = monotonic(), 0.0
+
+    return throttle
+
+
 @asynccontextmanager
 async def transactions(
     settings: Bus, topic: str, group: str, log: Log, metrics: Metrics
@@ -173,6 +196,7 @@ async def transactions(
         max_message_bytes=settings.topics.max_message_bytes,
         report=not_committed,
         waits=lambda why, seconds: log.warning("transaction waits", reason=why, seconds=round(seconds, 1)),
+        throttled=throttled("producer", log, metrics),
     )
     try:
         await transactor.open()

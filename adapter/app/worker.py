@@ -15,6 +15,7 @@ from adapter.app.start import (
     load_catalogue,
     membership,
     offset_patience,
+    throttled,
     traced,
     transactions,
     transactions_observer,
@@ -167,7 +168,13 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
         def intake(listener: IntakeListener) -> Intake:
             giving_back = timedelta(seconds=rules.call_limit) + settings.kafka.transaction_timeout
             member = {**client, **membership(settings.kafka, group, giving_back=giving_back)}
-            return KafkaIntake(client=member, topic=names.commands, listener=listener, loop=loop)
+            return KafkaIntake(
+                client=member,
+                topic=names.commands,
+                listener=listener,
+                loop=loop,
+                throttled=throttled("consumer", log, metrics),
+            )
 
         flow = Worker(
             Wiring(

@@ -217,6 +217,12 @@ TRANSACTION_RECORDS: Final = Metric(
     "",
     buckets=_TRANSACTION_RECORDS,
 )
+KAFKA_THROTTLED: Final = Metric(
+    "kafka_throttled_seconds_total",
+    Kind.COUNTER,
+    "Seconds for which brokers told our clients to wait because of a quota.",
+    "Grows: a quota is too low for the load. Requests wait, and time out if they wait for long; raise the quota.",
+)
 JOURNAL_RECOVERED: Final = Metric(
     "journal_recovered_total",
     Kind.COUNTER,

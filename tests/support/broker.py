@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import struct
+import subprocess
 import time
 import uuid
 import warnings
@@ -200,6 +201,13 @@ class Cluster:
             else:
                 self._start(node)
         await_nodes(self.bootstrap, nodes=len(self.nodes), watch=self._running.values())
+
+    def hold_back(self, client: str, *, bytes_a_second: int) -> None:
+        """A quota for the clients with this `client.id`: what they may write to each broker, and read from it."""
+        rates = f"producer_byte_rate={bytes_a_second},consumer_byte_rate={bytes_a_second}"
+        command = [*self._jvm(), "kafka.admin.ConfigCommand", "--bootstrap-server", self.bootstrap, "--alter"]
+        command += ["--entity-type", "clients", "--entity-name", client, "--add-config", rates]
+        subprocess.run(command, check=True, capture_output=True, timeout=2 * PATIENCE)
 
     def output(self, node: int = 1) -> str:
         return self._log(node).read_text(encoding="utf-8", errors="replace")

@@ -29,6 +29,7 @@ from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.refusal import properties_told, refused_setting
 from adapter.transport.kafka.span import STEP, WAKE, undecided_properties
+from adapter.transport.kafka.throttle import throttles
 
 _BATCH: Final = 500
 _PREFETCHED: Final = 8192
@@ -68,9 +69,11 @@ class KafkaIntake:
         listener: IntakeListener,
         loop: asyncio.AbstractEventLoop,
         at_end: Callable[[int, int, int, int | None], None] | None = None,
+        throttled: Callable[[float], None] = lambda _: None,
     ) -> None:
         """`at_end` is told (partition, epoch, offset, leader epoch of what lies before it), on the loop, when there is
-        nothing to deliver before that offset.
+        nothing to deliver before that offset; `throttled`, on the consumer's thread, for how many seconds a quota holds
+        us back.
 
         Raises Stop if librdkafka refuses a property.
         """
@@ -83,6 +86,7 @@ class KafkaIntake:
                     "enable.auto.commit": False,
                     "auto.offset.reset": "error",
                     "enable.partition.eof": at_end is not None,
+                    "throttle_cb": throttles(throttled),
                 },
                 logger=logging.getLogger("librdkafka"),
             )

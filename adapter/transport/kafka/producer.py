@@ -26,6 +26,7 @@ from adapter.ports import Claim, Outgoing, Position
 from adapter.transport.kafka.admin import NO_COORDINATOR
 from adapter.transport.kafka.refusal import properties_told, refused_setting
 from adapter.transport.kafka.span import undecided_properties
+from adapter.transport.kafka.throttle import throttles
 
 _PRODUCERS: Final = 2
 """Producers that take turns. A third one would gain nothing."""
@@ -47,7 +48,8 @@ class TransactionalProducer:
 
     `topic` is the consumed one, whose offsets `group` commits.
     `report` is called with the reason why a transaction was not committed, a short text without record contents;
-    `waits` with the reason why a step takes long, and the seconds it has taken.
+    `waits` with the reason why a step takes long, and the seconds it has taken; `throttled` with the seconds for which
+    a quota holds us back. All on a producer's thread.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class TransactionalProducer:
         max_message_bytes: int,
         report: Callable[[str], None],
         waits: Callable[[str, float], None],
+        throttled: Callable[[float], None] = lambda _: None,
     ) -> None:
         milliseconds = timeout // timedelta(milliseconds=1)
         conf: dict[str, Any] = {
@@ -72,6 +75,7 @@ class TransactionalProducer:
             "linger.ms": 0,
             "partitioner": "murmur2_random",
             "delivery.report.only.error": True,
+            "throttle_cb": throttles(throttled),
         }
         self._open_line: Callable[[int], _Line] = lambda number: _Line(
             {**conf, "transactional.id": f"{transactional_id}-{number}"},

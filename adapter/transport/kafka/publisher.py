@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from itertools import count
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.ports import Outgoing, TooLarge
 from adapter.transport.kafka.refusal import properties_told
+from adapter.transport.kafka.throttle import throttles
 
 _QUEUE_KIB: Final = 64 * 1024
 """KiB of records that may be queued for the cluster; further ones fail at once."""
@@ -28,7 +29,9 @@ _IDLE: Final = 0.5
 
 
 class KafkaPublisher:
-    """`ports.Publisher`. `report` is called on the loop with the reason why records failed, without their contents."""
+    """`ports.Publisher`. `report` is called on the loop with the reason why records failed, without their contents, and
+    `throttled` with the seconds for which a quota holds us back.
+    """
 
     def __init__(
         self,
@@ -37,9 +40,10 @@ class KafkaPublisher:
         timeout: timedelta,
         max_message_bytes: int,
         report: Callable[[str], None],
+        throttled: Callable[[float], None] = lambda _: None,
     ) -> None:
         """A record that is not acknowledged within `timeout` fails. Raises Stop if librdkafka refuses a property."""
-        self._conf: dict[str, str | int | bool] = {
+        self._conf: dict[str, Any] = {
             **client,
             "acks": "all",
             "enable.idempotence": True,
@@ -48,6 +52,7 @@ class KafkaPublisher:
             "message.timeout.ms": timeout // timedelta(milliseconds=1),
             "message.max.bytes": max_message_bytes,
             "queue.buffering.max.kbytes": _QUEUE_KIB,
+            "throttle_cb": throttles(throttled),
         }
         self._timeout = timeout.total_seconds()
         self._report = report

@@ -1,0 +1,62 @@
+"""A quota of the cluster that holds our clients back: log and metric say so, and the work gets done all the same."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from adapter.ports import Outgoing
+from adapter.transport.kafka.publisher import KafkaPublisher
+from tests.support import estate as say
+from tests.support.broker import Cluster
+from tests.support.estate import unique
+from tests.support.rig import open_rig
+from tests.support.wait import PATIENCE, eventually
+
+HELD_BACK = "held-back"
+"""The `client.id` with a quota."""
+
+
+@pytest.fixture(scope="module")
+def grudging_kafka(kafka_of_file: Callable[..., Cluster]) -> str:
+    """Takes and gives 4 KiB a second, once more than ten seconds' worth have come."""
+    cluster = kafka_of_file()
+    cluster.hold_back(HELD_BACK, bytes_a_second=4096)
+    return cluster.bootstrap
+
+
+async def test_a_worker_tells_that_a_quota_holds_its_consumer_and_its_producer_back(grudging_kafka: str) -> None:
+    async with open_rig(grudging_kafka, partitions=1) as rig:
+        commands = [
+            say.add(unique(), faultDetails={"type": "IMPAIRED_SERVICE", "description": "x" * 400}) for _ in "x" * 80
+        ]
+        rig.estate.put_all([(rig.estate.encode(command), command.key.encode()) for command in commands])
+        async with rig.worker(KAFKA__PROPERTIES__CLIENT_ID=HELD_BACK) as worker:
+
+            def told() -> set[str]:
+                lines = [line for line in worker.lines.getvalue().splitlines() if "Kafka throttles us" in line]
+                return {
+                    client for client in ("consumer", "producer") for line in lines if f'"client":"{client}"' in line
+                }
+
+            await eventually(lambda: told() == {"consumer", "producer"}, within=2 * PATIENCE)
+            assert worker.metric("kafka_throttled_seconds_total") > 0
+            await rig.estate.all_final(commands, within=3 * PATIENCE)
+
+
+async def test_a_publisher_tells_that_a_quota_holds_it_back(grudging_kafka: str) -> None:
+    async with open_rig(grudging_kafka, partitions=1) as rig:
+        told: list[float] = []
+        publisher = KafkaPublisher(
+            client={"bootstrap.servers": grudging_kafka, "client.id": HELD_BACK},
+            timeout=timedelta(seconds=PATIENCE),
+            max_message_bytes=1_000_000,
+            report=lambda _: None,
+            throttled=told.append,
+        )
+        record = Outgoing(rig.topics.events, b"key", b"x" * 4096)
+        while not told:
+            await asyncio.wait((publisher.publish(record, limit=PATIENCE, late=lambda: None),))
+        assert told[0] > 0
+        await publisher.close()

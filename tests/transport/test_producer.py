@@ -13,9 +13,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from adapter.core.errors import Stop
 from adapter.ports import Outgoing, Position
 from adapter.transport.kafka.producer import TransactionalProducer
+from tests.support.broker import Cluster
 from tests.support.groups import introduced
 from tests.support.kafka_door import Api, kafka_door
-from tests.support.topics import Topics
+from tests.support.topics import Topics, create
 from tests.support.wait import PATIENCE, eventually
 
 
@@ -133,6 +134,34 @@ async def test_transactions_are_committed_in_their_order(kafka: str, topics: Top
     assert (stands.offset, stands.metadata) == (100, "100")
     await asyncio.to_thread(group.close)
     assert await asyncio.to_thread(values, kafka, topics.events, 100) == [b"%d" % number for number in range(1, 101)]
+
+
+async def test_a_producer_whose_id_kafka_has_forgotten_meanwhile_gets_another_one_at_once(
+    kafka_cluster: Callable[..., Cluster],
+) -> None:
+    """Kafka forgets what has been idle for transactional.id.expiration.ms, seven days as shipped."""
+    forgetful = {
+        "transactional.id.expiration.ms": 1000,
+        "transaction.remove.expired.transaction.cleanup.interval.ms": 100,
+    }
+    kafka = kafka_cluster(properties=forgetful).bootstrap
+    topics = create(kafka, partitions=1)
+    group = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix, "log_level": 0})
+    told: list[str] = []
+    await introduced(kafka, topics.commands, topics.prefix)
+    async with producer(kafka, topics, report=told.append) as ours:
+
+        async def commit(number: int) -> bool:
+            record = Outgoing(topics.events, b"key", b"%d" % number, (), 0)
+            return await ours.commit([record], [Position(0, number, str(number))], group.consumer_group_metadata)
+
+        assert [await commit(number) for number in range(2)] == [True, True]
+        await asyncio.sleep(4)  # the idleness itself, not a wait for something
+        tries = [await commit(number) for number in range(4)]  # each of the two producers learns of it once
+    assert told
+    assert all(why.startswith("INVALID_PRODUCER_ID_MAPPING") for why in told)
+    assert tries[2:] == [True, True]
+    await asyncio.to_thread(group.close)
 
 
 async def test_what_became_of_a_transaction_that_others_ended_is_known_beside_an_undecided_one(

@@ -301,7 +301,9 @@ class _Line:
 
     def _recover(self, producer: Producer, error: KafkaError, offsets: Sequence[TopicPartition]) -> bool:
         """Whether the failed transaction was committed after all; leaves a producer that can begin the next one."""
-        if not error.fatal():
+        # A producer that was idle until Kafka forgot its id gets no other one where the offsets were refused before any
+        # record: librdkafka then takes the abort for done without asking, and is refused again and again.
+        if not error.fatal() and error.code() != KafkaError.INVALID_PRODUCER_ID_MAPPING:
             try:
                 self._persist(lambda: producer.abort_transaction(_STEP))
             except KafkaException as failure:
@@ -310,8 +312,8 @@ class _Line:
                 self._report(f"abort: {failure.args[0].name()}")
             else:
                 return False
-        # Fenced: nobody else has this id, so the coordinator ended the transaction when its time was over. Under the
-        # same id `init_transactions` waits until it is decided; then the committed offset tells how.
+        # Fenced or forgotten: nobody else has this id, so the coordinator ended the transaction when its time was over.
+        # Under the same id `init_transactions` waits until it is decided; then the committed offset tells how.
         self._producer = None
         self._begin(self._again(self._make))
         return self._is_committed(offsets[0])

@@ -1,16 +1,14 @@
 """The command line without settings of whoever runs the tests, and a bus for it to look at."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pytest
 
 from adapter.catalogue import Catalogue
-from adapter.cli import main
-from adapter.core.avro import Encoder, Schema
+from adapter.core.avro import Encoder, Schema, SubjectStrategy
 from adapter.demo import registry
 from adapter.ports import Outgoing
 from adapter.transport.kafka.client import Sender
@@ -57,10 +55,9 @@ class Bus:
 
 
 @pytest.fixture
-async def bus(
-    kafka: str, topics: Topics, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> AsyncIterator[Bus]:
-    served = await registry.serve()
+async def bus(kafka: str, topics: Topics, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bus]:
+    subjects = known().subjects(SubjectStrategy.TOPIC_RECORD, asdict(topics))
+    served = await registry.serve(holding=subjects)
     own = {
         "ADAPTER_KAFKA__BOOTSTRAP_SERVERS": kafka,
         "ADAPTER_REGISTRY__URL": served.url,
@@ -68,8 +65,6 @@ async def bus(
     }
     for name, value in (own | topics.settings).items():
         monkeypatch.setenv(name, value)
-    assert await asyncio.to_thread(main, ["schemas", "register"]) == 0
-    shown = capsys.readouterr().out.splitlines()
-    ids = {line.partition(": id ")[0].rpartition(".")[2]: int(line.rpartition(" ")[2]) for line in shown}
+    ids = {schema.name: number for number, (_, schema) in enumerate(subjects, 1)}  # as it gives them
     yield Bus(kafka, topics, ids, Sender({"bootstrap.servers": kafka}, max_message_bytes=1_000_000))
     await served.close()

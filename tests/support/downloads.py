@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 KAFKA_POM = Path(__file__).parent / "kafka" / "pom.xml"
@@ -21,6 +22,7 @@ class Missing(Exception):  # noqa: N818 -- named for what it says
     """A service can't be had on this machine; the text says what is missing."""
 
 
+@cache
 def java() -> str:
     """The path of a Java that is new enough for the broker. Raises Missing."""
     path = shutil.which("java")

@@ -206,15 +206,12 @@ class Incoming(asyncio.Protocol):
         if self._serving is None:
             self._end()
 
-    def refuse(self, answer: Answer | None) -> None:
-        """Read nothing more; `answer`, if there is one, is the last one on this connection."""
+    def refuse(self, answer: Answer) -> None:
+        """Read nothing more; `answer` is the last one on this connection."""
         self._ending = self._unread = True
-        request = self._reading
-        if request is not None:
-            self._forget_body()
-        if answer is not None:
-            head = Head("", "", {}) if request is None else request.head
-            self._queue(_Request(head, keep_alive=False, judged=answer))
+        head = Head("", "", {}) if self._reading is None else self._reading.head
+        self._forget_body()
+        self._queue(_Request(head, keep_alive=False, judged=answer))
 
     # -- asyncio.Protocol --------------------------------------------------------------------------------------------
 
@@ -341,7 +338,7 @@ class Incoming(asyncio.Protocol):
             self._ending = True
             raise _Enough
         if len(self._waiting) > _PIPELINED:
-            self.refuse(None)
+            self._ending = self._unread = True
             raise _Enough
 
     def _too_long(self, more: int) -> Answer | None:

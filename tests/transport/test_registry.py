@@ -15,6 +15,7 @@ import httpx
 import pytest
 from aiohttp import web
 
+from adapter import listen
 from adapter.core.avro import Schema, UnknownFields, frame
 from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Stop, Unavailable, Undecodable
@@ -48,9 +49,8 @@ async def address(request: pytest.FixtureRequest) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def client(address: str) -> AsyncIterator[HttpRegistry]:
-    registry = HttpRegistry(address)
-    yield registry
-    await registry.close()
+    async with HttpRegistry(address) as registry:
+        yield registry
 
 
 @pytest.fixture
@@ -62,18 +62,8 @@ def subject() -> str:
 async def serving(handler: Handler, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
-    yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
-
-
-@asynccontextmanager
-async def asking(url: str, **options: object) -> AsyncIterator[HttpRegistry]:
-    registry = HttpRegistry(url, **options)  # type: ignore[arg-type]  # each test gives those of the constructor
-    yield registry
-    await registry.close()
+    async with AsyncExitStack() as stack:
+        yield await listen.serve(stack, app, "127.0.0.1", 0, tls=tls)
 
 
 async def answers_schema(_request: web.Request) -> web.Response:
@@ -87,7 +77,7 @@ class TestAnyRegistry:
         self, address: str, client: HttpRegistry, subject: str
     ) -> None:
         identifier = await client.register(subject, ONE)
-        async with asking(address) as another:
+        async with HttpRegistry(address) as another:
             found = await another.schema(identifier)
         assert found is not None
         assert json.loads(found) == json.loads(ONE)
@@ -96,7 +86,7 @@ class TestAnyRegistry:
         self, address: str, client: HttpRegistry, subject: str
     ) -> None:
         identifier = await client.register(subject, ONE)
-        async with asking(address) as another:
+        async with HttpRegistry(address) as another:
             assert await another.identifier(subject, ONE) == identifier
 
     async def test_an_id_that_nobody_gave_is_none(self, client: HttpRegistry) -> None:
@@ -160,7 +150,7 @@ class TestReferences:
             await register("x.Part", PART)
             await register("x.Middle", MIDDLE, "x.Part")
             identifier = await register("main", MAIN, "x.Middle")
-        async with asking(apicurio) as registry:
+        async with HttpRegistry(apicurio) as registry:
             decoders = Decoders(registry, [WHOLE], UnknownFields.REJECT)
             decoded = await decoders.decode(frame(identifier, b"\x06T-1"))
         assert decoded.record == {"middle": {"part": {"reference": "T-1"}}}
@@ -188,7 +178,7 @@ class TestReferences:
         ],
     )
     async def test_one_that_never_can_be_read_is_no_reason_to_wait(self, answers: dict[str, object], why: str) -> None:
-        async with serving(keeping(answers)) as url, asking(url, waits=()) as registry:
+        async with serving(keeping(answers)) as url, HttpRegistry(url, waits=()) as registry:
             decoders = Decoders(registry, [WHOLE], UnknownFields.REJECT)
             with pytest.raises(Undecodable, match=f"bad-schema: .*{why}"):
                 await decoders.decode(frame(1, b"\x06T-1"))
@@ -201,7 +191,7 @@ class TestReferences:
             to = [{"name": "x", "subject": str(len(asked)), "version": 1}]
             return web.json_response({"schema": ONE, "references": to})
 
-        async with serving(endless) as url, asking(url) as registry:
+        async with serving(endless) as url, HttpRegistry(url) as registry:
             assert await registry.schema(1) is not None
         assert len(asked) == 1 + REFERENCE_LIMIT
 
@@ -212,7 +202,7 @@ class TestReferences:
         async def moody(request: web.Request) -> web.StreamResponse:
             return await whole(request) if healthy or "ids" in request.path else web.Response(status=500)
 
-        async with serving(moody) as url, asking(url) as registry:
+        async with serving(moody) as url, HttpRegistry(url) as registry:
             with pytest.raises(Unavailable, match=r"middle, version 2, to which a schema refers: .* HTTP 500"):
                 await registry.schema(1)
             healthy = True
@@ -239,7 +229,7 @@ def keeping(schemas: Mapping[str, object]) -> Handler:
 class TestLookingUp:
     async def test_what_was_found_once_needs_no_registry_any_more(self) -> None:
         server = await serve()
-        async with asking(server.url) as registry:
+        async with HttpRegistry(server.url) as registry:
             identifier = await registry.register("tickets", ONE)
             assert await registry.schema(identifier) is not None
             await server.close()
@@ -256,7 +246,7 @@ class TestLookingUp:
 
         async with (
             serving(absent) as url,
-            asking(url, waits=(), absent_for=timedelta(seconds=5), clock=lambda: now) as registry,
+            HttpRegistry(url, waits=(), absent_for=timedelta(seconds=5), clock=lambda: now) as registry,
         ):
             assert await registry.schema(7) is None
             now = 4.9
@@ -275,7 +265,7 @@ class TestLookingUp:
                 return web.json_response({"error_code": 40403, "message": "Schema 1 not found"}, status=404)
             return await answers_schema(request)
 
-        async with serving(lagging) as url, asking(url, waits=(0.01, 0.01)) as registry:
+        async with serving(lagging) as url, HttpRegistry(url, waits=(0.01, 0.01)) as registry:
             assert await registry.schema(1) == ONE
         assert len(asked) == 3
 
@@ -286,7 +276,7 @@ class TestLookingUp:
             connections.add(request.transport)
             return await answers_schema(request)
 
-        async with serving(noting) as url, asking(url) as registry:
+        async with serving(noting) as url, HttpRegistry(url) as registry:
             for identifier in range(3):
                 assert await registry.schema(identifier) == ONE
         assert len(connections) == 1
@@ -300,7 +290,7 @@ class TestLookingUp:
             await let_go.wait()
             return await answers_schema(request)
 
-        async with serving(slow) as url, asking(url) as registry:
+        async with serving(slow) as url, HttpRegistry(url) as registry:
             callers = [asyncio.create_task(registry.schema(1)) for _ in range(20)]
             await eventually(lambda: asked)
             let_go.set()
@@ -316,7 +306,7 @@ class TestLookingUp:
             await let_go.wait()
             return await answers_schema(request)
 
-        async with serving(slow) as url, asking(url) as registry:
+        async with serving(slow) as url, HttpRegistry(url) as registry:
             first, second = (asyncio.create_task(registry.schema(1)) for _ in range(2))
             await eventually(lambda: asked)
             first.cancel()
@@ -331,7 +321,7 @@ class TestLookingUp:
         async def moody(request: web.Request) -> web.Response:
             return await answers_schema(request) if healthy else web.Response(status=500)
 
-        async with serving(moody) as url, asking(url) as registry:
+        async with serving(moody) as url, HttpRegistry(url) as registry:
             with pytest.raises(Unavailable):
                 await registry.schema(1)
             healthy = True
@@ -362,7 +352,7 @@ class TestBadRegistries:
         async def answer(_request: web.Request) -> web.Response:
             return web.Response(status=status, body=body, headers={"Location": "/elsewhere"})
 
-        async with serving(answer) as url, asking(url) as registry:
+        async with serving(answer) as url, HttpRegistry(url) as registry:
             with pytest.raises(Unavailable):
                 await registry.schema(1)
             with pytest.raises(Unavailable):
@@ -371,7 +361,7 @@ class TestBadRegistries:
                 await registry.register("tickets", ONE)
 
     async def test_nobody_listens(self) -> None:
-        async with asking(f"http://127.0.0.1:{free_port()}") as registry:
+        async with HttpRegistry(f"http://127.0.0.1:{free_port()}") as registry:
             with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
                 await registry.schema(1)
 
@@ -382,7 +372,7 @@ class TestBadRegistries:
             await over.wait()
             return await answers_schema(request)
 
-        async with serving(silent) as url, asking(url, timeout=timedelta(milliseconds=200)) as registry:
+        async with serving(silent) as url, HttpRegistry(url, timeout=timedelta(milliseconds=200)) as registry:
             with pytest.raises(Unavailable, match=r"no answer within 0\.2 s"):
                 await registry.schema(1)
             over.set()
@@ -395,7 +385,7 @@ class TestBadRegistries:
                 await reply.write(b" ")
                 await asyncio.sleep(0.02)
 
-        async with serving(dripping) as url, asking(url, timeout=timedelta(milliseconds=200)) as registry:
+        async with serving(dripping) as url, HttpRegistry(url, timeout=timedelta(milliseconds=200)) as registry:
             with pytest.raises(Unavailable, match=r"no answer within 0\.2 s"):
                 await registry.schema(1)
 
@@ -413,13 +403,13 @@ class TestBadRegistries:
             first = await stack.enter_async_context(serving(broken))
             second = await stack.enter_async_context(serving(healthy))
             nobody = f"http://127.0.0.1:{free_port()}"
-            registry = await stack.enter_async_context(asking(f"{nobody},{first},{second}"))
+            registry = await stack.enter_async_context(HttpRegistry(f"{nobody},{first},{second}"))
             assert await registry.schema(1) == ONE
         assert asked == ["/schemas/ids/1"]
 
     async def test_all_addresses_are_named_when_none_answers(self) -> None:
         ports = free_port(), free_port()
-        async with asking(",".join(f"http://127.0.0.1:{port}" for port in ports)) as registry:
+        async with HttpRegistry(",".join(f"http://127.0.0.1:{port}" for port in ports)) as registry:
             with pytest.raises(Unavailable) as caught:
                 await registry.schema(1)
         assert str(caught.value).startswith(f"the schema registry at 127.0.0.1:{ports[0]}: Connection refused")
@@ -435,7 +425,7 @@ class TestAccess:
             return await answers_schema(request)
 
         file = tmp_path / "credentials"
-        async with serving(look) as url, asking(url, credentials=file) as registry:
+        async with serving(look) as url, HttpRegistry(url, credentials=file) as registry:
             with pytest.raises(Unavailable, match="credentials file"):
                 await registry.schema(1)
             file.write_text("user:pass:word\n", encoding="utf-8-sig")
@@ -447,12 +437,12 @@ class TestAccess:
     async def test_credentials_that_fit_no_header_are_not_sent(self, tmp_path: Path) -> None:
         file = tmp_path / "credentials"
         file.write_text("tokén\nX-Evil: 1")
-        async with serving(answers_schema) as url, asking(url, credentials=file) as registry:
+        async with serving(answers_schema) as url, HttpRegistry(url, credentials=file) as registry:
             with pytest.raises(Unavailable, match="one line") as caught:
                 await registry.schema(1)
         assert "Evil" not in str(caught.value)
         file.write_text("\n")
-        async with serving(answers_schema) as url, asking(url, credentials=file) as registry:
+        async with serving(answers_schema) as url, HttpRegistry(url, credentials=file) as registry:
             with pytest.raises(Unavailable, match="credentials file is empty"):
                 await registry.schema(1)
 
@@ -463,16 +453,16 @@ class TestAccess:
     async def test_a_proxy_of_the_environment_is_not_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
-        async with serving(answers_schema) as url, asking(url) as registry:
+        async with serving(answers_schema) as url, HttpRegistry(url) as registry:
             assert await registry.schema(1) == ONE
 
     async def test_tls_with_our_own_authority(self, trials: Trials) -> None:
         async with serving(
             answers_schema, tls=server_tls(trials.good.server_certificate, trials.good.server_key)
         ) as url:
-            async with asking(url, ca=trials.good.ca) as registry:
+            async with HttpRegistry(url, ca=trials.good.ca) as registry:
                 assert await registry.schema(1) == ONE
-            async with asking(url, ca=trials.unknown_ca) as registry:
+            async with HttpRegistry(url, ca=trials.unknown_ca) as registry:
                 with pytest.raises(Unavailable):
                     await registry.schema(1)
 
@@ -483,7 +473,7 @@ class TestAccess:
         ca.write_bytes(trials.good.ca.read_bytes())
         async with (
             serving(answers_schema, tls=server_tls(pair.certificate, pair.key)) as url,
-            asking(url, ca=ca) as registry,
+            HttpRegistry(url, ca=ca) as registry,
         ):
             with pytest.raises(Unavailable):
                 await registry.schema(1)
@@ -497,7 +487,7 @@ class TestAccess:
         pair = getattr(trials, kind)
         async with (
             serving(answers_schema, tls=server_tls(pair.certificate, pair.key)) as url,
-            asking(url, ca=trials.good.ca) as registry,
+            HttpRegistry(url, ca=trials.good.ca) as registry,
         ):
             with pytest.raises(Unavailable):
                 await registry.schema(1)

@@ -142,7 +142,9 @@ def _quarantined(seen: Seen) -> Row:
 def _dead(seen: Seen) -> Row:
     told = DeadLetter.of(seen.headers)
     key = "no key" if seen.key is None else f"key {seen.key.decode(errors='replace')}"
-    return _row(seen, told, told.at, f"{told.topic} {told.partition}/{told.offset}, {key}")
+    # Without a place it is somebody else's.
+    place = f"{told.topic} {told.partition}/{told.offset}, " if told.topic else ""
+    return _row(seen, told, told.at, f"{place}{key}")
 
 
 def _row(seen: Seen, told: DeadLetter | Quarantined, at: str | None, origin: str) -> Row:

@@ -91,7 +91,6 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
             throttled=throttled("producer", log, metrics),
         )
         stack.push_async_callback(publisher.close)
-        buyer = settings.supplier.buyer_identifier
         flow = Server(
             admission=Admission(
                 subjects=subjects,
@@ -106,7 +105,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
             spool=spool,
             deployment=Deployment(
                 api_version=settings.supplier.api_version,
-                buyer=buyer,
+                buyer=settings.supplier.buyer_identifier,
                 buyers=_buyers(settings),
                 own_message_id=limits.own_message_id,
                 max_body_bytes=limits.max_body_bytes,

@@ -6,7 +6,6 @@ import pytest
 import pytest_asyncio
 from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewPartitions
 
 from adapter.core.errors import Stop
 from adapter.twin import Fault, Kind
@@ -16,7 +15,8 @@ from tests.support.groups import reset_to_current, reset_to_earliest, reset_to_o
 from tests.support.ports import free_port
 from tests.support.processes import Processes
 from tests.support.rig import Rig, open_rig
-from tests.support.wait import PATIENCE, eventually, wait_until
+from tests.support.topics import widen
+from tests.support.wait import PATIENCE, eventually
 
 WRONG = 2
 """Exit code: something has to be set right first."""
@@ -30,12 +30,6 @@ async def rig(kafka: str) -> AsyncIterator[Rig]:
 
 def admin(rig: Rig) -> AdminClient:
     return AdminClient({"bootstrap.servers": rig.bootstrap})
-
-
-def widen(rig: Rig, topic: str, partitions: int) -> None:
-    client = admin(rig)
-    client.create_partitions([NewPartitions(topic, partitions)])[topic].result(PATIENCE)
-    wait_until(lambda: len(client.list_topics(topic).topics[topic].partitions) == partitions)
 
 
 def empty(rig: Rig, topic: str) -> None:
@@ -62,7 +56,7 @@ async def test_every_topic_that_is_missing_is_told(rig: Rig) -> None:
 
 
 async def test_topics_of_one_key_that_differ_in_their_partitions_are_refused(rig: Rig) -> None:
-    widen(rig, rig.topics.journal, 3)
+    widen(rig.bootstrap, rig.topics.journal, 3)
     (told,) = await complaints(rig)
     assert f"{rig.topics.commands} has 2" in told
     assert f"{rig.topics.journal} has 3" in told
@@ -86,7 +80,7 @@ async def test_more_partitions_while_running_stop_the_worker(rig: Rig, processes
     rig.twin.inject(Fault(Kind.DELAY, seconds=10.0))  # longer than it takes the worker to look at the topics
     rig.estate.send(under_way)
     await eventually(lambda: len(rig.twin.log) == 2, what="the call")
-    widen(rig, rig.topics.commands, 3)
+    widen(rig.bootstrap, rig.topics.commands, 3)
     assert await worker.ended() == WRONG
     assert (await rig.estate.final(under_way)).type == "FaultReportAdded"  # it waited for the answer
     assert len(rig.estate.of(under_way)) == 1

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewPartitions
 
 from adapter.core.errors import Stop
 from adapter.core.partition import partition_of
@@ -20,7 +18,8 @@ from tests.support import topics as topic_sets
 from tests.support.disk import no_file_beyond
 from tests.support.groups import reset_to_earliest
 from tests.support.processes import Processes
-from tests.support.wait import PATIENCE, eventually
+from tests.support.topics import widen
+from tests.support.wait import eventually
 
 
 def minutes(number: float) -> datetime:
@@ -279,8 +278,7 @@ async def test_a_report_too_long_to_be_stored_again_is_left_out(stage: Stage) ->
 
 
 async def test_topics_that_do_not_match_stop_the_start(stage: Stage) -> None:
-    topics, client = stage.rig.topics, AdminClient({"bootstrap.servers": stage.rig.bootstrap})
-    client.create_partitions([NewPartitions(topics.tickets, topics.partitions + 2)])[topics.tickets].result(PATIENCE)
+    widen(stage.rig.bootstrap, stage.rig.topics.tickets, stage.rig.topics.partitions + 2)
     with pytest.raises(Stop, match=r"topics of one key must have the same number of partitions: .*has 4, .*has 6"):
         async with stage.projector():
             pass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import LatestSpec, OffsetSpec
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from tests.support.wait import PATIENCE, wait_until
 
@@ -83,6 +83,13 @@ def _make(bootstrap: str, topics: Topics, names: Sequence[str], *, replicas: int
     for done in asked.values():
         done.result(PATIENCE)
     wait_until(lambda: _led(client, topics) and _known(client, topics), what="a leader for every partition")
+
+
+def widen(bootstrap: str, topic: str, partitions: int) -> None:
+    """Give the topic so many partitions. Returns when clients see them."""
+    client = AdminClient({"bootstrap.servers": bootstrap})
+    client.create_partitions([NewPartitions(topic, partitions)])[topic].result(PATIENCE)
+    wait_until(lambda: len(client.list_topics(topic).topics[topic].partitions) == partitions)
 
 
 def delete(bootstrap: str, topics: Topics) -> None:

@@ -107,6 +107,14 @@ def test_topics_rights_and_partitions_are_told(
         said,
     )
 
+    assert found["buyer"] == ["ok: there are no events yet"]
+    for source in ("cityfibre/SPDEV1", "cityfibre/SPDEV1", "projector", "cityfibre/OTHER%2F1"):
+        right.produce("fault.events", b"x", b"R", headers={"ce_source": f"/fault-adapter/{source}"})
+    assert right.flush(PATIENCE) == 0
+    assert _verdicts(capsys, "worker")["buyer"] == [
+        "warning: 1 of the newest 4 events are of another buyer identifier: OTHER/1"
+    ]
+
     monkeypatch.setenv("ADAPTER_KAFKA__TRANSACTION_TIMEOUT", "2m")
     (said,) = _verdicts(capsys, "worker")["transactions"]
     assert said.startswith("failed: ADAPTER_KAFKA__TRANSACTION_TIMEOUT: is longer than the brokers allow")

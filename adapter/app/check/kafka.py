@@ -1,17 +1,18 @@
 """What a role needs of Kafka: topics as they should be, rights, its group and transactions."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from typing import Final, TypeVar
+from urllib.parse import unquote
 from uuid import uuid4
 
 from adapter.app.check.lines import LIMIT, Line, Verdict, problems
 from adapter.app.check.role import Role
 from adapter.catalogue import Catalogue
-from adapter.core import wording
+from adapter.core import cloudevents, wording
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
 from adapter.settings import Bus, Cluster, Projecting, Settings, load
@@ -25,7 +26,7 @@ _Answer = TypeVar("_Answer")
 _TIMES_REWRITTEN: Final = 4
 """The journal's retention must be at least this many times the interval in which workers rewrite waiting entries."""
 _NEWEST: Final = 100
-"""Number of newest records of each partition whose keys are examined."""
+"""Number of newest records of each partition that are examined."""
 _AGAIN: Final = 0.2
 """Seconds between two attempts."""
 _NEEDS: Final[Mapping[Role, Mapping[str, frozenset[str]]]] = {
@@ -83,11 +84,27 @@ async def kafka_lines(settings: Bus, role: Role, known: Catalogue) -> AsyncItera
     if isinstance(settings, Settings):
         for line in journal_lines(found, names.commands, names.journal, _longest_doubt(settings, known)):
             yield line
-        if names.commands in found and "READ" in rights.get(names.commands, {"READ"}):
-            yield await _keys(client, names.commands, found[names.commands].partitions)
+        readable = {name for name in found if "READ" in rights.get(name, {"READ"})}
+        async for line in _newest(settings, known, client, found, readable):
+            yield line
     if isinstance(settings, Projecting):  # a worker's are too
         yield await _membership(settings, admin)
         yield await _transaction(settings, client)
+
+
+async def _newest(
+    settings: Settings,
+    known: Catalogue,
+    client: Mapping[str, str],
+    found: Mapping[str, Found],
+    readable: Collection[str],
+) -> AsyncIterator[Line]:
+    """What the newest records tell."""
+    names = settings.topics.names()
+    if names.commands in readable:
+        yield await _keys(client, names.commands, found[names.commands].partitions)
+    if names.events in readable:
+        yield await _buyer(client, names.events, known.supplier.name, settings.supplier.buyer_identifier)
 
 
 def _topic(name: str, have: Found | None, unlike: Sequence[Difference], lacking: frozenset[str]) -> Iterator[Line]:
@@ -176,8 +193,7 @@ async def _keys(client: Mapping[str, str], topic: str, partitions: int) -> Line:
     try:
         looked, astray = await _patiently(partial(_placed, client, topic, partitions))
     except (Stop, Unavailable) as error:
-        fix = "look at the brokers" if isinstance(error, Unavailable) else "look at our rights"
-        return Line("keys", Verdict.WARNING, f"the commands can't be read: {error}", fix)
+        return _unread("keys", "commands", error)
     if astray:
         some = ", ".join(key.decode(errors="replace") for key in list(dict.fromkeys(astray))[:3])
         said = f"{len(astray)} of the newest {looked} commands are not where murmur2 puts their keys, such as {some}"
@@ -197,6 +213,38 @@ def _placed(client: Mapping[str, str], topic: str, partitions: int) -> tuple[int
             if command.key and partition_of(command.key, partitions) != command.partition:
                 astray.append(command.key)
     return looked, astray
+
+
+async def _buyer(client: Mapping[str, str], topic: str, supplier: str, buyer: str) -> Line:
+    """Whether only this buyer's deployment writes to our topics, examined on the newest events."""
+    try:
+        sources = await _patiently(partial(_sources, client, topic))
+    except (Stop, Unavailable) as error:
+        return _unread("buyer", "events", error)
+    of_supplier, ours = cloudevents.source(supplier, ""), cloudevents.source(supplier, buyer)
+    others = [each for each in sources if each.startswith(of_supplier) and each != ours]
+    if others:
+        some = ", ".join(sorted({unquote(each.removeprefix(of_supplier)) for each in others}))
+        said = f"{len(others)} of the newest {len(sources)} events are of another buyer identifier: {some}"
+        fix = (
+            "give each deployment topics and groups of its own: workers that share them send each other's commands. "
+            "Ignore this if ADAPTER_SUPPLIER__BUYER_IDENTIFIER has changed"
+        )
+        return Line("buyer", Verdict.WARNING, said, fix)
+    if not sources:
+        return Line("buyer", Verdict.OK, "there are no events yet")
+    return Line("buyer", Verdict.OK, f"the newest {len(sources)} events are of no other buyer identifier")
+
+
+def _sources(client: Mapping[str, str], topic: str) -> list[str]:
+    """The ce_source of the newest events. Raises Stop, Unavailable."""
+    with closing(Follower(client, topic, start=_NEWEST, timeout=timedelta(seconds=LIMIT))) as events:
+        return [event.header("ce_source") for event in events.rest()]
+
+
+def _unread(subject: str, what: str, error: Stop | Unavailable) -> Line:
+    fix = "look at the brokers" if isinstance(error, Unavailable) else "look at our rights"
+    return Line(subject, Verdict.WARNING, f"the {what} can't be read: {error}", fix)
 
 
 async def _membership(settings: Projecting, admin: Admin) -> Line:

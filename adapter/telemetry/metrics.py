@@ -56,7 +56,8 @@ COMMANDS_REPEATED: Final = Metric(
 KEYS_MISPLACED: Final = Metric(
     "keys_misplaced_total",
     Kind.COUNTER,
-    "Commands on a partition that does not match the murmur2 hash of their key.",
+    "Keys found on a partition that does not match their murmur2 hash. A key counts again when it has commands after "
+    "it had none unfinished.",
     "Above zero: a producer uses a different partitioner. Order per ticket holds only if all producers agree.",
 )
 OUTCOMES: Final = Metric(

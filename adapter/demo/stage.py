@@ -173,7 +173,7 @@ def _variables(
         "SUPPLIER__TLS__CERTIFICATE": str(ours.client_certificate),
         "SUPPLIER__TLS__KEY": str(ours.client_key),
         "SUPPLIER__TLS__CA": str(ours.ca),
-        "SUPPLIER__DOUBT_LIMITS__AddFaultReport": "3s",
+        "SUPPLIER__DOUBT_LIMITS__AddFaultReport": "5s",
         "SERVER__HOST": "127.0.0.1",
         "SERVER__PORT": "0",
         "SERVER__TLS__CERTIFICATE": str(theirs.server_certificate),

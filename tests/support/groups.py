@@ -1,7 +1,7 @@
 """Consumer groups as the adapter makes them."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -23,6 +23,21 @@ async def introduced(bootstrap: str, topic: str, group: str) -> None:
     await eventually(stands, what="a group with offsets")
 
 
+async def stand(bootstrap: str, group: str, topic: str, partitions: int) -> list[TopicPartition]:
+    """What the group has committed, with the metadata."""
+
+    def committed() -> list[TopicPartition]:
+        with closing(Consumer({"bootstrap.servers": bootstrap, "group.id": group})) as consumer:
+            return consumer.committed([TopicPartition(topic, n) for n in range(partitions)], timeout=PATIENCE)
+
+    return await asyncio.to_thread(committed)
+
+
+async def commit(bootstrap: str, group: str, places: list[TopicPartition]) -> None:
+    """As a member's last commit before it left."""
+    await asyncio.to_thread(_commit, bootstrap, group, places)
+
+
 async def reset_to_earliest(bootstrap: str, group: str, topic: str, partitions: int) -> None:
     """As `kafka-consumer-groups --to-earliest` does it: offsets without metadata."""
     await asyncio.to_thread(_reset, bootstrap, group, [TopicPartition(topic, n, 0) for n in range(partitions)])
@@ -36,6 +51,11 @@ async def reset_to_current(bootstrap: str, group: str, topic: str, partitions: i
 async def reset_to_offset(bootstrap: str, group: str, topic: str, partition: int, offset: int) -> None:
     """The same for `--to-offset`, which need not be one that the topic has."""
     await asyncio.to_thread(_reset, bootstrap, group, [TopicPartition(topic, partition, offset)])
+
+
+def _commit(bootstrap: str, group: str, places: list[TopicPartition]) -> None:
+    with closing(Consumer({"bootstrap.servers": bootstrap, "group.id": group})) as consumer:
+        consumer.commit(offsets=places, asynchronous=False)
 
 
 def _reset(bootstrap: str, group: str, places: list[TopicPartition]) -> None:

@@ -16,6 +16,14 @@ print("up")
 while True:
     time.sleep(60)
 """
+IN_PIECES = """
+import pathlib, sys, time
+print("first\\naddress:", end="", flush=True)
+while not pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.01)
+print(" there", flush=True)
+time.sleep(60)
+"""
 TICKING = """
 import time
 while True:
@@ -28,6 +36,16 @@ async def test_output_and_exit_code_are_seen(processes: Processes) -> None:
     process = processes.start(sys.executable, "-c", "import sys; print('out'); sys.exit('err')")
     assert await process.ended() == 1
     assert process.output.split() == ["out", "err"]
+
+
+async def test_a_line_is_seen_once_it_is_whole(processes: Processes, tmp_path: Path) -> None:
+    rest = tmp_path / "rest"
+    process = processes.start(sys.executable, "-c", IN_PIECES, str(rest))
+    await process.ready(lambda process: process.log.read_text() == "first\naddress:")
+    assert process.output == "first\n"
+    rest.touch()
+    await process.ready(lambda process: process.output == "first\naddress: there\n")
+    process.kill()
 
 
 async def test_settings_of_the_outer_environment_are_not_seen(

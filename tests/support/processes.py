@@ -52,7 +52,10 @@ class Process:
 
     @property
     def output(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")
+        """What it has written; while it runs, up to the end of the last whole line: a line may be written in pieces."""
+        ended = self.exit_code is not None
+        written = self.log.read_text(encoding="utf-8", errors="replace")
+        return written if ended else written[: written.rfind("\n") + 1]
 
     def said(self, pattern: str) -> str:
         """What the pattern's group has found in the output. AssertionError if it finds nothing."""

@@ -159,11 +159,7 @@ class NotificationReader:
         told = declared.tell(report, hints(delivery))
         deviations = tuple(
             [
-                *(
-                    [Deviation("", "in another namespace", ValueClass.ELEMENTS)]
-                    if element.tag != declared.element
-                    else []
-                ),
+                *([_ELSEWHERE] if element.tag != declared.element else []),
                 *([NOT_UTF_8] if mended else []),
                 *read.deviations,
                 *blanked,

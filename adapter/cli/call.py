@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from adapter.cli import show
-from adapter.cli.commands import FORM, Written, complain_of_refusal, contents, read
+from adapter.cli.commands import (
+    FORM,
+    Written,
+    complain_of_refusal,
+    complain_of_wait,
+    complain_of_warnings,
+    contents,
+    read,
+)
 from adapter.cli.complaints import complain
 from adapter.cli.exits import Exit
 from adapter.core.command import Wait
@@ -87,7 +95,7 @@ async def _call(settings: Calling, translator: "Translator", command: Written) -
     from adapter.app.call import call  # noqa: PLC0415 -- see adapter.cli
 
     request = await translator.request(command.entry, command.record)
-    complain(*(f"{command.command_id}: warning: {warning}" for warning in request.warnings))
+    complain_of_warnings(command, request.warnings)
     return await call(settings, translator, command.entry, command.record)
 
 
@@ -105,7 +113,7 @@ def _show(called: "Called", command: Written) -> Exit:
         what = "not sent" if isinstance(failure, NotSent) else "sent, but no whole answer came"
         complain(f"{command.command_id}: {what}: {failure}; adapter check worker looks at the connection alone")
     if isinstance(outcome, Wait):
-        complain(f"{command.command_id}: no event yet: a worker would try again ({outcome.reason})")
+        complain_of_wait(command, outcome)
         return Exit.NOT_ACCEPTED if failure is None else Exit.FAILED
     show.published(outcome)
     return Exit.DONE if outcome.schema is command.entry.accepted else Exit.NOT_ACCEPTED

@@ -13,8 +13,9 @@ from uuid import uuid4
 from adapter.catalogue import Catalogue, CompiledOperation
 from adapter.cli.complaints import complain
 from adapter.core.avro import from_json
-from adapter.core.command import COMMAND_ID_LIMIT
+from adapter.core.command import COMMAND_ID_LIMIT, Wait
 from adapter.core.errors import Refused, Stop, Undecodable
+from adapter.core.operation import Problem
 
 FORM: Final = """\
 A file holds one JSON object, an array of objects, or several objects in a row. "command" names the record; the other
@@ -76,6 +77,16 @@ def complain_of_refusal(command: Written, refused: Refused | Undecodable) -> Non
     """Print why no request can be made of it."""
     problems = refused.problems if isinstance(refused, Refused) else (refused.detail,)
     complain(*(f"{command.command_id}: refused: {problem}" for problem in problems))
+
+
+def complain_of_warnings(command: Written, warnings: Iterable[Problem]) -> None:
+    """Print why the supplier may refuse it."""
+    complain(*(f"{command.command_id}: warning: {warning}" for warning in warnings))
+
+
+def complain_of_wait(command: Written, wait: Wait) -> None:
+    """Print that it has no outcome yet."""
+    complain(f"{command.command_id}: no event yet: a worker would try again ({wait.reason})")
 
 
 def _objects(name: str, content: bytes, problems: list[str]) -> Iterator[tuple[str, Any]]:

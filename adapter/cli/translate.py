@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from adapter.cli import show
-from adapter.cli.commands import FORM, Written, complain_of_refusal, contents, read
+from adapter.cli.commands import (
+    FORM,
+    Written,
+    complain_of_refusal,
+    complain_of_wait,
+    complain_of_warnings,
+    contents,
+    read,
+)
 from adapter.cli.complaints import complain
 from adapter.cli.exits import Exit
 from adapter.core.command import Wait
@@ -93,7 +101,7 @@ async def _commands(translator: "Translator", commands: Iterable[Written], answe
 
 def _show_request(request: "Request", command: Written) -> None:
     """As one indented XML document, with method, path and headers in a comment before it."""
-    complain(*(f"{command.command_id}: warning: {warning}" for warning in request.warnings))
+    complain_of_warnings(command, request.warnings)
     headers = "".join(f", {name}: {value}" for name, value in request.headers.items())
     comment = f"POST {request.operation.path}{headers}".replace("--", "- -")  # not allowed in a comment
     show.write(f"<!-- {comment} -->")
@@ -102,7 +110,7 @@ def _show_request(request: "Request", command: Written) -> None:
 
 def _show_outcome(outcome: "Published | Wait", command: Written) -> Exit:
     if isinstance(outcome, Wait):
-        complain(f"{command.command_id}: no event yet: a worker would try again ({outcome.reason})")
+        complain_of_wait(command, outcome)
         return Exit.NOT_ACCEPTED
     show.published(outcome)
     return Exit.DONE

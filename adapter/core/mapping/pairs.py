@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from adapter.core.avro.schema import NONE, Array, Enum, Field, Primitive, Record, Type, Union, label, optional
+from adapter.core.errors import Stop
 from adapter.core.xsd import Element, Kind, Leaf
 
 UNKNOWN: Final = "UNKNOWN"
@@ -79,8 +80,28 @@ class FilledGroup:
 Pair = Scalar | Group | Many | Filled | FilledGroup
 
 
+def paired(
+    root: Element,
+    record: Record,
+    direction: Direction,
+    *,
+    protocol: Mapping[str, str] | None = None,
+    ignored: frozenset[str] = frozenset(),
+) -> tuple[Pair, ...]:
+    """The pairs of a message's root element with its record; `protocol` maps paths to names of protocol values, and
+    `ignored` fields need no element. Raises Stop with one line per path that does not fit.
+    """
+    if isinstance(root.content, Leaf):
+        raise Stop(f"{root.name}: holds text, not elements")
+    faults: list[str] = []
+    pairs = _Pairing(direction, protocol or {}, faults).children(root.content, record, "", ignored=ignored)
+    if faults:
+        raise Stop(*(f"{root.name}: {fault}" for fault in faults))
+    return pairs
+
+
 @dataclass(frozen=True, slots=True)
-class Pairing:
+class _Pairing:
     """One walk along both schemas; `faults` collects the mismatches."""
 
     direction: Direction

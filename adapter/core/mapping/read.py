@@ -17,9 +17,9 @@ from adapter.core.errors import Stop
 from adapter.core.immutable import immutable
 from adapter.core.mapping.forms import Forms
 from adapter.core.mapping.notes import Deviation, Notes
-from adapter.core.mapping.pairs import Direction, Group, Many, Pair, Pairing, Scalar
+from adapter.core.mapping.pairs import Direction, Group, Many, Pair, Scalar, paired
 from adapter.core.mapping.values import Quick, Value, never, quick, scalar
-from adapter.core.xsd import Leaf, Xsd
+from adapter.core.xsd import Xsd
 
 
 @immutable
@@ -74,14 +74,7 @@ def compile_message(xsd: Xsd, element: str, record: Record, *, zone: tzinfo) -> 
     Raises Stop with one line per path that does not fit.
     """
     root = xsd.element(element)
-    faults: list[str] = []
-    content: tuple[Pair, ...] = ()
-    if isinstance(root.content, Leaf):
-        faults.append("holds text, not elements")
-    else:
-        content = Pairing(Direction.IN, {}, faults).children(root.content, record, "")
-    if faults:
-        raise Stop(*(f"{root.name}: {fault}" for fault in faults))
+    content = paired(root, record, Direction.IN)
     return MessageReader(root.name, _group(content, zone), Forms(content))
 
 

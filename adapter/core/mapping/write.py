@@ -13,7 +13,7 @@ from lxml import etree
 
 from adapter.core.avro.schema import Enum, Schema
 from adapter.core.document import local_name
-from adapter.core.errors import Refused, Stop
+from adapter.core.errors import Refused
 from adapter.core.instant import utc
 from adapter.core.mapping.pairs import (
     Direction,
@@ -22,8 +22,8 @@ from adapter.core.mapping.pairs import (
     Group,
     Many,
     Pair,
-    Pairing,
     Scalar,
+    paired,
     symbol,
 )
 from adapter.core.mapping.source import ITEM_LIMIT, Names, Write, compile_writer
@@ -93,15 +93,7 @@ def compile_request(
     Raises Stop with one line per path that does not fit.
     """
     root = xsd.element(element)
-    faults: list[str] = []
-    content: tuple[Pair, ...] = ()
-    if isinstance(root.content, Leaf):
-        faults.append("holds text, not elements")
-    else:
-        pairing = Pairing(Direction.OUT, protocol, faults)
-        content = pairing.children(root.content, schema.record, "", ignored=envelope)
-    if faults:
-        raise Stop(*(f"{root.name}: {fault}" for fault in faults))
+    content = paired(root, schema.record, Direction.OUT, protocol=protocol, ignored=envelope)
     names = Names(xsd.prefixes)
     fields = tuple(_field(pair, names) for pair in content)
     # A problem of an element that a field of the envelope fills is reported under that field.

@@ -134,14 +134,12 @@ def _steps(pairs: Collection[Scalar | Group | Many], zone: tzinfo) -> dict[str, 
 
 def _value(pair: Pair, zone: tzinfo) -> Value:
     match pair:
-        case Scalar(_, _, leaf, Primitive(avro, _)):
+        case Scalar(leaf=leaf, kind=Primitive(name=avro)):
             return scalar(leaf, avro, zone)
-        case Group(_, _, children):
+        case Group(children=children):
             return _group(children, zone)
-        case Many(_, _, True, _, _, _, item):
-            return _wrapper(item, zone)
-        case Many(_, _, _, _, _, _, item):
-            return _value(item, zone)
+        case Many(item=item):
+            return _wrapper(item, zone) if pair.wrapped else _value(item, zone)
         case _:
             raise AssertionError("a message that is read has no enums and no protocol values")
 

@@ -280,7 +280,7 @@ def _leaf(kind: Any, path: str, faults: list[str]) -> Leaf:
     if primitive is None:
         faults.append(f"{path}: the type {names[0] or 'without name'} cannot be mapped")
         return Leaf(Kind.TEXT)
-    patterns = [pattern for step in chain if step.patterns for pattern in [step.patterns]]
+    patterns = [step.patterns for step in chain if step.patterns]
     blank = [pattern for pattern in patterns if [r.strip() for r in pattern.regexps] == [r".*\S.*"]]
     bounds = [step.facets for step in chain] if primitive is Kind.INTEGER else []
     return Leaf(
@@ -293,10 +293,7 @@ def _leaf(kind: Any, path: str, faults: list[str]) -> Leaf:
         values=tuple(simple.enumeration or ()) if primitive is Kind.TEXT else (),
         not_blank=bool(blank),
         patterns=tuple(
-            compiled
-            for pattern in patterns
-            if pattern not in blank and len(pattern.patterns) == 1
-            for compiled in pattern.patterns
+            pattern.patterns[0] for pattern in patterns if pattern not in blank and len(pattern.patterns) == 1
         ),
     )
 

@@ -24,9 +24,6 @@ from adapter.transport.connection import MARGIN, CallLimits, Connection
 from adapter.transport.tls import ClientTls, Reload, TlsFiles
 from adapter.transport.way import Proxy, reach, resolve
 
-_WATCH: Final = 5.0
-"""Seconds between two looks at the certificate files."""
-
 _GOOD_BYE: Final = 2.0
 """Seconds for the server to answer our close of TLS; until then its socket stays open."""
 
@@ -134,7 +131,7 @@ class HttpsCalls:
         self.tls = ClientTls(settings.tls or TlsFiles()) if url.scheme == "https" else None
         self._watch: asyncio.Task[None] | None = None
         if self.tls is not None:
-            self._watch = asyncio.create_task(self.tls.watch(_WATCH, on_reload))
+            self._watch = asyncio.create_task(self.tls.watch(on_reload))
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """POST `body` to the base URL plus `path`, once. Raises NotSent or Unclear; ValueError for a header that is

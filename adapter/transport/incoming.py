@@ -22,6 +22,7 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 from adapter.core.notification import Delivery
 from adapter.ports import Answer, Arrival, Caller, Head, Peer, Receiver
 from adapter.telemetry import Log, parse_traceparent
+from adapter.transport.server_tls import ServerTls
 
 _HEADER_LINES: Final = 100
 _HEADER_BYTES: Final = 32 * 1024
@@ -64,12 +65,11 @@ class Shared:
     idle, slow or surplus ones are closed.
     """
 
-    def __init__(self, receiver: Receiver, limits: CallerLimits, log: Log) -> None:
+    def __init__(self, receiver: Receiver, limits: CallerLimits, tls: ServerTls | None, log: Log) -> None:
         self.receiver = receiver
         self.limits = limits
         self.log = log
-        self.context: ssl.SSLContext | None = None
-        """The newest TLS context; connections made with an older one are closed after their next answer."""
+        self._tls = tls
         self.entering: dict[Incoming, asyncio.Task[None]] = {}
         """Connections in their handshake with the task that carries it out, oldest first."""
         self.open: OrderedDict[Incoming, float] = OrderedDict()
@@ -79,6 +79,11 @@ class Shared:
         self.bytes_in_flight = 0
         self.parting = False
         """Each connection is closed after its next answer that no other request waits behind."""
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """The newest TLS context; connections made with an older one are closed after their next answer."""
+        return None if self._tls is None else self._tls.context
 
     @property
     def count(self) -> int:

@@ -28,8 +28,6 @@ _PARTING: Final = 1.0
 """Seconds for which requests that were on their way when closing began are still answered. A gateway uses a kept-alive
 connection until it sees it closed, and does not repeat elsewhere what it has already sent on it.
 """
-_RELOAD: Final = 5.0
-"""Seconds between two looks at the certificate files."""
 _SWEEPS: Final = 10
 """How many times per shortest time limit idle and slow connections are looked for."""
 _SCARCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -56,7 +54,7 @@ class Listener:
         self._tls = tls
         self._on_reload = on_reload
         self._loop = asyncio.get_running_loop()
-        self._shared = Shared(receiver, limits, log)
+        self._shared = Shared(receiver, limits, tls, log)
         self._socket: socket.socket | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -95,8 +93,7 @@ class Listener:
         self._socket = bound
         self._tasks = [asyncio.ensure_future(self._accept(bound)), asyncio.ensure_future(self._sweep())]
         if self._tls is not None:
-            self._shared.context = self._tls.context
-            self._tasks.append(asyncio.ensure_future(self._watch(self._tls)))
+            self._tasks.append(asyncio.ensure_future(self._tls.watch(self._on_reload)))
 
     async def close(self, limit: float) -> None:
         """Accept no new connections and, after a moment, no new requests; answer the requests under way within `limit`
@@ -182,14 +179,6 @@ class Listener:
         while True:
             await asyncio.sleep(min(self._limits.idle, self._limits.body) / _SWEEPS)
             self._shared.sweep()
-
-    async def _watch(self, tls: ServerTls) -> None:
-        while True:
-            await asyncio.sleep(_RELOAD)
-            reload = await asyncio.to_thread(tls.refresh)
-            self._shared.context = tls.context
-            if reload is not None:
-                self._on_reload(reload)
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:

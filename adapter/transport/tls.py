@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from adapter.core.errors import Stop
+
+_LOOK: Final = 5.0
+"""Seconds between two looks at the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +99,19 @@ class LiveTls:
         self._problems = ()
         return Reload((), self.not_after)
 
-
-class ClientTls(LiveTls):
-    """The client's context, with a loop that refreshes it."""
-
-    def __init__(self, files: TlsFiles) -> None:
-        super().__init__(files, client_context)
-
-    async def watch(self, interval: float, report: Callable[[Reload], None]) -> None:
+    async def watch(self, report: Callable[[Reload], None], *, interval: float = _LOOK) -> None:
         """Refresh every `interval` seconds until cancelled; `report` is called with the result of every change."""
         while True:
             await asyncio.sleep(interval)
-            if (reload := self.refresh()) is not None:
+            if (reload := await asyncio.to_thread(self.refresh)) is not None:
                 report(reload)
+
+
+class ClientTls(LiveTls):
+    """The client's context."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        super().__init__(files, client_context)
 
 
 def client_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, datetime]]:

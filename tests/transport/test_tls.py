@@ -418,7 +418,7 @@ async def test_a_watch_reports_good_and_bad_changes_and_goes_on(
     reports: list[Reload] = []
     tls = ClientTls(files)
     before = tls.context
-    watch = asyncio.create_task(tls.watch(0.01, reports.append))
+    watch = asyncio.create_task(tls.watch(reports.append, interval=0.01))
     try:
         shutil.copy(trials.good.client_key, files.key)
         await eventually(lambda: len(reports) == 1)

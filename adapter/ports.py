@@ -89,8 +89,8 @@ class Intake(Protocol):
     """The records of a topic, partition by partition, as a member of a group."""
 
     @property
-    def joined(self) -> bool:
-        """Whether the group has taken us in, with or without a partition."""
+    def left_out(self) -> str:
+        """Why the group has not taken us in yet; empty once it has, with or without a partition."""
         ...
 
     def open(self) -> None:

@@ -141,7 +141,7 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
         report.watch(flow, metrics)
         page.show(
             "projector",
-            unready=lambda: [] if flow.intake.joined else ["not yet a member of the projectors' group"],
+            unready=lambda: [why] if (why := flow.intake.left_out) else [],
             status=lambda: report.status(flow),
         )
         log.info("projector starts", telemetry=page.url, topic=names.events, group=ours.group_id)

@@ -207,7 +207,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
         report.watch(flow, gate, metrics)
         page.show(
             "worker",
-            unready=lambda: [] if flow.intake.joined else ["not yet a member of the consumer group"],
+            unready=lambda: [why] if (why := flow.intake.left_out) else [],
             status=lambda: {**report.status(flow, gate), **certificates.status()},
         )
         supplier = base_url(settings, known)

@@ -254,8 +254,8 @@ class Member(Intake, Transactor, JournalReader):
     # -- intake ------------------------------------------------------------------------------------------------------
 
     @property
-    def joined(self) -> bool:
-        return True
+    def left_out(self) -> str:
+        return ""
 
     def open(self) -> None:
         """Assignments are the test's to give."""

@@ -113,7 +113,7 @@ class Rig:
             ):
                 member = Member(flow, page, metrics, lines, asyncio.ensure_future(flow.run()))
                 try:
-                    await eventually(lambda: member.running.done() or flow.intake.joined, what="joining")
+                    await eventually(lambda: member.running.done() or not flow.intake.left_out, what="joining")
                     if member.running.done():
                         member.running.result()
                     yield member

@@ -6,17 +6,20 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
+from adapter.ports import IntakeListener
 from adapter.transport.kafka.consumer import KafkaIntake, introduce
+from tests.support import topics as topic_sets
+from tests.support.broker import Cluster
 from tests.support.groups import introduced
 from tests.support.topics import Topics
-from tests.support.wait import PATIENCE, wait_until
+from tests.support.wait import PATIENCE, eventually, wait_until
 
 
 class Clinging:
@@ -140,6 +143,50 @@ async def test_a_property_that_a_consumer_can_not_have_is_told(kafka: str, topic
         KafkaIntake(client=client, topic=topics.commands, listener=Clinging(), loop=asyncio.get_running_loop())
     with pytest.raises(Stop, match=r"ADAPTER_KAFKA__PROPERTIES.*heartbeat"):
         introduce(client, topics.commands, topics.prefix)
+
+
+@pytest.fixture(scope="module")
+def crowded_kafka(kafka_of_file: Callable[..., Cluster]) -> str:
+    """Takes one member into a group."""
+    return kafka_of_file(properties={"group.max.size": 1, "group.consumer.max.size": 1}).bootstrap
+
+
+async def test_a_member_that_a_full_group_leaves_out_says_so_until_there_is_a_place(
+    crowded_kafka: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    topics = topic_sets.create(crowded_kafka, partitions=1)
+    await introduced(crowded_kafka, topics.commands, topics.prefix)
+    first, second = (_intake(_member(crowded_kafka, topics), topics, Yielding()) for _ in range(2))
+    first.open()
+    await eventually(lambda: not first.left_out, what="the first member")
+    second.open()
+    why = "JoinGroup failed: Broker: Consumer group has reached maximum size"
+    told = f"not yet a member of the group {topics.prefix}: {why}"
+    await eventually(lambda: second.left_out == told, what="being left out for a reason")
+    assert ("librdkafka", logging.WARNING, why) in caplog.record_tuples
+    await first.close()
+    await eventually(lambda: not second.left_out, what="the second member")
+    await second.close()
+
+
+async def test_a_membership_that_the_library_gives_up_for_good_ends_the_flow(crowded_kafka: str) -> None:
+    topics = topic_sets.create(crowded_kafka, partitions=1)
+    await introduced(crowded_kafka, topics.commands, topics.prefix)
+    listener = Refused()
+    client = {"bootstrap.servers": crowded_kafka, "group.id": topics.prefix, "group.protocol": "consumer"}
+    first, second = (_intake(client, topics, each) for each in (Yielding(), listener))
+    first.open()
+    await eventually(lambda: not first.left_out, what="the first member")
+    second.open()
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(Stop, match=f"{topics.prefix}: Fatal error: Broker: Consumer group has reached maximum"):
+            raise await listener.heard
+        await second.close()
+        await first.close()
+
+
+def _intake(client: Mapping[str, str], topics: Topics, listener: IntakeListener) -> KafkaIntake:
+    return KafkaIntake(client=client, topic=topics.commands, listener=listener, loop=asyncio.get_running_loop())
 
 
 def test_a_group_whose_members_read_something_else_is_introduced_once_they_are_gone(kafka: str, topics: Topics) -> None:

@@ -31,6 +31,8 @@ from adapter.transport.kafka.refusal import properties_told, refused_setting
 from adapter.transport.kafka.span import STEP, WAKE, undecided_properties
 from adapter.transport.kafka.throttle import throttles
 
+_LOG: Final = logging.getLogger("librdkafka")
+
 _BATCH: Final = 500
 _PREFETCHED: Final = 8192
 """KiB fetched ahead, over all partitions: seconds of work for us, where librdkafka's own 64 MiB would be minutes."""
@@ -88,7 +90,7 @@ class KafkaIntake:
                     "enable.partition.eof": at_end is not None,
                     "throttle_cb": throttles(throttled),
                 },
-                logger=logging.getLogger("librdkafka"),
+                logger=_LOG,
             )
         self._topic = topic
         self._group = client["group.id"]
@@ -109,8 +111,7 @@ class KafkaIntake:
         self._revoking = False
         self._last: futures.Future[None] | None = None
         """Done when the listener has given back all partitions, before we leave the group."""
-        self.joined = False
-        """Whether the group has taken us in, with or without a partition."""
+        self.left_out = self._outside = f"not yet a member of the group {self._group}"
         self._stopping = threading.Event()
         self._given_back = asyncio.Event()
         """Set at the end, when no partition is ours any more."""
@@ -232,8 +233,9 @@ class KafkaIntake:
 
     def _wake(self) -> None:
         """Ask librdkafka something once a second, which wakes its own thread; see the module's docstring."""
-        if not self.joined or monotonic() >= self._wake_at:
-            self.joined = bool(self._consumer.memberid()) or self.joined
+        if self.left_out or monotonic() >= self._wake_at:
+            if self._consumer.memberid():
+                self.left_out = ""
             self._wake_at = monotonic() + WAKE
 
     def _deliver(self, messages: Sequence[Message]) -> None:
@@ -277,7 +279,7 @@ class KafkaIntake:
         self._requests.put(self._taken.set)  # behind the requests this has led to
 
     def _judge(self, error: KafkaError, message: Message) -> None:
-        """Raises Stop for errors that librdkafka does not recover from. It retries the others, and logs them."""
+        """Raises Stop for errors that librdkafka does not recover from. It retries the others, unlogged."""
         code, partition = error.code(), message.partition()
         if code == KafkaError._AUTO_OFFSET_RESET and _NONE_STORED in error.str():
             # librdkafka's own look-up at a coordinator that has just started. Where we start was asked for elsewhere.
@@ -299,8 +301,13 @@ class KafkaIntake:
             )
         if (stop := refused_setting(error)) is not None:
             raise stop
-        if error.fatal() or code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+        if code == KafkaError._FATAL:  # which `error.fatal()` does not tell of a message's error
+            raise Stop(f"{self._group}: {error.str()}")
+        if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise Stop(f"{self._topic}: {error.str()}")
+        _LOG.warning("%s", error.str())
+        if self.left_out:
+            self.left_out = f"{self._outside}: {error.str()}"
 
     def _serve(self, within: float) -> bool:
         """Carry out the requests, after waiting up to `within` seconds for the first. Returns whether there was one."""

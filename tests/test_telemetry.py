@@ -37,6 +37,7 @@ from adapter.telemetry.metrics import (
     FRONTIER_LAG,
     KEYS_MISPLACED,
     OUTCOMES,
+    PARTITIONS,
     TRANSACTION_SECONDS,
 )
 from tests.strategies import any_text
@@ -434,6 +435,24 @@ def test_a_gauge_is_read_when_it_is_asked_for() -> None:
     assert 'partition="0"' not in text
     assert 'frontier_lag{partition="1"} 0.0' in text
     assert BREAKER_STATE.full_name not in text
+
+
+def test_the_gauges_of_a_flow_that_has_ended_are_not_shown() -> None:
+    metrics = Metrics()
+
+    def shown() -> list[str]:
+        lines = metrics.exposition("")[0].decode().splitlines()
+        return [line.removeprefix(PARTITIONS.full_name) for line in lines if line.startswith(PARTITIONS.full_name)]
+
+    with metrics.lent() as others:
+        with metrics.lent() as ours:
+            others.watch(PARTITIONS, lambda: {"projector": 1.0})
+            ours.watch(PARTITIONS, lambda: {"worker": 2.0})
+            ours.count(KEYS_MISPLACED)
+            assert shown() == ['{flow="projector"} 1.0', '{flow="worker"} 2.0']
+        assert shown() == ['{flow="projector"} 1.0']
+    assert shown() == []
+    assert "fault_adapter_keys_misplaced_total 1.0" in metrics.exposition("")[0].decode()
 
 
 def test_metrics_of_two_flows_in_one_process_do_not_mix() -> None:

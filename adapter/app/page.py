@@ -1,7 +1,7 @@
 """The one telemetry endpoint of a process, shared by its flows."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from adapter.settings import Telemetry
@@ -10,26 +10,35 @@ from adapter.transport import web
 
 
 class Page:
-    """Combines readiness and status of the flows. The process is not ready before each of `flows` has called `show`."""
+    """Combines readiness and status of the flows. The process is not ready before each of `flows` is `shown`."""
 
     def __init__(self, flows: Iterable[str]) -> None:
         self.url = ""
         self._starting = set(flows)
-        self._unready: list[Callable[[], Sequence[str]]] = []
-        self._status: list[Callable[[], Mapping[str, Any]]] = []
+        self._unready: dict[str, Callable[[], Sequence[str]]] = {}
+        self._status: dict[str, Callable[[], Mapping[str, Any]]] = {}
 
-    def show(self, flow: str, *, unready: Callable[[], Sequence[str]], status: Callable[[], Mapping[str, Any]]) -> None:
-        """`unready` returns the reasons why the flow can't work at the moment, `status` its part of the status page."""
+    @contextmanager
+    def shown(
+        self, flow: str, *, unready: Callable[[], Sequence[str]], status: Callable[[], Mapping[str, Any]]
+    ) -> Iterator[None]:
+        """While the flow runs. `unready` returns the reasons why it can't work at the moment, `status` its part of the
+        status page.
+        """
         self._starting.discard(flow)
-        self._unready.append(unready)
-        self._status.append(status)
+        self._unready[flow], self._status[flow] = unready, status
+        try:
+            yield
+        finally:
+            del self._unready[flow], self._status[flow]
+            self._starting.add(flow)
 
     def unready(self) -> list[str]:
         starting = [f"the {flow} is starting" for flow in sorted(self._starting)]
-        return starting + [why for flow in self._unready for why in flow()]
+        return starting + [why for flow in self._unready.values() for why in flow()]
 
     def status(self) -> dict[str, Any]:
-        return {name: value for flow in self._status for name, value in flow().items()}
+        return {name: value for flow in self._status.values() for name, value in flow().items()}
 
 
 @asynccontextmanager

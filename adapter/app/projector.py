@@ -9,6 +9,7 @@ from typing import Final
 
 from adapter import catalogue
 from adapter.app.page import Page
+from adapter.app.process import Process
 from adapter.app.start import (
     encoders,
     membership,
@@ -18,7 +19,6 @@ from adapter.app.start import (
     transactions_observer,
     until_available,
 )
-from adapter.app.stop import before, run_until
 from adapter.app.topics import Partitions
 from adapter.core.avro import UnknownFields
 from adapter.core.avro.lookup import Decoders
@@ -50,11 +50,10 @@ _PREFETCH_KIB: Final = 16 * 1024
 """KiB the client may fetch ahead."""
 
 
-async def project(settings: Projecting, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
-    """Run a projector until `stop` is set. Raises the error that makes it impossible to go on."""
-    async with AsyncExitStack() as stack:
-        if flow := await before(stop, stack.enter_async_context(projector(settings, log, metrics, page))):
-            await run_until(stop, flow, leave_limit(settings), log)
+async def project(settings: Projecting, log: Log, process: Process) -> None:
+    """Run projectors until the process is to stop. Raises the error that makes it impossible to go on."""
+    metrics, page = process.metrics, process.page
+    await process.run(lambda: projector(settings, log, metrics, page), leave_limit(settings), log)
 
 
 @asynccontextmanager
@@ -67,6 +66,7 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
     loop = asyncio.get_running_loop()
     report.begin(metrics)
     async with AsyncExitStack() as stack:
+        metrics = stack.enter_context(metrics.lent())
         registry = await stack.enter_async_context(open_registry(settings.registry))
         admin = Admin(client)
         topics = Partitions(
@@ -139,10 +139,12 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
             )
         )
         report.watch(flow, metrics)
-        page.show(
-            "projector",
-            unready=lambda: [why] if (why := flow.intake.left_out) else [],
-            status=lambda: report.status(flow),
+        stack.enter_context(
+            page.shown(
+                "projector",
+                unready=lambda: [why] if (why := flow.intake.left_out) else [],
+                status=lambda: report.status(flow),
+            )
         )
         log.info("projector starts", telemetry=page.url, topic=names.events, group=ours.group_id)
         await stack.enter_async_context(topics.watched(seen, flow.failed))

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import NoReturn, TypeVar
 
-from adapter.app.certificates import watch_kafka
+from adapter.app.credentials import Credentials
 from adapter.app.descriptors import raise_limit
-from adapter.app.page import Page, open_page
+from adapter.app.page import open_page
+from adapter.app.process import Process
 from adapter.app.projector import leave_limit, project
 from adapter.app.server import receive
 from adapter.app.stop import stop_on_signals
@@ -20,8 +21,8 @@ from adapter.telemetry import Log, Metrics, start_logging
 
 _Settings = TypeVar("_Settings", bound=Receiving | Projecting)
 
-Flow = Callable[[_Settings, Log, Metrics, asyncio.Event, Page], Awaitable[None]]
-"""Runs until the event is set. Raises the error that makes it impossible to go on."""
+Flow = Callable[[_Settings, Log, Process], Awaitable[None]]
+"""Runs until the process is to stop. Raises the error that makes it impossible to go on."""
 
 
 async def run_worker(settings: Settings) -> NoReturn:
@@ -54,9 +55,11 @@ async def _run(settings: _Settings, flows: Mapping[str, Flow[_Settings]], *, lim
         log = next(iter(logs.values()))
     raise_limit()
     stop, metrics = stop_on_signals(log, limit), Metrics()
-    watching = asyncio.ensure_future(watch_kafka(settings.kafka.properties, log, metrics))
+    credentials = Credentials(settings.kafka, log, metrics)
+    watching = asyncio.ensure_future(credentials.watch())
     async with open_page(telemetry, metrics, log, flows) as page:
-        tasks = {asyncio.ensure_future(flow(settings, logs[name], metrics, stop, page)) for name, flow in flows.items()}
+        process = Process(stop, metrics, page, credentials)
+        tasks = {asyncio.ensure_future(flow(settings, logs[name], process)) for name, flow in flows.items()}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             stop.set()  # a flow that ends without being asked has failed: stop the others

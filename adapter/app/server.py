@@ -3,14 +3,16 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from adapter.app.certificates import CertificateReport
+from adapter.app.credentials import Credentials
 from adapter.app.descriptors import connections
 from adapter.app.page import Page
+from adapter.app.process import Process
 from adapter.app.start import (
     encoders,
     load_catalogue,
@@ -50,14 +52,19 @@ class Listening:
 
     flow: Server
     listener: Listener
+    publisher: KafkaPublisher
     publishing: "asyncio.Task[None]"
     """Publishes what the spool holds. Raises Stop if nothing can be published."""
 
 
-async def receive(settings: Receiving, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
-    """Run a server until `stop` is set."""
+async def receive(settings: Receiving, log: Log, process: Process) -> None:
+    """Run a server until the process is to stop."""
+    stop = process.stop
     async with AsyncExitStack() as stack:
-        if running := await before(stop, stack.enter_async_context(server(settings, log, metrics, page))):
+        opening = stack.enter_async_context(server(settings, log, process.metrics, process.page))
+        if running := await before(stop, opening):
+            renewing = asyncio.ensure_future(_renew(running.publisher, process.credentials))
+            stack.push_async_callback(_cancelled, renewing)
             await before(stop, asyncio.shield(running.publishing))  # which goes on while the spool is emptied
             await stop.wait()
 
@@ -149,15 +156,17 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
         )
         _watch(listener, spool, metrics)
         metrics.watch(m.KAFKA_DOWN, lambda: float(down()))
-        page.show(
-            "server",
-            unready=list,  # a server without Kafka still answers: from the spool, or with 503
-            status=lambda: {
-                "connections": listener.connections,
-                "kafka_down": down(),
-                **({} if spool is None else {"spool": {"depth": spool.depth, "bytes": spool.size}}),
-                **certificates.status(),
-            },
+        stack.enter_context(
+            page.shown(
+                "server",
+                unready=list,  # a server without Kafka still answers: from the spool, or with 503
+                status=lambda: {
+                    "connections": listener.connections,
+                    "kafka_down": down(),
+                    **({} if spool is None else {"spool": {"depth": spool.depth, "bytes": spool.size}}),
+                    **certificates.status(),
+                },
+            )
         )
         await listener.open(limits.host, limits.port)
         stack.push_async_callback(_leave, flow, listener, limits.stop_timeout.total_seconds(), log)
@@ -172,7 +181,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
             log.warning("listening without TLS", proxies=len(limits.trusted_proxies))
         if not (limits.allowed_subjects or limits.allowed_networks):
             log.warning("no list of callers")
-        yield Listening(flow, listener, publishing)
+        yield Listening(flow, listener, publisher, publishing)
 
 
 def reread(
@@ -235,10 +244,11 @@ def server_tls(settings: Receiving) -> ServerTls | None:
 
 async def _find(settings: Receiving, event: Schema, log: Log) -> Encoder:
     """The encoder of the event, after waiting for Kafka and registry. Raises Stop if they lack topics or schema."""
-    names, admin = settings.topics.names(), Admin(settings.kafka.client())
+    names = settings.topics.names()
     needed = (names.events, names.quarantine)
 
     async def count() -> dict[str, int]:
+        admin = Admin(settings.kafka.client())  # each time with the password and the certificates of that time
         return await asyncio.to_thread(admin.partition_counts, needed)
 
     began = time.monotonic()
@@ -277,6 +287,14 @@ def _watch(listener: Listener, spool: SqliteSpool | None, metrics: Metrics) -> N
         metrics.watch(m.SPOOL_DEPTH, lambda: float(spool.depth))
         metrics.watch(m.SPOOL_BYTES, lambda: float(spool.size))
         metrics.watch(m.SPOOL_OLDEST, spool.oldest)
+
+
+async def _renew(publisher: KafkaPublisher, credentials: Credentials) -> None:
+    """Go on with a new producer at each renewal, until cancelled."""
+    while True:
+        client = await credentials.renewal()
+        with suppress(Stop):  # the files have changed once more, and are tried again
+            publisher.renew(client)
 
 
 async def _cancelled(task: "asyncio.Task[Any]") -> None:

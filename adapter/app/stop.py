@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import timedelta
 from typing import Final, Protocol, TypeVar
 
@@ -44,8 +45,18 @@ class Member(Protocol):
         ...
 
 
-async def run_until(stop: asyncio.Event, flow: Member, limit: timedelta, log: Log) -> None:
-    """Run the flow until `stop` is set, then have it leave its group within the limit. Raises what `run` raises."""
+async def run_until(
+    stop: asyncio.Event, opening: AbstractAsyncContextManager[Member], limit: timedelta, log: Log
+) -> None:
+    """Open a flow and run it until `stop` is set, then have it leave its group within the limit. Raises what opening
+    and `run` raise.
+    """
+    async with AsyncExitStack() as stack:
+        if flow := await before(stop, stack.enter_async_context(opening)):
+            await _run(stop, flow, limit, log)
+
+
+async def _run(stop: asyncio.Event, flow: Member, limit: timedelta, log: Log) -> None:
     running, stopping = asyncio.ensure_future(flow.run()), asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)

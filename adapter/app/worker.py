@@ -9,6 +9,7 @@ from typing import Final
 
 from adapter.app.certificates import CertificateReport
 from adapter.app.page import Page
+from adapter.app.process import Process
 from adapter.app.start import (
     base_url,
     encoders,
@@ -21,7 +22,6 @@ from adapter.app.start import (
     transactions_observer,
     until_available,
 )
-from adapter.app.stop import before, run_until
 from adapter.app.topics import Partitions
 from adapter.catalogue import Catalogue
 from adapter.core import cloudevents
@@ -66,11 +66,10 @@ _LINGER: Final = 300.0
 """Seconds for which a partition of the tickets is still followed after its last look-up."""
 
 
-async def work(settings: Settings, log: Log, metrics: Metrics, stop: asyncio.Event, page: Page) -> None:
-    """Run a worker until `stop` is set. Raises the error that makes it impossible to go on."""
-    async with AsyncExitStack() as stack:
-        if flow := await before(stop, stack.enter_async_context(worker(settings, log, metrics, page))):
-            await run_until(stop, flow, settings.worker.stop_timeout, log)
+async def work(settings: Settings, log: Log, process: Process) -> None:
+    """Run workers until the process is to stop. Raises the error that makes it impossible to go on."""
+    metrics, page = process.metrics, process.page
+    await process.run(lambda: worker(settings, log, metrics, page), settings.worker.stop_timeout, log)
 
 
 @asynccontextmanager
@@ -82,6 +81,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
     loop = asyncio.get_running_loop()
     report.begin(known.operations, metrics)
     async with AsyncExitStack() as stack:
+        metrics = stack.enter_context(metrics.lent())
         certificates = CertificateReport("supplier", log, metrics)
         calls = HttpsCalls(call_settings(settings, known), on_reload=certificates.reloaded)
         stack.push_async_callback(calls.close)
@@ -205,10 +205,12 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
             )
         )
         report.watch(flow, gate, metrics)
-        page.show(
-            "worker",
-            unready=lambda: [why] if (why := flow.intake.left_out) else [],
-            status=lambda: {**report.status(flow, gate), **certificates.status()},
+        stack.enter_context(
+            page.shown(
+                "worker",
+                unready=lambda: [why] if (why := flow.intake.left_out) else [],
+                status=lambda: {**report.status(flow, gate), **certificates.status()},
+            )
         )
         supplier = base_url(settings, known)
         log.info("worker starts", telemetry=page.url, topic=names.commands, group=group, supplier=supplier)

@@ -97,7 +97,8 @@ class Kafka(Section):
     properties_files: Files = Field(
         default={},
         description="Properties with secret values, each with the file that holds the value: "
-        "ADAPTER_KAFKA__PROPERTIES_FILES__SASL_PASSWORD=/run/secrets/kafka-password. Read at start.",
+        "ADAPTER_KAFKA__PROPERTIES_FILES__SASL_PASSWORD=/run/secrets/kafka-password. Changed files are taken up once "
+        "Kafka accepts them.",
     )
     group_id: Text = Field(default="fault-adapter-worker", description="Consumer group of the workers.")
     group_protocol: GroupProtocol = Field(

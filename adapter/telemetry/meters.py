@@ -5,6 +5,8 @@ the owner of the state registers a function (`Metrics.watch`) that is called for
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from itertools import product
 
@@ -30,6 +32,8 @@ from adapter.telemetry.metrics import (
 Reading = float | Mapping[str, float]
 """A gauge's value, or its values by the value of its one label."""
 
+_Sources = dict[Metric, list[Callable[[], Reading]]]
+
 
 @dataclass(frozen=True, slots=True)
 class OperationMeter:
@@ -49,8 +53,9 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._counters = {m: _counter(m, self._registry) for m in METRICS if m.kind is Kind.COUNTER}
         self._histograms = {m: _histogram(m, self._registry) for m in METRICS if m.kind is Kind.HISTOGRAM}
-        self._sources: dict[Metric, list[Callable[[], Reading]]] = {BUILD_INFO: [lambda: {__version__: 1.0}]}
-        self._registry.register(_Gauges(self._sources))
+        self._sources: _Sources = {BUILD_INFO: [lambda: {__version__: 1.0}]}
+        self._lent = [self._sources]
+        self._registry.register(_Gauges(self._lent))
         ProcessCollector(registry=self._registry)
         self._bound: dict[tuple[Metric, tuple[str, ...]], Counter] = {}
         self._meters: dict[str, OperationMeter] = {}
@@ -100,6 +105,17 @@ class Metrics:
         """
         self._sources.setdefault(gauge, []).append(source)
 
+    @contextmanager
+    def lent(self) -> Iterator["Metrics"]:
+        """These metrics for one run of a flow: the sources that it has watched are forgotten with the context."""
+        lent, sources = copy(self), _Sources()
+        lent._sources = sources  # noqa: SLF001 -- of our own class
+        self._lent.append(sources)
+        try:
+            yield lent
+        finally:
+            self._lent[:] = [each for each in self._lent if each is not sources]
+
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All values as text and its content type: OpenMetrics if the Accept header wants it, else Prometheus'."""
         encoder, content_type = choose_encoder(accept)
@@ -107,11 +123,15 @@ class Metrics:
 
 
 class _Gauges(Collector):
-    def __init__(self, sources: Mapping[Metric, Sequence[Callable[[], Reading]]]) -> None:
-        self._sources = sources
+    def __init__(self, lent: Sequence[_Sources]) -> None:
+        self._lent = lent
 
     def collect(self) -> Iterator[Family]:
-        for metric, sources in self._sources.items():
+        all_sources: _Sources = {}
+        for each in self._lent:
+            for metric, sources in each.items():
+                all_sources.setdefault(metric, []).extend(sources)
+        for metric, sources in all_sources.items():
             family = GaugeMetricFamily(metric.full_name, metric.help, labels=metric.labels, unit=metric.unit)
             for source in sources:
                 reading = source()

@@ -404,14 +404,15 @@ CERTIFICATE_NOT_AFTER: Final = Metric(
     "supplier-ca, listener-certificate, listener-ca, kafka-certificate, kafka-ca (files of `ssl.…location`). Of "
     "several authorities, the next to expire counts: of those of one name the latest, and expired ones only if all "
     "have expired.",
-    "Within 30 days: renew it. A new file is taken up without a restart, except Kafka's, which need one.",
+    "Within 30 days: renew it. A new file is taken up without a restart.",
     labels=("certificate",),
     unit="seconds",
 )
 CERTIFICATES_REFUSED: Final = Metric(
     "certificates_refused",
     Kind.GAUGE,
-    "1 while the certificate files cannot be used and the previous ones stay in use, by direction: supplier, listener.",
+    "1 while the certificate files cannot be used and the previous ones stay in use, by direction: supplier, listener, "
+    "kafka (its passwords too, and while it does not answer).",
     "1: the log names the file and what is wrong with it. Correct it before the old certificate expires.",
     labels=("direction",),
 )

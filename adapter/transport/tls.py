@@ -8,7 +8,7 @@ remembers the context it was made with, so that those of an older context are no
 import asyncio
 import os
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,7 +76,7 @@ class LiveTls:
     ) -> None:
         self._files = files
         self._make = make
-        self._seen = stamp(files)
+        self._seen = stamp(_paths(files))
         self._problems: tuple[str, ...] = ()
         self.context, self.not_after = make(files)
 
@@ -86,7 +86,7 @@ class LiveTls:
         Files that were not valid are tried at every call: a certificate may become valid, or readable, unchanged.
         """
         # Before reading: files that change meanwhile then differ from the stamp, and are read again.
-        found = stamp(self._files)
+        found = stamp(_paths(self._files))
         changed, before = found != self._seen, self._problems
         if not changed and not before:
             return None
@@ -261,11 +261,15 @@ def reason(error: OSError) -> str:
 Stamp = tuple[tuple[str, int, int, int] | None, ...]
 
 
-def stamp(files: TlsFiles) -> Stamp:
-    """A value that differs once the files have changed."""
+def stamp(paths: Iterable[Path]) -> Stamp:
+    """A value that differs once one of the files has changed."""
     # The resolved path changes when Kubernetes swaps its `..data` link, the inode when a file is replaced atomically,
     # time and size when it is written in place.
-    return tuple(_identity(path) for path in (files.certificate, files.key, files.ca) if path is not None)
+    return tuple(map(_identity, paths))
+
+
+def _paths(files: TlsFiles) -> Iterator[Path]:
+    return (path for path in (files.certificate, files.key, files.ca) if path is not None)
 
 
 def _identity(path: Path) -> tuple[str, int, int, int] | None:

@@ -74,6 +74,14 @@ class KafkaPublisher:
             _fail(future, _reason(failure.args[0]))
         return future
 
+    def renew(self, client: Mapping[str, str]) -> None:
+        """Go on with a producer of these properties; records under way end with the one before. Raises Stop if
+        librdkafka refuses a property, and goes on with that one.
+        """
+        self._conf.update(client)
+        before, self._line = self._line, self._open()
+        before.retire()
+
     async def close(self) -> None:
         """Wait for the records under way, at most as long as they may take."""
         await self._line.close(self._timeout + 1)
@@ -136,7 +144,7 @@ class _Line:
         """A heap by deadline. An acknowledged record stays in it until it is at the top."""
         self._looks = loop.call_later(_IDLE, self._looking)
         self._busy = False
-        self._abandoned = False
+        self._retired = False
 
     def produce(self, record: Outgoing, under: _Under) -> None:
         self._producer.produce(
@@ -155,7 +163,11 @@ class _Line:
     def abandon(self) -> None:
         """Fail the queued records, and stop."""
         self._producer.purge()
-        self._abandoned = True
+        self.retire()
+
+    def retire(self) -> None:
+        """Stop once no record is under way."""
+        self._retired = True
 
     async def close(self, limit: float) -> None:
         self._looks.cancel()
@@ -167,7 +179,7 @@ class _Line:
         try:
             self._busy = self._look()
         finally:  # otherwise an error would end the polling for good
-            if self._busy or not self._abandoned:
+            if self._busy or not self._retired:
                 self._looks = self._loop.call_later(_LOOK if self._busy else _IDLE, self._looking)
 
     def _look(self) -> bool:

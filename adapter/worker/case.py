@@ -121,12 +121,21 @@ class Case:
                 self._cases.log.exception("record not readable", **self.place())
                 raise Undecodable("internal-error", "reading it failed; the worker's log says how") from None
 
-    def past(self) -> Past | None:
-        """What is known of the command; None if this is a repeat of one that has ended or is under way.
+    async def past(self) -> Past | None:
+        """What is known of the command; None if this is a repeat of one that has ended or is under way. The ticket is
+        asked whether it lists the command, if that is too old for its end to be remembered.
 
-        Raises Undecodable if the id belongs to a command with other content. An open entry of the journal is assigned
-        to the first record with its content, whatever its offset: if the topic was mirrored or created again since, the
-        record has another one.
+        Raises Undecodable if the id belongs to a command with other content.
+        """
+        past = self._remembered()
+        key = self.ticket if past == Untouched() and self.item.resident is None else None
+        if key is None or self._cases.memory.reaches(self.task.issued_at):
+            return past
+        return None if await self._is_listed(key) else past
+
+    def _remembered(self) -> Past | None:
+        """As `past`, by journal and memory alone. An open entry of the journal is assigned to the first record with its
+        content, whatever its offset: if the topic was mirrored or created again since, the record has another one.
         """
         a, item, task = self.assignment, self.item, self.task
         if item.resident is not None:
@@ -151,24 +160,21 @@ class Case:
         recovered, offset = self.assignment.recovered, self.item.source.offset
         return recovered is not None and recovered.finished.get(offset) == self.task.subject.command_id
 
-    async def ended_long_ago(self) -> bool:
-        """Whether the ticket lists the command; asked only if it is too old for its end to be remembered."""
-        task, key = self.task, self.ticket
-        if self.item.resident is not None or key is None or self._cases.memory.reaches(task.issued_at):
-            return False
-        a, command_id = self.assignment, task.subject.command_id
+    async def _is_listed(self, key: bytes) -> bool:
+        """Whether the command's ticket lists it."""
+        a, command_id = self.assignment, self.task.subject.command_id
         a.check(safe=True)
-        a.unfinished[command_id] = task.digest
+        a.unfinished[command_id] = self.task.digest
         self.put_away()
-        ended = True
+        listed = True
         try:
             with a.waits(self.lane, a.waiting.get(self.lane, "ticket")):
-                ended = await self._cases.tickets.commanded(key, command_id)
+                listed = await self._cases.tickets.commanded(key, command_id)
                 await self.take_out()
         finally:
-            if ended:
+            if listed:
                 a.unfinished.pop(command_id, None)
-        return ended
+        return listed
 
     def take_up(self) -> None:
         """It will be carried out or parked: from now on another record of its id is a repeat."""

@@ -152,16 +152,16 @@ class _Turn:
         try:
             case.task = await case.read()
             await self._conductor.cohort.step()
-            past = case.past()
+            past = await case.past()
         except Undecodable as why:
             if not case.dead_letter(why):
                 await self._halt("dead-letter-too-large")
             return
-        if past is not None and tracer is not None:
-            case.trace(tracer)
-        if past is None or (past == Untouched() and await case.ended_long_ago()):
+        if past is None:
             case.repeat()
             return
+        if tracer is not None:
+            case.trace(tracer)
         if case.item.resident is None:
             self._conductor.cases.metrics.operation(case.task.subject.operation.name).received.inc()
         case.take_up()

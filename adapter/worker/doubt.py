@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from adapter.core.command import Again, By, Rejected, Settled, Untouched
+from adapter.core.command import Again, By, Rejected, Settled
 from adapter.core.doubt import settlement
 from adapter.core.errors import Undecodable
 from adapter.core.journal import Kind
@@ -89,10 +89,10 @@ class Doubts:
         """
         try:
             case.task = await case.read()
-            past = case.past()
+            past = await case.past()
         except Undecodable as why:
             return case.dead_letter(why) or self._untaken(case, "dead-letter-too-large")
-        if past is None or (past == Untouched() and await case.ended_long_ago()):
+        if past is None:
             case.repeat()
             return True
         case.take_up()

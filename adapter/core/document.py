@@ -135,11 +135,15 @@ def folded_text(element: etree._Element) -> str:
     return fold(" ".join(element.itertext()))
 
 
+WHITE: Final = " \t\r\n"
+"""XML's white space."""
+
+
 def fold(text: str) -> str:
     """White space collapsed as XSD does it (Part 2, section 4.3.6): space, tab, CR and LF only."""
     if text.isprintable() and "  " not in text and text[:1] != " " and text[-1:] != " ":
         return text  # most texts: looking is faster than folding
-    text = text.strip(" \t\r\n").replace("\t", " ").replace("\r", " ").replace("\n", " ")
+    text = text.strip(WHITE).replace("\t", " ").replace("\r", " ").replace("\n", " ")
     while "  " in text:  # a few passes: each halves the longest run
         text = text.replace("  ", " ")
     return text
@@ -189,7 +193,7 @@ def _parsed_aside(text: bytes) -> etree._Element:
     return root
 
 
-_SPACE: Final = b" \t\r\n"
+_SPACE: Final = WHITE.encode()
 _PROLOG_ITEMS: Final = 16
 _CHARSET: Final = re.compile(r'charset\s*=\s*"?([^\s";,]+)', re.IGNORECASE)
 _TAG: Final = re.compile(rb"<[^/!?]")

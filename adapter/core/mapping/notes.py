@@ -8,7 +8,7 @@ from typing import Final
 
 from lxml import etree
 
-from adapter.core.document import fold, local_name
+from adapter.core.document import WHITE, fold, local_name
 from adapter.core.immutable import immutable
 
 NAMED_LIMIT: Final = 100
@@ -165,9 +165,6 @@ def _texts(aside: list[tuple[str, Aside]]) -> Iterator[tuple[str, str]]:
             left -= 1
             yield path[:_LONGEST_PATH], text
 
-
-WHITE: Final = " \t\r\n"
-"""XML's white space."""
 
 _LONGEST_PATH: Final = 500
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,40}(?:[.,][0-9]{1,40})?", re.ASCII)

@@ -12,8 +12,8 @@ from typing import Any, Final
 from lxml import etree
 
 from adapter.core.avro.schema import RANGES
-from adapter.core.document import fold, folded_text
-from adapter.core.mapping.notes import WHITE, Notes
+from adapter.core.document import WHITE, fold, folded_text
+from adapter.core.mapping.notes import Notes
 from adapter.core.xsd import Kind, Leaf
 
 Value = Callable[[etree._Element, Notes], Any]  # noqa: SLF001 -- lxml's name for the type of elements

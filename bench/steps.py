@@ -339,7 +339,7 @@ class _Caller:
             45 * second,
             25 * second,
             2**21,
-            tls=TlsFiles(files.client_certificate, files.client_key, files.ca) if tls else None,
+            tls=TlsFiles(files.client_certificate, files.client_key, files.ca) if tls else TlsFiles(),
         )
         self._calls = self._runner.run(self._open())
 

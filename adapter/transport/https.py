@@ -80,9 +80,7 @@ class CallSettings:
     """
 
     max_reply_bytes: int
-    tls: TlsFiles | None = None
-    """None: the system's authorities and no client certificate."""
-
+    tls: TlsFiles
     proxy: str | None = None
     """URL of an HTTP proxy that is asked to CONNECT. Proxies of the environment are never used."""
 
@@ -128,7 +126,7 @@ class HttpsCalls:
         self._addresses: tuple[float, list[Any]] = (0.0, [])
         self._distrusted: dict[Any, float] = {}
         """Addresses to try last, each with the time since when."""
-        self.tls = ClientTls(settings.tls or TlsFiles()) if url.scheme == "https" else None
+        self.tls = ClientTls(settings.tls) if url.scheme == "https" else None
         self._watch: asyncio.Task[None] | None = None
         if self.tls is not None:
             self._watch = asyncio.create_task(self.tls.watch(on_reload))

@@ -61,6 +61,7 @@ def configured(url: str) -> CallSettings:
         total=30 * SECOND,
         keep_alive=20 * SECOND,
         max_reply_bytes=MIB,
+        tls=TlsFiles(),
     )
 
 

@@ -192,20 +192,20 @@ class Keeper:
         writes = [self._publisher.publish(record, limit=self._limit, late=lambda: None) for record in records]
         await asyncio.wait(writes)
         errors = [write.exception() for write in writes]
-        done = [head.number for head, error in zip(heads, errors, strict=True) if error is None]
+        done = {head.number: record for head, record, error in zip(heads, records, errors, strict=True) if not error}
+        failed = [(record, error) for record, error in zip(records, errors, strict=True) if error]
         if done:
-            self._rose({record.topic for record, error in zip(records, errors, strict=True) if error is None})
+            self._rose({record.topic for record in done.values()})
             for _ in done:
                 self._drained()
-            await spool.drop(done)
-        for record, error in zip(records, errors, strict=True):
+            await spool.drop(list(done))
+        for record, error in failed:
             if isinstance(error, TooLarge):
                 self._log.error("spooled notification too large for its topic", topic=record.topic, reason=str(error))
-            elif error is not None:
+            else:
                 self._fell(record.topic, str(error), of_tickets=record.key is not None)
         # Bodies for the quarantine may be refused for long; tickets do not wait for them.
-        late = [record for record, error in zip(records, errors, strict=True) if error is not None]
-        return bool(done) and all(record.key is None for record in late)
+        return bool(done) and all(record.key is None for record, _ in failed)
 
     def _is_down(self, record: Outgoing | None) -> bool:
         return _ALL in self._down or (record is not None and record.topic in self._down)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -110,17 +111,15 @@ async def _tail(reader: KafkaJournal, number: int) -> JournalTail:
 
 def held(bus: Client, found: Partition) -> Iterator[Held]:
     """Its commands in doubt, in the order of the calls."""
-    behind: dict[bytes | None, int] = {}
-    for entry in found.known.residents:
-        if entry.kind is Kind.PARKED and entry.source is not None:
-            behind[entry.source.key] = behind.get(entry.source.key, 0) + 1
-    for entry in found.known.residents:
-        if entry.kind is Kind.HELD and entry.source is not None:
-            name, record = command(bus, entry.source.value)
+    sources = [(entry, entry.source) for entry in found.known.residents if entry.source is not None]
+    behind = Counter(source.key for entry, source in sources if entry.kind is Kind.PARKED)
+    for entry, source in sources:
+        if entry.kind is Kind.HELD:
+            name, record = command(bus, source.value)
             if name in bus.known.operations:
                 operation = bus.known.operations[name].operation
                 reference = record.get(bus.known.supplier.notification.reference)
-                yield Held(entry, operation, reference, behind.get(entry.source.key, 0))
+                yield Held(entry, operation, reference, behind[source.key])
 
 
 def command(bus: Client, value: bytes | None) -> tuple[str, dict[str, Any]]:

@@ -83,8 +83,8 @@ def span(length: timedelta) -> str:
 
 
 def is_text(word: str) -> bool:
-    """Whether a word of the command line can be written to a topic: bytes that are not UTF-8 come as lone surrogates,
-    which can't be encoded.
+    """Whether a word of the command line or a variable is UTF-8: other bytes come as lone surrogates, which can't be
+    encoded.
     """
     try:
         word.encode()

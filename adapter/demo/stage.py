@@ -22,7 +22,7 @@ from adapter.telemetry import Metrics, start_logging
 from adapter.transport.kafka.admin import Admin, wanted
 from adapter.transport.kafka.mock import PARTITIONS, MockCluster
 from adapter.transport.registry import HttpRegistry, open_registry
-from adapter.twin import Answered, Letters, Notify, TlsFiles, Twin, TwinSettings, notify
+from adapter.twin import Answered, Letters, Notify, Rules, TlsFiles, Twin, TwinSettings, notify
 from adapter.twin.certificates import Certificates
 from adapter.twin.certificates import make as make_certificates
 from adapter.worker.flow import Worker
@@ -158,7 +158,8 @@ async def stage(*, kafka: str | None, registry: str | None, keep: bool, folder: 
 def _twin(certificates: Certificates, notify: Notify) -> Twin:
     files = TlsFiles(certificates.server_certificate, certificates.server_key, certificates.ca)
     # So slow that nothing happens by itself: the story says what happens.
-    return Twin(TwinSettings(tls=files, buyer=BUYER, reserved_keys_only=True, speed=0.001, notify=notify))
+    rules = Rules(reserved_keys_only=True, speed=0.001)
+    return Twin(TwinSettings(tls=files, buyer=BUYER, rules=rules, notify=notify))
 
 
 def _variables(

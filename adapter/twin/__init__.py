@@ -4,7 +4,7 @@ from adapter.twin.deliveries import Delivery
 from adapter.twin.dialects import Dialect, Manner
 from adapter.twin.faults import Fault, Kind
 from adapter.twin.lean import Lean
-from adapter.twin.life import Happening, Status, Ticket
+from adapter.twin.life import Happening, Rules, Status, Ticket
 from adapter.twin.notify import Letters, add_notify_arguments, letters, notify
 from adapter.twin.post import Answered
 from adapter.twin.server import Twin, run
@@ -21,6 +21,7 @@ __all__ = [
     "Letters",
     "Manner",
     "Notify",
+    "Rules",
     "Status",
     "Ticket",
     "TlsFiles",

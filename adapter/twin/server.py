@@ -21,7 +21,7 @@ from adapter.twin.dialects import Manner
 from adapter.twin.faults import Fault, Plan
 from adapter.twin.judge import Judge
 from adapter.twin.lean import Lean
-from adapter.twin.life import Happening, Rules, Status, Ticket
+from adapter.twin.life import Happening, Status, Ticket
 from adapter.twin.lines import Log
 from adapter.twin.notifier import Notifier
 from adapter.twin.settings import TwinSettings
@@ -46,14 +46,7 @@ class Twin:
         notify = self.settings.notify
         self.delivery_log: Log[Delivery] = Log(notify.log if notify else None)
         self.plan = Plan()
-        self.books = Books(
-            Rules(
-                speed=self.settings.speed,
-                resolve_after=self.settings.resolve_after,
-                full_life=self.settings.full_life,
-                reserved_keys_only=self.settings.reserved_keys_only,
-            )
-        )
+        self.books = Books(self.settings.rules)
         for fault in self.settings.faults:
             self.plan.add(fault)
         schemas = desk.load(schema_root() / "xsd" / "cityfibre")

@@ -3,7 +3,7 @@
 import argparse
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from adapter.core.errors import Stop
 from adapter.twin import limits
 from adapter.twin.dialects import Dialect
 from adapter.twin.faults import Fault, from_json
+from adapter.twin.life import Rules
 from adapter.twin.limits import Limit
 
 
@@ -97,19 +98,8 @@ class TwinSettings:
     """JSON lines of every request are appended here."""
 
     faults: tuple[Fault, ...] = ()
-    speed: float = 1.0
-    """How much faster than at the supplier tickets progress."""
-
-    resolve_after: timedelta | None = None
-    """Tickets in progress become Resolved by themselves after this time (divided by `speed`)."""
-
-    full_life: bool = False
-    """Work proceeds by itself: appointments, on hold and back, Resolved."""
-
+    rules: Rules = field(default_factory=Rules)
     notify: Notify | None = None
-    reserved_keys_only: bool = False
-    """Refuse a reservation key that this twin did not give out."""
-
     buyer: str | None = None
     """Only this buyerIdentifier is served, others get 403."""
 
@@ -186,11 +176,13 @@ def from_arguments(given: argparse.Namespace) -> TwinSettings:
         control_port=given.control_port,
         calls=given.calls,
         faults=tuple(faults),
-        speed=given.speed,
-        resolve_after=timedelta(seconds=given.resolve_after) if given.resolve_after is not None else None,
-        full_life=given.full_life,
+        rules=Rules(
+            speed=given.speed,
+            resolve_after=timedelta(seconds=given.resolve_after) if given.resolve_after is not None else None,
+            full_life=given.full_life,
+            reserved_keys_only=given.reserved_keys_only,
+        ),
         notify=notify,
-        reserved_keys_only=given.reserved_keys_only,
         buyer=given.buyer,
         echo_message_id=not given.own_message_ids,
         keep_alive=given.keep_alive,

@@ -17,7 +17,7 @@ from adapter.cli import main
 from adapter.core.partition import partition_of
 from adapter.settings import Projecting, load
 from adapter.telemetry import Metrics, start_logging
-from adapter.twin import Fault, Kind, Notify, TwinSettings
+from adapter.twin import Fault, Kind, Notify, Rules, TwinSettings
 from tests.integration.test_commands import requests, text
 from tests.server.conftest import notification, serving
 from tests.support import estate as say
@@ -62,7 +62,9 @@ async def projecting(rig: Rig) -> AsyncIterator[None]:
 async def rig(kafka: str) -> AsyncIterator[Rig]:
     """All but the worker. A report is accepted after half a second, and told so."""
     port = free_port()
-    twin = ListeningTwin(TwinSettings(speed=4, notify=Notify(f"http://127.0.0.1:{port}/notify", retry=0.1)))
+    twin = ListeningTwin(
+        TwinSettings(rules=Rules(speed=4), notify=Notify(f"http://127.0.0.1:{port}/notify", retry=0.1))
+    )
     async with open_rig(kafka, partitions=PARTITIONS, twin=twin) as opened:
         more = {"SERVER__PORT": str(port), "SUPPLIER__BUYER_IDENTIFIER": "SPDEV1"}
         async with serving(opened, **more), projecting(opened):

@@ -4,7 +4,7 @@ from collections import Counter
 
 import aiohttp
 
-from adapter.twin import Delivery, Dialect, Notify, Twin, TwinSettings
+from adapter.twin import Delivery, Dialect, Notify, Rules, Twin, TwinSettings
 from adapter.twin.deliveries import End
 from tests.server.conftest import Serve
 from tests.support.wait import eventually
@@ -24,7 +24,7 @@ async def test_all_that_happens_to_tickets_is_acknowledged_and_published_once(se
             dialect_chance=0.3,
             retry=0.05,
         )
-        async with Twin(TwinSettings(speed=100_000, full_life=True, notify=notify)) as twin:
+        async with Twin(TwinSettings(rules=Rules(speed=100_000, full_life=True), notify=notify)) as twin:
             async with aiohttp.ClientSession() as http:
                 for number in range(TICKETS):
                     outage = "<type>Service Outage</type>"

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from adapter.twin import Delivery, Dialect, Happening, Manner, Notify, Status, TlsFiles, Twin, TwinSettings
+from adapter.twin import Delivery, Dialect, Happening, Manner, Notify, Rules, Status, TlsFiles, Twin, TwinSettings
 from adapter.twin.deliveries import End
 from tests.support.certificates import trials
 from tests.support.wait import eventually
@@ -66,7 +66,7 @@ async def test_every_change_is_told_to_the_documented_path_after_the_reply() -> 
 
 
 async def test_time_alone_brings_a_ticket_from_the_report_to_closed_and_all_of_it_is_told() -> None:
-    settings = TwinSettings(speed=1_000_000, full_life=True)
+    settings = TwinSettings(rules=Rules(speed=1_000_000, full_life=True))
     async with receiver() as receiving, twin(receiving, settings=settings) as running:
         await add(running, "SP-1")
         await eventually(lambda: running.deliveries and running.deliveries[-1].kind == "closed")

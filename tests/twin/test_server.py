@@ -19,7 +19,7 @@ from lxml import etree
 
 from adapter.core import soap
 from adapter.core.errors import Stop
-from adapter.twin import Fault, Kind, Notify, Status, TlsFiles, Twin, TwinSettings
+from adapter.twin import Fault, Kind, Notify, Rules, Status, TlsFiles, Twin, TwinSettings
 from adapter.twin.calls import overlaps, read, repeats
 from tests.support.certificates import trials
 from tests.support.wait import PATIENCE, eventually
@@ -212,7 +212,7 @@ async def test_dates_beyond_every_calendar_are_refused(first: str, twin: Twin, h
 
 
 async def test_query_then_reserve_then_report_with_the_key(http: aiohttp.ClientSession) -> None:
-    async with Twin(TwinSettings(reserved_keys_only=True)) as twin:
+    async with Twin(TwinSettings(rules=Rules(reserved_keys_only=True))) as twin:
         status, body = await post(http, twin, "queryAppointmentAvailability", query("2026-03-02"))
         assert (status, value(body, "correlationId")) == (200, "c-9")
         slot = next(e for e in etree.fromstring(body).iter() if e.tag == "appointmentSlot")
@@ -573,6 +573,6 @@ def test_a_log_that_cannot_be_written_is_named(name: str, tmp_path: Path) -> Non
 
 
 async def test_tickets_move_by_the_clock_of_the_settings(http: aiohttp.ClientSession) -> None:
-    async with Twin(TwinSettings(speed=1e6, resolve_after=timedelta(hours=1))) as twin:
+    async with Twin(TwinSettings(rules=Rules(speed=1e6, resolve_after=timedelta(hours=1)))) as twin:
         await post(http, twin, "addFaultReport", addition())
         await eventually(lambda: twin.tickets["SP-1"].status == Status.CLOSED)

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from adapter.core.errors import Stop
-from adapter.twin import Fault, Kind, TlsFiles, TwinSettings, add_arguments, from_arguments
+from adapter.twin import Fault, Kind, Rules, TlsFiles, TwinSettings, add_arguments, from_arguments
 from tests.support.processes import Processes
 
 
@@ -40,9 +40,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
         control_port=0,
         calls=Path("calls.jsonl"),
         faults=(Fault(Kind.SILENCE), Fault(Kind.RESET), Fault(Kind.EMPTY, times=None)),
-        speed=60.0,
-        resolve_after=timedelta(seconds=90),
-        reserved_keys_only=True,
+        rules=Rules(speed=60.0, resolve_after=timedelta(seconds=90), reserved_keys_only=True),
         buyer="SPDEV1",
         echo_message_id=False,
         keep_alive=5.0,

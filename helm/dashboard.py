@@ -231,6 +231,13 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 "{{instance}} {{flow}}, not started": _gauge("partitions_starting", "max", "instance", "flow"),
             },
         ),
+        Panel(
+            "Kafka and its topics",
+            {
+                "{{instance}} {{flow}}, Kafka does not answer": _gauge("kafka_unreachable", "max", "instance", "flow"),
+                "{{flow}}, topics misconfigured": _gauge("topics_misconfigured", "max", "flow"),
+            },
+        ),
         Panel("Held back by quotas of Kafka", {"": _rate("kafka_throttled_seconds_total")}, "s"),
         Panel("Recovered from the journal", {"{{state}}": _rate("journal_recovered_total", "state")}),
         Panel("Versions", {"{{version}}": _gauge("build_info", "count", "version")}),

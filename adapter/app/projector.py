@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from adapter.app.start import (
     transactions_observer,
     until_available,
 )
-from adapter.app.topics import Partitions
+from adapter.app.topics import Partitions, Watch
 from adapter.core.avro import UnknownFields
 from adapter.core.avro.lookup import Decoders
 from adapter.core.ticket import Policy
@@ -147,7 +148,8 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
             )
         )
         log.info("projector starts", telemetry=page.url, topic=names.events, group=ours.group_id)
-        await stack.enter_async_context(topics.watched(seen, flow.failed))
+        watch = Watch("projector", admin, log, metrics, topics=settings.topics, names=topics.keyed)
+        await stack.enter_async_context(watch.running(partial(topics.check, seen), flow.failed))
         flow.open()
         stack.push_async_callback(flow.close)
         yield flow

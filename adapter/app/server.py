@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from adapter.app.certificates import CertificateReport
-from adapter.app.credentials import Credentials
 from adapter.app.descriptors import connections
 from adapter.app.page import Page
 from adapter.app.process import Process
@@ -21,6 +20,7 @@ from adapter.app.start import (
     until_available,
 )
 from adapter.app.stop import before
+from adapter.app.topics import Watch
 from adapter.catalogue import Catalogue
 from adapter.core import cloudevents
 from adapter.core.avro import Encoder, Schema
@@ -53,6 +53,7 @@ class Listening:
     flow: Server
     listener: Listener
     publisher: KafkaPublisher
+    admin: Admin
     publishing: "asyncio.Task[None]"
     """Publishes what the spool holds. Raises Stop if nothing can be published."""
 
@@ -63,8 +64,8 @@ async def receive(settings: Receiving, log: Log, process: Process) -> None:
     async with AsyncExitStack() as stack:
         opening = stack.enter_async_context(server(settings, log, process.metrics, process.page))
         if running := await before(stop, opening):
-            renewing = asyncio.ensure_future(_renew(running.publisher, process.credentials))
-            stack.push_async_callback(_cancelled, renewing)
+            watching = asyncio.ensure_future(_watch_kafka(settings, running, log, process))
+            stack.push_async_callback(_cancelled, watching)
             await before(stop, asyncio.shield(running.publishing))  # which goes on while the spool is emptied
             await stop.wait()
 
@@ -181,7 +182,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
             log.warning("listening without TLS", proxies=len(limits.trusted_proxies))
         if not (limits.allowed_subjects or limits.allowed_networks):
             log.warning("no list of callers")
-        yield Listening(flow, listener, publisher, publishing)
+        yield Listening(flow, listener, publisher, Admin(client), publishing)
 
 
 def reread(
@@ -289,12 +290,18 @@ def _watch(listener: Listener, spool: SqliteSpool | None, metrics: Metrics) -> N
         metrics.watch(m.SPOOL_OLDEST, spool.oldest)
 
 
-async def _renew(publisher: KafkaPublisher, credentials: Credentials) -> None:
-    """Go on with a new producer at each renewal, until cancelled."""
+async def _watch_kafka(settings: Receiving, running: Listening, log: Log, process: Process) -> None:
+    """Watch the topics, and go on with new clients at each renewal of Kafka's credentials, until cancelled."""
+    names = settings.topics.names()
+    ours, admin = (names.events, names.quarantine), running.admin
     while True:
-        client = await credentials.renewal()
+        with process.metrics.lent() as metrics:
+            watch = Watch("server", admin, log, metrics, topics=settings.topics, names=ours)
+            async with watch.running():
+                client = await process.credentials.renewal()
         with suppress(Stop):  # the files have changed once more, and are tried again
-            publisher.renew(client)
+            running.publisher.renew(client)
+            admin = Admin(client)
 
 
 async def _cancelled(task: "asyncio.Task[Any]") -> None:

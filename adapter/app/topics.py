@@ -1,13 +1,20 @@
-"""The topics of a role: examined at its start, and checked while it runs, since a change would break its guarantees."""
+"""The topics of a role: examined at its start, and checked while it runs, since a change would break its guarantees.
+
+A role stops where it would go on wrongly: partitions were added, a topic was made anew. It only tells of a topic whose
+configuration is wrong: commands in a topic that is compacted do not get more by waiting.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from adapter.core.errors import Stop, Unavailable
-from adapter.transport.kafka.admin import require_topics
+from adapter.settings import Topics
+from adapter.telemetry import Log, Metrics
+from adapter.telemetry import metrics as m
+from adapter.transport.kafka.admin import Admin, Difference, require_topics, wanted
 
 _CHECK: Final = 5.0
 """Seconds between two checks of the topics."""
@@ -71,22 +78,68 @@ class Partitions:
         if changed:
             raise Stop(*changed)
 
+
+class Watch:
+    """Asks Kafka every few seconds for the topics of a flow, and shows whether it answers and they are as they must be.
+
+    So a flow that has nothing to do notices, too.
+    """
+
+    def __init__(
+        self, flow: str, admin: Admin, log: Log, metrics: Metrics, *, topics: Topics, names: Iterable[str]
+    ) -> None:
+        """`names`: those of the topics that the flow uses."""
+        used = {*names}
+        self._admin = admin
+        self._wants = [want for want in wanted(topics) if want.name in used]
+        self._log = log
+        self._silent = False
+        self._wrong: list[Difference] = []
+        metrics.watch(m.KAFKA_UNREACHABLE, lambda: {flow: float(self._silent)})
+        metrics.watch(m.TOPICS_MISCONFIGURED, lambda: {flow: float(len({each.topic for each in self._wrong}))})
+
     @asynccontextmanager
-    async def watched(self, before: Seen, failed: Callable[[Exception], None]) -> AsyncIterator[None]:
-        """Check the topics every few seconds within the block. `failed` is called with any error but Unavailable."""
+    async def running(
+        self, check: Callable[[], None] = lambda: None, failed: Callable[[Exception], None] = lambda _: None
+    ) -> AsyncIterator[None]:
+        """Watch within the block. `check` is called on a thread, `failed` with any error of it but Unavailable."""
 
         async def watch() -> None:
             while True:
-                await asyncio.sleep(_CHECK)
                 try:
-                    await asyncio.to_thread(self.check, before)
-                except Unavailable:
-                    pass
+                    await asyncio.to_thread(self._look)
+                    await asyncio.to_thread(check)
+                except Unavailable as error:
+                    self._unanswered(str(error))
                 except Exception as error:  # noqa: BLE001 -- or the flow would go on with topics that nobody checks
                     failed(error)
+                else:
+                    self._answered()
+                await asyncio.sleep(_CHECK)
 
         watching = asyncio.create_task(watch())
         try:
             yield
         finally:
             watching.cancel()
+
+    def _look(self) -> None:
+        """Raises Unavailable."""
+        try:
+            found = self._admin.misconfigured(self._wants)
+        except Stop:  # the cluster does not tell
+            return
+        for each in found:
+            if each not in self._wrong:
+                self._log.error("topic misconfigured", topic=each.topic, problem=each.text, fix=each.fix)
+        self._wrong = found
+
+    def _unanswered(self, why: str) -> None:
+        if not self._silent:
+            self._silent = True
+            self._log.warning("Kafka does not answer", reason=why)
+
+    def _answered(self) -> None:
+        if self._silent:
+            self._silent = False
+            self._log.info("Kafka answers again")

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from adapter.app.certificates import CertificateReport
@@ -22,7 +23,7 @@ from adapter.app.start import (
     transactions_observer,
     until_available,
 )
-from adapter.app.topics import Partitions
+from adapter.app.topics import Partitions, Watch
 from adapter.catalogue import Catalogue
 from adapter.core import cloudevents
 from adapter.core.allowance import Allowance
@@ -214,7 +215,8 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
         )
         supplier = base_url(settings, known)
         log.info("worker starts", telemetry=page.url, topic=names.commands, group=group, supplier=supplier)
-        await stack.enter_async_context(topics.watched(seen, flow.failed))
+        watch = Watch("worker", admin, log, metrics, topics=settings.topics, names=(*topics.keyed, *topics.others))
+        await stack.enter_async_context(watch.running(partial(topics.check, seen), flow.failed))
         flow.open()
         stack.push_async_callback(flow.close)
         yield flow

@@ -218,6 +218,22 @@ TRANSACTION_RECORDS: Final = Metric(
     "",
     buckets=_TRANSACTION_RECORDS,
 )
+KAFKA_UNREACHABLE: Final = Metric(
+    "kafka_unreachable",
+    Kind.GAUGE,
+    "1 while Kafka does not answer, or refuses, what each flow asks every few seconds about its topics.",
+    "1: the cluster is away, or refuses us. The log line Kafka does not answer says why.",
+    labels=("flow",),
+)
+TOPICS_MISCONFIGURED: Final = Metric(
+    "topics_misconfigured",
+    Kind.GAUGE,
+    "Topics whose configuration breaks a guarantee, such as cleanup.policy=compact where nothing may be removed but by "
+    "age, by the flow that uses them. Only what we have the right to read (DescribeConfigs) counts.",
+    "Above 0: records are removed, or can't be stored. The log line topic misconfigured says which topic, and the "
+    "remedy.",
+    labels=("flow",),
+)
 KAFKA_THROTTLED: Final = Metric(
     "kafka_throttled_seconds_total",
     Kind.COUNTER,

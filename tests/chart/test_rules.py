@@ -204,6 +204,27 @@ CASES: Final[dict[str, tuple[Case, ...]]] = {
         Case(
             {'fault_adapter_kafka_down{instance="a"}': "1x60"}, {'fault_adapter_kafka_down{instance="a"}': "0x38 1x60"}
         ),
+        # Nothing comes that could show it.
+        Case(
+            {
+                'fault_adapter_kafka_down{instance="a"}': "0x60",
+                'fault_adapter_kafka_unreachable{instance="a",flow="server"}': "1x60",
+            },
+            {
+                'fault_adapter_kafka_down{instance="a"}': "0x60",
+                'fault_adapter_kafka_unreachable{instance="a",flow="server"}': "0x60",
+            },
+        ),
+        Case(
+            {'fault_adapter_kafka_unreachable{instance="b",flow="projector"}': "0x30 1x60"},
+            {'fault_adapter_kafka_unreachable{instance="b",flow="projector"}': "0 1 0x60"},
+        ),
+    ),
+    "FaultAdapterTopicMisconfigured": (
+        Case(
+            {'fault_adapter_topics_misconfigured{flow="worker",instance="a"}': "0x30 1x60"},
+            {'fault_adapter_topics_misconfigured{flow="worker",instance="a"}': "0x60"},
+        ),
     ),
     "FaultAdapterSpoolNotDraining": (
         Case(

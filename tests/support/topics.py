@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._listoffsets import LatestSpec, OffsetSpec
+from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from tests.support.wait import PATIENCE, wait_until
@@ -47,7 +49,7 @@ class Topics:
 
 def create(bootstrap: str, *, partitions: int, replicas: int = -1, largest: int = FOUR_MIB) -> Topics:
     """A new set, every topic with that many partitions, as the design's table of topics has them; `largest` is that of
-    a record in bytes. Returns when clients can see them all."""
+    a record in bytes, a command's being half. Returns when clients can see them all."""
     prefix = f"test-{secrets.token_hex(4)}"
     names = ("commands", "events", "tickets", "journal", "dead-letters", "quarantine")
     topics = Topics(prefix, partitions, *(f"{prefix}.{name}" for name in names))
@@ -74,7 +76,7 @@ def _make(bootstrap: str, topics: Topics, names: Sequence[str], *, replicas: int
                 replication_factor=replicas,
                 config={
                     "cleanup.policy": "compact" if topic == topics.tickets else "delete",
-                    "max.message.bytes": str(largest),
+                    "max.message.bytes": str(largest // 2 if topic == topics.commands else largest),
                 },
             )
             for topic in names
@@ -83,6 +85,14 @@ def _make(bootstrap: str, topics: Topics, names: Sequence[str], *, replicas: int
     for done in asked.values():
         done.result(PATIENCE)
     wait_until(lambda: _led(client, topics) and _known(client, topics), what="a leader for every partition")
+
+
+def configure(bootstrap: str, topic: str, name: str, value: str) -> None:
+    """Set this of the topic's configuration, and leave the rest."""
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    client = AdminClient({"bootstrap.servers": bootstrap})
+    client.incremental_alter_configs([resource])[resource].result(PATIENCE)
 
 
 def widen(bootstrap: str, topic: str, partitions: int) -> None:

@@ -143,14 +143,7 @@ def differences(wants: Iterable[Wanted], found: Mapping[str, Found]) -> Iterator
             text, fix = "its configuration can't be read", "grant DESCRIBE_CONFIGS on it (kafka-acls.sh --add)"
             yield Difference(want.name, text, fix, vital=False)
             continue
-        for config in want.config:
-            value = have.config.get(config.name)
-            if value is not None and not _granted(config, value):
-                text = f"{config.name} is {value}, wanted is {config.wish} {config.value}".replace("exactly ", "")
-                fix = f"kafka-configs.sh --alter --add-config {config.name}={config.value}"
-                if config.name in _SETTINGS:
-                    fix += f", or {_SETTING}{_SETTINGS[config.name]}"
-                yield Difference(want.name, text, fix, config.vital)
+        yield from _misconfigured(want, have.config)
 
 
 class Admin:
@@ -204,6 +197,13 @@ class Admin:
                 if _code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise Unavailable(f"{name}: {_text(error)}") from None
         return found
+
+    def misconfigured(self, wants: Sequence[Wanted]) -> list[Difference]:
+        """The vital differences in the configuration of those topics that exist, as far as we have the right to read
+        it. Raises Stop with a refusal, Unavailable.
+        """
+        found = self._config([want.name for want in wants])
+        return [each for w in wants for each in _misconfigured(w, found.get(w.name, {})) if each.vital]
 
     def find(self, names: Sequence[str]) -> dict[str, Found]:
         """The topics of these names that exist. Raises Stop with every refusal, Unavailable."""
@@ -320,7 +320,7 @@ class Admin:
             try:
                 entries = self._wait(answer)
             except KafkaException as error:
-                if _code(error) == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                if _code(error) in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART):
                     continue
                 if _code(error) == KafkaError._UNSUPPORTED_FEATURE:
                     config[resource.name] = {}
@@ -382,6 +382,17 @@ def _found(topic: TopicDescription, config: Mapping[str, str] | None) -> Found:
         leaderless=len(topic.partitions) - len(led),
         short=sum(len(partition.isr) < min(needed, len(partition.replicas)) for partition in led),
     )
+
+
+def _misconfigured(want: Wanted, have: Mapping[str, str]) -> Iterator[Difference]:
+    for config in want.config:
+        value = have.get(config.name)
+        if value is not None and not _granted(config, value):
+            text = f"{config.name} is {value}, wanted is {config.wish} {config.value}".replace("exactly ", "")
+            fix = f"kafka-configs.sh --alter --add-config {config.name}={config.value}"
+            if config.name in _SETTINGS:
+                fix += f", or {_SETTING}{_SETTINGS[config.name]}"
+            yield Difference(want.name, text, fix, config.vital)
 
 
 def _kept(retention: timedelta, *, vital: bool = False) -> tuple[Config, ...]:

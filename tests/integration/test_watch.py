@@ -1,0 +1,72 @@
+"""What the roles tell of Kafka while there is nothing to do: that it is away, and what was changed there."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from tests.server.conftest import PLAIN
+from tests.support import topics as topic_sets
+from tests.support.broker import Cluster
+from tests.support.measured import read
+from tests.support.processes import Process, Processes
+from tests.support.rig import Rig, open_rig
+from tests.support.wait import eventually
+
+FLOWS = ("worker", "server", "projector")
+
+
+class Running:
+    """All flows, in one process."""
+
+    def __init__(self, process: Process, url: str, client: aiohttp.ClientSession) -> None:
+        self.process = process
+        self._url = url
+        self._client = client
+
+    async def shows(self, metric: str, *values: float) -> None:
+        """Returns once that metric has these values, in the order of FLOWS."""
+
+        async def shown() -> bool:
+            async with self._client.get(f"{self._url}/metrics") as answer:
+                text = await answer.text()
+            return tuple(read(text, metric, flow=flow) for flow in FLOWS) == values
+
+        await eventually(shown, what=f"{metric} {values}")
+
+
+@asynccontextmanager
+async def running(rig: Rig, processes: Processes) -> AsyncIterator[Running]:
+    more = PLAIN | {"PROJECTOR__GROUP_ID": f"{rig.topics.prefix}-projectors"}
+    process = processes.adapter("run", env=rig.environment(**more))
+    await process.ready(lambda p: all(f'"event":"{flow} starts"' in p.output for flow in FLOWS))
+    async with aiohttp.ClientSession() as client:
+        yield Running(process, process.said('"telemetry":"([^"]+)"'), client)
+
+
+async def test_idle_flows_show_that_kafka_is_away_and_that_it_is_back(
+    breakable_kafka: Cluster, processes: Processes
+) -> None:
+    async with open_rig(breakable_kafka.bootstrap) as rig, running(rig, processes) as flows:
+        await flows.shows("kafka_unreachable", 0, 0, 0)
+        breakable_kafka.stop()
+        await flows.shows("kafka_unreachable", 1, 1, 1)
+        assert "Connection refused" in flows.process.said('"event":"Kafka does not answer".*"reason":"([^"]+)"')
+        breakable_kafka.restart()
+        await flows.shows("kafka_unreachable", 0, 0, 0)
+        assert flows.process.output.count('"event":"Kafka answers again"') == len(FLOWS)
+
+
+async def test_a_topic_that_is_compacted_while_the_flows_run_is_told_by_all_that_use_it_until_it_is_mended(
+    kafka: str, processes: Processes
+) -> None:
+    async with open_rig(kafka) as rig, running(rig, processes) as flows:
+        await flows.shows("topics_misconfigured", 0, 0, 0)
+        topic_sets.configure(kafka, rig.topics.journal, "cleanup.policy", "compact")
+        topic_sets.configure(kafka, rig.topics.events, "cleanup.policy", "compact,delete")
+        await flows.shows("topics_misconfigured", 2, 1, 1)
+        line = rf'"event":"topic misconfigured","flow":"worker","topic":"{rig.topics.journal}","problem":"([^"]+)"'
+        assert flows.process.said(line) == "cleanup.policy is compact, wanted is delete"
+        topic_sets.configure(kafka, rig.topics.journal, "cleanup.policy", "delete")
+        topic_sets.configure(kafka, rig.topics.events, "cleanup.policy", "delete")
+        await flows.shows("topics_misconfigured", 0, 0, 0)

@@ -306,7 +306,7 @@ class Projector(IntakeListener):
         partition.position, partition.leader_epoch = batch.position, batch.leader_epoch
         partition.tickets += batch.births
         partition.written += len(batch.kept)
-        batch.counted(self._w.metrics)
+        batch.tell(self._log, self._w.metrics)
         await self._keep_copy(partition, batch.kept, Checkpoint(name, partition.bound))
 
     async def _keep_copy(self, partition: Partition, kept: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:

@@ -51,6 +51,8 @@ class Batch:
     records: list[Outgoing] = field(default_factory=list)
     kept: list[TicketRecord] = field(default_factory=list)
     counts: Counter[tuple[m.Metric, tuple[str, ...]]] = field(default_factory=Counter)
+    warned: list[str] = field(default_factory=list)
+    """References of tickets whose deadline approaches."""
     size: int = 0
     more: bool = False
     """Whether more timers are due than are in this batch."""
@@ -68,7 +70,10 @@ class Batch:
         self.tickets[key] = ticket
         self.changed.add(key)
 
-    def counted(self, metrics: Metrics) -> None:
+    def tell(self, log: Log, metrics: Metrics) -> None:
+        """It is committed."""
+        for reference in self.warned:
+            log.info("deadline approaches", reference=reference, partition=self.partition.number)
         for (metric, labels), number in self.counts.items():
             metrics.count(metric, *labels, by=number)
 
@@ -165,7 +170,7 @@ class Folding:
                     batch.records.append(self._records.warned(warn, partition.number))
                     batch.settle(each.key, warn.ticket)
                     batch.count(m.TICKET_WARNINGS)
-                    self._log.info("deadline approaches", reference=warn.ticket.reference, partition=partition.number)
+                    batch.warned.append(warn.ticket.reference)
                 case Drop():
                     batch.settle(each.key, None)
                     batch.count(m.TICKETS_FORGOTTEN)

@@ -16,6 +16,7 @@ from adapter.projector.folding import Folding
 from adapter.projector.partition import Partition
 from adapter.projector.reader import Reader
 from adapter.projector.records import Records
+from adapter.telemetry import Metrics
 from tests.support.bus import Schemas, Shelf
 from tests.support.happenings import POLICY, T0, notified
 from tests.support.known import known
@@ -82,6 +83,17 @@ async def test_events_do_not_wait_for_tickets_that_are_due_and_cannot_be_read() 
     desk.partition.timers_after = 0.0  # its time has come
     later = await desk.folding.fold(desk.partition, timers=True)
     assert [(record.topic, record.key) for record in later.records] == [("events", b"SP-1"), ("tickets", b"SP-1")]
+
+
+async def test_a_deadline_is_logged_once_its_warning_is_committed() -> None:
+    desk = Desk()
+    await desk.keep_one_that_is_due()
+    desk.deliver()
+    batch = await desk.folding.fold(desk.partition, timers=True)
+    assert "events" in {record.topic for record in batch.records}
+    assert not desk.lines.named("deadline approaches")
+    batch.tell(desk.lines, Metrics())
+    assert desk.lines.named("deadline approaches") == [{"reference": "SP-1", "partition": 0}]
 
 
 async def test_events_of_a_ticket_that_cannot_be_read_stay_in_the_queue() -> None:

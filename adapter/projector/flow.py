@@ -2,7 +2,9 @@
 
 A partition has one owner. The process commits one transaction after another, for all of its partitions together:
 tickets, warnings and the offsets of the events they are folded from. The store of a partition is a copy of what was
-committed; it is written after the transaction.
+committed; it is written after the transaction. The events of a transaction that failed are folded again, with half as
+much in one transaction: a cluster that is slow, or holds us back by a quota, may not take it all within
+`transaction.timeout.ms`.
 """
 
 import asyncio
@@ -40,6 +42,8 @@ _TICK: Final = 1.0
 _QUEUED: Final = 4000
 """Events of all partitions that may wait in memory before partitions are paused."""
 _QUEUED_BYTES: Final = 32 * 1024 * 1024
+_MOST: Final = 4000
+"""Events of all partitions in one transaction, so that it ends well within `transaction.timeout.ms`."""
 _BOUND: Final = 20_000
 """Tickets written before the end of the topic is asked for again; about so many are read again after a crash."""
 
@@ -75,6 +79,8 @@ class Projector(IntakeListener):
         """Held during a round, so that no store it works with is closed meanwhile."""
         self._some = asyncio.Event()
         self._tick_at = 0.0
+        self._most = _MOST
+        """Events that the next round may take."""
         self._identity = ""
         """Of the topics and the group; known once a partition has started."""
         self._life = uuid4().hex[:12]
@@ -123,7 +129,7 @@ class Projector(IntakeListener):
             partition.closing = True
         with suppress(TimeoutError):
             async with asyncio.timeout(self._w.revoke_limit), self._turn:
-                pass  # the round under way has ended, and is committed while the partitions are ours
+                pass  # the round under way has ended: no open transaction has anything of these partitions
         ending = [self._drop(partition) for partition in leaving]
         if not self._turn.locked():
             await asyncio.gather(*ending)
@@ -240,39 +246,44 @@ class Projector(IntakeListener):
     # -- rounds ------------------------------------------------------------------------------------------------------
 
     async def _project(self) -> None:
+        refused = 0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._tick_at - time.monotonic())):
                     await self._some.wait()
             self._some.clear()
             async with self._turn:
-                await self._round()
+                refused = 0 if await self._round() else refused + 1
+            if refused:
+                await pause(TRANSACTION_AGAIN, refused)
 
-    async def _round(self) -> None:
-        """One transaction for the events that have come and the timers that are due."""
+    async def _round(self) -> bool:
+        """One transaction for the events that have come and the timers that are due; False if it failed."""
         now = time.monotonic()
         if timers := now >= self._tick_at:
             self._tick_at = now + _TICK
-        asked = [
-            self._fold(p, timers=timers)
+        ready = [
+            p
             for p in self.partitions.values()
             if p.started and not p.closing and now >= p.not_before and (p.queue or timers)
         ]
-        batches = [batch for batch in await asyncio.gather(*asked) if batch]
-        if batches:
-            await self._commit(batches)
+        some = random.sample(ready, min(len(ready), self._most))  # by chance, so that each has its turn
+        asked = [self._fold(p, timers=timers, most=self._most // len(some)) for p in some]
+        batches = [batch for batch in await asyncio.gather(*asked) if batch and batch.partition.alive]
+        committed = not batches or await self._commit(batches)
         self._throttle()
         if any(p.queue and p.not_before <= now for p in self.partitions.values()):
             self._some.set()
         if any(batch.more for batch in batches):
             self._tick_at = 0.0
+        return committed
 
-    async def _fold(self, partition: Partition, *, timers: bool) -> Batch | None:
+    async def _fold(self, partition: Partition, *, timers: bool, most: int) -> Batch | None:
         try:
             if partition.written > _BOUND:
                 standing = await self._w.tickets.standing(partition.number, lambda: not partition.closing)
                 partition.bound, partition.written = standing.last, 0
-            batch = await self._w.folding.fold(partition, timers=timers)
+            batch = await self._w.folding.fold(partition, timers=timers, most=most)
         except Abandoned:
             return None
         except Unavailable as error:
@@ -284,22 +295,23 @@ class Projector(IntakeListener):
         partition.attempts = 0
         return batch
 
-    async def _commit(self, batches: list[Batch]) -> None:
-        """Commit the batches whose partition is still ours."""
-        refused = 0
-        while batches := [batch for batch in batches if batch.partition.alive]:
-            self._count += 1
-            name = f"{self._identity}/{self._life}-{self._count}"
-            records = [record for batch in batches for record in batch.records]
-            positions = [Position(b.partition.number, b.position, name, b.leader_epoch) for b in batches]
-            claim = partial(self.intake.membership, [(b.partition.number, b.partition.epoch) for b in batches])
-            began = time.monotonic()
-            if await self._w.transactor.commit(records, positions, claim):
-                self._w.observe(time.monotonic() - began, len(records))
-                await asyncio.gather(*(self._committed(batch, name) for batch in batches))
-                return
-            refused += 1
-            await pause(TRANSACTION_AGAIN, refused)
+    async def _commit(self, batches: Sequence[Batch]) -> bool:
+        """Whether the batches are committed; if not, their events are in the queues again."""
+        self._count += 1
+        name = f"{self._identity}/{self._life}-{self._count}"
+        records = [record for batch in batches for record in batch.records]
+        positions = [Position(b.partition.number, b.position, name, b.leader_epoch) for b in batches]
+        claim = partial(self.intake.membership, [(b.partition.number, b.partition.epoch) for b in batches])
+        began = time.monotonic()
+        if not await self._w.transactor.commit(records, positions, claim):
+            for batch in batches:
+                batch.partition.put_back(batch.taken)
+            self._most = max(1, len(records) // 2)
+            return False
+        self._w.observe(time.monotonic() - began, len(records))
+        self._most = min(_MOST, self._most + self._most // 8 + 1)
+        await asyncio.gather(*(self._committed(batch, name) for batch in batches))
+        return True
 
     async def _committed(self, batch: Batch, name: str) -> None:
         partition = batch.partition

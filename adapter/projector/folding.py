@@ -43,6 +43,8 @@ class Batch:
     """The next offset to fold once this is committed."""
     leader_epoch: int | None
     """Leader epoch of the record before it."""
+    taken: list[Source] = field(default_factory=list)
+    """Its events."""
     tickets: dict[bytes, Ticket | None] = field(default_factory=dict)
     """The tickets that were read, as they are after this batch; None: there is no such ticket."""
     changed: set[bytes] = field(default_factory=set)
@@ -95,26 +97,26 @@ class Folding:
         self._policy = policy
         self._log = log
 
-    async def fold(self, partition: Partition, *, timers: bool) -> Batch:
-        """The next batch: events, and with `timers` the timers that are due. Raises Abandoned, Unavailable; the events
-        are then in the queue again.
+    async def fold(self, partition: Partition, *, timers: bool, most: int) -> Batch:
+        """The next batch: at most `most` events, and with `timers` as many timers that are due. Raises Abandoned,
+        Unavailable; the events are then in the queue again.
         """
         batch = Batch(partition, partition.position, partition.leader_epoch)
-        taken: list[Source] = []
+        most = min(most, _EVENTS)
         try:
-            while len(taken) < _EVENTS and batch.size < _BYTES and partition.queue and not partition.closing:
-                some = partition.take(_AT_ONCE)
-                taken += some
+            while len(batch.taken) < most and batch.size < _BYTES and partition.queue and not partition.closing:
+                some = partition.take(min(_AT_ONCE, most - len(batch.taken)))
+                batch.taken += some
                 await self._events(batch, some)
             if timers and not partition.closing:
                 position, leader_epoch = partition.finished
                 if position > batch.position:
                     batch.position, batch.leader_epoch = position, leader_epoch
                 if time.monotonic() >= partition.timers_after:
-                    await self._timers(batch)
+                    await self._timers(batch, min(_AT_ONCE, most))
             await self._write(batch)
         except Exception:
-            partition.put_back(taken)
+            partition.put_back(batch.taken)
             raise
         return batch
 
@@ -146,17 +148,17 @@ class Folding:
             await batch.breathe()
         batch.position, batch.leader_epoch = sources[-1].offset + 1, sources[-1].leader_epoch
 
-    async def _timers(self, batch: Batch) -> None:
+    async def _timers(self, batch: Batch, most: int) -> None:
         partition = batch.partition
         assert partition.store is not None, "a partition that was started has one"
-        due = await partition.store.due(int(partition.clock() * 1000), _AT_ONCE)
+        due = await partition.store.due(int(partition.clock() * 1000), most)
         try:
             await self._know(batch, {each.key: each.value or b"" for each in due})
         except Unavailable as error:  # events need not wait for the timers of other tickets
             self._log.warning("tickets not readable", partition=partition.number, reason=str(error))
             partition.timers_after = time.monotonic() + _LATER
             return
-        batch.more = len(due) == _AT_ONCE
+        batch.more = len(due) == most
         now = datetime.now(UTC)
         for each in due:
             known = batch.tickets[each.key]

@@ -81,9 +81,11 @@ class Partition:
         return taken
 
     def put_back(self, taken: Sequence[Source]) -> None:
-        """Put events that could not be folded now in front of those that wait."""
+        """Put events that could not be folded now in front of those that wait: less has been read than it seemed."""
         self.queue.extendleft(reversed(taken))
         self.size += sum(len(source.value or b"") for source in taken)
+        if taken:
+            self._read = min(self._read, taken[0].timestamp)
 
     @property
     def finished(self) -> tuple[int, int | None]:

@@ -8,6 +8,8 @@ import pytest
 
 from adapter.ports import Outgoing
 from adapter.transport.kafka.publisher import KafkaPublisher
+from tests.projector.conftest import Stage
+from tests.projector.scribe import Scribe, notified
 from tests.support import estate as say
 from tests.support.broker import Cluster
 from tests.support.estate import unique
@@ -16,13 +18,16 @@ from tests.support.wait import PATIENCE, eventually
 
 HELD_BACK = "held-back"
 """The `client.id` with a quota."""
+SLOW_TO_WRITE = "slow-to-write"
+"""One that may read as fast as it can."""
 
 
 @pytest.fixture(scope="module")
 def grudging_kafka(kafka_of_file: Callable[..., Cluster]) -> str:
     """Takes and gives 4 KiB a second, once more than ten seconds' worth have come."""
     cluster = kafka_of_file()
-    cluster.hold_back(HELD_BACK, bytes_a_second=4096)
+    cluster.hold_back(HELD_BACK, producer_byte_rate=4096, consumer_byte_rate=4096)
+    cluster.hold_back(SLOW_TO_WRITE, producer_byte_rate=4096)
     return cluster.bootstrap
 
 
@@ -43,6 +48,18 @@ async def test_a_worker_tells_that_a_quota_holds_its_consumer_and_its_producer_b
             await eventually(lambda: told() == {"consumer", "producer"}, within=2 * PATIENCE)
             assert worker.metric("kafka_throttled_seconds_total") > 0
             await rig.estate.all_final(commands, within=3 * PATIENCE)
+
+
+async def test_a_projector_folds_what_a_quota_lets_through_in_time_though_not_at_once(grudging_kafka: str) -> None:
+    async with open_rig(grudging_kafka) as rig:
+        stage = Stage(rig, Scribe(grudging_kafka, rig.registry.url, rig.topics))
+        details = {"description": "x" * 800}
+        await stage.write(*(notified(f"SP-{number}", faultDetails=details) for number in range(100)))
+        more = {"KAFKA__PROPERTIES__CLIENT_ID": SLOW_TO_WRITE, "KAFKA__TRANSACTION_TIMEOUT": "2s"}
+        async with stage.projector(**more) as running:
+            tickets = await stage.folded(within=3 * PATIENCE)
+            assert running.logged("transaction not committed")
+    assert [ticket["events"] for ticket in tickets.values()] == [1] * 100
 
 
 async def test_a_publisher_tells_that_a_quota_holds_it_back(grudging_kafka: str) -> None:

@@ -83,6 +83,18 @@ def test_the_clock_stands_at_the_newest_event_that_was_read_until_the_end_is_rea
     assert partition.clock() >= time.time() - 60
 
 
+def test_the_clock_goes_back_to_events_that_are_put_back() -> None:
+    """Else a deadline is warned of before the answer is read that ends it."""
+    partition = started()
+    for offset, at in ((10, 50.0), (11, 100.0), (12, 200.0)):
+        partition.deliver(source(offset, at=at))
+    partition.put_back(partition.take(3))
+    partition.take(1)
+    assert partition.clock() == 50
+    partition.put_back([])
+    assert partition.clock() == 50
+
+
 def test_the_clock_is_never_ahead_of_ours_nor_goes_back() -> None:
     partition = started()
     partition.deliver(source(10, at=time.time() + 3600))

@@ -202,11 +202,12 @@ class Cluster:
                 self._start(node)
         await_nodes(self.bootstrap, nodes=len(self.nodes), watch=self._running.values())
 
-    def hold_back(self, client: str, *, bytes_a_second: int) -> None:
-        """A quota for the clients with this `client.id`: what they may write to each broker, and read from it."""
-        rates = f"producer_byte_rate={bytes_a_second},consumer_byte_rate={bytes_a_second}"
+    def hold_back(self, client: str, **rates: int) -> None:
+        """A quota for the clients with this `client.id`, by the names Kafka has for it: bytes a second that they may
+        write to each broker (`producer_byte_rate`), and read from it (`consumer_byte_rate`)."""
+        quota = ",".join(f"{name}={rate}" for name, rate in rates.items())
         command = [*self._jvm(), "kafka.admin.ConfigCommand", "--bootstrap-server", self.bootstrap, "--alter"]
-        command += ["--entity-type", "clients", "--entity-name", client, "--add-config", rates]
+        command += ["--entity-type", "clients", "--entity-name", client, "--add-config", quota]
         subprocess.run(command, check=True, capture_output=True, timeout=2 * PATIENCE)
 
     def output(self, node: int = 1) -> str:

@@ -1,10 +1,11 @@
-"""What a partition that can't go on is to others; without a broker."""
+"""The flow before a bus in memory: partitions that can't go on, transactions that fail."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 from typing import Final
 
 from adapter.core.avro import Encoder, UnknownFields
@@ -93,6 +94,13 @@ class Stage:
             headers = (("ce_id", b"%d" % self._count),)
             log.append(Source(partition, len(log), time.time(), key, value, headers))
 
+    async def tickets(self) -> dict[str, int]:
+        """How many events each ticket has counted."""
+        decoders = Decoders(self.registry, [TICKET], UnknownFields.IGNORE)
+        written = {record.key: record.value for record in self.bus.to("tickets")}
+        records = [(await decoders.decode(value)).record for value in written.values()]
+        return {record["buyerFaultReference"]: record["events"] for record in records}
+
     def has_folded(self, reference: str, events: int) -> bool:
         """Whether so many of that ticket's partition are, and no more."""
         found = self.bus.committed.get(partition_of(reference.encode(), 2))
@@ -160,3 +168,29 @@ async def test_a_partition_is_given_back_though_a_transaction_keeps_back_where_i
         async with asyncio.timeout(PATIENCE):
             await member.revoke(0)
         assert [*flow.partitions] == [1]
+
+
+async def test_what_is_too_much_for_the_cluster_at_once_is_folded_in_smaller_parts_until_all_is_taken_again() -> None:
+    stage, names = Stage(), [f"SP-{number}" for number in range(100)]
+    for name in names * 2:
+        stage.write(name)
+    parts = {partition: len(log) for partition, log in stage.bus.commands.items()}
+
+    def folded() -> bool:
+        return {partition: position.offset for partition, position in stage.bus.committed.items()} == parts
+
+    async with stage.projector(Tickets()) as (_, member):
+        member.capacity = 10
+        member.assign(0, 1)
+        await eventually(folded, what="all events folded")
+        assert await stage.tickets() == dict.fromkeys(names, 2)
+
+        member.capacity = inf
+        stage.bus.transactions.clear()
+        for name in names * 10:
+            stage.write(name)
+        parts = {partition: len(log) for partition, log in stage.bus.commands.items()}
+        member.wake()
+        await eventually(folded, what="all events folded")
+        assert await stage.tickets() == dict.fromkeys(names, 12)
+    assert max(len(transaction.records) for transaction in stage.bus.transactions) > 50

@@ -100,7 +100,7 @@ class Judge:
             return of_connection
         if message.fault is not None and not message.extra:
             return _fault(status, message.fault)
-        if silenced and message.element is None:
+        if silenced and message.empty:
             return Accepted(None)
         # The root of a documented 400 was never seen: any element that carries its fields will do.
         if element is None or not (own or (status == 400 and _speaks(element, self.replies))):
@@ -308,6 +308,7 @@ def _instead(message: soap.Message) -> Iterator[str]:
         yield from (message.fault.code, message.fault.text, message.fault.detail)
     elif message.element is not None:
         yield f"{local_name(message.element)}: {folded_text(message.element)}"
+    yield message.text
     if message.extra:
         yield f"and more elements: {message.extra}"
 

@@ -69,6 +69,13 @@ class Message:
     version: Version
     extra: int
     """How many further elements the body held; `element` is the first. A proper body has none."""
+    text: str = ""
+    """What an envelope without either holds instead, with white space folded."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether the sender said nothing."""
+        return self.element is None and self.fault is None and not self.text
 
 
 def wrap(body: bytes, *, version: Version = Version.SOAP_1_1) -> bytes:
@@ -97,7 +104,8 @@ def unwrap(root: etree._Element) -> Message:
     bodies = [child for child in root if local_name(child) == "Body"]
     elements = [child for body in bodies for child in body]
     if not elements:
-        return Message(None, None, version, extra=0)
+        said = (folded_text(part) for part in root if local_name(part) != "Header")
+        return Message(None, None, version, extra=0, text=" ".join(filter(None, said)))
     return _message(elements[0], version, extra=len(elements) - 1)
 
 

@@ -3,8 +3,9 @@
 The body is read before the status, since SOAP 1.1 sends every fault with HTTP 500 (section 6.2) and this supplier
 documents refusals with 400. A status decides on its own only if it concerns the connection rather than the request
 (401, 403, 429, 503, redirects, 404 without the operation's own answer), and all of these but the last do so even if the
-body broke off. Some bodies concern the connection as well: the 400 of a server that wants another certificate or TLS,
-Envoy's 503 after it had passed the request on, and Varnish's after it may have done so.
+body broke off. If the operation's own answer says yes under one of them, the request may have been taken, and is not
+sent again as if it had not. Some bodies concern the connection as well: the 400 of a server that wants another
+certificate or TLS, Envoy's 503 after it had passed the request on, and Varnish's after it may have done so.
 
 Acceptance and refusal must be explicit. Whatever could be either (a code that is no number, both at once, an
 undocumented word, another ticket's answer) is unclear: if we wrongly take an answer for a refusal, the request may be
@@ -61,14 +62,12 @@ class Judge:
         alone = None if status in _NOT_THERE else of_connection
         if broken is not None:
             return alone or broken
-        if alone is not None and not isinstance(alone, Forbidden):
-            return alone
         content_type = headers.get("content-type")
         record = None if of_connection is not None else reader.forms.read(body, content_type, self.limits)
         if record is not None:
             return self._content(status, Read(record, (), ()), operation, reference)
         found = self._answer(status, of_connection, body, content_type, operation=operation, reader=reader)
-        return self._content(status, found, operation, reference) if isinstance(found, Read) else found
+        return self._content(status, found, operation, reference, alone) if isinstance(found, Read) else found
 
     def _answer(
         self,
@@ -92,12 +91,10 @@ class Judge:
                 _unclear(f"unreadable-{error.reason}", error.detail) if fine else Unclear(f"http-{status}")
             )
         message = soap.unwrap(root)
-        if isinstance(of_connection, Forbidden):
-            return replace(of_connection, text=_explained(message, reader, self.replies))
         element = None if message.extra else message.element
         own = element is not None and local_name(element) == reader.element
         if of_connection is not None and not own:
-            return of_connection
+            return _explained(of_connection, message.fault)
         if message.fault is not None and not message.extra:
             return _fault(status, message.fault)
         if silenced and message.empty:
@@ -112,18 +109,22 @@ class Judge:
             reader.forms.learn(body, content_type, self.limits, element, read.record)
         return read
 
-    def _content(self, status: int, read: Read, operation: Operation, reference: str | None) -> Verdict:
-        """What the operation's own answer says."""
+    def _content(
+        self, status: int, read: Read, operation: Operation, reference: str | None, alone: Verdict | None = None
+    ) -> Verdict:
+        """What the operation's own answer says; `alone` is what its status says unless the answer is a yes."""
         reply: Mapping[str, Any] = read.record
         replies = self.replies
-        if _of_another(reply.get(replies.reference), reference):
-            return _unclear("other-reference", *_outcome_fields(read, replies))
         code, text = reply.get(replies.code), reply.get(replies.text)
         bad_code: int | None = None if code in self.accepted_codes else code
         words = _words(read, replies.status)
         noes = [word.startswith(replies.refused) for word in words]
         refused, pending = bool(noes) and all(noes), not words.isdisjoint(replies.taken)
         taken = not refused and _may_be_yes(bad_code) and (pending or (code is not None and bad_code != 0))
+        if alone is not None and not taken:
+            return replace(alone, text=text or None) if isinstance(alone, Forbidden) else alone
+        if _of_another(reply.get(replies.reference), reference):
+            return _unclear("other-reference", *_outcome_fields(read, replies))
         said = "rejected" if refused else str(status)
         rejected = Rejected(By.SUPPLIER, said if bad_code is None else str(bad_code), text, aside=read.aside)
         if 400 <= status < 500:
@@ -203,13 +204,11 @@ def _of_connection(status: int, headers: Mapping[str, str], body: bytes, now: da
             return None
 
 
-def _explained(message: soap.Message, reader: MessageReader, replies: Replies) -> str | None:
-    """The supplier's explanation in the body of a status that decides."""
-    if message.fault is not None:
-        return _said(message.fault.code, message.fault.text, message.fault.detail)
-    if message.element is None or local_name(message.element) != reader.element:
-        return None
-    return reader.read(message.element).record.get(replies.text) or None
+def _explained(verdict: Verdict, fault: soap.Fault | None) -> Verdict:
+    """With what a fault in the body gives as the reason, if that status takes one."""
+    if fault is None or not isinstance(verdict, Forbidden):
+        return verdict
+    return replace(verdict, text=_said(fault.code, fault.text, fault.detail))
 
 
 def _fault(status: int, fault: soap.Fault) -> Verdict:

@@ -408,6 +408,13 @@ def test_21_a_fault_is_no_notification() -> None:
         assert refusal(fault).reason == "unknown-root"
 
 
+def test_27_a_visit_that_is_cancelled_in_another_word_is_not_told_as_confirmed() -> None:
+    path = "appointments/appointment/appointmentCancelled"
+    found = readable(changed(setting(path, "Yes"), "appointment-cancelled"))
+    assert found.kind == "APPOINTMENT_CANCELLED"
+    assert strays(found)["appointments[0].appointmentCancelled"] == "a word, taken for true or false"
+
+
 @pytest.mark.parametrize(
     ("path", "kind"),
     [

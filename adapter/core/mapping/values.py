@@ -33,7 +33,7 @@ def scalar(leaf: Leaf, avro: str, zone: tzinfo) -> Value:
         case Kind.ANYTHING:
             return lambda element, _: folded_text(element)
         case Kind.BOOLEAN:
-            return _parsed(_boolean, "not true or false")
+            return _truth
         case Kind.DATE_TIME:
             return _time(zone)
         case Kind.DATE:
@@ -167,6 +167,19 @@ _TIME: Final = re.compile(
 
 def _boolean(text: str) -> bool | None:
     return _BOOLEANS.get(text.lower())
+
+
+_some_boolean: Final = _parsed(_boolean, "not true or false")
+_WORDS: Final = {"yes": True, "y": True, "no": False, "n": False}
+
+
+def _truth(element: etree._Element, notes: Notes) -> Any:
+    """A boolean, also in the words of people: a visit that is said to be cancelled must not be told as confirmed."""
+    value = _WORDS.get(folded_text(element).lower())
+    if value is None:
+        return _some_boolean(element, notes)
+    notes.deviates("a word, taken for true or false", element, kept=True)
+    return value
 
 
 def _integer(text: str, lowest: int, highest: int) -> int | None:

@@ -237,6 +237,21 @@ def test_9_confirmed_or_failed_is_neither() -> None:
         assert readable(changed(setting(path, text), "appointment-confirmation")).kind == kind
 
 
+@pytest.mark.parametrize("text", ["None", "-", "TBC", "null"])
+def test_9_a_closure_code_that_stands_for_nothing_does_not_end_the_appointment(text: str) -> None:
+    path = "appointments/appointment/appointmentClosureCode"
+    found = readable(changed(setting(path, text), "appointment-completed"))
+    assert (found.kind, found.record["closureCode"]) == ("APPOINTMENT_CONFIRMED", None)
+    assert strays(found)["appointments[0].appointmentClosureCode"] == "a placeholder"
+
+
+@pytest.mark.parametrize("text", ["NA", "Unknown", "ONT"])
+def test_9_and_one_that_only_resembles_it_does(text: str) -> None:
+    path = "appointments/appointment/appointmentClosureCode"
+    found = readable(changed(setting(path, text), "appointment-completed"))
+    assert (found.kind, found.record["closureCode"]) == ("APPOINTMENT_COMPLETED", text.upper())
+
+
 def test_10_contacts_with_parts_missing_and_in_any_order() -> None:
     def turn(root: etree._Element) -> None:
         contact = root.find("reporterContactDetails")

@@ -5,6 +5,7 @@ before, and nothing is published after.
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from adapter.app.start import base_url
@@ -12,6 +13,8 @@ from adapter.app.translate import Published, Translator
 from adapter.app.worker import call_settings
 from adapter.catalogue import CompiledOperation
 from adapter.core.command import Wait
+from adapter.core.errors import Refused
+from adapter.core.operation import Problem
 from adapter.ports import Calls, NotSent, Reply, Unclear
 from adapter.settings import Calling
 from adapter.transport.https import HttpsCalls
@@ -45,8 +48,12 @@ async def call(
 ) -> Called:
     """Send the command to the supplier, once.
 
-    Raises Refused or Undecodable if the command breaks a rule, Stop if the settings can't work: then nothing was sent.
+    Raises Refused or Undecodable if the command breaks a rule or its deadline has passed, Stop if the settings can't
+    work: then nothing was sent.
     """
+    not_after: datetime | None = record["notAfter"]
+    if not_after is not None and datetime.now(UTC) >= not_after:
+        raise Refused(Problem("notAfter", "has passed; a worker sends nothing after it"))
     calls = HttpsCalls(call_settings(settings, translator.known), on_reload=lambda _: None)
     try:
         observed = _Observed(calls)

@@ -154,6 +154,15 @@ async def test_a_command_that_breaks_a_rule_is_not_sent(
     assert not twin.calls
 
 
+async def test_a_command_is_not_sent_after_its_deadline(
+    twin: Twin, write: Write, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert await call(write(REPORT | {"notAfter": "2026-01-31T12:00:00Z"}), "--yes") == 4
+    assert capfd.readouterr().err == "adapter: C-2: refused: notAfter: has passed; a worker sends nothing after it\n"
+    assert not twin.calls
+    assert await call(write(REPORT | {"notAfter": "9999-01-31T12:00:00Z"}), "--yes") == 0
+
+
 async def test_one_command_is_sent_at_a_time(twin: Twin, write: Write, capfd: pytest.CaptureFixture[str]) -> None:
     assert await call(write(QUERY, {**QUERY, "commandId": "C-3"})) == 2
     assert capfd.readouterr().err == "adapter: there are 2 commands in the input; one is sent at a time\n"

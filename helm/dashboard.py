@@ -31,16 +31,14 @@ class Panel:
     meaning: str = ""
 
 
-def _rate(metric: str, *by: str, only: str = "") -> str:
+def _rate(metric: str, *by: str) -> str:
     grouped = f" by ({', '.join(by)})" if by else ""
-    labels = ",".join(filter(None, (_ONLY, only)))
-    return f"sum{grouped} (rate(fault_adapter_{metric}{{{labels}}}[$__rate_interval]))"
+    return f"sum{grouped} (rate(fault_adapter_{metric}{{{_ONLY}}}[$__rate_interval]))"
 
 
-def _gauge(metric: str, how: str = "sum", *by: str, only: str = "") -> str:
+def _gauge(metric: str, how: str = "sum", *by: str) -> str:
     grouped = f" by ({', '.join(by)})" if by else ""
-    labels = ",".join(filter(None, (_ONLY, only)))
-    return f"{how}{grouped} (fault_adapter_{metric}{{{labels}}})"
+    return f"{how}{grouped} (fault_adapter_{metric}{{{_ONLY}}})"
 
 
 def _quantile(share: float, metric: str, *by: str) -> str:
@@ -49,9 +47,8 @@ def _quantile(share: float, metric: str, *by: str) -> str:
     return f"histogram_quantile({share}, sum by ({grouped}) ({rates}))"
 
 
-def _grown(metric: str, only: str = "") -> str:
-    labels = ",".join(filter(None, (_ONLY, only)))
-    return f"sum(increase(fault_adapter_{metric}{{{labels}}}[$__range]))"
+def _grown(metric: str) -> str:
+    return f"sum(increase(fault_adapter_{metric}{{{_ONLY}}}[$__range]))"
 
 
 ROWS: Final[dict[str, tuple[Panel, ...]]] = {

@@ -91,14 +91,12 @@ class Callers:
         self._loop = asyncio.get_running_loop()
         self._idle: deque[Connection] = deque()
         self._waiting: deque[float] = deque()
-        self._started = False
         self.latencies: list[float] = []
         self.statuses: Counter[bytes] = Counter()
         self.broken = 0
 
     async def run(self) -> float:
         """Seconds it took."""
-        self._started = True
         self._began = began = self._loop.time()
         self._until = began + self._seconds
         if self._rate:

@@ -4,7 +4,7 @@ import io
 import json
 import struct
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,10 +116,10 @@ class Sender:
             }
         )
 
-    def send(self, command: Command, delivered: Callable[..., None] | None = None) -> None:
+    def send(self, command: Command) -> None:
         while True:
             try:
-                self._producer.produce(self._topic, command.value, command.key, on_delivery=delivered)
+                self._producer.produce(self._topic, command.value, command.key)
             except BufferError:
                 self._producer.poll(0.05)
             else:

@@ -72,8 +72,10 @@ class Stage:
 
     def register(self, settings: Mapping[str, str]) -> None:
         """Puts the schemas into the registry, as a deployment does."""
-        done = self.processes.adapter("schemas", "register", env=settings)
-        _until_ended(done)
+        process = self.processes.adapter("schemas", "register", env=settings)
+        wait_until(lambda: process.exit_code is not None, within=60, what=f"the end of {process}")
+        if process.exit_code:
+            raise RuntimeError(f"{process}:\n{process.tail()}")
 
     def twin(self, *, latency: float, tls: bool) -> "Twin":
         """A lean twin that answers after `latency` seconds."""
@@ -149,12 +151,6 @@ def _kafka(folder: Path) -> Iterator[str]:
         return
     with Cluster(folder, flags=AS_SHIPPED) as cluster:
         yield cluster.bootstrap
-
-
-def _until_ended(process: Process) -> None:
-    wait_until(lambda: process.exit_code is not None, within=60, what=f"the end of {process}")
-    if process.exit_code:
-        raise RuntimeError(f"{process}:\n{process.tail()}")
 
 
 def cpu(pid: int) -> float:

@@ -22,8 +22,6 @@ from typing import Any, Final, TextIO
 
 import uvloop
 
-from adapter import catalogue
-from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, UnknownFields
 from adapter.core.command import Accepted, Command, Policy, Untouched
 from adapter.core.document import DocumentLimits, admit
@@ -36,7 +34,6 @@ from adapter.core.retry import Backoff
 from adapter.core.soap import Version, wrap
 from adapter.ports import Arrival, Caller
 from adapter.server.records import Records
-from adapter.suppliers import served
 from adapter.telemetry import Metrics, start_logging
 from adapter.telemetry import metrics as m
 from adapter.transport.https import CallSettings, HttpsCalls
@@ -48,6 +45,7 @@ from bench import load
 from bench.callers import Post
 from bench.measurement import yardstick
 from tests.support.bus import Schemas
+from tests.support.known import known
 
 _OPERATION: Final = "AddFaultReport"
 _BUYERS: Final = frozenset({"SPDEV1"})
@@ -101,21 +99,16 @@ def _without_collection() -> Iterator[None]:
 
 
 @cache
-def _known() -> Catalogue:
-    return catalogue.load(served())
-
-
-@cache
 def _schemas() -> tuple[Schemas, dict[str, int]]:
     registry = Schemas()
-    everything = {**_known().commands, **_known().events, **_known().journal}
+    everything = {**known().commands, **known().events, **known().journal}
     return registry, {name: registry.add(schema.text) for name, schema in everything.items()}
 
 
 @cache
 def _encoders() -> dict[str, Encoder]:
     _, ids = _schemas()
-    return {name: Encoder(schema, ids[name]) for name, schema in (*_known().events.items(), *_known().journal.items())}
+    return {name: Encoder(schema, ids[name]) for name, schema in (*known().events.items(), *known().journal.items())}
 
 
 @cache
@@ -133,16 +126,14 @@ def _events() -> Events:
 @cache
 def _source() -> Source:
     _, ids = _schemas()
-    value = load.encoded(
-        _known().commands[_OPERATION].parsed, ids[_OPERATION], load.OPERATIONS["add"][1], "K-000001", 1
-    )
+    value = load.encoded(known().commands[_OPERATION].parsed, ids[_OPERATION], load.OPERATIONS["add"][1], "K-000001", 1)
     return Source(0, 1, 1_772_443_200.0, b"K-000001", value, ())
 
 
 @cache
 def _reader() -> Reader:
     registry, _ = _schemas()
-    return Reader(_known(), registry, UnknownFields.REJECT)
+    return Reader(known(), registry, UnknownFields.REJECT)
 
 
 @cache
@@ -153,7 +144,7 @@ def _task() -> Task:
 
 @cache
 def _request() -> bytes:
-    return wrap(_known().operations[_OPERATION].writer.write(_task().record, _protocol()))
+    return wrap(known().operations[_OPERATION].writer.write(_task().record, _protocol()))
 
 
 @cache
@@ -200,14 +191,14 @@ def _decode() -> Callable[[int], None]:
 
 
 def _write() -> Callable[[int], None]:
-    writer, record = _known().operations[_OPERATION].writer, _task().record
+    writer, record = known().operations[_OPERATION].writer, _task().record
     return _each(lambda: wrap(writer.write(record, _protocol())))
 
 
 def _judge() -> Callable[[int], None]:
     headers = {"content-type": "text/xml; charset=utf-8"}
-    entry = _known().operations[_OPERATION]
-    judge = Judge(replies=_known().supplier.replies, accepted_codes=frozenset({200}), limits=DocumentLimits())
+    entry = known().operations[_OPERATION]
+    judge = Judge(replies=known().supplier.replies, accepted_codes=frozenset({200}), limits=DocumentLimits())
     read = partial(
         judge.verdict,
         status=200,
@@ -223,7 +214,7 @@ def _judge() -> Callable[[int], None]:
 
 
 def _event() -> Callable[[int], None]:
-    reader = _known().operations[_OPERATION].reader
+    reader = known().operations[_OPERATION].reader
     reply = reader.read(admit(_reply())[0][0]).record
     subject: Subject = _task().subject
     accepted = Accepted(reply)
@@ -382,19 +373,19 @@ def _arrival() -> Arrival:
 
 @cache
 def _readable() -> Readable:
-    readable = _known().notification.reader.read(_arrival().delivery, buyers=_BUYERS)
+    readable = known().notification.reader.read(_arrival().delivery, buyers=_BUYERS)
     assert isinstance(readable, Readable), readable
     return readable
 
 
 def _notification() -> Callable[[int], None]:
-    reader, delivery = _known().notification.reader, _arrival().delivery
+    reader, delivery = known().notification.reader, _arrival().delivery
     _readable()
     return _each(lambda: reader.read(delivery, buyers=_BUYERS))
 
 
 def _notified() -> Callable[[int], None]:
-    encoder = _encoders()[_known().notification.event.name]
+    encoder = _encoders()[known().notification.event.name]
     records = Records(
         events_topic="events", quarantine_topic="quarantine", source="/bench", encoder=encoder, largest=2**22
     )
@@ -402,7 +393,7 @@ def _notified() -> Callable[[int], None]:
 
 
 def _answered() -> Callable[[int], None]:
-    answers_, readable = _known().notification.answers, _readable()
+    answers_, readable = known().notification.answers, _readable()
     return _each(
         lambda: answers_.accepted(readable, api_version="1.0", buyer="SPDEV1", at=datetime.now(UTC), own_id=False)
     )

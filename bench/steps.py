@@ -235,7 +235,7 @@ def _entry() -> Callable[[int], None]:
 
 def _state() -> Callable[[int], None]:
     operation = _task().subject.operation
-    policy = Policy(Backoff(0.2, 5.0), 50.0, {}, lambda: 0.5)
+    policy = Policy(Backoff(0.2, 5.0), 50.0, {}, lambda: 0.5, 60.0)
     accepted = Accepted({})
 
     def live() -> None:

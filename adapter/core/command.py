@@ -262,7 +262,7 @@ class Policy:
     share: Callable[[], float]
     """Random numbers in [0, 1)."""
 
-    reference_wait: float = 60.0
+    reference_wait: float
     """Seconds a command waits for its ticket to have the supplier's reference."""
 
 

@@ -75,10 +75,10 @@ def load(folder: Path) -> Mapping[str, etree.XMLSchema]:
     """The schemas of the requests, by operation: each from the file in `folder` that declares its element."""
     found: dict[str, etree.XMLSchema] = {}
     for path in folder.glob("*.xsd"):
-        document = etree.parse(path)
-        declared = {str(each.get("name")) for each in document.getroot().iterchildren("{*}element")}
+        schema = etree.parse(path)
+        declared = {str(each.get("name")) for each in schema.getroot().iterchildren("{*}element")}
         if served := declared.intersection(TICKETS + APPOINTMENTS):
-            found |= dict.fromkeys(served, etree.XMLSchema(document))
+            found |= dict.fromkeys(served, etree.XMLSchema(schema))
     return found
 
 

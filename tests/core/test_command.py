@@ -373,7 +373,7 @@ def test_unclear_since_tells_the_first_unclear_call(repeat: Repeat, since: float
 
 
 def test_the_time_limit_of_an_operation_is_a_setting() -> None:
-    policy = Policy(POLICY.backoff, CALL_LIMIT, {"ResolveResponse": 60.0, "AddFaultReport": 5.0}, POLICY.share)
+    policy = replace(POLICY, doubt_limits={"ResolveResponse": 60.0, "AddFaultReport": 5.0})
     keyed = calling(KEYED, policy=policy)
     again(keyed, Unclear("reset"))
     assert keyed.answered(NOW + 60, Unclear("reset")) == Publish(AFTER_RESET)

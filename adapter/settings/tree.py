@@ -100,11 +100,14 @@ class Kafka(Section):
         "ADAPTER_KAFKA__PROPERTIES_FILES__SASL_PASSWORD=/run/secrets/kafka-password. Changed files are taken up once "
         "Kafka accepts them.",
     )
-    group_id: Text = Field(default="fault-adapter-worker", description="Consumer group of the workers.")
+    group_id: Text = Field(
+        default="fault-adapter-worker",
+        description="Consumer group of the workers. A second deployment on the same cluster needs another.",
+    )
     group_protocol: GroupProtocol = Field(
         default=GroupProtocol.CLASSIC,
-        description="How the members of a consumer group share partitions: classic (cooperative-sticky) or consumer "
-        "(KIP-848).",
+        description="How the members of a consumer group share partitions: classic (cooperative-sticky, any broker) or "
+        "consumer (KIP-848, Kafka 4.0 and later).",
     )
     session_timeout: Duration = Field(
         default=timedelta(seconds=10),
@@ -121,7 +124,7 @@ class Kafka(Section):
     )
     transactional_id_prefix: Text = Field(
         default="fault-adapter",
-        description="Prefix of the transactional ids; access rules for transactional ids refer to it.",
+        description="Prefix of the transactional ids. Change it if the cluster's access rules allow you another.",
     )
 
     def client(self) -> dict[str, str]:
@@ -172,8 +175,7 @@ class Topics(Section):
 
     prefix: TopicPrefix = Field(
         default="",
-        description="Prepended to every topic name below. A second deployment on the same cluster also needs its own "
-        "consumer groups.",
+        description="Prepended to every topic name below, so that a second deployment on the same cluster has its own.",
     )
     commands: TopicName = Field(default="fault.commands", description="Commands from the estate.")
     events: TopicName = Field(default="fault.events", description="Outcomes of commands, and notifications.")
@@ -229,8 +231,8 @@ class Registry(Section):
     timeout: Duration = Field(default=timedelta(seconds=10), description="Timeout of a request.")
     subject_strategy: SubjectStrategy = Field(
         default=SubjectStrategy.TOPIC_RECORD,
-        description="Subject naming strategy: topic_record (topic-namespace.Record), record (namespace.Record) or "
-        "topic (topic-value).",
+        description="Subject naming strategy, as the producers of commands use it: topic_record "
+        "(topic-namespace.Record), record (namespace.Record) or topic (topic-value).",
     )
     unknown_fields: UnknownFields = Field(
         default=UnknownFields.REJECT,
@@ -307,7 +309,11 @@ class Supplier(Section):
     tls: Tls = Tls()
     allow_plaintext: Switch = Field(default=False, description="Allow a base URL that starts with http://.")
     proxy: Proxy = Proxy()
-    max_in_flight: Count = Field(default=512, description="Maximum number of concurrent calls, over all partitions.")
+    max_in_flight: Count = Field(
+        default=512,
+        description="Maximum number of concurrent calls of each worker, over all its partitions; each is a connection. "
+        "Raise it if calls in flight stay at it while the supplier answers as quickly as ever.",
+    )
     max_calls_per_second: Rate | None = Field(
         default=None,
         description="Maximum rate at which a worker starts calls, evenly spaced. It applies to each worker: divide "
@@ -408,7 +414,9 @@ class Worker(Section):
         "its own. Unset: a temporary folder.",
     )
     remembered_commands: Count = Field(
-        default=50_000, description="Number of finished commands remembered, by id, to recognise repeats."
+        default=50_000,
+        description="Number of finished commands that each worker remembers, by id, to recognise repeats: as many as "
+        "it finishes in the time after which producers still repeat one. Each takes about 300 bytes.",
     )
 
 
@@ -470,7 +478,8 @@ class Server(Section):
         description="Accepted values of buyerIdentifier. Unset: only ADAPTER_SUPPLIER__BUYER_IDENTIFIER.",
     )
     own_message_id: Switch = Field(
-        default=False, description="Answer with a new messageId instead of the notification's."
+        default=False,
+        description="Answer with a new messageId instead of the notification's, for a supplier that refuses its own.",
     )
     max_body_bytes: Size = Field(
         default=2 * 1024**2, description="Maximum size of a notification; a longer one is not read."
@@ -497,7 +506,9 @@ class Server(Section):
         description="Timeout for Kafka's acknowledgement. After it, the notification is spooled or refused with 503.",
     )
     remembered_notifications: Count = Field(
-        default=100_000, description="Number of stored notifications remembered, by id, to recognise repeats."
+        default=100_000,
+        description="Number of stored notifications that each server remembers, by id, to recognise repeats: as many "
+        "as come in the time after which the supplier still repeats one.",
     )
     stop_timeout: Duration = Field(
         default=timedelta(seconds=20),
@@ -510,7 +521,10 @@ class Server(Section):
 class Projector(Section):
     """The flow that folds the events of each ticket into its current state."""
 
-    group_id: Text = Field(default="fault-adapter-projector", description="Consumer group of the projectors.")
+    group_id: Text = Field(
+        default="fault-adapter-projector",
+        description="Consumer group of the projectors. A second deployment on the same cluster needs another.",
+    )
     store: NewFolder | None = Field(
         default=None,
         description="Folder for a copy of the tickets, on a disk that outlives the process; each projector needs its "

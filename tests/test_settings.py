@@ -370,6 +370,7 @@ def test_librdkafka_properties_from_json_and_single_variables() -> None:
         "bootstrap.servers": "kafka:9092",
         "client.id": "b",
         "linger.ms": "5",
+        "reconnect.backoff.max.ms": "1000",
         "socket.keepalive.enable": "true",
         "ssl.ca.location": "/ca.pem",
     }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from enum import StrEnum
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -76,6 +77,12 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
+_DEFAULTS: Final = {"reconnect.backoff.max.ms": "1000"}
+"""Properties of every client of Kafka. A broker that is away is tried at least once a second, as Java's clients do; by
+default librdkafka comes back up to 10 s after the broker.
+"""
+
+
 class Section(BaseModel):
     """A branch of the tree."""
 
@@ -142,7 +149,7 @@ class Kafka(Section):
                 faults.append(f"{PREFIX}KAFKA__PROPERTIES_FILES: {name}: {fault}")
         if faults:
             raise Stop(*faults)
-        return {**self.properties, **secrets, "bootstrap.servers": self.bootstrap_servers}
+        return {**_DEFAULTS, **self.properties, **secrets, "bootstrap.servers": self.bootstrap_servers}
 
 
 @dataclass(frozen=True, slots=True)

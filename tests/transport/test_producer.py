@@ -121,6 +121,27 @@ async def test_an_end_of_a_transaction_that_gets_nowhere_is_left_to_another_prod
     assert await asyncio.to_thread(values, kafka, topics.events, 1) == [b"once"]
 
 
+async def test_a_broker_that_was_restarted_while_nothing_was_to_do_takes_the_next_transactions(
+    kafka_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = kafka_cluster()
+    topics = await asyncio.to_thread(create, cluster.bootstrap, partitions=1)
+    group = Consumer({"bootstrap.servers": cluster.bootstrap, "group.id": topics.prefix, "log_level": 0})
+    told: list[str] = []
+    await introduced(cluster.bootstrap, topics.commands, topics.prefix)
+    async with producer(cluster.bootstrap, topics, report=told.append) as ours:
+
+        async def each_commits() -> None:
+            for text in ("one", "other"):
+                assert await ours.commit([], [Position(0, 0, text)], group.consumer_group_metadata)
+
+        await each_commits()
+        cluster.restart()
+        await each_commits()
+        assert told == []
+    await asyncio.to_thread(group.close)
+
+
 async def test_transactions_are_committed_in_their_order(kafka: str, topics: Topics) -> None:
     """Though several producers take turns, and one's may still be settling while the next is committed."""
     group = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix, "log_level": 0})

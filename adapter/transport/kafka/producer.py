@@ -30,7 +30,12 @@ from adapter.transport.kafka.throttle import throttles
 
 _PRODUCERS: Final = 2
 """Producers that take turns. A third one would gain nothing."""
-_STEP: Final = 5.0
+_REFRESH: Final = 500
+"""Milliseconds between two looks at the cluster. For three times as long after it was last needed, librdkafka keeps a
+group's coordinator in mind, even if its broker was restarted meanwhile and is not reached there any more: the next
+transaction would get stuck (`_Line.watch`).
+"""
+_STEP: Final = 3.0
 """Seconds after which a step of a transaction times out and is called again, which resumes it (KIP-447)."""
 _LOOK: Final = 1.0
 """Seconds between two checks whether the library is stuck."""
@@ -67,6 +72,7 @@ class TransactionalProducer:
     ) -> None:
         milliseconds = timeout // timedelta(milliseconds=1)
         conf: dict[str, Any] = {
+            "topic.metadata.refresh.interval.ms": _REFRESH,
             **client,
             "transaction.timeout.ms": milliseconds,
             "message.timeout.ms": milliseconds,

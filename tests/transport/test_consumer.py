@@ -172,11 +172,11 @@ async def test_a_member_that_a_full_group_leaves_out_says_so_until_there_is_a_pl
 async def test_a_membership_that_the_library_gives_up_for_good_ends_the_flow(crowded_kafka: str) -> None:
     topics = topic_sets.create(crowded_kafka, partitions=1)
     await introduced(crowded_kafka, topics.commands, topics.prefix)
-    listener = Refused()
+    taken_in, listener = Yielding(), Refused()
     client = {"bootstrap.servers": crowded_kafka, "group.id": topics.prefix, "group.protocol": "consumer"}
-    first, second = (_intake(client, topics, each) for each in (Yielding(), listener))
+    first, second = (_intake(client, topics, each) for each in (taken_in, listener))
     first.open()
-    await eventually(lambda: not first.left_out, what="the first member")
+    await taken_in.owns.wait()  # with this protocol a member gives itself its id, before it is one
     second.open()
     async with asyncio.timeout(PATIENCE):
         with pytest.raises(Stop, match=f"{topics.prefix}: Fatal error: Broker: Consumer group has reached maximum"):

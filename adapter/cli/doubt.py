@@ -12,12 +12,12 @@ from adapter.cli import journal, show
 from adapter.cli.bus import Client, compiled, connected
 from adapter.cli.complaints import complain
 from adapter.cli.exits import Exit
-from adapter.cli.follow import Outcomes, seconds
+from adapter.cli.follow import Outcomes, seconds, timeline
 from adapter.cli.journal import Held
 from adapter.core import cloudevents, wording
 from adapter.core.document import trimmed
 from adapter.core.doubt import WHY_LIMIT
-from adapter.core.errors import Stop
+from adapter.core.errors import Stop, Undecodable
 from adapter.core.ticket import Ruling
 from adapter.core.ticket.fold import DECISION
 from adapter.ports import Outgoing
@@ -129,6 +129,7 @@ def _settle(arguments: argparse.Namespace) -> Exit:
         held = _held(bus, arguments.command_id)
         reference = _ticket(held)
         ruling = _RULINGS[arguments.ruling]
+        _raise_if_decided_otherwise(bus, held, reference, ruling)
         record = _decision(bus, held, reference, ruling, why=why, who=who)
         # Opened before anything is sent, because it starts at the present end of the topic.
         follower = stack.enter_context(bus.following(bus.topics.events)) if arguments.wait else None
@@ -183,6 +184,25 @@ def _ticket(held: Held) -> str:
             f"ends by itself at {until}"
         )
     return reference
+
+
+def _raise_if_decided_otherwise(bus: Client, held: Held, reference: str, ruling: Ruling) -> None:
+    """Raises Stop if somebody has made another decision about this doubt: the first one counts, though no worker may
+    have acted on it yet.
+    """
+    for seen in timeline(bus, reference.encode(), moment(held.entry.called_at)):
+        try:
+            event = bus.decode(seen.value, bus.known.events)
+        except Undecodable:  # none of ours: others may write here too
+            continue
+        about = event.name, event.record.get("commandId"), event.record.get("attempts")
+        if about == (DECISION, held.entry.command_id, held.entry.attempt):
+            if (first := event.record)["decision"] != ruling.value:
+                raise Stop(
+                    f"{held.entry.command_id}: {first['who']} has decided already: "
+                    f"{wording.word(first['decision'])}; the first decision counts"
+                )
+            return
 
 
 def _decision(bus: Client, held: Held, reference: str, ruling: Ruling, *, why: str, who: str) -> Outgoing:

@@ -1,7 +1,10 @@
-"""Options for following a topic (`--since`, `--timeout`), and following commands until each has its final outcome."""
+"""Options for following a topic (`--since`, `--timeout`), following commands until each has its final outcome, and the
+events of one ticket.
+"""
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Final
 
 from adapter.cli import show
 from adapter.cli.bus import Client
@@ -40,6 +43,26 @@ class Outcomes:
                 self.not_accepted = True
             if not self.pending:
                 return
+
+
+_CLOCKS_APART: Final = timedelta(minutes=10)
+"""How far clocks may differ: an event may have the time of a producer whose clock is behind."""
+
+
+def timeline(bus: Client, key: bytes, start: Edge | datetime) -> Iterator[Seen]:
+    """The events of the key so far, without duplicates, as the ticket counts them: a notification may be written twice.
+    A few from before `start` may be among them.
+    """
+    told: set[str] = set()
+    since = start - _CLOCKS_APART if isinstance(start, datetime) else start
+    with bus.following(bus.topics.events, start=since, key=key) as follower:
+        for seen in follower.rest():
+            identifier = seen.header("ce_id")
+            if seen.key != key or identifier in told:
+                continue
+            if identifier:
+                told.add(identifier)
+            yield seen
 
 
 def seconds(text: str) -> float:

@@ -10,6 +10,7 @@ from adapter.cli import show
 from adapter.cli.bus import Client, compiled, connected
 from adapter.cli.complaints import complain
 from adapter.cli.exits import Exit
+from adapter.cli.follow import timeline
 from adapter.core import wording
 from adapter.core.avro import Decoded, to_json
 from adapter.core.document import trimmed
@@ -34,8 +35,6 @@ examples:
 _MOST: Final = 1000
 """Most rows of the table, which is held in memory."""
 _ENDED: Final = frozenset({Status.CLOSED, Status.REJECTED})
-_CLOCKS_APART: Final = timedelta(minutes=10)
-"""How far clocks may differ: a ticket's first event may have the time of a producer whose clock is behind."""
 
 
 def add(_name: str, parser: argparse.ArgumentParser) -> None:
@@ -148,7 +147,7 @@ def _one(bus: Client, reference: str, *, text: bool) -> Exit:
             f"{reference}: not in {bus.topics.tickets}: unknown, forgotten, or no projector has run; its events:"
         )
     events, newer = 0, 0
-    for seen in _events(bus, key, found.opened_at - _CLOCKS_APART if found else Edge.FIRST):
+    for seen in timeline(bus, key, found.opened_at if found else Edge.FIRST):
         show.write(show.event(bus, seen, text=text))
         events += 1
         newer += found is not None and seen.at > found.updated_at
@@ -158,19 +157,6 @@ def _one(bus: Client, reference: str, *, text: bool) -> Exit:
         complain(f"{reference}: no such ticket")
         return Exit.FAILED
     return Exit.DONE
-
-
-def _events(bus: Client, key: bytes, start: Edge | datetime) -> Iterator[Seen]:
-    """The events of the key, without duplicates, as the ticket counts them: a notification may be written twice."""
-    told: set[str] = set()
-    with bus.following(bus.topics.events, start=start, key=key) as follower:
-        for seen in follower.rest():
-            identifier = seen.header("ce_id")
-            if seen.key != key or identifier in told:
-                continue
-            if identifier:
-                told.add(identifier)
-            yield seen
 
 
 def _portrait(found: Ticket, now: datetime) -> Iterator[str]:

@@ -202,6 +202,17 @@ async def test_a_decision_is_an_event_of_the_ticket(workers: Workers, runs: Runs
     }
 
 
+async def test_another_decision_before_a_worker_has_acted_on_the_first_is_refused(workers: Workers, runs: Runs) -> None:
+    held = add("SP-1")
+    workers.holds(held)
+    assert (await runs("doubt", "settle", held.command_id, "repeat", "--why", "so", "--who", "joe"))[0] == 0
+    code, lines, error = await runs("doubt", "settle", held.command_id, "rejected", "--why", "no", "--who", "ann")
+    assert (code, lines) == (2, [])
+    assert error == f"adapter: {held.command_id}: joe has decided already: repeat; the first decision counts\n"
+    _, lines, _ = await runs("watch", "--since", "beginning", "--until-now")
+    assert [json.loads(line)["decision"] for line in lines] == ["REPEAT"]
+
+
 async def test_a_decision_finds_the_ticket_of_a_reference_with_white_space(workers: Workers, runs: Runs) -> None:
     held = add(" SP  1")
     workers.holds(held)

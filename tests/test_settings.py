@@ -415,6 +415,15 @@ def test_a_number_of_librdkafka_has_no_unit(name: str, value: str) -> None:
     loaded(KAFKA__PROPERTIES='{"linger.ms": 0.5, "metadata.max.age.ms": "-1", "client.id": "10s"}')
 
 
+@pytest.mark.parametrize("name", ["SASL_MECHANISM", "SASL_MECHANISMS"])
+def test_tokens_without_a_source_are_refused(name: str) -> None:
+    # librdkafka would wait for them without a word.
+    mechanism = {f"KAFKA__PROPERTIES__{name}": "OAUTHBEARER"}
+    assert "set sasl.oauthbearer.method to oidc" in faults(Cluster, **mechanism)["ADAPTER_KAFKA__PROPERTIES"]
+    loaded(**mechanism, KAFKA__PROPERTIES__SASL_OAUTHBEARER_METHOD="oidc")
+    loaded(**mechanism, KAFKA__PROPERTIES__ENABLE_SASL_OAUTHBEARER_UNSECURE_JWT="true")
+
+
 @pytest.mark.parametrize(
     "name",
     ["enable.auto.commit", "isolation.level", "partitioner", "group.id", "transactional.id", "default.topic.config"],

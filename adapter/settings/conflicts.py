@@ -1,7 +1,7 @@
 """Rules between settings: combinations that are wrong although each value is right."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from urllib.parse import urlsplit
 
@@ -87,6 +87,17 @@ def _kafka_conflicts(kafka: Kafka) -> Iterator[tuple[str, str]]:
             )
         if name in kafka.properties_files:
             yield f"{PREFIX}KAFKA__PROPERTIES_FILES", f"{name} is in {PREFIX}KAFKA__PROPERTIES as well"
+    if not _has_tokens(kafka.properties):
+        said = "sasl.mechanism is OAUTHBEARER and its tokens have no source; set sasl.oauthbearer.method to oidc, "
+        said += "with sasl.oauthbearer.client.id and sasl.oauthbearer.token.endpoint.url"
+        yield f"{PREFIX}KAFKA__PROPERTIES", said
+
+
+def _has_tokens(properties: Mapping[str, str]) -> bool:
+    """Without a source of tokens librdkafka waits for its program to give it some, and says nothing."""
+    mechanism = properties.get("sasl.mechanism", properties.get("sasl.mechanisms"))
+    oidc = properties.get("sasl.oauthbearer.method") == "oidc"
+    return mechanism != "OAUTHBEARER" or oidc or "enable.sasl.oauthbearer.unsecure.jwt" in properties
 
 
 def _topic_conflicts(topics: Topics) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Errors that only a change of settings can end, translated into the name of the setting."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -30,6 +31,12 @@ _ENDED: Final = (
 )
 
 
+_AUTHORITIES: Final = re.compile("OAUTHBEARER token: .*(trust anchors|certificate)")
+"""Words of librdkafka where it can't trust the endpoint of its tokens. The library in its wheels looks for authorities
+only where Red Hat keeps them.
+"""
+
+
 def connections_told(error: KafkaError, before: str) -> str:
     """The best explanation of the connections' state after this error; `before` was the best one before it.
 
@@ -38,6 +45,11 @@ def connections_told(error: KafkaError, before: str) -> str:
     """
     if error.code() == KafkaError._ALL_BROKERS_DOWN:
         return before or _ENDED
+    if _AUTHORITIES.search(error.str()):
+        return (
+            f"{error.str()}; set ADAPTER_KAFKA__PROPERTIES__HTTPS_CA_LOCATION to a PEM file of the authorities of the "
+            "token endpoint, such as /etc/ssl/certs/ca-certificates.crt"
+        )
     return error.str()
 
 

@@ -14,8 +14,8 @@ from adapter.core.avro import Decoder, Schema
 from adapter.core.avro.bulk import DECIMAL_LIMIT, Bulk, Excess
 from adapter.core.avro.schema import Array, Map, Record, Type, Union
 from adapter.core.errors import Undecodable
-from tests.core.test_avro import NOTE, TIME, changed, schema, text_of
-from tests.core.test_reader import SCHEMAS, every_schema, number, of_any_size, payload, records, spoiled
+from tests.core.test_reader import SCHEMAS, every_schema, number, of_any_size, records, spoiled
+from tests.core.things import NOTE, TIME, changed, foreign, schema, text_of
 
 KEYED = {"type": "record", "name": "Keyed", "fields": [{"name": "id", "type": "string"}]}
 EVERYTHING = schema(
@@ -86,7 +86,7 @@ def judged(bulk: Bulk, data: bytes) -> bool:
 @pytest.mark.parametrize("name", [*SCHEMAS, "everything"])
 def test_nothing_passes_that_fastavro_makes_more_of(name: str) -> None:
     written = EVERYTHING if name == "everything" else SCHEMAS[name]
-    sound = (EVERYTHINGS if name == "everything" else records(written)).map(lambda each: payload(written, each))
+    sound = (EVERYTHINGS if name == "everything" else records(written)).map(lambda each: foreign(written, each))
 
     @of_any_size
     @given(sound | spoiled(sound), st.integers(0, 200))
@@ -111,14 +111,14 @@ def test_what_is_sound_and_holds_little_passes(name: str) -> None:
     @of_any_size
     @given(records(written))
     def compare(record: dict[str, Any]) -> None:
-        bulk.check(payload(written, record))
+        bulk.check(foreign(written, record))
 
     compare()
 
 
 @given(EVERYTHINGS)
 def test_every_type_is_walked_over(record: dict[str, Any]) -> None:
-    data = payload(EVERYTHING, record)
+    data = foreign(EVERYTHING, record)
     bulk = Bulk(EVERYTHING, 10_000)
     bulk.check(data)
     with pytest.raises(IndexError):  # its last byte ends the last array
@@ -199,7 +199,7 @@ def test_long_bytes_that_are_none_of_the_schema_are_malformed(data: bytes) -> No
 def test_a_long_text_is_not_much() -> None:
     written = changed("count", type="int")
     long = {"id": "x" * 200_000, "at": 0}
-    record = Decoder(written.text, [written], most=1000).decode(payload(written, long)).record
+    record = Decoder(written.text, [written], most=1000).decode(foreign(written, long)).record
     assert record["id"] == long["id"]
 
 

@@ -1,13 +1,11 @@
 """Digests of content: the same for the same values by whatever schema they were written, another for any other."""
 
-import io
 import json
 from datetime import UTC, date, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import fastavro
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 from adapter.core.avro import Decoder, Schema
 from adapter.core.avro.digest import compile_digest
 from tests import strategies
-from tests.core.test_avro import FIELDS, FULL, THING, schema
+from tests.core.things import FIELDS, FULL, THING, foreign, schema
 
 COMMANDS = {
     path.stem: Schema.parse(path.read_text(encoding="utf-8"))
@@ -30,12 +28,6 @@ ADDED = (
     {"name": "addedNumber", "type": "int", "default": 7},
 )
 """All that a later release may add."""
-
-
-def payload(schema: Schema, record: dict[str, Any]) -> bytes:
-    sink = io.BytesIO()
-    fastavro.schemaless_writer(sink, schema.parsed, record)
-    return sink.getvalue()
 
 
 def changed(kind: Any, *more: dict[str, Any]) -> Any:
@@ -66,9 +58,9 @@ def test_a_command_has_one_digest_whatever_it_is_written_by(name: str) -> None:
     @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
     @given(strategies.values(ours.record, st.text(st.characters(codec="utf-8"), max_size=20)))
     def compare(record: dict[str, Any]) -> None:
-        data = payload(ours, record)
+        data = foreign(ours, record)
         found = {digest(decoder.decode(data).record) for decoder in (compiled, interpreted)}
-        found.add(digest(resolving.decode(payload(newer, record)).record))
+        found.add(digest(resolving.decode(foreign(newer, record)).record))
         assert found == {digest(record)}
         found.add(later(Decoder(ours.text, [newer]).decode(data).record))
         assert len(found) == 1

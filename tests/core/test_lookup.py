@@ -10,8 +10,8 @@ import pytest
 from adapter.core.avro import Decoder, Schema, UnknownFields, frame
 from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Undecodable
-from tests.core.test_avro import FIELDS, THING, schema, text_of
 from tests.core.test_reader import number
+from tests.core.things import FIELDS, THING, schema, text_of
 
 
 class Texts:

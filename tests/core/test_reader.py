@@ -3,7 +3,6 @@
 import io
 import json
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -15,12 +14,8 @@ from adapter.core.avro import Decoder, Schema
 from adapter.core.avro.reader import Read, compile_reader
 from adapter.core.errors import Undecodable
 from tests import strategies
-from tests.core.test_avro import COMPLETE, FIELDS, FULL, MINIMAL, NOTE, THING, schema
+from tests.core.things import COMPLETE, FIELDS, FULL, MINIMAL, NOTE, OURS, THING, foreign, schema
 
-OURS = {
-    path.stem: Schema.parse(path.read_text(encoding="utf-8"))
-    for path in sorted((Path(__file__).parents[2] / "schemas/avro").glob("*/*.avsc"))
-}
 # Besides what ours have: plain bytes, a null that comes second, items that may be null, maps.
 OTHER = schema(
     *FIELDS,
@@ -46,12 +41,6 @@ def records(schema: Schema) -> st.SearchStrategy[dict[str, Any]]:
     return strategies.values(schema.record, st.text(st.characters(codec="utf-8"), max_size=20))
 
 
-def payload(schema: Schema, record: dict[str, Any]) -> bytes:
-    sink = io.BytesIO()
-    fastavro.schemaless_writer(sink, schema.parsed, record)
-    return sink.getvalue()
-
-
 def outcome(decoder: Decoder, data: bytes) -> str:
     """As text: a difference between 1 and true, or in the order of fields, shows."""
     try:
@@ -74,7 +63,7 @@ def test_what_is_written_by_the_schema_is_read_as_fastavro_reads_it(name: str) -
     @of_any_size
     @given(records(schema))
     def compare(record: dict[str, Any]) -> None:
-        data = payload(schema, record)
+        data = foreign(schema, record)
         found = read(data)
         assert found == record
         assert repr(found) == repr(fastavro.schemaless_reader(io.BytesIO(data), schema.parsed, None))
@@ -100,16 +89,16 @@ def test_spoiled_bytes_are_what_they_are_to_fastavro(name: str) -> None:
     decoder = Decoder(schema.text, [schema])
 
     @of_any_size
-    @given(spoiled(records(schema).map(lambda record: payload(schema, record))) | st.binary(max_size=60))
+    @given(spoiled(records(schema).map(lambda record: foreign(schema, record))) | st.binary(max_size=60))
     def compare(data: bytes) -> None:
         assert outcome(decoder, data) == by_fastavro(schema, data)
 
     compare()
 
 
-@pytest.mark.parametrize("cut", range(len(payload(OTHER, FULL | {"raw": b"x", "sizes": [1], "by": {"k": ["v"]}}))))
+@pytest.mark.parametrize("cut", range(len(foreign(OTHER, FULL | {"raw": b"x", "sizes": [1], "by": {"k": ["v"]}}))))
 def test_bytes_cut_off_anywhere_are_left_to_fastavro(cut: int) -> None:
-    data = payload(OTHER, FULL | {"raw": b"x", "sizes": [1], "by": {"k": ["v"]}})
+    data = foreign(OTHER, FULL | {"raw": b"x", "sizes": [1], "by": {"k": ["v"]}})
     assert compiled(OTHER)(data[:cut]) is None
     assert compiled(OTHER)(data + data[: cut + 1]) is None
 
@@ -122,7 +111,7 @@ def thing(*parts: bytes) -> bytes:
 
 
 def number(value: int) -> bytes:
-    return payload(schema({"name": "n", "type": "long"}), {"n": value})
+    return foreign(schema({"name": "n", "type": "long"}), {"n": value})
 
 
 @pytest.mark.parametrize(
@@ -174,12 +163,12 @@ def test_what_is_rare_and_sound_is_read(data: bytes) -> None:
 @settings(max_examples=300)
 @given(strategies.times)
 def test_times_are_exact_to_the_millisecond(moment: datetime) -> None:
-    assert compiled(AT)(payload(AT, {"at": moment})) == {"at": moment}
+    assert compiled(AT)(foreign(AT, {"at": moment})) == {"at": moment}
 
 
 def test_long_texts_and_lists_have_long_counts() -> None:
     record = FULL | {"id": "é" * 5000, "notes": [{"text": "x", "by": None}] * 3000}
-    assert compiled(THING)(payload(THING, record)) == record
+    assert compiled(THING)(foreign(THING, record)) == record
 
 
 def as_java_has_it(kind: Any) -> Any:
@@ -208,7 +197,7 @@ def test_a_schema_that_only_looks_like_another_needs_no_resolution(name: str) ->
     @settings(of_any_size, max_examples=3)
     @given(records(ours))
     def compare(record: dict[str, Any]) -> None:
-        assert decoder.decode(payload(ours, record)).record == record
+        assert decoder.decode(foreign(ours, record)).record == record
 
     compare()
 
@@ -219,7 +208,7 @@ def test_another_schema_is_resolved() -> None:
     for writer in (older, renamed):
         decoder = Decoder(writer.text, [THING])
         assert decoder._compiled is None
-        assert decoder.decode(payload(writer, MINIMAL)).record == COMPLETE
+        assert decoder.decode(foreign(writer, MINIMAL)).record == COMPLETE
 
 
 @pytest.mark.parametrize("kind", ["double", ["null", "string", "long"], {"type": "fixed", "name": "f", "size": 2}])

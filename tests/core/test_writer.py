@@ -1,10 +1,7 @@
 """The compiled Avro writer against fastavro and against the strict checks."""
 
-import io
-from pathlib import Path
 from typing import Any
 
-import fastavro
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,12 +9,8 @@ from hypothesis import strategies as st
 from adapter.core.avro import Encoder, Schema
 from adapter.core.avro.writer import Unfit, Write, compile_writer
 from tests import strategies
-from tests.core.test_avro import FULL, MINIMAL, MOMENT, THING
+from tests.core.things import FULL, MINIMAL, MOMENT, OURS, THING, foreign
 
-OURS = {
-    path.stem: Schema.parse(path.read_text(encoding="utf-8"))
-    for path in sorted((Path(__file__).parents[2] / "schemas/avro").glob("*/*.avsc"))
-}
 # What a field may hold that should not: of another type, beyond its range, without zone.
 NAIVE = MOMENT.replace(tzinfo=None)
 STRANGE: st.SearchStrategy[Any] = st.sampled_from(
@@ -31,12 +24,6 @@ def compiled(schema: Schema) -> Write:
     return write
 
 
-def by_fastavro(schema: Schema, record: dict[str, Any]) -> bytes:
-    sink = io.BytesIO()
-    fastavro.schemaless_writer(sink, schema.parsed, record)
-    return sink.getvalue()
-
-
 @pytest.mark.parametrize("name", OURS)
 def test_every_schema_of_ours_is_written_as_fastavro_writes_it(name: str) -> None:
     schema = OURS[name]
@@ -45,14 +32,14 @@ def test_every_schema_of_ours_is_written_as_fastavro_writes_it(name: str) -> Non
     @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
     @given(strategies.values(schema.record, st.text(st.characters(codec="utf-8"), max_size=20)))
     def compare(record: dict[str, Any]) -> None:
-        assert write(record, b"") == by_fastavro(schema, record)
+        assert write(record, b"") == foreign(schema, record)
 
     compare()
 
 
 def test_long_texts_and_lists_have_long_counts() -> None:
     record = FULL | {"id": "é" * 5000, "notes": [{"text": "x", "by": None}] * 3000}
-    assert compiled(THING)(record, b"p") == b"p" + by_fastavro(THING, record)
+    assert compiled(THING)(record, b"p") == b"p" + foreign(THING, record)
 
 
 def test_numbers_of_every_length_are_written_as_fastavro_writes_them() -> None:
@@ -62,12 +49,12 @@ def test_numbers_of_every_length_are_written_as_fastavro_writes_them() -> None:
     )
     edges = {edge + near for bits in range(63) for edge in (1 << bits, -1 << bits) for near in (-1, 0, 1)}
     record = {"entries": [{**entry, "offset": number} for number in sorted(edges)]}
-    assert compiled(schema)(record, b"") == by_fastavro(schema, record)
+    assert compiled(schema)(record, b"") == foreign(schema, record)
 
 
 def test_what_is_missing_and_null_by_default_needs_no_entry() -> None:
     record = {name: value for name, value in FULL.items() if name not in {"day", "size", "first", "colour"}}
-    assert compiled(THING)(record, b"") == by_fastavro(THING, record)
+    assert compiled(THING)(record, b"") == foreign(THING, record)
 
 
 @settings(max_examples=500)
@@ -86,7 +73,7 @@ def test_nothing_is_written_that_the_strict_checks_refuse(changes: dict[str, Any
         assert any(type(value) is tuple for value in record.values()), "only what is rare is left to fastavro"
     else:
         encoder._check(record)
-        assert written == by_fastavro(THING, record)
+        assert written == foreign(THING, record)
 
 
 def test_a_field_without_default_that_is_missing_is_left_to_the_checks() -> None:

@@ -1,20 +1,24 @@
 """The command line without settings of whoever runs the tests, and a bus for it to look at."""
 
+import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapter.catalogue import Catalogue
-from adapter.core.avro import Encoder, Schema, SubjectStrategy
+from adapter.core.avro import Encoder, Schema, SubjectStrategy, from_json
 from adapter.demo import registry
 from adapter.ports import Outgoing
 from adapter.transport.kafka.client import Sender
 from tests.support.known import known
 from tests.support.topics import Topics
 from tests.support.wait import PATIENCE
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "cityfibre" / "notifications" / "appointment-completed" / "event.json"
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +72,8 @@ async def bus(kafka: str, topics: Topics, monkeypatch: pytest.MonkeyPatch) -> As
     ids = {schema.name: number for number, (_, schema) in enumerate(subjects, 1)}  # as it gives them
     yield Bus(kafka, topics, ids, Sender({"bootstrap.servers": kafka}, max_message_bytes=1_000_000))
     await served.close()
+
+
+def notification(compiled: Catalogue, reference: str, **fields: Any) -> dict[str, Any]:
+    shown = json.loads(GOLDEN.read_text())["FaultReportUpdated"] | {"buyerFaultReference": reference} | fields
+    return from_json(compiled.events["FaultReportUpdated"], shown)

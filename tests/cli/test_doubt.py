@@ -26,7 +26,6 @@ from tests.support.estate import Command, add, amend, query, reserve
 from tests.support.ports import free_port
 from tests.support.processes import Processes
 from tests.support.wait import PATIENCE
-from tests.worker.test_conductor import SLOT
 
 PARTITIONS: Final = 4
 HOUR: Final = 3600.0
@@ -224,7 +223,7 @@ async def test_a_decision_finds_the_ticket_of_a_reference_with_white_space(worke
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda workers: (held := reserve("K-1", SLOT), workers.holds(held))[0], "has no ticket; it ends by itself at"),
+        (lambda workers: (held := reserve("K-1"), workers.holds(held))[0], "has no ticket; it ends by itself at"),
         (lambda workers: (held := add("SP-1"), workers.holds(held, key=" SP-1"))[0], "its ticket does not know it"),
         (lambda _: add("SP-1"), "is not in doubt"),
         (

@@ -13,8 +13,7 @@ from adapter.cli import main
 from adapter.core.avro import Encoder
 from adapter.core.ticket import Clock, Command, Origin, Outcome, Status, Ticket, Transition
 from adapter.ports import Outgoing
-from tests.cli.conftest import Bus
-from tests.cli.test_watch import notification
+from tests.cli.conftest import Bus, notification
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 HOUR = timedelta(hours=1)

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +13,8 @@ import pytest
 from adapter.catalogue import Catalogue
 from adapter.cli import main, show
 from adapter.cli.show import ENVELOPE
-from adapter.core.avro import from_json
-from tests.cli.conftest import Bus
+from tests.cli.conftest import Bus, notification
 from tests.support.processes import Processes
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "cityfibre" / "notifications" / "appointment-completed" / "event.json"
 
 
 def test_a_line_of_json_is_what_it_says_and_no_terminals_master(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,11 +24,6 @@ def test_a_line_of_json_is_what_it_says_and_no_terminals_master(capsys: pytest.C
     assert json.loads(line) == content
     assert line.isprintable()
     assert "é" in line
-
-
-def notification(compiled: Catalogue, reference: str, **fields: Any) -> dict[str, Any]:
-    shown = json.loads(GOLDEN.read_text())["FaultReportUpdated"] | {"buyerFaultReference": reference} | fields
-    return from_json(compiled.events["FaultReportUpdated"], shown)
 
 
 def rejected(reference: str, **fields: Any) -> dict[str, Any]:

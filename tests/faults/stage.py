@@ -68,7 +68,6 @@ class Stage:
     topics: Topics
     processes: Processes
     log: Path
-    twin_url: str
     settings: Mapping[str, str]
 
     async def worker(self) -> Process:
@@ -123,7 +122,7 @@ async def open_stage(
     url = next(line.split()[1] for line in twin.output.splitlines() if line.startswith("twin:"))
     settings = settings_of(bootstrap, topics, registry, url, call_limit=call_limit)
     await register(processes, settings)
-    return Stage(bootstrap, registry, topics, processes, log, url, settings)
+    return Stage(bootstrap, registry, topics, processes, log, settings)
 
 
 async def open_registry(processes: Processes) -> str:

@@ -13,9 +13,10 @@ from lxml import etree
 
 from adapter.core.rate import TOLERANCE
 from adapter.twin import Fault, Kind, Status
+from tests.integration.conftest import requests, text
 from tests.support import estate as say
 from tests.support.estate import Command, Event, unique
-from tests.support.rig import Heard, Member, Rig, open_rig
+from tests.support.rig import Member, Rig, open_rig
 from tests.support.xsd import judge
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -24,32 +25,9 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rig(kafka: str) -> AsyncIterator[Rig]:
-    async with open_rig(kafka) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(rig: Rig) -> AsyncIterator[Member]:
     async with rig.worker(SUPPLIER__RESELLER_ID="RES1") as member:
         yield member
-
-
-def requests(rig: Rig, command: Command) -> list[tuple[Heard, etree._Element]]:
-    """What the supplier was asked for that command, with the SOAP body's element."""
-    found = []
-    for heard in rig.twin.heard:
-        element = etree.fromstring(heard.body).find("{http://schemas.xmlsoap.org/soap/envelope/}Body")
-        assert element is not None
-        if text(element[0], "addressKey") == command.key or text(element[0], "buyerFaultReference") == command.key:
-            found.append((heard, element[0]))
-    return found
-
-
-def text(element: etree._Element, name: str) -> str | None:
-    found = element.xpath(f".//*[local-name()='{name}']")
-    assert isinstance(found, list)
-    return found[0].text if found and isinstance(found[0], etree._Element) else None
 
 
 def valid(element: etree._Element) -> bool:

@@ -25,12 +25,6 @@ OPEN = 2.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rig(kafka: str) -> AsyncIterator[Rig]:
-    async with open_rig(kafka) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def supplier_door(rig: Rig) -> AsyncIterator[Door]:
     async with door(rig.twin.url) as opened:
         yield opened

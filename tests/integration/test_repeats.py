@@ -17,12 +17,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rig(kafka: str) -> AsyncIterator[Rig]:
-    async with open_rig(kafka) as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(rig: Rig) -> AsyncIterator[Member]:
     async with rig.worker() as member:
         yield member

@@ -18,7 +18,7 @@ from adapter.core.partition import partition_of
 from adapter.settings import Projecting, load
 from adapter.telemetry import Metrics, start_logging
 from adapter.twin import Fault, Kind, Notify, Rules, TwinSettings
-from tests.integration.test_commands import requests, text
+from tests.integration.conftest import requests, text
 from tests.server.conftest import notification, serving
 from tests.support import estate as say
 from tests.support.estate import Command, Event, unique

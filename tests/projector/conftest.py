@@ -3,8 +3,8 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,9 +96,6 @@ class Running:
     def logged(self, event: str) -> list[dict[str, Any]]:
         lines: Iterable[dict[str, Any]] = map(json.loads, self.lines.getvalue().splitlines())
         return [line for line in lines if line["event"] == event]
-
-
-Projectors = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from adapter.twin import Delivery, Dialect, Notify, Rules, Twin, TwinSettings
 from adapter.twin.deliveries import End
 from tests.server.conftest import Serve
 from tests.support.wait import eventually
-from tests.twin.test_server import addition, post
+from tests.twin.caller import addition, post
 
 TICKETS = 12
 

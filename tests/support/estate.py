@@ -7,8 +7,8 @@ import json
 import struct
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
@@ -24,6 +24,7 @@ SCHEMAS: Final = Path(__file__).parents[2] / "schemas" / "avro"
 PROVISIONAL: Final = frozenset({"CommandOutcomeUnknown", "DoubtDecided"})
 """Events of a command that are not its end."""
 LARGEST: Final = 32 * 1024**2
+SLOT: Final = {"appointmentDate": date(2026, 3, 2), "appointmentStartTime": "08:00", "appointmentEndTime": "13:00"}
 JSON: Final = {"Content-Type": "application/vnd.schemaregistry.v1+json"}
 
 T = TypeVar("T")
@@ -347,7 +348,7 @@ def query(address: str, **fields: Any) -> Command:
         address,
         {
             "addressKey": address,
-            "appointmentsFrom": datetime(2026, 3, 2, tzinfo=UTC).date(),
+            "appointmentsFrom": date(2026, 3, 2),
             "appointmentType": "Repair",
             "productName": "ftthl2r",
             **fields,
@@ -355,7 +356,7 @@ def query(address: str, **fields: Any) -> Command:
     )
 
 
-def reserve(address: str, slot: Mapping[str, Any], **fields: Any) -> Command:
+def reserve(address: str, slot: Mapping[str, Any] = SLOT, **fields: Any) -> Command:
     return Command(
         "ReserveAppointment",
         address,
@@ -367,3 +368,8 @@ def reserve(address: str, slot: Mapping[str, Any], **fields: Any) -> Command:
             **fields,
         },
     )
+
+
+def with_deadline(command: Command, seconds: float) -> Command:
+    """Seconds from now."""
+    return replace(command, record={**command.record, "notAfter": datetime.now(UTC) + timedelta(seconds=seconds)})

@@ -16,8 +16,8 @@ from adapter.twin import Delivery, Dialect, Happening, Manner, Notify, Rules, St
 from adapter.twin.deliveries import End
 from tests.support.certificates import trials
 from tests.support.wait import eventually
+from tests.twin.caller import addition, post
 from tests.twin.receiver import Got, Receiver, acknowledge, answer, receiver
-from tests.twin.test_server import addition, post
 
 HOUR = 3600.0
 

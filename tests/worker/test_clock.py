@@ -3,9 +3,8 @@
 import pytest
 
 from adapter.core.journal import Kind
-from tests.support.estate import add, amend, query, resolve
+from tests.support.estate import add, amend, query, resolve, with_deadline
 from tests.support.plant import Bounded, Plant, accepted, answer, busy, later, silent
-from tests.worker.test_conductor import with_deadline
 
 HOUR = 3600.0
 

@@ -26,7 +26,7 @@ from adapter.core.retry import BreakerState
 from adapter.ports import NotSent, Reply
 from adapter.worker.window import Bounds
 from tests.support import bus
-from tests.support.estate import Command, add, amend, ask_update, query, reserve, resolve
+from tests.support.estate import Command, add, amend, ask_update, query, reserve, resolve, with_deadline
 from tests.support.known import known
 from tests.support.plant import Bounded, Call, Hand, Plant, accepted, answer, busy, later, refused, silent
 from tests.support.wait import eventually
@@ -38,13 +38,6 @@ def garbled(_call: Call) -> Reply:
 
 def already(call: Call) -> Reply:
     return replace(refused(call), body=refused(call).body.replace(b">no<", b">it was already answered<"))
-
-
-SLOT = {"appointmentDate": date(2026, 3, 2), "appointmentStartTime": "08:00", "appointmentEndTime": "13:00"}
-
-
-def with_deadline(command: Command, seconds: float) -> Command:
-    return replace(command, record={**command.record, "notAfter": datetime.fromtimestamp(time.time() + seconds, UTC)})
 
 
 def content(command: Command, **fields: Any) -> Command:
@@ -214,7 +207,7 @@ async def test_a_repeat_is_known_though_its_command_was_delivered_once_more_afte
     limits = Bounded(remembered=3)
     first = plant.hire(0, limits=limits)
     plant.desk.answers = waits("K-W", "K-Y")
-    before, command, behind = query("K-W"), reserve("K-X", SLOT), query("K-Y")
+    before, command, behind = query("K-W"), reserve("K-X"), query("K-Y")
     plant.send(before, command, behind)
     await plant.final(command)
     plant.send(command)
@@ -953,7 +946,7 @@ async def test_a_command_the_journal_could_not_keep_is_rejected_before_it_is_cal
 async def test_a_reservation_in_doubt_is_never_called_again(plant: Plant) -> None:
     plant.hire(0, limits=Bounded(doubt=0.1))
     plant.desk.answers = silent
-    command = reserve("K-1", SLOT)
+    command = reserve("K-1")
     plant.send(command)
     await plant.final(command)
     assert plant.types(command) == ["CommandOutcomeUnknown", "CommandSettled"]

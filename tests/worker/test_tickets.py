@@ -11,9 +11,8 @@ from adapter.core.journal import Kind
 from adapter.core.partition import partition_of
 from adapter.core.ticket import Origin, Ticket
 from adapter.ports import Position
-from tests.support.estate import Command, add, amend, ask_update, query, reserve, resolve
+from tests.support.estate import Command, add, amend, ask_update, query, reserve, resolve, with_deadline
 from tests.support.plant import Bounded, Call, Plant, accepted, busy, later, refused, silent
-from tests.worker.test_conductor import SLOT, with_deadline
 
 NOW: Final = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 ELSEWHERE: Final = "T-1"
@@ -372,7 +371,7 @@ async def test_a_notification_about_another_ticket_settles_nothing(plant: Plant)
 
 async def test_no_ticket_tells_of_a_reservation(plant: Plant) -> None:
     hand = plant.hire(0, limits=Bounded(doubt=0.2))
-    command = reserve("T-1", SLOT)
+    command = reserve("T-1")
     plant.desk.answers = silent
     plant.send(command)
     await plant.until(lambda: plant.types(command))

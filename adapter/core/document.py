@@ -51,7 +51,8 @@ def admit(body: bytes, *, limits: DocumentLimits = DEFAULT_LIMITS, charset: str 
     """The root element of `body`, without comments and processing instructions.
 
     `charset` is that of the Content-Type header; it outranks the XML declaration, and a byte order mark both (RFC 7303
-    section 3.2). UTF-8, UTF-16, ISO-8859-1 (with its subset US-ASCII) and Windows-1252 are spoken.
+    section 3.2). A server's default is no such word: see `_encoding`. UTF-8 (with its subset US-ASCII), UTF-16,
+    ISO-8859-1 and Windows-1252 are spoken.
     Raises Unreadable and nothing else.
     """
     _check_size(body, limits)
@@ -100,7 +101,7 @@ def admit_mended(
         if error.reason != "encoding":
             raise
         mark, encoding = _encoding(body, charset)
-        if encoding not in _OF_UTF_8:
+        if encoding != "utf-8":
             raise
     text = body[len(mark) :].decode("utf-8", "surrogateescape").translate(_WINDOWS_1252)
     return admit(text.encode(), limits=limits, charset="utf-8"), True
@@ -212,8 +213,8 @@ _UNMARKED: Final[tuple[bytes, str | None]] = (b"", "")
 _MARKED: Final = frozenset(mark[:1] for mark, _ in _MARKS)
 _SPOKEN: Final = {
     "utf8": "utf-8",
-    "usascii": "us-ascii",
-    "ascii": "us-ascii",
+    "usascii": "utf-8",
+    "ascii": "utf-8",
     "iso88591": "iso-8859-1",
     "latin1": "iso-8859-1",
     "windows1252": "cp1252",
@@ -223,7 +224,9 @@ _SPOKEN: Final = {
     "utf16be": "utf-16-be",
 }
 """Python's name of an encoding by the letters and digits of its name, of which there are several spellings."""
-_OF_UTF_8: Final = frozenset({"utf-8", "us-ascii"})
+_UTF_8: Final = re.compile(r"utf-?8", re.IGNORECASE)
+_DEFAULTS: Final = frozenset({"iso-8859-1", "cp1252"})
+"""What servers write into the header of any text, unless they are told otherwise."""
 _WINDOWS_1252: Final = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}
 """Characters by the surrogate that stands for a byte which could not be decoded (PEP 383)."""
 
@@ -283,12 +286,26 @@ def _encoding(body: bytes, charset: str | None) -> tuple[bytes, str]:
         encoding = "utf-16-le" if body[:1] == b"<" else "utf-16-be"
     if not encoding and charset:
         encoding = _spoken(charset)
+        if encoding in _DEFAULTS and _UTF_8.fullmatch(_declared(body) or "") and _is_utf_8(body):
+            encoding = "utf-8"
     if not encoding:
-        declared = _DECLARED.match(body.lstrip() if body[:1].isspace() else body)
-        encoding = _spoken(declared[1].decode("ascii")) if declared else "utf-8"
+        encoding = _spoken(_declared(body) or "utf-8")
     if encoding.startswith("utf-16") and not mark and re.match(rb"\s*<[^\x00]", body):
         encoding = "utf-8"  # .NET writes such declarations into strings, which are encoded as UTF-8 later
     return mark, encoding
+
+
+def _declared(body: bytes) -> str | None:
+    found = _DECLARED.match(body.lstrip() if body[:1].isspace() else body)
+    return found[1].decode("ascii") if found else None
+
+
+def _is_utf_8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _mark(body: bytes) -> tuple[bytes, str | None]:

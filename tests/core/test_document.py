@@ -86,6 +86,10 @@ def test_what_is_not_admitted_and_why(expected: str, body: bytes) -> None:
         ("<a>é</a>".encode("latin-1"), "ISO8859_1"),
         ("<?xml version='1.0' encoding='ISO-8859-1'?><a>é</a>".encode("latin-1"), None),
         ("<?xml version='1.0' encoding='ISO-8859-1'?><a>é</a>".encode(), "utf-8"),  # RFC 7303: the header wins
+        ("<?xml version='1.0' encoding='UTF-8'?><a>é</a>".encode(), "iso-8859-1"),  # unless it is a server's default
+        ("<?xml version='1.0' encoding='UTF-8'?><a>é</a>".encode("latin-1"), "iso-8859-1"),
+        ("<?xml version='1.0' encoding='ISO-8859-15'?><a>é</a>".encode("latin-1"), "iso-8859-1"),
+        ("<a>é</a>".encode(), "us-ascii"),
         ("<a>é</a>".encode("utf-8-sig"), "iso-8859-1"),  # RFC 7303 again: a mark outranks both
         (UTF16.encode("utf-16"), "utf-8"),
         ("<?xml version='1.0' encoding='Windows-1252'?><a>é</a>".encode("cp1252"), None),
@@ -134,6 +138,11 @@ def test_bytes_that_are_no_utf_8_are_read_as_windows_1252_where_that_is_asked(
 ) -> None:
     root, mended = admit_mended(body, charset=charset)
     assert (root.text, mended) == (text, True)
+
+
+def test_what_is_utf_8_under_a_name_of_its_subset_is_not_told_as_something_else() -> None:
+    root, mended = admit_mended("<a>é</a>".encode(), charset="us-ascii")
+    assert (root.text, mended) == ("é", False)
 
 
 @pytest.mark.parametrize(

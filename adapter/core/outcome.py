@@ -251,7 +251,7 @@ def _unread(read: Read, name: str) -> Iterator[str]:
     return (text for path, text in read.aside if path.partition(".")[0] == name and "@" not in path)
 
 
-_ANSWER: Final = re.compile(r"code|status|error|fault|reason|result|reject|fail", re.IGNORECASE)
+_ANSWER: Final = re.compile(r"code|status|error|fault|reason|result|outcome|reject|fail|accept|success", re.IGNORECASE)
 """Parts of element names that suggest acceptance or refusal."""
 
 

@@ -1,6 +1,7 @@
 """Decoders by id: what a schema is found to be is found once, whatever is written with it."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +9,11 @@ from typing import Any
 import pytest
 
 from adapter.core.avro import Decoder, Schema, UnknownFields, frame
+from adapter.core.avro.decoder import Decoded
 from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Undecodable
 from tests.core.test_reader import number
-from tests.core.things import FIELDS, THING, schema, text_of
+from tests.core.things import FIELDS, FULL, NOTE, THING, foreign, schema, text_of
 
 
 class Texts:
@@ -39,6 +41,39 @@ def test_a_schema_that_is_not_read_with_is_judged_once(text: str, reason: str) -
         told.add((why.value.reason, why.value.detail))
     assert [each for each, _ in told] == [reason]
     assert registry.asked == [0]
+
+
+def test_a_union_of_records_is_read_by_its_branches() -> None:
+    """As where one subject holds all records of a topic; the last of them uses a type that the first declares."""
+    note = {"name": "note", "type": "Note"}
+    union = ["null", json.loads(text_of(*FIELDS, name="x.First")), json.loads(text_of(note, name="x.Last"))]
+    first, last = (schema(*FIELDS, name="x.First"), schema({**note, "type": NOTE}, name="x.Last"))
+    decoders = Decoders(Texts(json.dumps(union)), [first, last], UnknownFields.REJECT)
+
+    def decoded(branch: int, data: bytes) -> Decoded:
+        return asyncio.run(decoders.decode(frame(0, number(branch) + data)))
+
+    for _ in range(2):
+        assert decoded(1, foreign(first, FULL)) == Decoded("First", FULL, ())
+        assert decoded(2, foreign(last, {"note": FULL["first"]})) == Decoded("Last", {"note": FULL["first"]}, ())
+        for branch in (3, -1):
+            with pytest.raises(Undecodable, match="malformed: begins with no branch of a union of 3"):
+                decoded(branch, b"")
+        with pytest.raises(Undecodable, match="bad-schema: not a record"):
+            decoded(0, b"")
+        with pytest.raises(Undecodable, match="malformed"):
+            decoded(1, b"")
+    with pytest.raises(Undecodable, match="malformed"):
+        asyncio.run(decoders.decode(frame(0, b"")))
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "[" * 100_000, json.dumps(["null"] * 31), json.dumps(["null", {"doc": "d" * 600_000}])]
+)
+def test_a_union_that_can_not_be_read_is_told(text: str) -> None:
+    decoders = Decoders(Texts(text), [THING], UnknownFields.REJECT)
+    with pytest.raises(Undecodable, match="bad-schema: not a union of at most 30"):
+        asyncio.run(decoders.decode(frame(0, b"\0")))
 
 
 def test_a_schema_that_is_not_there_yet_is_asked_for_again() -> None:

@@ -1,10 +1,13 @@
 """Decoders by schema id, made when an id occurs for the first time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn, Protocol
 
 from adapter.core.avro.decoder import VALUE_LIMIT, Decoded, Decoder, UnknownFields
 from adapter.core.avro.framing import unframe
+from adapter.core.avro.reader import number
+from adapter.core.avro.references import branches
 from adapter.core.avro.schema import Schema
 from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable
@@ -33,7 +36,7 @@ class Decoders:
         self._schemas = schemas
         self._unknown_fields = unknown_fields
         self._most = most
-        self._decoders: dict[int, Decoder | _Refusal] = {}
+        self._decoders: dict[int, Decoder | _Union | _Refusal] = {}
 
     async def decode(self, value: bytes | None) -> Decoded:
         """Raises Undecodable, or Unavailable while the registry does not answer."""
@@ -46,11 +49,41 @@ class Decoders:
             decoder = self._decoders[schema_id] = self._decoder(text)
         return decoder.decode(payload)
 
-    def _decoder(self, text: str) -> "Decoder | _Refusal":
+    def _decoder(self, text: str) -> "Decoder | _Union | _Refusal":
+        if not text.lstrip().startswith("["):
+            return self._of_record(text)
+        try:
+            return _Union([partial(self._of_record, branch) for branch in branches(text)])
+        except ValueError as error:
+            return _Refusal("bad-schema", str(error))
+
+    def _of_record(self, text: str) -> "Decoder | _Refusal":
         try:
             return Decoder(text, self._schemas, unknown_fields=self._unknown_fields, most=self._most)
         except Undecodable as why:
             return _Refusal(why.reason, why.detail)
+
+
+class _Union:
+    """Decodes what was written with a union: the place of a branch, then a value of it (Avro specification, "Binary
+    encoding"). The decoder of a branch is made when it occurs for the first time.
+    """
+
+    def __init__(self, make: "Sequence[Callable[[], Decoder | _Refusal]]") -> None:
+        self._make = make
+        self._decoders: dict[int, Decoder | _Refusal] = {}
+
+    def decode(self, payload: bytes) -> Decoded:
+        try:
+            place, at = number(payload, 0)
+        except (IndexError, ValueError):
+            place, at = -1, 0
+        if not 0 <= place < len(self._make):
+            raise Undecodable("malformed", f"begins with no branch of a union of {len(self._make)}")
+        decoder = self._decoders.get(place)
+        if decoder is None:
+            decoder = self._decoders[place] = self._make[place]()
+        return decoder.decode(payload[at:])
 
 
 @immutable

@@ -1,8 +1,10 @@
-"""Schemas that refer to others, which a registry keeps as schemas of their own, by the names of their types."""
+"""Schemas that refer to others by the names of their types: to those a registry keeps as schemas of their own, or to
+other branches of a union.
+"""
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final, Self
 
 from adapter.core.avro.schema import SIZE_LIMIT, fullname
 
@@ -21,10 +23,34 @@ def inlined(text: str, referenced: Iterable[str]) -> str:
         return text
 
 
+def branches(union: str) -> list[str]:
+    """The schemas of a union's branches, each complete with the types it uses of others. `union` is a JSON array.
+    Raises ValueError if it can't be read, or has more branches than a topic may reasonably have records.
+    """
+    types = _Types()
+    try:
+        parts = json.loads(union) if len(union) <= SIZE_LIMIT else []
+        types.learn(parts, "")
+        found = [json.dumps(types.afresh().place(part, "")) for part in parts[: _BRANCHES + 1]]
+    except (ValueError, RecursionError):
+        found = []
+    if not 0 < len(found) <= _BRANCHES:
+        raise ValueError(f"not a union of at most {_BRANCHES} schemas of reasonable size and depth")
+    return found
+
+
+_BRANCHES: Final = 30
+
+
 class _Types:
     def __init__(self) -> None:
         self._declared: dict[str, Any] = {}
         self._placed: set[str] = set()
+
+    def afresh(self) -> Self:
+        """For another schema, in which none is declared yet."""
+        self._placed.clear()
+        return self
 
     def learn(self, source: Any, namespace: str) -> Any:
         """Keep every declaration in a schema, complete with its namespace."""

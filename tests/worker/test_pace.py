@@ -64,6 +64,15 @@ async def test_who_comes_where_few_have_come_does_not_wait() -> None:
     waiting.cancel()
 
 
+async def test_each_turn_of_the_loop_lets_as_many_pass_without_waiting() -> None:
+    pace = Pace()  # nothing runs that could let anybody go on
+    for _ in range(3):
+        lanes = [asyncio.ensure_future(pace.turn()) for _ in range(32)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert all(lane.done() for lane in lanes)
+
+
 async def test_turns_and_acts_share_one_order() -> None:
     story: list[str] = []
 

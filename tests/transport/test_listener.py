@@ -104,7 +104,9 @@ async def opened() -> Opened:
     """Opens listeners: `opened(idle=1.0)`."""
 
     @asynccontextmanager
-    async def make(*, tls: ServerTls | None = None, stop: float = 5.0, **limits: float) -> AsyncIterator[Open]:
+    async def make(
+        *, port: int = 0, tls: ServerTls | None = None, stop: float = 5.0, **limits: float
+    ) -> AsyncIterator[Open]:
         receiver, lines = Receiver(), io.StringIO()
         chosen = {"body_bytes": 1000, "bytes_in_flight": 5000, "connections": 50, "idle": 20.0, "body": 20.0} | limits
         listener = Listener(
@@ -114,7 +116,7 @@ async def opened() -> Opened:
             on_reload=lambda _: None,
             log=start_logging(form="json", stream=lines),
         )
-        await listener.open("127.0.0.1", 0)
+        await listener.open("127.0.0.1", port)
         try:
             yield Open(listener, receiver, lines)
         finally:
@@ -356,6 +358,15 @@ async def test_closing_answers_what_was_on_its_way_and_says_that_it_was_the_last
         await closing
         for each in (kept, half):
             each.close()
+
+
+async def test_a_port_can_be_had_again_as_soon_as_the_listener_is_closed(opened: Opened) -> None:
+    """Though the system keeps what is left of a connection that was closed from here."""
+    async with opened() as first:
+        port = first.listener.port
+        await first.said(LAST)
+    async with opened(port=port) as second:
+        assert b" 200 " in await second.said(LAST)
 
 
 async def test_a_request_that_came_before_its_connection_was_silent_for_too_long_is_answered(opened: Opened) -> None:

@@ -15,6 +15,7 @@ from adapter.core.journal import Source
 from adapter.core.partition import partition_of
 from adapter.core.ticket import fold
 from adapter.ports import Standing, TicketLog, TicketRecord
+from adapter.projector import report
 from adapter.projector.flow import Projector, Wiring
 from adapter.projector.folding import Folding
 from adapter.projector.reader import Reader
@@ -23,6 +24,7 @@ from adapter.telemetry import Metrics
 from tests.support.bus import Bus, Member, Schemas, Shelves
 from tests.support.happenings import POLICY, T0, notified
 from tests.support.known import known
+from tests.support.measured import measured
 from tests.support.plant import Lines
 from tests.support.wait import PATIENCE, eventually
 
@@ -168,6 +170,34 @@ async def test_a_partition_is_given_back_though_a_transaction_keeps_back_where_i
         async with asyncio.timeout(PATIENCE):
             await member.revoke(0)
         assert [*flow.partitions] == [1]
+
+
+async def test_gauges_and_status_tell_of_each_partition_how_far_it_is() -> None:
+    stage, stuck, sound, metrics = Stage(), ticket(0), ticket(1), Metrics()
+    stage.registry.forget("Ticket")
+    stage.write(stuck, 3)
+    stage.write(sound, 2)
+    tickets = Tickets(stage.kept(stuck))
+    async with stage.projector(tickets) as (flow, member):
+        report.watch(flow, metrics)
+        tickets.undecided = True
+        member.assign(0, 1)
+        await eventually(lambda: tickets.asked == {0, 1}, what="both being taken over")
+        assert measured(metrics, "partitions_starting", flow="projector") == 2
+        tickets.undecided = False
+        await eventually(partial(stage.has_folded, sound, 2), what="events folded")
+        await eventually(lambda: flow.partitions[0].paused, what="events that wait")
+        assert measured(metrics, "partitions", flow="projector") == 2
+        assert measured(metrics, "partitions_starting", flow="projector") == 0
+        assert [measured(metrics, "tickets", partition=number) for number in "01"] == [1, 1]
+        behind = [measured(metrics, "tickets_behind_seconds", partition=number) for number in "01"]
+        assert behind[0] > behind[1] == 0
+        waits, goes = report.status(flow)["tickets"]
+    assert waits.pop("behind_seconds") >= 0
+    told = {"partition": 0, "started": True, "position": 0, "tickets": 1, "waiting": 3, "paused": True}
+    assert waits == told
+    told |= {"partition": 1, "position": 2, "waiting": 0, "paused": False}
+    assert goes == told | {"behind_seconds": 0}
 
 
 async def test_what_is_too_much_for_the_cluster_at_once_is_folded_in_smaller_parts_until_all_is_taken_again() -> None:

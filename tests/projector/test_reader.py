@@ -113,6 +113,11 @@ def test_even_a_supplier_reference_of_any_length_fits() -> None:
     assert (record["maintainerFaultReference"], trimmed) == (None, True)
 
 
+def test_a_ticket_fits_together_with_its_headers() -> None:
+    for length in range(LARGEST // 2 - 4000, LARGEST // 2 + 4000, 500):  # it is in the value and in a header
+        stored(replace(long_ticket(), maintainer_reference="C" * length))
+
+
 def test_headers_tell_when_it_is_due_and_the_suppliers_reference() -> None:
     made = records(largest=LARGEST)
     resolved = fold(None, "SP-1", notified("RESOLVED", minutes(1), maintainer="CF-1"), POLICY).ticket

@@ -172,6 +172,26 @@ async def test_a_partition_is_given_back_though_a_transaction_keeps_back_where_i
         assert [*flow.partitions] == [1]
 
 
+async def test_what_comes_late_of_an_assignment_that_was_lost_is_passed_over() -> None:
+    stage, name = Stage(), ticket(1)
+    stage.write(name, 2)
+    async with stage.projector(Tickets()) as (flow, member):
+        member.assign(1)
+        await eventually(partial(stage.has_folded, name, 2), what="events folded")
+        before = flow.partitions[1].epoch
+        member.lose(1)
+        assert not flow.partitions
+        stage.write(name, 3)
+        member.assign(1)
+        flow.delivered([(before, stage.bus.commands[1][4])])
+        await eventually(partial(stage.has_folded, name, 5), what="all events folded")
+        flow.at_end(1, before, 7, None)
+        stage.write(name)
+        member.wake()
+        await eventually(partial(stage.has_folded, name, 6), what="the last one folded")
+    assert await stage.tickets() == {name: 6}
+
+
 async def test_gauges_and_status_tell_of_each_partition_how_far_it_is() -> None:
     stage, stuck, sound, metrics = Stage(), ticket(0), ticket(1), Metrics()
     stage.registry.forget("Ticket")

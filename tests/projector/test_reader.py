@@ -9,7 +9,7 @@ import pytest
 from adapter.core.avro import Decoder, Encoder, UnknownFields
 from adapter.core.avro.lookup import Decoders
 from adapter.core.journal import Source
-from adapter.core.ticket import Command, Outcome, Ticket, due, fold
+from adapter.core.ticket import Command, Outcome, Ticket, due, fold, mark
 from adapter.projector.reader import Heard, Passed, Reader
 from adapter.projector.records import Records
 from tests.support.happenings import POLICY, T0, appointment, doubted, minutes, notified
@@ -126,3 +126,9 @@ def test_headers_tell_when_it_is_due_and_the_suppliers_reference() -> None:
     assert at == minutes(1) + timedelta(hours=42)
     assert (written.topic, written.key, written.partition) == ("tickets", b"SP-1", 3)
     assert dict(written.headers) == {"due": str(round(at.timestamp() * 1000)).encode(), "reference": b"CF-1"}
+
+
+def test_a_header_tells_by_their_marks_which_commands_a_ticket_knows() -> None:
+    made, known = records(largest=LARGEST), long_ticket()
+    headers = dict(made.written(made.keep(known)[0], 3).headers)
+    assert headers["commands"] == b"".join(mark(command.command_id) for command in known.commands)

@@ -2,12 +2,9 @@
 
 import asyncio
 import gc
-import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +13,7 @@ from adapter.worker.assignment import Assignment
 from adapter.worker.pace import Cohort
 from adapter.worker.report import status
 from adapter.worker.room import Room
-from tests.support.estate import add, query
+from tests.support.estate import add, query, with_deadline
 from tests.support.plant import Bounded, Call, Hand, Plant, accepted, answer, later
 from tests.support.wait import eventually
 
@@ -96,8 +93,7 @@ async def test_who_could_not_be_looked_at_is_looked_at_when_the_registry_is_back
 
 async def test_a_deadline_passes_for_who_sleeps_too(plant: Plant) -> None:
     await crowd(plant)
-    command = add("T-late")
-    command = replace(command, record={**command.record, "notAfter": datetime.fromtimestamp(time.time() + 0.3, UTC)})
+    command = with_deadline(add("T-late"), 0.3)
     plant.send(command)
     event = await plant.final(command)
     assert event.record["code"] == "expired"
@@ -109,8 +105,7 @@ async def test_a_deadline_passes_behind_who_cannot_be_looked_at_without_the_regi
     plant.registry.away = True
     plant.send(query("K-1"))  # of a schema that was not asked for yet
     await plant.until(lambda: plant.registry.refused)
-    command = add("T-late")
-    command = replace(command, record={**command.record, "notAfter": datetime.fromtimestamp(time.time() + 0.3, UTC)})
+    command = with_deadline(add("T-late"), 0.3)
     plant.send(command)
     event = await plant.final(command)
     assert event.record["code"] == "expired"

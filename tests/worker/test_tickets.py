@@ -3,6 +3,7 @@
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -48,8 +49,8 @@ def settled(record: Any) -> tuple[str, str, str | None]:
 # -- the supplier's reference ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("build", [ask_update, amend, resolve])
-async def test_a_reference_that_is_left_out_is_taken_from_the_ticket(plant: Plant, build: Any) -> None:
+@pytest.mark.parametrize("build", [ask_update, amend, resolve, partial(amend, maintainerFaultReference="  ")])
+async def test_a_reference_that_is_left_out_or_blank_is_taken_from_the_ticket(plant: Plant, build: Any) -> None:
     plant.hire(0)
     await plant.tell(known("T-1"))
     command = build("T-1")
@@ -82,15 +83,6 @@ async def test_a_reference_that_is_given_is_sent_as_it_is_and_nothing_is_followe
     await plant.final(command)
     assert [named(call) for call in plant.desk.of(command)] == ["CF-9"]
     assert hand.feed.asked == []
-
-
-async def test_a_blank_reference_is_one_left_out(plant: Plant) -> None:
-    plant.hire(0)
-    await plant.tell(known("T-1"))
-    command = amend("T-1", maintainerFaultReference="  ")
-    plant.send(command)
-    await plant.final(command)
-    assert [named(call) for call in plant.desk.of(command)] == ["CF-1"]
 
 
 async def test_who_can_do_without_a_reference_does_not_wait_for_one(plant: Plant) -> None:

@@ -6,7 +6,7 @@ order of the lane is the point, and one after the other's outcome where its repl
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from adapter.demo.board import Step
 from adapter.demo.play import Ticket
@@ -14,20 +14,15 @@ from adapter.twin import Dialect, Fault, Happening, Kind, Manner
 
 Scene = Callable[[Ticket], Awaitable[None]]
 
+_TRIAGED: Final[Mapping[str, Any]] = {"faultDetails": {"triageComplete": True}}
+
 
 async def whole_life(ticket: Ticket) -> None:
     """A slow line from its report to the end: amended, triaged, put on hold and taken up again, resolved, accepted."""
     ticket.ends("CLOSED")
     await ticket.send("AddFaultReport", _report(ticket), expect=["FaultReportAdded: Pending"], note="Impaired Service")
-    confirmed = ticket.expects(Happening.AMENDED)
-    amended = await ticket.send(
-        "AmendFaultReport",
-        _about(ticket) | {"faultDetails": {"triageFindings": "speed is low on all devices"}},
-        expect=["FaultReportAmended"],
-        note="right behind it",
-    )
-    await amended.end()
-    await confirmed.end()
+    findings = {"faultDetails": {"triageFindings": "speed is low on all devices"}}
+    await _amended(ticket, findings, note="right behind it")
     await ticket.happens(Happening.ACCEPTED).end()
     await ticket.happens(Happening.TRIAGED).end()
     await ticket.happens(Happening.IN_PROGRESS).end()
@@ -75,15 +70,7 @@ async def appointment(ticket: Ticket) -> None:
     )
     last = (await again.end())["reply"]["appointmentSlots"][-1]
     key = await _reserve(ticket, address | {"appointmentSlot": _slot(last), "reappointment": True})
-    confirmed = ticket.expects(Happening.AMENDED)
-    moved = await ticket.send(
-        "AmendFaultReport",
-        _about(ticket) | {"appointment": {"appointmentReservationKey": key}},
-        expect=["FaultReportAmended"],
-        note=f"new key {key}",
-    )
-    await moved.end()
-    await confirmed.end()
+    await _amended(ticket, {"appointment": {"appointmentReservationKey": key}}, note=f"new key {key}")
     await ticket.happens(Happening.APPOINTMENT_CONFIRMED).end()
     await ticket.happens(Happening.APPOINTMENT_COMPLETED).end()
     await _resolved(ticket, accepted=False)
@@ -94,15 +81,14 @@ async def appointment(ticket: Ticket) -> None:
 async def no_reservation(ticket: Ticket) -> None:
     """A Service Outage without a reservation key breaks a documented rule: nothing is sent to the supplier."""
     ticket.ends("REJECTED")
-    await _end(
-        await ticket.send(
-            "AddFaultReport",
-            _report(ticket, kind="SERVICE_OUTAGE"),
-            expect=["CommandRejected by adapter: invalid"],
-            requests=0,
-            note="Service Outage without a reservation key",
-        )
+    refused = await ticket.send(
+        "AddFaultReport",
+        _report(ticket, kind="SERVICE_OUTAGE"),
+        expect=["CommandRejected by adapter: invalid"],
+        requests=0,
+        note="Service Outage without a reservation key",
     )
+    await refused.end()
 
 
 async def used_reference(ticket: Ticket) -> None:
@@ -110,14 +96,13 @@ async def used_reference(ticket: Ticket) -> None:
     ticket.ends("ACCEPTED")
     added = await ticket.send("AddFaultReport", _report(ticket), expect=["FaultReportAdded: Pending"])
     await ticket.send_again(added)
-    await _end(
-        await ticket.send(
-            "AddFaultReport",
-            _report(ticket),
-            expect=["CommandRejected by supplier: 409"],
-            note="another report of the same reference",
-        )
+    refused = await ticket.send(
+        "AddFaultReport",
+        _report(ticket),
+        expect=["CommandRejected by supplier: 409"],
+        note="another report of the same reference",
     )
+    await refused.end()
     await ticket.happens(Happening.ACCEPTED, manner=Manner(repeated=True), note="told twice, the same message").end()
 
 
@@ -131,16 +116,7 @@ async def busy_supplier(ticket: Ticket) -> None:
     await ticket.send(
         "AddFaultReport", _report(ticket), expect=["FaultReportAdded: Pending, 3 tries"], requests=3, note="tried again"
     )
-    confirmed = ticket.expects(Happening.AMENDED)
-    await _end(
-        await ticket.send(
-            "AmendFaultReport",
-            _about(ticket) | {"faultDetails": {"triageComplete": True}},
-            expect=["FaultReportAmended"],
-            note="waits for the report",
-        )
-    )
-    await confirmed.end()
+    await _amended(ticket, _TRIAGED, note="waits for the report")
     await ticket.happens(Happening.ACCEPTED).end()
     held = ticket.happens(Happening.ON_HOLD, manner=Manner(late=True), note="told after what follows")
     went_on = ticket.happens(Happening.IN_PROGRESS)
@@ -155,14 +131,14 @@ async def lost_answer(ticket: Ticket) -> None:
     await doubtful.reaches(1)
     await ticket.happens(Happening.ACCEPTED, note="so it had arrived").end()
     await doubtful.end()
-    await _behind_the_doubt(ticket)
+    await _amended(ticket, _TRIAGED, note="waits until that is settled")
 
 
 async def nobody_knows(ticket: Ticket) -> None:
     """The same, and the supplier keeps silent: the doubt ends by its time limit, the ticket goes on."""
     ticket.ends("PENDING")
     await _doubt(ticket, "CommandSettled: undetermined")
-    await _behind_the_doubt(ticket)
+    await _amended(ticket, _TRIAGED, note="waits until that is settled")
 
 
 async def unreadable(ticket: Ticket) -> None:
@@ -171,7 +147,8 @@ async def unreadable(ticket: Ticket) -> None:
     value = b"this is no Avro record"
     dead = await ticket.send_bytes(value, expect=["dead letter: unframed"], note=f"{len(value)} bytes of plain text")
     assert (await dead.end())["value"] == value, "a dead letter has the original bytes"
-    await _end(await ticket.send("AddFaultReport", _report(ticket), expect=["FaultReportAdded: Pending"]))
+    added = await ticket.send("AddFaultReport", _report(ticket), expect=["FaultReportAdded: Pending"])
+    await added.end()
     page = b"<html><body>504 Gateway Time-out</body></html>"
     kept = await ticket.posts(page, expect=["quarantined: unknown-root"], note="a proxy's error page")
     assert (await kept.end())["value"] == page, "the quarantine has the original bytes"
@@ -186,7 +163,8 @@ async def unreadable(ticket: Ticket) -> None:
 async def silence(ticket: Ticket) -> None:
     """Nobody answers a resolution: the projector warns before the deadline, then the supplier closes the ticket."""
     ticket.ends("CLOSED")
-    await _end(await ticket.send("AddFaultReport", _report(ticket), expect=["FaultReportAdded: Pending"]))
+    added = await ticket.send("AddFaultReport", _report(ticket), expect=["FaultReportAdded: Pending"])
+    await added.end()
     await ticket.happens(Happening.ACCEPTED).end()
     warned = ticket.waits_for("ResolveDeadlineApproaching")
     await ticket.happens(Happening.RESOLVED).end()
@@ -220,21 +198,14 @@ async def _doubt(ticket: Ticket, settled: str) -> Step:
     )
 
 
-async def _behind_the_doubt(ticket: Ticket) -> None:
+async def _amended(ticket: Ticket, change: Mapping[str, Any], *, note: str) -> None:
+    """Returns when the supplier has confirmed it, too."""
     confirmed = ticket.expects(Happening.AMENDED)
-    await _end(
-        await ticket.send(
-            "AmendFaultReport",
-            _about(ticket) | {"faultDetails": {"triageComplete": True}},
-            expect=["FaultReportAmended"],
-            note="waits until that is settled",
-        )
+    amended = await ticket.send(
+        "AmendFaultReport", {**_about(ticket), **change}, expect=["FaultReportAmended"], note=note
     )
+    await amended.end()
     await confirmed.end()
-
-
-async def _end(step: Step) -> None:
-    await step.end()
 
 
 async def _resolved(ticket: Ticket, *, accepted: bool) -> None:

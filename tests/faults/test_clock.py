@@ -27,7 +27,6 @@ async def test_a_clock_that_is_set_back_and_ahead_loses_nothing_and_settles_noth
     async with open_rig(kafka, partitions=2) as rig:
         environment = clock.environment | rig.environment(
             **PLAIN,
-            PROJECTOR__GROUP_ID=f"{rig.topics.prefix}-projectors",
             KAFKA__SESSION_TIMEOUT=f"{SESSION:g}s",
             KAFKA__TRANSACTION_TIMEOUT="3s",
             SUPPLIER__DOUBT_LIMITS='{"AddFaultReport": "1h"}',

@@ -39,7 +39,7 @@ async def test_leaving_while_kafka_is_away_takes_no_longer_than_the_limit(
 ) -> None:
     cluster = kafka_cluster()
     async with open_rig(cluster.bootstrap, partitions=2) as rig:
-        environment = rig.environment(**PLAIN, **SHORT, PROJECTOR__GROUP_ID=f"{rig.topics.prefix}-projectors")
+        environment = rig.environment(**PLAIN, **SHORT)
         at_work = [processes.adapter(role, env=environment) for role in ROLES]
         for role, process in zip(ROLES, at_work, strict=True):
             await process.ready(is_at_work(role))

@@ -38,7 +38,6 @@ async def test_no_output_carries_what_a_command_or_a_notification_says_or_what_i
     spans: list[Any] = []
     async with open_rig(kafka) as rig, collector(spans) as endpoint:
         more = {
-            "PROJECTOR__GROUP_ID": f"{rig.topics.prefix}-projectors",
             "TELEMETRY__LOG_LEVEL": "debug",
             "TELEMETRY__TRACING": "true",
             "SUPPLIER__DOUBT_LIMITS": '{"AddFaultReport": "500ms"}',

@@ -72,7 +72,6 @@ async def test_all_flows_go_on_with_new_credentials(
             KAFKA__PROPERTIES__SSL_CERTIFICATE_LOCATION=str(certificate),
             KAFKA__PROPERTIES__SSL_KEY_LOCATION=str(key),
             KAFKA__PROPERTIES_FILES__SASL_PASSWORD=str(password),
-            PROJECTOR__GROUP_ID=f"{rig.topics.prefix}-projectors",
         )
         process = processes.adapter("run", env=environment)
         await process.ready(lambda p: _starts(p) == {"worker": 1, "server": 1, "projector": 1})

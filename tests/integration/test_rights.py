@@ -80,7 +80,6 @@ class Guarded:
             KAFKA__PROPERTIES__SASL_USERNAME=user,
             KAFKA__PROPERTIES__SSL_CA_LOCATION=str(self.ca),
             KAFKA__PROPERTIES_FILES__SASL_PASSWORD=str(secret),
-            PROJECTOR__GROUP_ID=f"{self.rig.topics.prefix}-projectors",
             **more,
         )
 

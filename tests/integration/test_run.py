@@ -18,8 +18,7 @@ from tests.support.wait import eventually
 
 async def test_all_flows_in_one_process(kafka: str, processes: Processes) -> None:
     async with open_rig(kafka) as rig:
-        more = PLAIN | {"PROJECTOR__GROUP_ID": f"{rig.topics.prefix}-projectors"}
-        process = processes.adapter("run", env=rig.environment(**more))
+        process = processes.adapter("run", env=rig.environment(**PLAIN))
         await process.ready(lambda p: len(set(re.findall('"event":"(worker|server|projector) starts"', p.output))) == 3)
         url = process.said('"telemetry":"([^"]+)"')
         async with aiohttp.ClientSession() as client:

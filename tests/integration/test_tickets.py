@@ -1,10 +1,8 @@
 """References left out and doubts, with everything real: worker, server, projector, a twin that notifies, a broker."""
 
 import asyncio
-import io
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -12,13 +10,11 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from adapter import app
 from adapter.cli import main
 from adapter.core.partition import partition_of
-from adapter.settings import Projecting, load
-from adapter.telemetry import Metrics, start_logging
 from adapter.twin import Fault, Kind, Notify, Rules, TwinSettings
 from tests.integration.conftest import requests, text
+from tests.projector.conftest import projecting
 from tests.server.conftest import notification, serving
 from tests.support import estate as say
 from tests.support.estate import Command, Event, unique
@@ -35,27 +31,6 @@ SETTINGS: Final = {
     "WORKER__REFERENCE_WAIT": "90s",
     "KAFKA__TRANSACTION_TIMEOUT": "3s",
 }
-
-
-@asynccontextmanager
-async def projecting(rig: Rig) -> AsyncIterator[None]:
-    lines, metrics = io.StringIO(), Metrics()
-    log = start_logging(form="json", stream=lines)
-    settings = load(Projecting, rig.environment(PROJECTOR__GROUP_ID=f"{rig.topics.prefix}-projectors"))
-    try:
-        async with (
-            app.open_page(settings.telemetry, metrics, log, ("projector",)) as page,
-            app.projector(settings, log, metrics, page) as flow,
-        ):
-            running = asyncio.ensure_future(flow.run())
-            try:
-                yield
-            finally:
-                await flow.close()
-                running.cancel()
-                await asyncio.wait((running,))
-    finally:
-        print(lines.getvalue()[-5_000:])
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

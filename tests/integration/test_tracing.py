@@ -23,9 +23,8 @@ async def test_a_trace_goes_from_command_to_call_to_event_and_from_notification_
 ) -> None:
     spans: list[Any] = []
     async with open_rig(kafka) as rig, collector(spans) as endpoint:
-        more = {"PROJECTOR__GROUP_ID": f"{rig.topics.prefix}-projectors", "TELEMETRY__TRACING": "true"}
         standard = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-        process = processes.adapter("run", env=rig.environment(**PLAIN, **more) | standard)
+        process = processes.adapter("run", env=rig.environment(**PLAIN, TELEMETRY__TRACING="true") | standard)
         await process.ready(lambda p: len(set(re.findall('"event":"(worker|server|projector) starts"', p.output))) == 3)
         command = add(unique())
         rig.estate.send(command, headers={"traceparent": f"00-{TRACE}-{PARENT}-01".encode()})

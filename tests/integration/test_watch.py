@@ -37,8 +37,7 @@ class Running:
 
 @asynccontextmanager
 async def running(rig: Rig, processes: Processes) -> AsyncIterator[Running]:
-    more = PLAIN | {"PROJECTOR__GROUP_ID": f"{rig.topics.prefix}-projectors"}
-    process = processes.adapter("run", env=rig.environment(**more))
+    process = processes.adapter("run", env=rig.environment(**PLAIN))
     await process.ready(lambda p: all(f'"event":"{flow} starts"' in p.output for flow in FLOWS))
     async with aiohttp.ClientSession() as client:
         yield Running(process, process.said('"telemetry":"([^"]+)"'), client)

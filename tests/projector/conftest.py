@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,8 @@ class Stage:
     def group(self) -> str:
         return f"{self.rig.topics.prefix}-projectors"
 
-    def environment(self, **more: str) -> dict[str, str]:
-        return self.rig.environment(**({"PROJECTOR__GROUP_ID": self.group} | more))
+    def projector(self, **more: str) -> AbstractAsyncContextManager["Running"]:
+        return projecting(self.rig, **more)
 
     async def write(self, *events: Event) -> None:
         await asyncio.to_thread(self.scribe.write, events)
@@ -57,27 +57,6 @@ class Stage:
 
         await eventually(done, what="more events folded")
 
-    @asynccontextmanager
-    async def projector(self, **more: str) -> AsyncIterator["Running"]:
-        lines, metrics = io.StringIO(), Metrics()
-        settings = load(Projecting, self.environment(**more))
-        log = start_logging(form="json", stream=lines)
-        try:
-            async with (
-                app.open_page(settings.telemetry, metrics, log, ("projector",)) as page,
-                app.projector(settings, log, metrics, page) as flow,
-            ):
-                running = asyncio.ensure_future(flow.run())
-                try:
-                    yield Running(flow, metrics, lines, running)
-                finally:
-                    if not running.done():
-                        await flow.close()
-                    running.cancel()
-                    await asyncio.wait((running,))
-        finally:
-            print(lines.getvalue()[-20_000:])
-
 
 @dataclass(slots=True)
 class Running:
@@ -96,6 +75,28 @@ class Running:
     def logged(self, event: str) -> list[dict[str, Any]]:
         lines: Iterable[dict[str, Any]] = map(json.loads, self.lines.getvalue().splitlines())
         return [line for line in lines if line["event"] == event]
+
+
+@asynccontextmanager
+async def projecting(rig: Rig, **more: str) -> AsyncIterator[Running]:
+    lines, metrics = io.StringIO(), Metrics()
+    settings = load(Projecting, rig.environment(**more))
+    log = start_logging(form="json", stream=lines)
+    try:
+        async with (
+            app.open_page(settings.telemetry, metrics, log, ("projector",)) as page,
+            app.projector(settings, log, metrics, page) as flow,
+        ):
+            running = asyncio.ensure_future(flow.run())
+            try:
+                yield Running(flow, metrics, lines, running)
+            finally:
+                if not running.done():
+                    await flow.close()
+                running.cancel()
+                await asyncio.wait((running,))
+    finally:
+        print(lines.getvalue()[-20_000:])
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ async def test_kill_9_under_load(stage: Stage, processes: Processes, tmp_path: P
     folders = [str(tmp_path / "tickets"), ""]  # the same disk, and none
     async with load(stage, seed=7):
         for number in range(ROUNDS):
-            env = stage.environment(PROJECTOR__STORE=folders[number % 2])
+            env = stage.rig.environment(PROJECTOR__STORE=folders[number % 2])
             process = await processes.adapter("projector", env=env).ready(_started)
             await stage.more(300)
             process.kill()
@@ -123,7 +123,7 @@ async def test_one_that_was_stopped_and_goes_on_writes_nothing_of_what_another_h
     stage: Stage, processes: Processes
 ) -> None:
     async with load(stage, seed=9) as running:
-        sleeper = await processes.adapter("projector", env=stage.environment()).ready(_started)
+        sleeper = await processes.adapter("projector", env=stage.rig.environment()).ready(_started)
         await stage.more(200)
         sleeper.send(signal.SIGSTOP)
         async with stage.projector() as other:
@@ -143,7 +143,7 @@ async def test_it_stops_in_time_while_the_broker_does_not_answer(
     cluster = kafka_cluster()
     async with open_rig(cluster.bootstrap) as rig:
         stage = Stage(rig, Scribe(cluster.bootstrap, rig.registry.url, rig.topics))
-        env = stage.environment(KAFKA__TRANSACTION_TIMEOUT="3s")
+        env = stage.rig.environment(KAFKA__TRANSACTION_TIMEOUT="3s")
         process = await processes.adapter("projector", env=env).ready(_started)
         await stage.write(*(notified(f"SP-{n}") for n in range(200)))
         await stage.folded()

@@ -294,7 +294,7 @@ async def test_events_made_anew_while_workers_write_stop_the_projector_until_som
 ) -> None:
     topics = stage.rig.topics
     # However long that takes, the group does not give it up while it stands still.
-    projector = processes.adapter("projector", env=stage.environment(KAFKA__SESSION_TIMEOUT="2m"))
+    projector = processes.adapter("projector", env=stage.rig.environment(KAFKA__SESSION_TIMEOUT="2m"))
     await stage.write(*(notified("SP-1", sent=minutes(number)) for number in range(2)))
     await stage.folded()
     stood = await groups.stand(stage.rig.bootstrap, stage.group, topics.events, topics.partitions)

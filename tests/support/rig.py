@@ -80,11 +80,12 @@ class Rig:
         return f"{self.topics.prefix}-workers"
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Settings of a worker here, quick to try again; `more` without the prefix: WORKER__PARKED_AFTER="1s"."""
+        """Settings of a role here, quick to try again; `more` without the prefix: WORKER__PARKED_AFTER="1s"."""
         settings = {
             "KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
             "KAFKA__GROUP_ID": self.group,
             "KAFKA__SESSION_TIMEOUT": "6s",
+            "PROJECTOR__GROUP_ID": f"{self.topics.prefix}-projectors",
             "REGISTRY__URL": self.registry.url,
             "REGISTRY__TIMEOUT": f"{PATIENCE:g}s",
             "SUPPLIER__BASE_URL": self.twin.url,

@@ -228,8 +228,8 @@ KAFKA_UNREACHABLE: Final = Metric(
 TOPICS_MISCONFIGURED: Final = Metric(
     "topics_misconfigured",
     Kind.GAUGE,
-    "Topics whose configuration breaks a guarantee, such as cleanup.policy=compact where nothing may be removed but by "
-    "age, by the flow that uses them. Only what we have the right to read (DescribeConfigs) counts.",
+    "Topics that are missing, or whose configuration breaks a guarantee, such as cleanup.policy=compact where nothing "
+    "may be removed but by age; by the flow that uses them. Only what we may read (DescribeConfigs) counts.",
     "Above 0: records are removed, or can't be stored. The log line topic misconfigured says which topic, and the "
     "remedy.",
     labels=("flow",),

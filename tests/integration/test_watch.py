@@ -69,3 +69,16 @@ async def test_a_topic_that_is_compacted_while_the_flows_run_is_told_by_all_that
         topic_sets.configure(kafka, rig.topics.journal, "cleanup.policy", "delete")
         topic_sets.configure(kafka, rig.topics.events, "cleanup.policy", "delete")
         await flows.shows("topics_misconfigured", 0, 0, 0)
+
+
+async def test_a_topic_that_is_deleted_while_the_flows_have_no_use_for_it_is_told(
+    kafka: str, processes: Processes
+) -> None:
+    async with open_rig(kafka) as rig, running(rig, processes) as flows:
+        await flows.shows("topics_misconfigured", 0, 0, 0)
+        topic_sets.remove(kafka, rig.topics.quarantine)
+        await flows.shows("topics_misconfigured", 1, 1, 0)
+        line = rf'"event":"topic misconfigured","flow":"server","topic":"{rig.topics.quarantine}",(.*)}}'
+        assert flows.process.said(line) == '"problem":"is missing","fix":"adapter topics create"'
+        topic_sets.make(kafka, rig.topics, [rig.topics.quarantine])
+        await flows.shows("topics_misconfigured", 0, 0, 0)

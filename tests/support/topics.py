@@ -53,20 +53,26 @@ def create(bootstrap: str, *, partitions: int, replicas: int = -1, largest: int 
     prefix = f"test-{secrets.token_hex(4)}"
     names = ("commands", "events", "tickets", "journal", "dead-letters", "quarantine")
     topics = Topics(prefix, partitions, *(f"{prefix}.{name}" for name in names))
-    _make(bootstrap, topics, topics.all, replicas=replicas, largest=largest)
+    make(bootstrap, topics, topics.all, replicas=replicas, largest=largest)
     return topics
 
 
 def remake(bootstrap: str, topics: Topics, *names: str) -> None:
     """Delete these of the topics and make them anew."""
+    remove(bootstrap, *names)
+    make(bootstrap, topics, names)
+
+
+def remove(bootstrap: str, *names: str) -> None:
+    """Delete these topics. Returns when clients see them no more."""
     client = AdminClient({"bootstrap.servers": bootstrap})
     for done in client.delete_topics(list(names)).values():
         done.result(PATIENCE)
     wait_until(lambda: not client.list_topics(timeout=PATIENCE).topics.keys() & {*names}, what="their end")
-    _make(bootstrap, topics, names)
 
 
-def _make(bootstrap: str, topics: Topics, names: Sequence[str], *, replicas: int = -1, largest: int = FOUR_MIB) -> None:
+def make(bootstrap: str, topics: Topics, names: Sequence[str], *, replicas: int = -1, largest: int = FOUR_MIB) -> None:
+    """Make these of the topics, which are not there. Returns when clients can see all of them."""
     client = AdminClient({"bootstrap.servers": bootstrap})
     asked = client.create_topics(
         [

@@ -127,7 +127,7 @@ def differences(wants: Iterable[Wanted], found: Mapping[str, Found]) -> Iterator
     for want in wants:
         have = found.get(want.name)
         if have is None:
-            yield Difference(want.name, "is missing", "adapter topics create", vital=True)
+            yield _missing(want)
             continue
         if want.keyed and have.partitions != want.partitions:
             text = f"has {have.partitions} partitions, wanted are {want.partitions}"
@@ -199,11 +199,13 @@ class Admin:
         return found
 
     def misconfigured(self, wants: Sequence[Wanted]) -> list[Difference]:
-        """The vital differences in the configuration of those topics that exist, as far as we have the right to read
-        it. Raises Stop with a refusal, Unavailable.
+        """The topics that are missing, and the vital differences in the configuration of the others, as far as we have
+        the right to read it. Raises Stop with a refusal, Unavailable.
         """
         found = self._config([want.name for want in wants])
-        return [each for w in wants for each in _misconfigured(w, found.get(w.name, {})) if each.vital]
+        missing = [_missing(want) for want in wants if want.name not in found]
+        unlike = (each for want in wants for each in _misconfigured(want, found.get(want.name) or {}))
+        return missing + [each for each in unlike if each.vital]
 
     def find(self, names: Sequence[str]) -> dict[str, Found]:
         """The topics of these names that exist. Raises Stop with every refusal, Unavailable."""
@@ -311,16 +313,20 @@ class Admin:
             raise Stop(*faults)
         return existing
 
-    def _config(self, names: Sequence[str]) -> dict[str, Mapping[str, str]]:
+    def _config(self, names: Sequence[str]) -> dict[str, Mapping[str, str] | None]:
+        """Of those topics that exist; None without the right to read it."""
         asked = self._client.describe_configs(
             [ConfigResource(ResourceType.TOPIC, name) for name in names], request_timeout=self._timeout
         )
-        config: dict[str, Mapping[str, str]] = {}
+        config: dict[str, Mapping[str, str] | None] = {}
         for resource, answer in asked.items():
             try:
                 entries = self._wait(answer)
             except KafkaException as error:
-                if _code(error) in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART):
+                if _code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    continue
+                if _code(error) == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    config[resource.name] = None
                     continue
                 if _code(error) == KafkaError._UNSUPPORTED_FEATURE:
                     config[resource.name] = {}
@@ -382,6 +388,10 @@ def _found(topic: TopicDescription, config: Mapping[str, str] | None) -> Found:
         leaderless=len(topic.partitions) - len(led),
         short=sum(len(partition.isr) < min(needed, len(partition.replicas)) for partition in led),
     )
+
+
+def _missing(want: Wanted) -> Difference:
+    return Difference(want.name, "is missing", "adapter topics create", vital=True)
 
 
 def _misconfigured(want: Wanted, have: Mapping[str, str]) -> Iterator[Difference]:

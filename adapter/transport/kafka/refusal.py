@@ -26,8 +26,8 @@ _CURES: Final = {
 """What to do, by words in librdkafka's error text."""
 
 _ENDED: Final = (
-    "all brokers end our connections without a word: they stop, or ADAPTER_KAFKA__PROPERTIES__SECURITY_PROTOCOL is not "
-    "that of their listener"
+    "all brokers end our connections without a word: they stop, ADAPTER_KAFKA__PROPERTIES__SECURITY_PROTOCOL is not "
+    "that of their listener, or we have too many (their max.connections.per.ip)"
 )
 
 

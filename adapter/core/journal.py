@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from adapter.core.command import Held, Intended, Past, Untouched
 from adapter.core.errors import Undecodable
@@ -229,12 +229,8 @@ def recover(entries: Iterable[Entry], position: int) -> Recovered:
     )
 
 
-class _Noted(NamedTuple):
-    at: int
-    """Offset in the journal."""
-    entry: Entry
-    holds: int
-    """Offset of the commands that the frontier has to pass before the mark passes this entry."""
+_Noted: TypeAlias = tuple[int, Entry, int]
+"""Journal offset, entry, and the offset of the commands that the frontier has to pass before the mark passes it."""
 
 
 class Extent:
@@ -276,7 +272,7 @@ class Extent:
         holds = end - 1 if unfinished else min(entry.offset, end - 1)
         before = self._last.get(entry.command_id or entry.offset)
         if before is not None and entry.kind is Kind.SETTLED:
-            holds = max(holds, min(before.entry.offset, end - 1))
+            holds = max(holds, min(before[1].offset, end - 1))
         self._note(at, entry, entry.at, holds)
 
     def known(self, entry: Entry, written: float) -> Entry:
@@ -287,8 +283,8 @@ class Extent:
         """
         if entry.kind is Kind.SETTLED:
             before = self._last.get(entry.command_id or entry.offset)
-            if before is not None and entry.offset < before.entry.offset == before.holds:
-                entry = replace(entry, offset=before.entry.offset)
+            if before is not None and entry.offset < before[1].offset == before[2]:
+                entry = replace(entry, offset=before[1].offset)
         self._note(self.end, entry, written, entry.offset)
         return entry
 
@@ -298,12 +294,12 @@ class Extent:
             self._residents[entry.command_id] = at
             self._written[entry.command_id] = written
             before = self._last.get(entry.command_id)
-            if before is not None and before.entry.offset <= entry.offset:
+            if before is not None and before[1].offset <= entry.offset:
                 del self._last[entry.command_id]  # the resident is its record
         else:
             self._residents.pop(entry.command_id, None)
             self._written.pop(entry.command_id, None)
-            noted = _Noted(at, entry, holds)
+            noted = (at, entry, holds)
             self._entries.append(noted)
             self._last[entry.command_id or entry.offset] = noted
 
@@ -318,14 +314,15 @@ class Extent:
         entries, last = self._entries, self._last
         while entries:
             noted = entries[0]
-            key = noted.entry.command_id or noted.entry.offset
+            _, entry, holds = noted
+            key = entry.command_id or entry.offset
             newest = last.get(key) is noted
-            if newest and noted.holds >= position:
+            if newest and holds >= position:
                 break
             entries.popleft()  # passed by the frontier, or a later entry of its command says all that matters
             if newest:
                 del last[key]
-        mark = entries[0].at if entries else self.end
+        mark = entries[0][0] if entries else self.end
         return min(mark, min(self._residents.values(), default=mark))
 
     @property

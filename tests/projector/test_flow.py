@@ -8,6 +8,8 @@ from functools import partial
 from math import inf
 from typing import Final
 
+import pytest
+
 from adapter.core.avro import Encoder, UnknownFields
 from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Unavailable
@@ -85,9 +87,9 @@ class Stage:
         """A ticket as it was written before; its schema is the first that the registry forgets."""
         return self._former.keep(fold(None, reference, notified("ACCEPTED", T0), POLICY).ticket)[0]
 
-    def write(self, reference: str, events: int = 1) -> None:
-        """So many of that ticket."""
-        key, told = reference.encode(), notified("IN_PROGRESS", T0)
+    def write(self, reference: str, events: int = 1, *, length: int = 0) -> None:
+        """So many of that ticket, each at least of that length."""
+        key, told = reference.encode(), notified("IN_PROGRESS", T0, faultDetails={"description": "x" * length})
         value = self._event.encode({**told.record, "buyerFaultReference": reference})
         partition = partition_of(key, 2)
         log = self.bus.commands[partition]
@@ -158,6 +160,27 @@ async def test_a_partition_whose_events_cannot_be_folded_does_not_keep_others_ba
         assert stage.has_folded(stuck, 0)
         stage.registry.texts[identifier] = text
         await eventually(partial(stage.has_folded, stuck, MORE_THAN_WAIT), within=60, what="all events folded")
+
+
+@pytest.mark.parametrize(("events", "length"), [(MORE_THAN_WAIT, 0), (600, 100_000)])
+async def test_a_partition_is_paused_while_too_much_of_it_waits(events: int, length: int) -> None:
+    """Too many events, or too many bytes."""
+    stage, name = Stage(), ticket(0)
+    async with stage.projector(Tickets()) as (flow, member):
+        member.batch = 100
+        member.hold()
+        member.assign(0, 1)
+        await eventually(lambda: all(p.started for p in flow.partitions.values()), what="the start")
+        stage.write(name, events, length=length)
+        member.wake()
+        await eventually(lambda: member.paused, what="a pause")
+        assert member.paused == {0}, "not where nothing waits"
+        assert member.next[0] < events
+        assert member.told_held == len(flow.partitions[0].queue) > events // 2
+        member.release()
+        await eventually(partial(stage.has_folded, name, events), what="all events folded")
+        assert not member.paused
+    assert await stage.tickets() == {name: events}
 
 
 async def test_a_partition_is_given_back_though_a_transaction_keeps_back_where_it_stands() -> None:

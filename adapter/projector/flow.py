@@ -227,9 +227,9 @@ class Projector(IntakeListener):
         """Pause partitions with waiting events while there are too many events in memory, and partitions whose events
         can't be read for now; the events of these do not count, so that the others go on. Polling goes on.
         """
-        waiting = [p for p in self.partitions.values() if p.queue and not p.attempts]
-        events = sum(len(p.queue) for p in waiting)
-        full = events > _QUEUED or sum(p.size for p in waiting) > _QUEUED_BYTES
+        readable = [p for p in self.partitions.values() if not p.attempts]
+        events = sum(len(p.queue) for p in readable)
+        full = events > _QUEUED or sum(p.size for p in readable) > _QUEUED_BYTES
         for partition in self.partitions.values():
             if partition.queue and (full or partition.attempts) and not partition.paused:
                 partition.paused = True

@@ -267,3 +267,15 @@ async def test_what_is_too_much_for_the_cluster_at_once_is_folded_in_smaller_par
         await eventually(folded, what="all events folded")
         assert await stage.tickets() == dict.fromkeys(names, 12)
     assert max(len(transaction.records) for transaction in stage.bus.transactions) > 50
+
+
+async def test_a_cluster_that_takes_one_ticket_at_a_time_gets_those_of_all_partitions() -> None:
+    stage = Stage()
+    for name in (names := [ticket(0), ticket(1)]):
+        stage.write(name, 3)
+    async with stage.projector(Tickets()) as (_, member):
+        member.capacity = 1
+        member.assign(0, 1)
+        for name in names:
+            await eventually(partial(stage.has_folded, name, 3), what="all events folded")
+    assert await stage.tickets() == dict.fromkeys(names, 3)

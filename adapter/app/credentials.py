@@ -8,6 +8,7 @@ its producer.
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
@@ -30,11 +31,13 @@ class Credentials:
         self._log = log
         self._named = {n: Path(value) for n, value in kafka.properties.items() if n.endswith(_FILE)}
         self._paths = (*self._named.values(), *kafka.properties_files.values())
-        self._used = stamp(self._paths)
+        self._seen = stamp(self._paths)
+        """Of the files whose contents are in use."""
+        self._used = self._contents()
         self._refused = ""
         """Why changed files are not in use."""
         self._next = _future()
-        if self._used:
+        if self._paths:
             metrics.watch(m.CERTIFICATES_REFUSED, lambda: {"kafka": float(bool(self._refused))})
         self._not_after = self._ends()
         metrics.watch(
@@ -50,11 +53,15 @@ class Credentials:
         """Look for changed files, and renew the clients once Kafka accepts them, until cancelled."""
         while self._paths:
             await asyncio.sleep(interval)
-            found = stamp(self._paths)
-            if found != self._used:
-                await self._try(found)
+            seen = stamp(self._paths)
+            if seen != self._seen:
+                await self._try(seen)
 
-    async def _try(self, found: Stamp) -> None:
+    async def _try(self, seen: Stamp) -> None:
+        found = self._contents()
+        if found == self._used:  # written again, as by whoever copies a secret every few minutes, or taken back
+            self._seen, self._refused = seen, ""
+            return
         try:
             client = self._kafka.client()
             await asyncio.to_thread(lambda: Admin(client).brokers())
@@ -63,11 +70,14 @@ class Credentials:
                 self._refused = str(error)
                 self._log.error("new Kafka credentials are not used", reason=self._refused)
             return
-        self._used, self._refused, self._not_after = found, "", self._ends()
+        self._seen, self._used, self._refused, self._not_after = seen, found, "", self._ends()
         ends = {kind: end.isoformat() for kind, end in self._not_after.items()}
         self._log.info("new Kafka credentials in use", not_after=ends)
         renewed, self._next = self._next, _future()
         renewed.set_result(client)
+
+    def _contents(self) -> tuple[object, ...]:
+        return tuple(map(_content, self._paths))
 
     def _ends(self) -> Mapping[str, datetime]:
         ignored: list[str] = []  # librdkafka itself says what it can't use
@@ -77,6 +87,14 @@ class Credentials:
             if path is not None and (ends := check(path, ignored, own=kind == "certificate")):
                 found[kind] = ends
         return NotAfter(found)
+
+
+def _content(path: Path) -> object:
+    """A digest of what the file holds; of what can't be read as one, such as a folder of authorities, its stamp."""
+    try:
+        return blake2b(path.read_bytes()).digest()
+    except OSError:
+        return stamp((path,))
 
 
 def _future() -> "asyncio.Future[Mapping[str, str]]":

@@ -50,6 +50,27 @@ async def test_changed_files_are_used_once_kafka_accepts_them_and_not_before(boo
         watching.cancel()
 
 
+async def test_files_that_are_written_again_or_taken_back_are_no_new_ones(bootstrap: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("1000")
+    kafka = Kafka(bootstrap_servers=bootstrap, properties_files={"socket.timeout.ms": secret})
+    lines, metrics = io.StringIO(), Metrics()
+    credentials = Credentials(kafka, start_logging(form="json", stream=lines), metrics)
+    watching = asyncio.ensure_future(credentials.watch(interval=0.01))
+    renewal = asyncio.ensure_future(credentials.renewal())
+    try:
+        secret.write_text("none")
+        await eventually(lambda: measured(metrics, CERTIFICATES_REFUSED.name, direction="kafka") == 1)
+        (tmp_path / "again").write_text("1000")
+        (tmp_path / "again").replace(secret)
+        await eventually(lambda: measured(metrics, CERTIFICATES_REFUSED.name, direction="kafka") == 0)
+        assert "new Kafka credentials in use" not in lines.getvalue()
+        assert not renewal.done()
+    finally:
+        watching.cancel()
+        renewal.cancel()
+
+
 async def test_it_is_told_when_the_certificates_in_use_end(bootstrap: str, trials: Trials, tmp_path: Path) -> None:
     certificate = tmp_path / "certificate.pem"
     shutil.copy(trials.good.client_certificate, certificate)

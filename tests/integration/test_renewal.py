@@ -15,7 +15,7 @@ from confluent_kafka.admin._scram import ScramCredentialInfo, ScramMechanism, Us
 from tests.projector.scribe import Scribe
 from tests.server.conftest import PLAIN, notification
 from tests.support.broker import Cluster
-from tests.support.certificates import Trials
+from tests.support.certificates import Trials, keystore, one_line
 from tests.support.estate import add, unique
 from tests.support.ports import free_port
 from tests.support.processes import Process, Processes
@@ -23,10 +23,6 @@ from tests.support.rig import Rig, open_rig
 from tests.support.wait import PATIENCE, eventually
 
 USER: Final = "adapter"
-
-
-def _one_line(path: Path) -> str:
-    return path.read_text().strip().replace("\n", "\\n")
 
 
 @pytest.fixture
@@ -42,11 +38,9 @@ def guarded(kafka_cluster: Callable[..., Cluster], trials: Trials) -> tuple[Clus
                 "org.apache.kafka.common.security.scram.ScramLoginModule required;"
             ),
             "listener.name.users.ssl.client.auth": "required",
-            "listener.name.users.ssl.keystore.type": "PEM",
-            "listener.name.users.ssl.keystore.certificate.chain": _one_line(pair.certificate),
-            "listener.name.users.ssl.keystore.key": _one_line(pair.key),
+            **keystore("users", pair),
             "listener.name.users.ssl.truststore.type": "PEM",
-            "listener.name.users.ssl.truststore.certificates": _one_line(trials.good.ca),
+            "listener.name.users.ssl.truststore.certificates": one_line(trials.good.ca),
         },
     )
     return cluster, f"127.0.0.1:{door}"

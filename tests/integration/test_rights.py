@@ -19,7 +19,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from adapter.app.check import Role, Verdict, check
 from tests.server.conftest import PLAIN, notification
 from tests.support.broker import Cluster
-from tests.support.certificates import Trials
+from tests.support.certificates import Trials, keystore
 from tests.support.estate import add, unique
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, Process, Processes
@@ -160,9 +160,6 @@ class Doors(NamedTuple):
 def doors(kafka_of_file: Callable[..., Cluster], trials: Trials) -> Doors:
     pair, door = trials.authority.server("kafka"), free_port()
 
-    def one_line(path: Path) -> str:
-        return path.read_text().strip().replace("\n", "\\n")
-
     login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
     passwords = " ".join(f'user_{user}="{user}"' for user in USERS)
     cluster = kafka_of_file(
@@ -171,9 +168,7 @@ def doors(kafka_of_file: Callable[..., Cluster], trials: Trials) -> Doors:
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,USERS:SASL_SSL",
             "listener.name.users.sasl.enabled.mechanisms": "PLAIN",
             "listener.name.users.plain.sasl.jaas.config": f"{login} {passwords};",
-            "listener.name.users.ssl.keystore.type": "PEM",
-            "listener.name.users.ssl.keystore.certificate.chain": one_line(pair.certificate),
-            "listener.name.users.ssl.keystore.key": one_line(pair.key),
+            **keystore("users", pair),
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": "User:ANONYMOUS",
         },

@@ -38,3 +38,17 @@ def trials(folder: Path) -> Trials:
         unknown_server=stranger.server("unknown-server"),
         unknown_client=stranger.client("unknown-client"),
     )
+
+
+def keystore(listener: str, pair: Pair) -> dict[str, str]:
+    """Properties of a broker that shows this certificate at that listener."""
+    return {
+        f"listener.name.{listener}.ssl.keystore.type": "PEM",
+        f"listener.name.{listener}.ssl.keystore.certificate.chain": one_line(pair.certificate),
+        f"listener.name.{listener}.ssl.keystore.key": one_line(pair.key),
+    }
+
+
+def one_line(path: Path) -> str:
+    """A PEM file as a property's value."""
+    return path.read_text().strip().replace("\n", "\\n")

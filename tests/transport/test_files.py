@@ -15,7 +15,7 @@ from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.kafka.publisher import KafkaPublisher
 from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
-from tests.support.certificates import Trials
+from tests.support.certificates import Trials, keystore
 from tests.support.groups import introduced
 from tests.support.ports import free_port
 from tests.support.rights import AUTHORIZER, writing_nothing
@@ -41,9 +41,7 @@ def doors(kafka_of_file: Callable[..., Cluster], trials: Trials) -> tuple[str, i
         properties={
             **AUTHORIZER,
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,TLS:SSL",
-            "listener.name.tls.ssl.keystore.type": "PEM",
-            "listener.name.tls.ssl.keystore.certificate.chain": one_line(pair.certificate),
-            "listener.name.tls.ssl.keystore.key": one_line(pair.key),
+            **keystore("tls", pair),
         },
     )
     return cluster.bootstrap, door
@@ -55,10 +53,6 @@ def guarded(doors: tuple[str, int], trials: Trials, tmp_path: Path) -> Guarded:
     ca.write_bytes(trials.good.ca.read_bytes())
     client = {"bootstrap.servers": f"127.0.0.1:{door}", "security.protocol": "ssl", "ssl.ca.location": str(ca)}
     return Guarded(bootstrap, client, ca)
-
-
-def one_line(path: Path) -> str:
-    return path.read_text().strip().replace("\n", "\\n")
 
 
 async def test_a_transaction_whose_producer_is_fenced_then_waits_for_better_files(guarded: Guarded) -> None:

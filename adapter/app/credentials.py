@@ -17,7 +17,7 @@ from adapter.settings import Kafka
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 from adapter.transport.kafka.admin import Admin
-from adapter.transport.tls import NotAfter, Stamp, check, stamp
+from adapter.transport.tls import LOOK, NotAfter, Stamp, check, stamp
 
 _FILE: Final = ".location"
 """How librdkafka names the properties that hold the path of a file."""
@@ -49,7 +49,7 @@ class Credentials:
         """Wait for the next renewal. Returns the clients' new properties."""
         return await asyncio.shield(self._next)
 
-    async def watch(self, *, interval: float = 5.0) -> None:
+    async def watch(self, *, interval: float = LOOK) -> None:
         """Look for changed files, and renew the clients once Kafka accepts them, until cancelled."""
         while self._paths:
             await asyncio.sleep(interval)

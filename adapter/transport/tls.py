@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from adapter.core.errors import Stop
 
-_LOOK: Final = 5.0
+LOOK: Final = 5.0
 """Seconds between two looks at the files."""
 
 
@@ -99,7 +99,7 @@ class LiveTls:
         self._problems = ()
         return Reload((), self.not_after)
 
-    async def watch(self, report: Callable[[Reload], None], *, interval: float = _LOOK) -> None:
+    async def watch(self, report: Callable[[Reload], None], *, interval: float = LOOK) -> None:
         """Refresh every `interval` seconds until cancelled; `report` is called with the result of every change."""
         while True:
             await asyncio.sleep(interval)

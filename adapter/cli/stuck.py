@@ -184,7 +184,6 @@ def _row(seen: Seen | Source, *, command_id: str, operation: str, sent: datetime
 # -- from the workers --------------------------------------------------------------------------------------------------
 
 _WHY: Final = {
-    "gate": "waits for the supplier: as many calls under way, or a second, as set, or the circuit breaker is open",
     "ticket": "waits for its ticket to have the supplier's reference",
     "doubt": "in doubt; adapter doubt settles it",
     "registry": "the schema registry does not answer",
@@ -196,13 +195,27 @@ _WHY: Final = {
 }
 """Explanations of the reasons in a worker's status. Any other reason is the result of the command's last call."""
 
+_GATE: Final = {
+    "breaker": "the circuit breaker is open",
+    "places": "as many calls are under way as its settings allow",
+    "rate": "as many calls a second are made as its settings allow",
+}
+"""What holds back all calls of a worker."""
+
 
 def _asked(url: str) -> Iterator[Row]:
     """Raises Stop, Unavailable."""
-    for lane in _status(url)["waiting"]:
-        why = _WHY.get(lane["why"], f"to be called again after {lane['why']}")
+    status = _status(url)
+    why_not = _WHY | {"gate": _gate(status["calls"])}
+    for lane in status["waiting"]:
+        why = why_not.get(lane["why"], f"to be called again after {lane['why']}")
         behind = f"; {lane['behind']} more behind it" if lane["behind"] else ""
         yield Row(lane["key"], "", "", lane["partition"], lane["offset"], lane["seconds"], why + behind)
+
+
+def _gate(calls: dict[str, Any]) -> str:
+    why, probe = _GATE.get(calls["held_back_by"], "other calls come first"), calls["probe_in_seconds"]
+    return f"waits for the supplier: {why}" + (f"; the next probe is in {probe:.0f} s" if probe else "")
 
 
 def _status(url: str) -> dict[str, Any]:

@@ -100,6 +100,21 @@ class Gate:
     def waiting(self) -> int:
         return len(self._waiters)
 
+    @property
+    def holds_back(self) -> str:
+        """What a call would have to wait for at the moment: "breaker", "places" or "rate"; "" if for nothing."""
+        if self.breaker.state is not BreakerState.CLOSED:
+            return "breaker"
+        if self.in_flight >= self._places or not self._room:
+            return "places"
+        return "rate" if self._opens > self._loop.time() else ""
+
+    @property
+    def probe_in(self) -> float:
+        """Seconds until the breaker lets a probe pass; 0 if it is closed or probes."""
+        opened = self.breaker.state is BreakerState.OPEN
+        return max(0.0, self.breaker.retry_at - self._loop.time()) if opened else 0.0
+
     async def enter(self, key: bytes) -> Permit:
         """Wait for a permit; every permit is given back with `leave`."""
         now = self._loop.time()

@@ -76,7 +76,13 @@ def status(worker: Worker, gate: Gate) -> Mapping[str, Any]:
         if entry.until is not None
     ]
     return {
-        "calls": {"in_flight": gate.in_flight, "waiting": gate.waiting, "breaker": gate.breaker.state.value},
+        "calls": {
+            "in_flight": gate.in_flight,
+            "waiting": gate.waiting,
+            "held_back_by": gate.holds_back,
+            "breaker": gate.breaker.state.value,
+            "probe_in_seconds": round(gate.probe_in, 1),
+        },
         "window": {"records": worker.window.records, "bytes": worker.window.size},
         "partitions": [_partition(a) for _, a in sorted(worker.assignments.items())],
         "doubts": doubts[:_SHOWN],

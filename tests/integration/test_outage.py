@@ -16,6 +16,7 @@ from adapter.twin.calls import overlaps, repeats
 from tests.support import estate as say
 from tests.support.door import Door, door
 from tests.support.estate import Command, unique
+from tests.support.processes import Processes
 from tests.support.rig import Member, Rig, open_rig
 from tests.support.wait import PATIENCE, eventually
 
@@ -71,7 +72,9 @@ async def all_accepted(rig: Rig, commands: Sequence[Command]) -> None:
     await rig.estate.caught_up(rig.group)
 
 
-async def test_while_the_supplier_answers_503_commands_wait_and_readiness_stays(rig: Rig, worker: Member) -> None:
+async def test_while_the_supplier_answers_503_commands_wait_and_readiness_stays(
+    rig: Rig, worker: Member, processes: Processes
+) -> None:
     rig.twin.inject(Fault(Kind.STATUS, status=503, times=None))
     before = worker.metric("dead_letters_total")
     commands = send(rig, 50)
@@ -85,6 +88,9 @@ async def test_while_the_supplier_answers_503_commands_wait_and_readiness_stays(
     await rig.estate.heard(lambda: len(rig.twin.calls) > tried, what="a probe")
     assert await ready(worker) == 200
     assert not any(rig.estate.of(command) for command in commands + more)
+    stuck = processes.adapter("stuck", "--older", "0s", "--worker", worker.endpoint.url)
+    assert await stuck.ended() == 0
+    assert "waits for the supplier: the circuit breaker is open" in stuck.output
     # Probes alone, each by half of the time that is set behind the one before or more.
     assert all(later.received - sooner.received > 0.045 for sooner, later in pairwise(rig.twin.calls[tried:]))
     rig.twin.clear()

@@ -525,6 +525,19 @@ async def test_a_probe_keeps_to_the_limit_too() -> None:
     assert loop.time() - began >= 0.3
 
 
+async def test_it_tells_what_holds_calls_back() -> None:
+    at = gate(places=2, rate=0.1, threshold=1, probe=60)
+    assert (at.holds_back, at.probe_in) == ("", 0)
+    first, second = await at.enter(b"a"), await at.enter(b"b")
+    assert at.holds_back == "places"
+    at.leave(second, None)
+    assert at.begin(first) is None
+    assert at.holds_back == "rate"
+    at.leave(first, Unavailable("http-503"))
+    assert at.holds_back == "breaker"
+    assert 25 < at.probe_in <= 60
+
+
 class Callers:
     """Who passes the gate as a lane does: it waits for its place, and gives both up at once."""
 

@@ -23,7 +23,8 @@ async def test_it_shows_what_is_called_what_waits_and_for_what_and_what_is_in_do
     shown = status(hand.flow, hand.gate)
     since_1970 = pytest.approx(time.time(), abs=60)  # the age of all commands here
 
-    assert shown["calls"] == {"in_flight": 1, "waiting": 0, "breaker": "closed"}
+    free = {"held_back_by": "", "breaker": "closed", "probe_in_seconds": 0}
+    assert shown["calls"] == {"in_flight": 1, "waiting": 0, **free}
     waiting = shown["partitions"][0]
     assert waiting.pop("oldest_seconds") == since_1970
     assert hand.counted("oldest_unfinished_seconds", partition="0") == since_1970

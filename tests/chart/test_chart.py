@@ -184,7 +184,11 @@ def test_the_minimal_example_starts_a_worker() -> None:
         ("worker.tls.certManager.enabled", True, "worker.tls.certManager.issuerRef: has to name an issuer"),
         ("worker.replica", 3, "additional properties 'replica' not allowed"),
         ("worker", {"autoscaling": {"enabled": True}, "keda": {"enabled": True}}, "keep one of the two"),
-        ("env", [{"name": "ADAPTER_SUPPLIER__BASE_URL", "value": "x"}], "/env/0/name"),
+        (
+            "env",
+            [{"name": "ADAPTER_SUPPLIER__BASE_URL", "value": "x"}],
+            "env: ADAPTER_SUPPLIER__BASE_URL is a setting; write it as settings.supplier.base_url",
+        ),
         ("mounts", {"kafka": {"secret": "a", "configMap": "b"}}, "/mounts/kafka"),
         ("mounts", {"certificate": {"secret": "a"}}, "'certificate'"),
         ("image.digest", "latest", "/image/digest"),
@@ -218,7 +222,12 @@ def test_the_minimal_example_starts_a_worker() -> None:
         (
             "server.spool",
             {"enabled": True, "size": "500Mi"},
-            "server.spool.size: has to be at least twice settings.server.spool.max_bytes",
+            "server.spool.size: has to be at least twice settings.server.spool.max_bytes (256MiB)",
+        ),
+        (
+            "server",
+            {"spool": {"enabled": True}, "settings": {"server": {"spool": {"max_bytes": "1GiB"}}}},
+            "server.spool.size: has to be at least twice settings.server.spool.max_bytes (1GiB)",
         ),
         ("env", [{"name": "SOME", "value": 5}], "/env/0/value"),
         ("labels", {"app.kubernetes.io/instance": "other"}, "'app.kubernetes.io/instance'"),

@@ -108,7 +108,10 @@ def test_what_to_do_about_it_is_told_by_the_tool_that_can_do_it() -> None:
     assert partitions.startswith("ADAPTER_TOPICS__PARTITIONS=6")
     assert "before there are commands" in partitions
     assert copies == "kafka-reassign-partitions.sh, or ADAPTER_TOPICS__REPLICATION_FACTOR=1"
-    assert cleanup == "kafka-configs.sh --alter --add-config cleanup.policy=compact"
+    assert cleanup == (
+        "kafka-configs.sh --bootstrap-server … --alter --entity-type topics "
+        "--entity-name fault.tickets --add-config cleanup.policy=compact"
+    )
     (missing,) = differences([want], {})
     assert missing.fix == "adapter topics create"
 

@@ -16,7 +16,7 @@ from adapter.core import cloudevents, wording
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
 from adapter.settings import Bus, Cluster, Projecting, Settings, load
-from adapter.transport.kafka.admin import Admin, Difference, Found, differences, wanted
+from adapter.transport.kafka.admin import Admin, Difference, Found, configuring, differences, wanted
 from adapter.transport.kafka.client import Follower
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.worker.flow import REWRITE_AFTER
@@ -151,7 +151,7 @@ def journal_lines(found: Mapping[str, Found], commands: str, journal: str, doubt
     fix = f"raise retention.ms of {journal}"
     most = of_journal.get("retention.bytes", "-1")
     if most != "-1":
-        fix = f"kafka-configs.sh --alter --add-config retention.bytes=-1 for {journal}"
+        fix = configuring(journal, "retention.bytes", "-1")
         said = f"keeps only the newest {most} bytes of a partition, however short a time they last"
         yield Line("journal", Verdict.FAILED, said, fix)
     elif journal_kept < 2 * commands_kept:

@@ -390,6 +390,14 @@ def _found(topic: TopicDescription, config: Mapping[str, str] | None) -> Found:
     )
 
 
+def configuring(topic: str, name: str, value: str) -> str:
+    """The command that sets this of the topic's configuration, but for the address of the cluster."""
+    return (
+        "kafka-configs.sh --bootstrap-server … --alter --entity-type topics "
+        f"--entity-name {topic} --add-config {name}={value}"
+    )
+
+
 def _missing(want: Wanted) -> Difference:
     return Difference(want.name, "is missing", "adapter topics create", vital=True)
 
@@ -399,7 +407,7 @@ def _misconfigured(want: Wanted, have: Mapping[str, str]) -> Iterator[Difference
         value = have.get(config.name)
         if value is not None and not _granted(config, value):
             text = f"{config.name} is {value}, wanted is {config.wish} {config.value}".replace("exactly ", "")
-            fix = f"kafka-configs.sh --alter --add-config {config.name}={config.value}"
+            fix = configuring(want.name, config.name, config.value)
             if config.name in _SETTINGS:
                 fix += f", or {_SETTING}{_SETTINGS[config.name]}"
             yield Difference(want.name, text, fix, config.vital)

@@ -584,6 +584,12 @@ def test_a_server_takes_no_body_that_does_not_fit_what_it_may_hold() -> None:
     }
 
 
+def test_a_list_of_subjects_needs_somebody_who_shows_certificates() -> None:
+    listed = {"SERVER__ALLOW_PLAINTEXT": "true", "SERVER__ALLOWED_SUBJECTS": "CN=gateway"}
+    assert "TRUSTED_PROXIES" in faults(Settings, **listed)["ADAPTER_SERVER__ALLOWED_SUBJECTS"]
+    assert loaded(**listed, SERVER__TRUSTED_PROXIES="192.0.2.0/24").server.allowed_subjects == {"CN=gateway"}
+
+
 def test_a_stop_may_not_cut_calls_off() -> None:
     assert set(faults(Settings, SUPPLIER__TOTAL_TIMEOUT="40s", WORKER__STOP_TIMEOUT="40s")) == {
         "ADAPTER_WORKER__STOP_TIMEOUT"

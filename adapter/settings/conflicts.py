@@ -143,7 +143,7 @@ def _supplier_conflicts(supplier: Supplier, topics: Topics) -> Iterator[tuple[st
     if supplier.proxy.credentials is not None and supplier.proxy.url is None:
         yield f"{PREFIX}SUPPLIER__PROXY__URL", "is missing: credentials for the proxy are set"
     if supplier.proxy.url is not None and plaintext:
-        yield f"{PREFIX}SUPPLIER__PROXY__URL", f"needs a {base} that starts with https://: nothing else is tunnelled"
+        yield f"{PREFIX}SUPPLIER__PROXY__URL", f"needs {base} to start with https://: nothing else is tunnelled"
     for name in ("connect_timeout", "write_timeout", "read_timeout"):
         if getattr(supplier, name) > supplier.total_timeout:
             yield (
@@ -171,6 +171,11 @@ def _worker_conflicts(worker: Worker, supplier: Supplier, topics: Topics) -> Ite
 
 def _server_conflicts(server: Server, topics: Topics) -> Iterator[tuple[str, str]]:
     yield from _half(server.tls, "SERVER")
+    if server.allow_plaintext and server.allowed_subjects and not server.trusted_proxies:
+        yield (
+            f"{PREFIX}SERVER__ALLOWED_SUBJECTS",
+            f"refuses every caller: without TLS only one of {PREFIX}SERVER__TRUSTED_PROXIES can show a certificate",
+        )
     # A Latin-1 body may be twice as long in UTF-8. For any other body, the other half is enough for key and headers.
     if 2 * server.max_body_bytes > topics.max_message_bytes:
         yield (

@@ -216,7 +216,11 @@ async def test_a_listener_that_could_not_start(environment: Environment, trials:
 
 
 async def test_a_listed_subject_that_nobody_has(environment: Environment) -> None:
-    environment(SERVER__ALLOW_PLAINTEXT="true", SERVER__ALLOWED_SUBJECTS='O="Supplier, Ltd";gateway.example')
+    environment(
+        SERVER__ALLOW_PLAINTEXT="true",
+        SERVER__TRUSTED_PROXIES="192.0.2.0/24",
+        SERVER__ALLOWED_SUBJECTS='O="Supplier, Ltd";gateway.example',
+    )
     line = await _line(Role.SERVER, "callers")
     assert line.verdict is Verdict.FAILED
     assert 'ADAPTER_SERVER__ALLOWED_SUBJECTS: O="Supplier, Ltd" is no distinguished name' in line.said

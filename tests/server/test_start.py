@@ -45,7 +45,7 @@ async def test_plaintext_and_a_certificate_contradict_each_other(serve: Serve, t
 
 async def test_a_listed_subject_that_nobody_has_is_told(serve: Serve) -> None:
     with pytest.raises(Stop, match="ADAPTER_SERVER__ALLOWED_SUBJECTS: /C=GB/O=Supplier is no distinguished name"):
-        async with serve(SERVER__ALLOWED_SUBJECTS="/C=GB/O=Supplier"):
+        async with serve(SERVER__ALLOWED_SUBJECTS="/C=GB/O=Supplier", SERVER__TRUSTED_PROXIES="192.0.2.0/24"):
             pass
 
 

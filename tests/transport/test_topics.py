@@ -7,10 +7,12 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
 from cryptography.hazmat.primitives import serialization
 
 from adapter.core.errors import Stop, Unavailable
@@ -82,6 +84,7 @@ def test_more_than_wanted_is_as_good() -> None:
         ("fault.journal", "cleanup.policy", "compact"),
         ("fault.journal", "retention.bytes", "1048576"),
         ("fault.commands", "max.message.bytes", "4194304"),
+        ("fault.commands", "message.timestamp.type", "CreateTime"),
     ],
 )
 def test_a_configuration_that_breaks_a_promise_is_told(topic: str, name: str, value: str) -> None:
@@ -159,6 +162,30 @@ def test_topics_are_created_once_and_then_as_wanted(kafka: str) -> None:
     assert len(set(admin.identities(names).values())) == 6
     assert admin.partition_counts([*names, "missing"]) == dict.fromkeys(names, 3)
     assert admin.cluster_id()
+
+
+def test_a_command_that_its_producer_dates_back_is_kept_as_long_as_others(
+    kafka_cluster: Callable[..., Cluster],
+) -> None:
+    often = {"log.retention.check.interval.ms": 100, "log.initial.task.delay.ms": 0}
+    client = {"bootstrap.servers": kafka_cluster(properties=often).bootstrap, "log_level": "0"}
+    topics = Topics(partitions=1, replication_factor=1)
+    names = topics.names()
+    fleeting = Config("retention.ms", "1", Wish.EXACTLY)
+    Admin(client).create((by_name(topics)[names.commands], Wanted("fleeting", 1, 1, keyed=False, config=(fleeting,))))
+    producer, reader = Producer(client), Consumer({**client, "group.id": "x"})
+    ended = datetime.now(UTC) - topics.retention.commands - timedelta(hours=1)
+    producer.produce(names.commands, b"x", timestamp=round(ended.timestamp() * 1000))
+
+    def deleted(number: int) -> bool:
+        return reader.get_watermark_offsets(TopicPartition("fleeting", 0))[0] == number
+
+    for number in (1, 2):  # between the two of them Kafka has looked at every topic
+        producer.produce("fleeting", b"x")
+        producer.flush()
+        wait_until(partial(deleted, number), what="the end of a record whose time is over")
+    assert reader.get_watermark_offsets(TopicPartition(names.commands, 0)) == (0, 1)
+    reader.close()
 
 
 def test_every_refusal_of_the_cluster_is_told(kafka: str) -> None:

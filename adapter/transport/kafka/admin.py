@@ -92,7 +92,8 @@ def wanted(topics: Topics) -> tuple[Wanted, ...]:
     """All topics of a deployment.
 
     The commands topic takes records half as long as the others: a command must fit, with headers, into the dead letters
-    and the journal.
+    and the journal. Its records are dated on arrival: producers may date them back, as Kafka Streams does with what it
+    makes of old records, and Kafka would delete them before anybody has read them.
     """
     names, keep = topics.names(), topics.retention
     large = topics.max_message_bytes
@@ -113,7 +114,12 @@ def wanted(topics: Topics) -> tuple[Wanted, ...]:
         )
 
     return (
-        topic(names.commands, *_kept(keep.commands), longest=large // 2),
+        topic(
+            names.commands,
+            *_kept(keep.commands),
+            Config("message.timestamp.type", "LogAppendTime", Wish.EXACTLY),
+            longest=large // 2,
+        ),
         topic(names.events, *_kept(keep.events)),
         topic(names.tickets, Config("cleanup.policy", "compact", Wish.EXACTLY, vital=True)),
         topic(names.journal, *_kept(keep.journal, vital=True)),

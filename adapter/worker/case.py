@@ -20,6 +20,7 @@ from adapter.core.doubt import WHY_LIMIT
 from adapter.core.errors import Unavailable, Undecodable
 from adapter.core.journal import Entry, Kind, Source
 from adapter.core.operation import Problem
+from adapter.core.overdue import Recurring
 from adapter.core.retry import ASK_AGAIN
 from adapter.ports import Outgoing, Reply
 from adapter.telemetry import Log, Metrics, Role, Span, Tracer
@@ -54,6 +55,8 @@ class Cases:
     finished: Callable[[Assignment, Item], None]
     log: Log
     metrics: Metrics
+    unread: Recurring = field(default_factory=Recurring)
+    """Why records can't be read, which all that wait find out at once."""
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     wall: Callable[[], float] = time.time
     """The system's clock: seconds since the epoch. It may be set while we run."""
@@ -113,7 +116,8 @@ class Case:
                 return await self._cases.reader.read(self.item.source)
             except Unavailable as error:
                 attempt += 1
-                self._cases.log.warning("registry not available", reason=str(error), attempt=attempt)
+                if self._cases.unread.due(str(error), time.monotonic()):
+                    self._cases.log.warning("registry not available", reason=str(error), attempt=attempt)
                 await self.sleep(ASK_AGAIN.delay(attempt, random.random()), "registry")  # noqa: S311 -- jitter
             except Undecodable:
                 raise

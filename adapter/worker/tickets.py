@@ -7,6 +7,7 @@ memory, and following a partition again only reads what has changed meanwhile.
 
 import asyncio
 import struct
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Foreign, Unavailable, Undecodable
+from adapter.core.overdue import Recurring
 from adapter.core.partition import partition_of
 from adapter.core.retry import ASK_AGAIN
 from adapter.core.ticket import Ticket, among, mark, ticket
@@ -50,12 +52,13 @@ class _Known:
 
 
 class Watch:
-    """Waits for changes of one ticket."""
+    """Waits for changes of one ticket. `unread`: why tickets can't be read, shared by all watches."""
 
-    __slots__ = ("_decoders", "_log", "_told", "_value")
+    __slots__ = ("_decoders", "_log", "_told", "_unread", "_value")
 
-    def __init__(self, decoders: Decoders, log: Log) -> None:
+    def __init__(self, decoders: Decoders, unread: Recurring, log: Log) -> None:
         self._decoders = decoders
+        self._unread = unread
         self._log = log
         self._told = asyncio.Event()
         self._value: bytes | None = None
@@ -70,7 +73,8 @@ class Watch:
                 found = await self._decode(value)
             except Unavailable as error:
                 attempt += 1
-                self._log.warning("registry not available", reason=str(error), attempt=attempt)
+                if self._unread.due(str(error), time.monotonic()):
+                    self._log.warning("registry not available", reason=str(error), attempt=attempt)
                 await pause(ASK_AGAIN, attempt)
                 continue
             if value is self._value:
@@ -121,7 +125,7 @@ class Tickets:
         """`linger` is for how many seconds a partition is followed after the last question about it."""
         self._feed = feed
         self._partitions = partitions
-        self._new_watch = partial(Watch, decoders, log)
+        self._new_watch = partial(Watch, decoders, Recurring(), log)
         self._new_shelf = partial(_Shelf, feed=feed, stores=stores, linger=linger, failed=failed, log=log)
         self._shelves: dict[int, _Shelf] = {}
 

@@ -1253,6 +1253,17 @@ async def test_while_the_registry_is_away_commands_wait(plant: Plant) -> None:
     await plant.final(command)
 
 
+async def test_that_the_registry_is_away_is_told_once_however_many_commands_wait_for_it(plant: Plant) -> None:
+    hand = plant.hire(0)
+    plant.registry.away = True
+    commands = [add(f"T-{number}") for number in range(50)]
+    plant.send(*commands)
+    await plant.until(lambda: plant.registry.refused > 2 * len(commands))
+    assert len(hand.lines.named("registry not available")) == 1
+    plant.registry.away = False
+    await plant.final(*commands)
+
+
 async def test_a_lane_in_doubt_still_tells_so_after_what_is_behind_it_has_waited_for_the_registry(plant: Plant) -> None:
     hand = plant.hire(0, limits=Bounded(parked_after=0.01))
     plant.desk.answers = silent

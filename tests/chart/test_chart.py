@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ import yaml
 from adapter import __version__
 from adapter.settings import Settings, describe
 from adapter.settings import load as load_settings
+from adapter.suppliers.cityfibre import ENVIRONMENTS
 from tests.support.helm import (
     CHART,
     Manifest,
@@ -593,6 +595,15 @@ def test_policies_open_the_ports_of_the_settings_alone() -> None:
     assert _ports(server["egress"]) == {53, 9093, 9094, 443}
     assert _ports(worker["ingress"]) == {"telemetry"}
     assert _ports(server["ingress"]) == {"telemetry", "notifications"}
+
+
+@needs_helm
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_a_policy_lets_the_worker_reach_a_published_environment(environment: str) -> None:
+    values = _with("settings.supplier", {"buyer_identifier": "SPDEV1", "environment": environment})
+    values["worker"] = {"tls": {"secret": "ours"}}
+    worker = find(render(values), "NetworkPolicy", "adapter-worker")["spec"]
+    assert _ports(worker["egress"]) == {53, 9092, 8081, urlsplit(ENVIRONMENTS[environment]).port}
 
 
 @needs_helm

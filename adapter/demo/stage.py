@@ -17,7 +17,7 @@ from adapter.core.avro import Encoder
 from adapter.core.errors import Unavailable
 from adapter.demo import registry as built_in
 from adapter.projector.flow import Projector
-from adapter.settings import Receiving, Settings, load
+from adapter.settings import Cluster, Receiving, Settings, load
 from adapter.telemetry import Metrics, start_logging
 from adapter.transport.kafka.admin import Admin, wanted
 from adapter.transport.kafka.mock import PARTITIONS, MockCluster
@@ -191,7 +191,8 @@ def _variables(
     if not mock:
         # Others work on a real cluster: topics, subjects and groups of this run have names of their own.
         prefix = f"demo-{uuid4().hex[:8]}."
-        brokers = Admin({"bootstrap.servers": bootstrap}, timeout=timedelta(seconds=5)).brokers()
+        cluster = load(Cluster, {"ADAPTER_KAFKA__BOOTSTRAP_SERVERS": bootstrap})
+        brokers = Admin(cluster.kafka.client(), timeout=timedelta(seconds=5)).brokers()
         variables |= {
             "KAFKA__GROUP_ID": f"{prefix}worker",
             "PROJECTOR__GROUP_ID": f"{prefix}projector",

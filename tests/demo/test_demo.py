@@ -199,5 +199,12 @@ async def test_a_cluster_that_is_not_there_is_said_in_one_line(demo: Starter, fo
     assert left_in(folder) == []
 
 
+async def test_what_is_no_list_of_brokers_is_told_as_such(demo: Starter, folder: Path) -> None:
+    process = demo("--kafka", "http://127.0.0.1:9092")
+    assert await process.ended() == 2
+    assert "ADAPTER_KAFKA__BOOTSTRAP_SERVERS: is not a list of brokers" in process.output
+    assert left_in(folder) == []
+
+
 def left_in(folder: Path) -> list[Path]:
     return list(folder.iterdir())

@@ -607,6 +607,15 @@ def test_a_policy_lets_the_worker_reach_a_published_environment(environment: str
 
 
 @needs_helm
+def test_policies_let_all_that_log_in_to_kafka_by_token_reach_the_endpoint_of_the_tokens() -> None:
+    endpoint = {"sasl.oauthbearer.token.endpoint.url": "https://login/oauth2/token"}
+    manifests = render(_with("settings.kafka.properties", endpoint))
+    for name in (*ROLES, "setup", "test"):
+        policy = find(manifests, "NetworkPolicy", f"adapter-{name}")["spec"]
+        assert {"ports": [{"port": 443}]} in policy["egress"]
+
+
+@needs_helm
 def test_policies_follow_the_settings_of_a_role() -> None:
     values = _with("worker.settings.supplier.base_url", "http://twin:9999")
     values["server"] = {"settings": {"server": {"allowed_networks": ["192.0.2.0/24"]}}}

@@ -9,7 +9,7 @@ from adapter.core.avro.digest import compile_digest
 from adapter.core.avro.lookup import Decoders, Lookup
 from adapter.core.command import COMMAND_ID_LIMIT
 from adapter.core.document import trimmed
-from adapter.core.errors import Undecodable
+from adapter.core.errors import Foreign, Undecodable
 from adapter.core.immutable import immutable
 from adapter.core.journal import Source
 from adapter.core.operation import Problem
@@ -62,7 +62,13 @@ class Reader:
 
     async def read(self, source: Source) -> Task:
         """Raises Undecodable, or Unavailable while the registry does not answer."""
-        decoded = await self._decoders.decode(source.value)
+        try:
+            decoded = await self._decoders.decode(source.value)
+        except Foreign as why:
+            if told := next((name for name, _ in source.headers if name in _SCHEMA_HEADERS), None):
+                misplaced = f"the header {told} has the schema's id, with which the value must begin"
+                raise Foreign(why.reason, f"{why.detail}; {misplaced}") from None
+            raise
         record = decoded.record
         compiled = self._operations[decoded.name]
         operation = compiled.operation
@@ -108,6 +114,9 @@ class Reader:
             warnings=tuple(warnings),
         )
 
+
+_SCHEMA_HEADERS: Final = {"__value_schema_id", "apicurio.value.globalId", "apicurio.value.contentId"}
+"""Where serializers of Confluent and Apicurio, set so, put the id of the schema."""
 
 _IN_SECONDS: Final = Problem(
     "issuedAt", "is in 1970: are this and its other times seconds? They must be milliseconds", warning=True

@@ -59,6 +59,19 @@ async def test_the_deadline_is_in_seconds_since_the_epoch(plant: Plant, reader: 
     assert task.not_after == 1_900_000_000
 
 
+@pytest.mark.parametrize("name", ["__value_schema_id", "apicurio.value.globalId", "apicurio.value.contentId"])
+async def test_a_value_whose_schema_is_told_in_a_header_alone_is_told_so(
+    plant: Plant, reader: Reader, name: str
+) -> None:
+    framed = plant.encode(add("T-1"))
+    with pytest.raises(Undecodable) as refused:
+        await reader.read(source(framed[5:], **{name: framed[1:5]}))
+    assert refused.value.reason == "unframed"
+    assert refused.value.detail == (
+        f"the first byte is not zero; the header {name} has the schema's id, with which the value must begin"
+    )
+
+
 @pytest.mark.parametrize("key", [b"T-2", b"\xff\xfe", b""])
 async def test_a_key_that_is_not_the_reference_is_a_problem(plant: Plant, reader: Reader, key: bytes) -> None:
     task = await reader.read(source(plant.encode(add("T-1")), key))

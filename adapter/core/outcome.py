@@ -154,7 +154,7 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     if value is None:
         return None
     text = value.strip()
-    if re.fullmatch(r"[0-9]{1,9}", text):
+    if re.fullmatch(r"[0-9]+", text):
         return min(float(text), _LONGEST_RETRY_AFTER)
     at = of_http(text)
     seconds = 0.0 if at is None else (at - now).total_seconds()

@@ -501,6 +501,7 @@ def test_an_answer_whose_slots_could_not_be_read_is_not_one_without_slots(inner:
         ("5", 5.0),
         (" 0 ", 0.0),
         ("999999999", 3600.0),
+        ("9" * 400, 3600.0),
         ("Sat, 31 Jan 2026 12:00:30 GMT", 30.0),
         ("Saturday, 31-Jan-26 12:00:30 GMT", 30.0),
         ("Wed, 21 Oct 2015 07:28:00 GMT", None),

@@ -404,6 +404,16 @@ def configuring(topic: str, name: str, value: str) -> str:
     )
 
 
+def resetting(group: str, topic: str, to: str) -> str:
+    """The command that sets the group's offsets in the topic, or in one of its partitions (`topic:1`), but for the
+    address of the cluster.
+    """
+    return (
+        f"kafka-consumer-groups.sh --bootstrap-server … --reset-offsets --group {group} --topic {topic} "
+        f"--to-{to} --execute"
+    )
+
+
 def _missing(want: Wanted) -> Difference:
     return Difference(want.name, "is missing", "adapter topics create", vital=True)
 

@@ -25,7 +25,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
 from adapter.ports import IntakeListener
-from adapter.transport.kafka.admin import Admin
+from adapter.transport.kafka.admin import Admin, resetting
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.refusal import properties_told, refused_setting
 from adapter.transport.kafka.span import STEP, WAKE, undecided_properties
@@ -296,8 +296,7 @@ class KafkaIntake:
                 )
             raise Stop(
                 f'{self._topic} partition {partition}: {why}; see "An offset that is out of range" in '
-                f"docs/disaster.md, then: kafka-consumer-groups --reset-offsets --group {self._group} --topic "
-                f"{self._topic}:{partition} --to-earliest --execute"
+                f"docs/disaster.md, then: {resetting(self._group, f'{self._topic}:{partition}', 'earliest')}"
             )
         if (stop := refused_setting(error)) is not None:
             raise stop

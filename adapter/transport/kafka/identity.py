@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from adapter.core.errors import Stop, Unavailable
-from adapter.transport.kafka.admin import Admin
+from adapter.transport.kafka.admin import Admin, resetting
 
 REMADE: Final = "A topic is made anew"
 """Chapter of docs/disaster.md."""
@@ -34,5 +34,5 @@ def still(topic: str, partition: int, before: str, now: str, *, group: str) -> N
         raise Stop(
             f"{topic} partition {partition}: its offset was committed before a topic was deleted and made anew, and "
             f'may lie behind records that nobody has read: see "{REMADE}" in docs/disaster.md, then: '
-            f"kafka-consumer-groups --reset-offsets --group {group} --topic {topic} --to-earliest --execute"
+            f"{resetting(group, topic, 'earliest')}"
         )

@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, TopicPartition
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import commands_of, read_mark
 from adapter.ports import JournalTail
-from adapter.transport.kafka.admin import Admin
+from adapter.transport.kafka.admin import Admin, resetting
 from adapter.transport.kafka.identity import identities, still
 from adapter.transport.kafka.span import (
     STEP,
@@ -108,8 +108,8 @@ class KafkaJournal:
         return Stop(
             f"{self._journal} partition {partition}: it begins at offset {low} and has lost entries of commands that "
             'were under way or held in doubt, and commands that waited behind these: see "The journal is lost, or a '
-            f'part of it" in docs/disaster.md, then: kafka-consumer-groups --reset-offsets --group {self._group} '
-            f"--topic {self._commands}:{partition} --to-current --execute"
+            f'part of it" in docs/disaster.md, then: '
+            f"{resetting(self._group, f'{self._commands}:{partition}', 'current')}"
         )
 
     def _read(

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Final, TypeVar
@@ -15,9 +16,9 @@ from uuid import uuid4
 from adapter import catalogue
 from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, Schema
-from adapter.core.errors import Stop, Unavailable
+from adapter.core.errors import Stop
 from adapter.core.retry import Backoff
-from adapter.pause import pause
+from adapter.pause import until_answered
 from adapter.settings import Bus, Calling, GroupProtocol, Kafka, Receiving, Settings, Telemetry, Translating, Vocabulary
 from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics, Tracer, open_tracer
@@ -132,14 +133,7 @@ async def traced(telemetry: Telemetry) -> AsyncIterator[Tracer | None]:
 
 async def until_available(what: str, ask: Callable[[], Awaitable[_Answer]], log: Log) -> _Answer:
     """Call `ask` until it no longer raises Unavailable, with increasing pauses."""
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            return await ask()
-        except Unavailable as error:
-            log.warning("waiting", for_=what, reason=str(error), attempt=attempt)
-            await pause(_START_AGAIN, attempt)
+    return await until_answered(ask, partial(log.warning, "waiting", for_=what), _START_AGAIN)
 
 
 COMMITTED, ABORTED = "committed", "aborted"

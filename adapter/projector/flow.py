@@ -20,7 +20,7 @@ from uuid import uuid4
 from adapter.core.errors import Abandoned, Unavailable
 from adapter.core.journal import Source
 from adapter.core.retry import ASK_AGAIN, TRANSACTION_AGAIN
-from adapter.pause import pause
+from adapter.pause import pause, until_answered
 from adapter.ports import (
     Checkpoint,
     Intake,
@@ -323,19 +323,16 @@ class Projector(IntakeListener):
 
     async def _keep_copy(self, partition: Partition, kept: Sequence[TicketRecord], checkpoint: Checkpoint) -> None:
         """Write to the store what was committed. Nothing more is folded before; the next owner has the topic."""
-        assert partition.store is not None, "a partition that was started has one"
-        attempt = 0
-        while True:
+
+        async def save() -> None:
+            assert partition.store is not None, "a partition that was started has one"
             try:
                 await partition.store.save(kept, checkpoint)
-            except Unavailable as error:
-                if partition.closing:
-                    return
-                attempt += 1
-                self._log.warning("tickets not kept", partition=partition.number, reason=str(error), attempt=attempt)
-                await pause(ASK_AGAIN, attempt)
-            else:
-                return
+            except Unavailable:
+                if not partition.closing:
+                    raise
+
+        await until_answered(save, partial(self._log.warning, "tickets not kept", partition=partition.number))
 
     async def _report_late(self) -> None:
         """Report partitions that take long to start."""

@@ -18,8 +18,7 @@ from adapter.core.errors import Foreign, Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Extent, Kind, Source
 from adapter.core.offsets import Frontier
 from adapter.core.partition import partition_of
-from adapter.core.retry import ASK_AGAIN
-from adapter.pause import pause
+from adapter.pause import until_answered
 from adapter.ports import Intake, IntakeListener, JournalReader, JournalTail
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
@@ -190,7 +189,10 @@ class Worker(IntakeListener):
 
     async def _take_over(self, assignment: Assignment) -> None:
         """Read the journal, take up the commands that are only there, then start delivery of the partition."""
-        tail, entries = await self._read_journal(assignment.partition)
+        number = assignment.partition
+        tail, entries = await until_answered(
+            partial(self._read_journal, number), partial(self._log.warning, "journal not readable", partition=number)
+        )
         recovered = assignment.recovered = journal.recover((entry for _, entry in entries), tail.position)
         ended = [entry.at for _, entry in entries if entry.kind is Kind.SETTLED] or [time.time()]
         self._w.memory.learn(recovered.settled, since=0.0 if tail.new else ended[0], at=ended[-1])
@@ -217,15 +219,9 @@ class Worker(IntakeListener):
         self.intake.start(assignment.partition, assignment.epoch, tail.position, tail.leader_epoch)
 
     async def _read_journal(self, partition: int) -> tuple[JournalTail, list[tuple[int, Entry]]]:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                tail = await self._w.journal.tail(partition)
-                return tail, [(at, entry) for at, value in tail.records for entry in await self._entries(at, value)]
-            except Unavailable as error:
-                self._log.warning("journal not readable", partition=partition, reason=str(error))
-                await pause(ASK_AGAIN, attempt)
+        """Raises Unavailable, Stop."""
+        tail = await self._w.journal.tail(partition)
+        return tail, [(at, entry) for at, value in tail.records for entry in await self._entries(at, value)]
 
     async def _entries(self, at: int, value: bytes) -> list[Entry]:
         """The entries of a journal record; none for bytes that no release of ours has written.

@@ -18,9 +18,8 @@ from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Foreign, Unavailable, Undecodable
 from adapter.core.overdue import Recurring
 from adapter.core.partition import partition_of
-from adapter.core.retry import ASK_AGAIN
 from adapter.core.ticket import Ticket, among, mark, ticket
-from adapter.pause import pause
+from adapter.pause import until_answered
 from adapter.ports import Checkpoint, FollowedTicket, TicketFeed, TicketRecord, TicketStore, TicketStores
 from adapter.telemetry import Log
 
@@ -65,34 +64,30 @@ class Watch:
 
     async def changed(self) -> Ticket:
         """The ticket as it is now, as soon as there is one. Called again, it waits until the ticket has changed."""
-        attempt = 0
         while True:
             await self._told.wait()
-            value = self._value
-            try:
-                found = await self._decode(value)
-            except Unavailable as error:
-                attempt += 1
-                if self._unread.due(str(error), time.monotonic()):
-                    self._log.warning("registry not available", reason=str(error), attempt=attempt)
-                await pause(ASK_AGAIN, attempt)
-                continue
-            if value is self._value:
-                self._told.clear()
+            found = await until_answered(self._read, self._unreadable)
             if found is not None:
                 return found
 
-    async def _decode(self, value: bytes | None) -> Ticket | None:
-        """None for bytes that no release of ours has written. Raises Unavailable for all else that can't be decoded: it
-        may be what settles a doubt.
+    async def _read(self) -> Ticket | None:
+        """The newest record. None for bytes that no release of ours has written. Raises Unavailable for all else that
+        can't be decoded: it may be what settles a doubt.
         """
+        value, found = self._value, None
         try:
-            return ticket((await self._decoders.decode(value)).record)
+            found = ticket((await self._decoders.decode(value)).record)
         except Foreign as why:
             self._log.error("ticket not readable", reason=why.reason)
-            return None
         except Undecodable as why:
             raise Unavailable(str(why)) from None
+        if value is self._value:
+            self._told.clear()
+        return found
+
+    def _unreadable(self, reason: str, attempt: int) -> None:
+        if self._unread.due(reason, time.monotonic()):
+            self._log.warning("registry not available", reason=reason, attempt=attempt)
 
     def tell(self, record: FollowedTicket) -> None:
         """A record of the ticket was read. Records come in order, so it is the newest, whatever its offset: a topic
@@ -356,14 +351,7 @@ class _Shelf:
             question.set_result(None if value is None else _Known.unpacked(value))
 
     async def _asked(self, ask: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        attempt = 0
-        while True:
-            try:
-                return await ask()
-            except Unavailable as error:
-                attempt += 1
-                self._log.warning("tickets not readable", partition=self._partition, reason=str(error))
-                await pause(ASK_AGAIN, attempt)
+        return await until_answered(ask, partial(self._log.warning, "tickets not readable", partition=self._partition))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = self._loop.create_task(work)

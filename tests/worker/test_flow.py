@@ -269,6 +269,7 @@ async def test_a_partition_waits_for_the_schema_of_an_entry_that_may_be_ours(pla
     assert second.lines.named("journal not readable")[0] == {
         "partition": 0,
         "reason": f"the record at offset 0, unknown-schema: the registry has no schema {schema_id}",
+        "attempt": 1,
     }
     plant.registry.texts[schema_id] = text
     await plant.until(lambda: plant.types(command) == ["CommandOutcomeUnknown"])

@@ -48,7 +48,6 @@ from adapter.transport.registry import open_registry
 from adapter.transport.store import SqliteStores
 from adapter.transport.tls import TlsFiles
 from adapter.worker import report
-from adapter.worker.assignment import Memory
 from adapter.worker.case import Cases
 from adapter.worker.conductor import INTENT_LIFE, Conductor
 from adapter.worker.doubt import Doubts
@@ -56,6 +55,7 @@ from adapter.worker.events import Events, written
 from adapter.worker.flow import Wiring, Worker
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger
+from adapter.worker.memory import Memory
 from adapter.worker.reader import Reader
 from adapter.worker.request import Requests, Terms
 from adapter.worker.tickets import Tickets

@@ -25,9 +25,10 @@ from adapter.core.retry import ASK_AGAIN
 from adapter.ports import Outgoing, Reply
 from adapter.telemetry import Log, Metrics, Role, Span, Tracer
 from adapter.telemetry import metrics as m
-from adapter.worker.assignment import Assignment, Item, Memory
+from adapter.worker.assignment import Assignment, Item
 from adapter.worker.events import Events, kind
 from adapter.worker.ledger import Ledger, Work
+from adapter.worker.memory import Memory
 from adapter.worker.reader import Reader, Task
 from adapter.worker.tickets import Tickets
 

@@ -22,10 +22,11 @@ from adapter.pause import until_answered
 from adapter.ports import Intake, IntakeListener, JournalReader, JournalTail
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
-from adapter.worker.assignment import Assignment, Item, Memory
+from adapter.worker.assignment import Assignment, Item
 from adapter.worker.conductor import Conductor
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger, Work
+from adapter.worker.memory import Memory
 from adapter.worker.pace import Cohort, Pace
 from adapter.worker.room import AHEAD, LONG, Room
 from adapter.worker.window import Bounds, Window

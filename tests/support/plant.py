@@ -32,7 +32,6 @@ from adapter.core.ticket import Policy as TicketPolicy
 from adapter.core.ticket import Ticket, fold, mark
 from adapter.ports import Calls, FollowedTicket, NotSent, Outgoing, Reply, Unclear
 from adapter.telemetry import Metrics
-from adapter.worker.assignment import Memory
 from adapter.worker.case import Cases
 from adapter.worker.conductor import Conductor
 from adapter.worker.doubt import Doubts
@@ -40,6 +39,7 @@ from adapter.worker.events import Events, message_id
 from adapter.worker.flow import Wiring, Worker
 from adapter.worker.gate import Gate
 from adapter.worker.ledger import Ledger
+from adapter.worker.memory import Memory
 from adapter.worker.reader import Reader
 from adapter.worker.request import Requests, Terms
 from adapter.worker.room import AHEAD

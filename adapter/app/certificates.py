@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
+from adapter.core.instant import utc
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 from adapter.transport.tls import Reload
@@ -32,10 +33,10 @@ class CertificateReport:
         if reload.problems:
             self._log.error("new certificates are not used", problems=list(reload.problems))
         else:
-            ends = {kind: end.isoformat() for kind, end in reload.not_after.items()}
+            ends = {kind: utc(end) for kind, end in reload.not_after.items()}
             self._log.info("new certificates in use", not_after=ends)
 
     def status(self) -> dict[str, dict[str, str]]:
         """Its part of the status page: the expiry of the certificates in use."""
-        ends = {kind: end.isoformat() for kind, end in self._not_after().items()}
+        ends = {kind: utc(end) for kind, end in self._not_after().items()}
         return {f"{self._direction}_certificates": ends} if ends else {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from adapter.core.errors import Stop, Unavailable
+from adapter.core.instant import utc
 from adapter.settings import Kafka
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
@@ -71,7 +72,7 @@ class Credentials:
                 self._log.error("new Kafka credentials are not used", reason=self._refused)
             return
         self._seen, self._used, self._refused, self._not_after = seen, found, "", self._ends()
-        ends = {kind: end.isoformat() for kind, end in self._not_after.items()}
+        ends = {kind: utc(end) for kind, end in self._not_after.items()}
         self._log.info("new Kafka credentials in use", not_after=ends)
         renewed, self._next = self._next, _future()
         renewed.set_result(client)

@@ -15,6 +15,7 @@ from adapter.cli.complaints import complain
 from adapter.core.avro import from_json
 from adapter.core.command import COMMAND_ID_LIMIT, Wait
 from adapter.core.errors import Refused, Stop, Undecodable
+from adapter.core.instant import utc
 from adapter.core.operation import Problem
 
 FORM: Final = """\
@@ -159,7 +160,7 @@ def _command(known: Catalogue, where: str, content: Any, problems: list[str]) ->
         problems.append(f'{where}: "command" must be one of {", ".join(known.operations)}')
         return None
     fields.setdefault("commandId", str(uuid4()))
-    fields.setdefault("issuedAt", datetime.now(UTC).isoformat(timespec="milliseconds"))
+    fields.setdefault("issuedAt", utc(datetime.now(UTC)))
     try:
         record = from_json(entry.command, fields)
     except Refused as refused:

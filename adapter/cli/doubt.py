@@ -18,6 +18,7 @@ from adapter.core import cloudevents, wording
 from adapter.core.document import trimmed
 from adapter.core.doubt import WHY_LIMIT
 from adapter.core.errors import Stop, Undecodable
+from adapter.core.instant import utc
 from adapter.core.ticket import Ruling
 from adapter.core.ticket.fold import DECISION
 from adapter.ports import Outgoing
@@ -108,8 +109,8 @@ def _record(held: Held) -> dict[str, object]:
         "operation": held.operation.name,
         "key": held.key,
         "attempts": held.entry.attempt,
-        "sentAt": moment(held.entry.called_at).isoformat(),
-        "doubtUntil": moment(held.entry.ends_at).isoformat(),
+        "sentAt": utc(moment(held.entry.called_at)),
+        "doubtUntil": utc(moment(held.entry.ends_at)),
         "parkedBehind": held.parked,
         "partition": held.entry.source.partition if held.entry.source else None,
         "offset": held.entry.offset,

@@ -116,7 +116,7 @@ class Events:
             partition=str(source.partition),
             offset=str(source.offset),
             timestamp=str(round(source.timestamp * 1000)),
-            at=at.isoformat(timespec="milliseconds"),
+            at=utc(at),
         )
         headers = [*DeadLetter.own(source.headers), *told.headers()]
         return Outgoing(self._dead_letters_topic, source.key, source.value, headers)

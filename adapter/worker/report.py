@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any, Final, get_args
 
 from adapter.core.command import Verdict
+from adapter.core.instant import utc
 from adapter.core.retry import BreakerState
 from adapter.telemetry import Metrics
 from adapter.telemetry import metrics as m
@@ -69,7 +70,7 @@ def status(worker: Worker, gate: Gate) -> Mapping[str, Any]:
             "command_id": entry.command_id,
             "partition": a.partition,
             "offset": entry.offset,
-            "until": datetime.fromtimestamp(entry.until, UTC).isoformat(),
+            "until": utc(datetime.fromtimestamp(entry.until, UTC)),
         }
         for a in worker.assignments.values()
         for entry in a.residents.values()

@@ -134,7 +134,7 @@ def test_a_dead_letter_is_the_record_as_it_came_and_where_it_came_from(events: E
         "dead-letter-partition": b"3",
         "dead-letter-offset": b"41",
         "dead-letter-timestamp": b"1500",
-        "dead-letter-at": b"2026-03-02T09:30:00.412+00:00",
+        "dead-letter-at": b"2026-03-02T09:30:00.412Z",
     }
 
 

@@ -17,7 +17,7 @@ SOURCE: Final = "".join(path.read_text(encoding="utf-8") for path in (DOCS.paren
 COMMANDS: Final = sorted(set(re.findall(r"`(adapter [^`\n]+)`|-- (adapter [a-z -]+[a-z])", TEXT)))
 ELSEWHERE: Final = re.compile(
     r"kubectl|kafka-|kubectl .*|kafka-[a-z-]+\.sh .*|users|POD|helm/fault-adapter/rules/"
-    r"|(supplier|listener)-certificate|max\.message\.bytes|cleanup\.policy|retention\.bytes|group\.(consumer\.)?max\.size|partitioner=murmur2_random|__transaction_state|__consumer_offsets|find-hanging|fault\.[a-z-]+|__[A-Z_]+|…-ca"
+    r"|(supplier|listener)-certificate|max\.message\.bytes|cleanup\.policy|retention\.bytes|group\.(consumer\.)?max\.size|partitioner=murmur2_random|__transaction_state|__consumer_offsets|Prepare(Commit|Abort)|find-hanging|fault\.[a-z-]+|__[A-Z_]+|…-ca"
 )
 """Names that Kafka, Kubernetes, the topics, a file or a certificate's place have."""
 

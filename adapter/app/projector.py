@@ -64,7 +64,6 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
     names, client = settings.topics.names(), settings.kafka.client()
     ours = settings.projector
     policy = Policy(ours.resolve_deadline, ours.warn_before, ours.tombstone_after)
-    loop = asyncio.get_running_loop()
     report.begin(metrics)
     async with AsyncExitStack() as stack:
         metrics = stack.enter_context(metrics.lent())
@@ -105,7 +104,6 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
                 client=member,
                 topic=names.events,
                 listener=listener,
-                loop=loop,
                 at_end=listener.at_end,
                 throttled=throttled("consumer", log, metrics),
             )

@@ -79,7 +79,6 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
     known = load_catalogue(settings)
     names = settings.topics.names()
     client = settings.kafka.client()
-    loop = asyncio.get_running_loop()
     report.begin(known.operations, metrics)
     async with AsyncExitStack() as stack:
         metrics = stack.enter_context(metrics.lent())
@@ -173,7 +172,6 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
                 client=member,
                 topic=names.commands,
                 listener=listener,
-                loop=loop,
                 throttled=throttled("consumer", log, metrics),
             )
 

@@ -80,7 +80,6 @@ async def test_a_library_that_does_not_come_back_keeps_nobody_once_all_is_given_
             client=_member(kafka, topics) | {"debug": "cgrp"},
             topic=topics.commands,
             listener=listener,
-            loop=asyncio.get_running_loop(),
         )
         consumer.open()
         async with asyncio.timeout(PATIENCE):
@@ -108,7 +107,7 @@ async def test_a_session_that_kafka_refuses_ends_it_by_its_setting(kafka: str, t
     await introduced(kafka, topics.commands, topics.prefix)
     listener = Failing()
     client = _member(kafka, topics) | {"session.timeout.ms": "2000000", "max.poll.interval.ms": "2000000"}
-    consumer = KafkaIntake(client=client, topic=topics.commands, listener=listener, loop=asyncio.get_running_loop())
+    consumer = KafkaIntake(client=client, topic=topics.commands, listener=listener)
     consumer.open()
     async with asyncio.timeout(PATIENCE):
         with pytest.raises(Stop, match="ADAPTER_KAFKA__SESSION_TIMEOUT"):
@@ -126,9 +125,7 @@ class Refused(Failing):
 async def test_a_partition_that_the_library_refuses_to_take_ends_the_flow(kafka: str, topics: Topics) -> None:
     await introduced(kafka, topics.commands, topics.prefix)
     listener = Refused()
-    consumer = KafkaIntake(
-        client=_member(kafka, topics), topic=topics.commands, listener=listener, loop=asyncio.get_running_loop()
-    )
+    consumer = KafkaIntake(client=_member(kafka, topics), topic=topics.commands, listener=listener)
     consumer._consumer.incremental_assign([TopicPartition(topics.commands, 0)])
     consumer.open()
     async with asyncio.timeout(PATIENCE):
@@ -140,7 +137,7 @@ async def test_a_partition_that_the_library_refuses_to_take_ends_the_flow(kafka:
 async def test_a_property_that_a_consumer_can_not_have_is_told(kafka: str, topics: Topics) -> None:
     client = _member(kafka, topics) | {"heartbeat.interval.ms": "0"}
     with pytest.raises(Stop, match=r"ADAPTER_KAFKA__PROPERTIES.*heartbeat"):
-        KafkaIntake(client=client, topic=topics.commands, listener=Clinging(), loop=asyncio.get_running_loop())
+        KafkaIntake(client=client, topic=topics.commands, listener=Clinging())
     with pytest.raises(Stop, match=r"ADAPTER_KAFKA__PROPERTIES.*heartbeat"):
         introduce(client, topics.commands, topics.prefix)
 
@@ -186,7 +183,7 @@ async def test_a_membership_that_the_library_gives_up_for_good_ends_the_flow(cro
 
 
 def _intake(client: Mapping[str, str], topics: Topics, listener: IntakeListener) -> KafkaIntake:
-    return KafkaIntake(client=client, topic=topics.commands, listener=listener, loop=asyncio.get_running_loop())
+    return KafkaIntake(client=client, topic=topics.commands, listener=listener)
 
 
 def test_a_group_whose_members_read_something_else_is_introduced_once_they_are_gone(kafka: str, topics: Topics) -> None:
@@ -235,9 +232,7 @@ def test_a_close_that_is_given_up_keeps_nobody(kafka: str, topics: Topics) -> No
     async def give_up() -> float:
         await introduced(kafka, topics.commands, topics.prefix)
         listener = Clinging()
-        consumer = KafkaIntake(
-            client=_member(kafka, topics), topic=topics.commands, listener=listener, loop=asyncio.get_running_loop()
-        )
+        consumer = KafkaIntake(client=_member(kafka, topics), topic=topics.commands, listener=listener)
         consumer.open()
         async with asyncio.timeout(PATIENCE):
             await listener.owns.wait()

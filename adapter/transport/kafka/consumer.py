@@ -69,7 +69,6 @@ class KafkaIntake:
         client: Mapping[str, str],
         topic: str,
         listener: IntakeListener,
-        loop: asyncio.AbstractEventLoop,
         at_end: Callable[[int, int, int, int | None], None] | None = None,
         throttled: Callable[[float], None] = lambda _: None,
     ) -> None:
@@ -96,7 +95,7 @@ class KafkaIntake:
         self._group = client["group.id"]
         self._at_end = at_end
         self._listener = listener
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self._requests: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._again: list[Callable[[], None]] = []
         """Requests to repeat, since they came too early."""

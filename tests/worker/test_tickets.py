@@ -436,9 +436,12 @@ async def test_an_operator_has_a_command_sent_again(plant: Plant, reply: Any, ex
     await plant.caught_up()
 
 
-async def test_a_command_that_is_sent_again_names_the_reference_its_ticket_has_by_now(plant: Plant) -> None:
+@pytest.mark.parametrize("length", [10, 2000], ids=["short", "long"])
+async def test_a_command_that_is_sent_again_names_the_reference_its_ticket_has_by_now(
+    plant: Plant, length: int
+) -> None:
     plant.hire(0)
-    command = amend("T-1")
+    command = amend("T-1", faultDetails={"description": "x" * length})
     await doubted(plant, command)
     await plant.notice("T-1", "IN_PROGRESS", maintainerFaultReference="CF-1")
     await plant.decide(command, "REPEAT")

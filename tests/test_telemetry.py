@@ -535,8 +535,8 @@ def test_without_a_trace_a_new_one_begins_unsampled() -> None:
 
 def test_the_page_of_log_lines_has_every_line_the_code_writes_and_no_other() -> None:
     writes = re.compile(
-        r"(?:\blog\.(?:debug|info|warning|error|exception)|_log\.(?:debug|info|warning|error|exception)|(?<!\.)\b(?:tell|write))"
-        r'\(\s*"([^"]+)"'
+        r"(?:\b_?log\.(?:debug|info|warning|error|exception)|(?<!\.)\b(?:tell|write))"
+        r'[(,]\s*"([^"]+)"'
     )
     written = {
         event for path in (ROOT / "adapter").rglob("*.py") for event in writes.findall(path.read_text(encoding="utf-8"))

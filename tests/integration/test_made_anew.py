@@ -12,7 +12,6 @@ from tests.support.estate import unique
 from tests.support.groups import reset_to_earliest
 from tests.support.processes import Processes
 from tests.support.rig import Rig, open_rig
-from tests.support.wait import eventually
 
 WRONG = 2
 """Exit code: something has to be set right first."""
@@ -45,10 +44,9 @@ async def test_commands_and_journal_made_anew_while_producers_write_stop_the_wor
     assert any(f'{rig.topics.commands} was deleted and made anew while we ran: see "' in line for line in told)
     assert any(f"{rig.topics.journal} was deleted and made anew while we ran" in line for line in told)
 
-    async with rig.worker() as again:  # as an orchestrator does it, unasked
-        await eventually(again.running.done, what="the end of the worker")
-        with pytest.raises(Stop, match=rf"--topic {rig.topics.commands} --to-earliest --execute"):
-            again.running.result()
+    with pytest.raises(Stop, match=rf"--topic {rig.topics.commands} --to-earliest --execute"):
+        async with rig.worker() as again:  # as an orchestrator does it, unasked
+            await again.running
     await reset_to_earliest(rig.bootstrap, rig.group, rig.topics.commands, rig.topics.partitions)
     async with rig.worker():
         await rig.estate.all_final(new)

@@ -99,10 +99,9 @@ async def test_commands_that_are_gone_before_they_were_read_stop_the_worker_with
         at = TopicPartition(rig.topics.commands, 0, unread[-1].offset)
         client = admin(rig)
         client.delete_records([at])[at].result(PATIENCE)
-        async with rig.worker() as worker:
-            await eventually(worker.running.done, what="the end of the worker")
-            with pytest.raises(Stop, match=rf"--topic {rig.topics.commands}:0 --to-earliest --execute"):
-                worker.running.result()
+        with pytest.raises(Stop, match=rf"--topic {rig.topics.commands}:0 --to-earliest --execute"):
+            async with rig.worker() as worker:
+                await worker.running
         assert rig.estate.progress(rig.group)[0] == {0: 1}  # nothing was passed over
 
 
@@ -114,10 +113,9 @@ async def test_a_topic_that_has_lost_its_end_stops_the_worker_with_what_to_do(ka
             await rig.estate.final(first)
         # As after an unclean leader election: the group has read what is no longer there.
         await reset_to_offset(rig.bootstrap, rig.group, rig.topics.commands, 0, 100)
-        async with rig.worker() as worker:
-            await eventually(worker.running.done, what="the end of the worker")
-            with pytest.raises(Stop, match=r'has lost its end .* "An offset that is out of range"'):
-                worker.running.result()
+        with pytest.raises(Stop, match=r'has lost its end .* "An offset that is out of range"'):
+            async with rig.worker() as worker:
+                await worker.running
         await reset_to_earliest(rig.bootstrap, rig.group, rig.topics.commands, rig.topics.partitions)
         rig.estate.send(later)
         async with rig.worker():
@@ -138,10 +136,9 @@ async def test_a_journal_that_has_lost_what_a_command_under_way_rests_on_stops_t
             await rig.estate.final(ended)
             await rig.estate.caught_up(rig.group)
         empty(rig, rig.topics.journal)
-        async with rig.worker() as worker:
-            await eventually(worker.running.done, what="the end of the worker")
-            with pytest.raises(Stop, match=rf"--topic {rig.topics.commands}:0 --to-current --execute"):
-                worker.running.result()
+        with pytest.raises(Stop, match=rf"--topic {rig.topics.commands}:0 --to-current --execute"):
+            async with rig.worker() as worker:
+                await worker.running
         await reset_to_current(rig.bootstrap, rig.group, rig.topics.commands, rig.topics.partitions)
         later = say.add(unique())
         rig.estate.send(later)

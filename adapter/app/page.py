@@ -16,26 +16,35 @@ class Page:
         self.url = ""
         self._starting = set(flows)
         self._unready: dict[str, Callable[[], Sequence[str]]] = {}
+        self._cut_off: dict[str, Callable[[], Sequence[str]]] = {}
         self._status: dict[str, Callable[[], Mapping[str, Any]]] = {}
 
     @contextmanager
     def shown(
-        self, flow: str, *, unready: Callable[[], Sequence[str]], status: Callable[[], Mapping[str, Any]]
+        self,
+        flow: str,
+        *,
+        unready: Callable[[], Sequence[str]],
+        cut_off: Callable[[], Sequence[str]],
+        status: Callable[[], Mapping[str, Any]],
     ) -> Iterator[None]:
         """While the flow runs. `unready` returns the reasons why it can't work at the moment, `status` its part of the
-        status page.
+        status page. `cut_off` returns why it can't work without Kafka: a process is unready for that only if none of
+        its flows can, or a spool would get no notifications.
         """
         self._starting.discard(flow)
-        self._unready[flow], self._status[flow] = unready, status
+        self._unready[flow], self._cut_off[flow], self._status[flow] = unready, cut_off, status
         try:
             yield
         finally:
-            del self._unready[flow], self._status[flow]
+            del self._unready[flow], self._cut_off[flow], self._status[flow]
             self._starting.add(flow)
 
     def unready(self) -> list[str]:
         starting = [f"the {flow} is starting" for flow in sorted(self._starting)]
-        return starting + [why for flow in self._unready.values() for why in flow()]
+        cut_off = [flow() for flow in self._cut_off.values()]
+        reasons = [flow() for flow in self._unready.values()] + (cut_off if all(cut_off) else [])
+        return starting + [why for found in reasons for why in found]
 
     def status(self) -> dict[str, Any]:
         return {name: value for flow in self._status.values() for name, value in flow().items()}

@@ -138,15 +138,16 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
             )
         )
         report.watch(flow, metrics)
+        watch = Watch("projector", admin, log, metrics, topics=settings.topics, names=topics.keyed)
         stack.enter_context(
             page.shown(
                 "projector",
                 unready=lambda: [why] if (why := flow.intake.left_out) else [],
+                cut_off=watch.cut_off,
                 status=lambda: report.status(flow),
             )
         )
         log.info("projector starts", telemetry=page.url, topic=names.events, group=ours.group_id)
-        watch = Watch("projector", admin, log, metrics, topics=settings.topics, names=topics.keyed)
         await stack.enter_async_context(watch.running(partial(topics.check, seen), flow.failed))
         flow.open()
         stack.push_async_callback(flow.close)

@@ -53,7 +53,7 @@ class Listening:
     flow: Server
     listener: Listener
     publisher: KafkaPublisher
-    admin: Admin
+    watch: Watch
     publishing: "asyncio.Task[None]"
     """Publishes what the spool holds. Raises Stop if nothing can be published."""
 
@@ -64,7 +64,7 @@ async def receive(settings: Receiving, log: Log, process: Process) -> None:
     async with AsyncExitStack() as stack:
         opening = stack.enter_async_context(server(settings, log, process.metrics, process.page))
         if running := await before(stop, opening):
-            watching = asyncio.ensure_future(_watch_kafka(settings, running, log, process))
+            watching = asyncio.ensure_future(_watch_kafka(running, process))
             stack.push_async_callback(_cancelled, watching)
             await before(stop, asyncio.shield(running.publishing))  # which goes on while the spool is emptied
             await stop.wait()
@@ -157,10 +157,19 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
         )
         _watch(listener, spool, metrics)
         metrics.watch(m.KAFKA_DOWN, lambda: float(down()))
+        names = settings.topics.names()
+        used = (names.events, names.quarantine)
+        watch = Watch("server", Admin(client), log, metrics, topics=settings.topics, names=used)
+
+        def cut_off() -> list[str]:
+            """Not for what only the watch has found: an unready server gets no notification that could be written."""
+            return watch.cut_off() if spool is None and flow.keeper.down(clock()) else []
+
         stack.enter_context(
             page.shown(
                 "server",
-                unready=list,  # a server without Kafka still answers: from the spool, or with 503
+                unready=list,
+                cut_off=cut_off,
                 status=lambda: {
                     "connections": listener.connections,
                     "kafka_down": down(),
@@ -182,7 +191,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
             log.warning("listening without TLS", proxies=len(limits.trusted_proxies))
         if not (limits.allowed_subjects or limits.allowed_networks):
             log.warning("no list of callers")
-        yield Listening(flow, listener, publisher, Admin(client), publishing)
+        yield Listening(flow, listener, publisher, watch, publishing)
 
 
 def reread(
@@ -290,18 +299,14 @@ def _watch(listener: Listener, spool: SqliteSpool | None, metrics: Metrics) -> N
         metrics.watch(m.SPOOL_OLDEST, spool.oldest)
 
 
-async def _watch_kafka(settings: Receiving, running: Listening, log: Log, process: Process) -> None:
+async def _watch_kafka(running: Listening, process: Process) -> None:
     """Watch the topics, and go on with new clients at each renewal of Kafka's credentials, until cancelled."""
-    names = settings.topics.names()
-    ours, admin = (names.events, names.quarantine), running.admin
-    while True:
-        with process.metrics.lent() as metrics:
-            watch = Watch("server", admin, log, metrics, topics=settings.topics, names=ours)
-            async with watch.running():
-                client = await process.credentials.renewal()
-        with suppress(Stop):  # the files have changed once more, and are tried again
-            running.publisher.renew(client)
-            admin = Admin(client)
+    async with running.watch.running():
+        while True:
+            client = await process.credentials.renewal()
+            with suppress(Stop):  # the files have changed once more, and are tried again
+                running.publisher.renew(client)
+                running.watch.renew(Admin(client))
 
 
 async def _cancelled(task: "asyncio.Task[Any]") -> None:

@@ -90,13 +90,23 @@ class Watch:
     ) -> None:
         """`names`: those of the topics that the flow uses."""
         used = {*names}
+        self._flow = flow
         self._admin = admin
         self._wants = [want for want in wanted(topics) if want.name in used]
         self._log = log
-        self._silent = False
+        self._silent = ""
+        """Why Kafka does not answer; empty while it does."""
         self._wrong: list[Difference] = []
-        metrics.watch(m.KAFKA_UNREACHABLE, lambda: {flow: float(self._silent)})
+        metrics.watch(m.KAFKA_UNREACHABLE, lambda: {flow: float(bool(self._silent))})
         metrics.watch(m.TOPICS_MISCONFIGURED, lambda: {flow: float(len({each.topic for each in self._wrong}))})
+
+    def cut_off(self) -> list[str]:
+        """Why the flow can't work, if Kafka did not answer when it was last asked."""
+        return [f"the {self._flow} can't reach Kafka: {self._silent}"] if self._silent else []
+
+    def renew(self, admin: Admin) -> None:
+        """Ask with new credentials."""
+        self._admin = admin
 
     @asynccontextmanager
     async def running(
@@ -136,10 +146,10 @@ class Watch:
 
     def _unanswered(self, why: str) -> None:
         if not self._silent:
-            self._silent = True
             self._log.warning("Kafka does not answer", reason=why)
+        self._silent = why
 
     def _answered(self) -> None:
         if self._silent:
-            self._silent = False
+            self._silent = ""
             self._log.info("Kafka answers again")

@@ -204,16 +204,17 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
             )
         )
         report.watch(flow, gate, metrics)
+        watch = Watch("worker", admin, log, metrics, topics=settings.topics, names=(*topics.keyed, *topics.others))
         stack.enter_context(
             page.shown(
                 "worker",
                 unready=lambda: [why] if (why := flow.intake.left_out) else [],
+                cut_off=watch.cut_off,
                 status=lambda: {**report.status(flow, gate), **certificates.status()},
             )
         )
         supplier = base_url(settings, known)
         log.info("worker starts", telemetry=page.url, topic=names.commands, group=group, supplier=supplier)
-        watch = Watch("worker", admin, log, metrics, topics=settings.topics, names=(*topics.keyed, *topics.others))
         await stack.enter_async_context(watch.running(partial(topics.check, seen), flow.failed))
         flow.open()
         stack.push_async_callback(flow.close)

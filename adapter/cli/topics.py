@@ -11,6 +11,7 @@ from adapter.transport.kafka.admin import Admin, Wanted, differences, wanted
 _EPILOG = """\
 plan     changes nothing. The exit code is 3 if a topic is missing or different.
 create   creates the missing topics and never changes an existing one. It shows what differs, for you to decide.
+         The exit code is 3 if that breaks a guarantee.
 
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS; names, partitions and retention are ADAPTER_TOPICS__… (see adapter settings).
 
@@ -39,7 +40,8 @@ def _run(arguments: argparse.Namespace) -> Exit:
     left = list(differences([topic for topic in wants if topic.name not in made], found))
     for topic in wants:
         _show(topic, [f"{d.text} -> {d.fix}" for d in left if d.topic == topic.name], made=topic.name in made)
-    return Exit.DIFFERENT if left else Exit.DONE
+    grave = left if arguments.action == "plan" else [each for each in left if each.vital]
+    return Exit.DIFFERENT if grave else Exit.DONE
 
 
 def _show(topic: Wanted, problems: Sequence[str], *, made: bool) -> None:

@@ -12,6 +12,7 @@ from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionTy
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from adapter.cli import main
+from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
 from tests.support.ports import free_port
 from tests.support.topics import Topics
@@ -90,6 +91,14 @@ def test_topics_rights_and_partitions_are_told(
     found = _verdicts(capsys, "worker")
     assert found["fault.journal"] == ["ok: 8 partitions, 1 copies"]
     assert found["transactions"] == ["ok: granted to fault-adapter…"]
+
+    topic_sets.configure(cluster.bootstrap, "fault.commands", "message.timestamp.type", "CreateTime")
+    assert main(["topics", "create"]) == 0, "it is for the operator to decide"
+    assert main(["topics", "plan"]) == 3
+    topic_sets.configure(cluster.bootstrap, "fault.commands", "cleanup.policy", "compact")
+    assert main(["topics", "create"]) == 3
+    topic_sets.configure(cluster.bootstrap, "fault.commands", "cleanup.policy", "delete")
+    capsys.readouterr()
 
     assert found["keys"] == ["ok: there are no commands yet"]
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,21 @@ def test_every_reason_of_a_dead_letter_is_explained() -> None:
     assert named == REASONS
     source = "".join(path.read_text(encoding="utf-8") for path in (DOCS.parent / "adapter").rglob("*.py"))
     assert set(re.findall(r'(?:Undecodable|Foreign)\(\s*"([a-z-]+)"', source)) == REASONS
+
+
+def test_the_example_of_a_workers_rights_is_the_table() -> None:
+    page = text("rights.md")
+    kinds = {"--topic": "Topic", "--group": "Group", "--transactional-id": "TransactionalId"}
+    granted = set()
+    for words in (line.split()[1:] for line in page.splitlines() if line.startswith("acls --")):
+        options = list(pairwise(words))
+        prefix = " (prefix)" if ("--resource-pattern-type", "prefixed") in options else ""
+        names = [(kinds[option], value + prefix) for option, value in options if option in kinds]
+        granted |= {(*name, value) for name in names for option, value in options if option == "--operation"}
+    rows = re.findall(r"^\| worker \| (\w+) \| `([\w.-]+)`(.*) \| ([\w, ]+) \|$", page, re.MULTILINE)
+    assert granted == {
+        (kind, name + more, operation) for kind, name, more, operations in rows for operation in operations.split(", ")
+    }
 
 
 def text(page: str) -> str:

@@ -1,8 +1,9 @@
-"""What the README and the pages of docs/ name is there: files, headings, commands, settings, metrics."""
+"""What the README and the other pages name is there: files, headings, commands, settings, metrics."""
 
 import io
 import re
 import shlex
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -12,7 +13,14 @@ from adapter.cli import main
 from adapter.settings import describe
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "helm" / "fault-adapter" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 SETTINGS = {row.variable for row in describe()}
 GROUPS = {variable.rpartition("__")[0] for variable in SETTINGS} | SETTINGS
 
@@ -36,17 +44,31 @@ def headings(page: Path) -> set[str]:
     return anchors
 
 
+def links(page: Path) -> Iterator[tuple[str, Path, str]]:
+    """Every link to something of ours: as written, the file, the anchor."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", read(page)):
+        if not re.match(r"\w+:", target):
+            path, _, anchor = target.partition("#")
+            yield target, (page.parent / path).resolve() if path else page, anchor
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_what_a_page_links_to_is_there(page: Path) -> None:
-    wrong = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", read(page)):
-        if re.match(r"\w+:", target):
-            continue
-        path, _, anchor = target.partition("#")
-        linked = (page.parent / path).resolve() if path else page
-        if not linked.exists() or (anchor and anchor not in headings(linked)):
-            wrong.append(target)
+    wrong = [
+        target
+        for target, linked, anchor in links(page)
+        if not linked.exists() or (anchor and anchor not in headings(linked))
+    ]
     assert wrong == []
+
+
+def test_whoever_begins_with_the_readme_finds_every_page() -> None:
+    found, new = set[Path](), {README}
+    while new:
+        found |= new
+        new = {linked for page in new for _, linked, _ in links(page) if linked in PAGES} - found
+    decisions = {page for page in PAGES if page.parent.name == "decisions"}  # linked as a folder
+    assert [name(page) for page in PAGES if page not in found | decisions] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

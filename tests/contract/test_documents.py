@@ -19,6 +19,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 KNOWN = known()
 OUTCOMES = ("commandId", "correlationId", "operation", "buyerFaultReference", "messageId", "attempts", "occurredAt")
 """Fields of all outcomes of commands."""
+ACCEPTED = ("reply", "alreadyDone", "unknownElements")
+"""Further fields of the outcome of an accepted command, whatever its operation."""
 
 MARK = "<!-- fields: from the schemas -->\n"
 HEAD = "\n| field | type | meaning |\n| --- | --- | --- |\n"
@@ -31,10 +33,24 @@ WORDS = {
 
 def events() -> Iterator[str]:
     """The last part of docs/events.md."""
+    accepted = [KNOWN.events[operation.accepted] for operation in KNOWN.supplier.operations]
+    yield f"\n### Every event of an accepted command\n{HEAD}"
+    yield from rows({name: accepted[0].fields()[name] for name in ACCEPTED}, closed=("reply",))
     for schema in KNOWN.events.values():
-        shared = OUTCOMES if set(OUTCOMES) <= schema.fields().keys() else ()
         yield f"\n### `{schema.name}`\n\n{schema.record.doc}\n{HEAD}"
-        yield from rows(schema.fields(), without=shared)
+        if schema in accepted:
+            reply, _ = optional(schema.fields()["reply"].type)
+            assert isinstance(reply, Record)
+            yield from rows(inside(reply), above="reply.")
+        else:
+            shared = OUTCOMES if set(OUTCOMES) <= schema.fields().keys() else ()
+            yield from rows(schema.fields(), without=shared)
+
+
+def tickets() -> Iterator[str]:
+    """The last part of docs/tickets.md."""
+    yield HEAD
+    yield from rows(KNOWN.tickets["Ticket"].fields(), closed=("report",))
 
 
 def commands() -> Iterator[str]:
@@ -45,22 +61,26 @@ def commands() -> Iterator[str]:
     yield from rows({name: field for name, field in first.items() if name in envelope})
     for schema in KNOWN.commands.values():
         yield f"\n### `{schema.name}`\n\n{schema.record.doc}\n{HEAD}"
-        yield from rows(schema.fields(), without=envelope, deep=True)
+        yield from rows(schema.fields(), without=envelope)
 
 
 def rows(
-    fields: Mapping[str, Field], *, without: Collection[str] = (), deep: bool = False, above: str = ""
+    fields: Mapping[str, Field], *, without: Collection[str] = (), closed: Collection[str] = (), above: str = ""
 ) -> Iterator[str]:
+    """A line for each field, and for those of its record unless it is `closed`."""
     for name, field in fields.items():
         if name in without:
             continue
         kind, nullable = optional(field.type)
         yield f"| `{above}{name}` | {words(kind)}{', or null' if nullable else ''} | {field.doc} |\n"
         inner = kind.items if isinstance(kind, Array) else kind
-        if deep and isinstance(inner, Record):
+        if isinstance(inner, Record) and name not in closed:
             place = "[]" if isinstance(kind, Array) else ""
-            below = {each.name: each for each in inner.fields}
-            yield from rows(below, deep=True, above=f"{above}{name}{place}.")
+            yield from rows(inside(inner), above=f"{above}{name}{place}.")
+
+
+def inside(record: Record) -> Mapping[str, Field]:
+    return {field.name: field for field in record.fields}
 
 
 def words(kind: Type) -> str:
@@ -81,7 +101,7 @@ def words(kind: Type) -> str:
             raise AssertionError(kind)
 
 
-PAGES = {"events.md": events, "commands.md": commands}
+PAGES = {"events.md": events, "commands.md": commands, "tickets.md": tickets}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -2,11 +2,13 @@
 an argument.
 """
 
+from math import inf
 from typing import Final
 
 _FIRST: Final = 10.0
 _RAREST: Final = 600.0
 _QUIET: Final = 30.0
+_REMEMBERED: Final = 1000
 
 
 class Overdue:
@@ -28,16 +30,23 @@ class Overdue:
 
 
 class Recurring:
-    """What many run into at the same time, each again and again: due when it is new, then every half minute."""
+    """What many run into at the same time, each again and again: due when it is new, then every half minute. No more
+    than a thousand different ones are remembered.
+    """
 
     __slots__ = ("_told",)
 
     def __init__(self) -> None:
-        self._told: dict[str, float] = {}
+        self._told: dict[str, tuple[float, int]] = {}
+        """When each was last due, and how often it has happened since."""
 
-    def due(self, what: str, now: float) -> bool:
-        if what in self._told and now < self._told[what] + _QUIET:
-            return False
-        self._told = {other: at for other, at in self._told.items() if now < at + _QUIET}
-        self._told[what] = now
-        return True
+    def due(self, what: str, now: float) -> int:
+        """How often it has happened since it was last due, this time included; 0 while it is not due."""
+        due_at, times = self._told.get(what, (-inf, 0))
+        if now < due_at + _QUIET:
+            self._told[what] = due_at, times + 1
+            return 0
+        if len(self._told) >= _REMEMBERED:
+            self._told.clear()
+        self._told[what] = now, 0
+        return times + 1

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from adapter.core.overdue import Recurring
 from adapter.core.wording import harmless
 
 
@@ -218,12 +219,6 @@ _PIECE: Final = 4096
 """Characters written at once: a pipe takes that many bytes in one piece, even with several writers (PIPE_BUF)."""
 
 
-_QUIET: Final = 30.0
-"""Seconds in which repetitions of a library's line are counted instead of written."""
-_REMEMBERED: Final = 1000
-"""Number of different library lines that are remembered, at most."""
-
-
 class _Bridge(logging.Handler):
     """Forwards lines of the standard library's logging to our log, and holds the threshold of both."""
 
@@ -233,8 +228,7 @@ class _Bridge(logging.Handler):
         self._lines = lines
         self._clock = clock
         self._log: Log | None = None
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}
-        """By logger and text: when the line was last written, and how often it has been repeated since."""
+        self._said = Recurring()
 
     def install(self, log: Log) -> None:
         """Replace an earlier bridge in the root logger."""
@@ -280,17 +274,11 @@ class _Bridge(logging.Handler):
         text = record.getMessage()
         if self._threshold > logging.DEBUG and not fields:  # the same words may come with other exceptions
             # librdkafka retries several times a second, and its lines differ only in "(after … ms in state …)".
-            line = record.name, text.partition(" (after ")[0]
-            now = self._clock()
-            written, since = self._said.get(line, (now - _QUIET, 0))
-            if now - written < _QUIET:
-                self._said[line] = written, since + 1
+            times = self._said.due(f"{record.name}: {text.partition(' (after ')[0]}", self._clock())
+            if not times:
                 return
-            if len(self._said) >= _REMEMBERED:
-                self._said.clear()
-            self._said[line] = now, 0
-            if since:
-                fields["repeated"] = since
+            if times > 1:
+                fields["repeated"] = times - 1
         try:
             write("library", logger=record.name, text=text, **fields)
         except (OSError, ValueError):  # a library must not fail because its line can't be written

@@ -20,3 +20,10 @@ def test_what_many_run_into_is_told_once_in_half_a_minute_and_each_thing_for_its
     assert told == [0, 30, 60, 90]
     assert recurring.due("unknown schema", 1099.0)
     assert not recurring.due("away", 1099.0)
+
+
+def test_what_recurs_is_told_with_how_often_it_has_happened_since() -> None:
+    recurring = Recurring()
+    told = [recurring.due("away", 1000.0 + second) for second in range(61)]
+    assert [times for times in told if times] == [1, 30, 30]
+    assert [recurring.due("unknown schema", 1060.0), recurring.due("away", 2000.0)] == [1, 1]

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from adapter.core.errors import Stop
+from adapter.core.overdue import Overdue, Recurring
 from adapter.ports import Claim, Outgoing, Position
 from adapter.transport.kafka.admin import NO_COORDINATOR
 from adapter.transport.kafka.refusal import properties_told, refused_setting
@@ -39,8 +40,6 @@ _STEP: Final = 3.0
 """Seconds after which a step of a transaction times out and is called again, which resumes it (KIP-447)."""
 _LOOK: Final = 1.0
 """Seconds between two checks whether the library is stuck."""
-_LONG: Final = 10.0
-"""Seconds between two reports that a step is waiting for Kafka."""
 _HOPELESS: Final = 30.0
 """Seconds of a step after which another producer is tried: librdkafka can lose its connection to the coordinator."""
 
@@ -269,14 +268,14 @@ class _Line:
         """A further client. Its properties were taken before: if it can't be made, files that they name have been
         replaced by others of no use, and better ones are waited for. Raises Stop if it is closed meanwhile.
         """
-        began, told_at = monotonic(), -inf
+        began, refusals = monotonic(), Recurring()
         while True:
             try:
                 return make()
             except Stop as refused:
-                if monotonic() - told_at >= _LONG:
-                    told_at = monotonic()
-                    self._waits(str(refused), told_at - began)
+                now = monotonic()
+                if refusals.due(str(refused), now):
+                    self._waits(str(refused), now - began)
                 if self._closed.wait(_MAKE_AGAIN):
                     raise
 
@@ -352,7 +351,8 @@ class _Line:
 
     def _persist(self, step: Callable[[], list[TopicPartition] | None]) -> list[TopicPartition]:
         """Call the step until it has succeeded or failed for good. After a timeout, another call resumes it."""
-        began = told_at = self._began = monotonic()
+        self._began = monotonic()
+        slow = Overdue(self._began)
         while True:
             self._asked_at = monotonic()
             try:
@@ -366,9 +366,8 @@ class _Line:
                     if (stop := refused_setting(error)) is not None:
                         raise stop from failure
                     raise
-                if monotonic() - told_at >= _LONG:
-                    told_at = monotonic()
-                    self._waits(error.str(), told_at - began)
+                if seconds := slow.due(monotonic()):
+                    self._waits(error.str(), seconds)
             finally:
                 self._asked_at = None
 

@@ -28,7 +28,7 @@ from adapter.ports import IntakeListener
 from adapter.transport.kafka.admin import Admin, resetting
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.refusal import properties_told, refused_setting
-from adapter.transport.kafka.span import STEP, WAKE, undecided_properties
+from adapter.transport.kafka.span import STEP, WAKE, bounds, undecided_properties
 from adapter.transport.kafka.throttle import throttles
 
 _LOG: Final = logging.getLogger("librdkafka")
@@ -396,10 +396,7 @@ def introduce(client: Mapping[str, str], topic: str, group: str) -> None:
         ]
         new = _new(consumer, partitions)
         for at in new:
-            bounds = consumer.get_watermark_offsets(at, STEP)
-            if bounds is None:
-                raise Unavailable(f"{topic}: no answer")
-            at.offset = bounds[0]
+            at.offset, _ = bounds(consumer, at)
         if new:
             _commit(consumer, new, group)
     except KafkaException as error:

@@ -80,10 +80,7 @@ def committed(
 def reader_properties(client: Mapping[str, str], group: str) -> dict[str, str | bool | int | logging.Logger]:
     """Properties of a consumer for `read`; the group is only used to ask for its offsets."""
     return {
-        **client,
-        "logger": logging.getLogger("librdkafka"),  # without one, librdkafka writes to standard error
-        "group.id": group,
-        "enable.auto.commit": False,
+        **undecided_properties(client, group),
         "isolation.level": "read_committed",
         "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
@@ -97,7 +94,7 @@ def undecided_properties(client: Mapping[str, str], group: str) -> dict[str, str
     """Properties of a consumer that sees the newest offsets, even of open transactions. It reads no records."""
     return {
         **client,
-        "logger": logging.getLogger("librdkafka"),
+        "logger": logging.getLogger("librdkafka"),  # without one, librdkafka writes to standard error
         "group.id": group,
         "enable.auto.commit": False,
         "isolation.level": "read_uncommitted",

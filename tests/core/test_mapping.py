@@ -24,7 +24,7 @@ from adapter.core.mapping import (
     compile_request,
     record_of,
 )
-from adapter.core.mapping.source import ITEM_LIMIT
+from adapter.core.mapping.pairs import ITEM_LIMIT
 from adapter.core.mapping.texts import DEFAULT_LONGEST
 from adapter.core.xsd import Xsd, load_schema
 
@@ -276,6 +276,16 @@ def test_an_optional_element_of_protocol_values_is_left_out_without_them() -> No
     made = writer(holding("head", element("id"), least=0) + element("a"), field("a"), head__id="identifier")
     assert made.write({"a": "1"}, {"identifier": None}) == b"<message><a>1</a></message>"
     assert made.write({"a": "1"}, {"identifier": "7"}) == b"<message><head><id>7</id></head><a>1</a></message>"
+
+
+def test_what_is_wrong_with_protocol_values_of_an_optional_element_is_told() -> None:
+    made = writer(
+        holding("head", element("id", "text5") + element("by"), least=0) + element("a"),
+        field("a"),
+        head__id="identifier",
+        head__by="who",
+    )
+    assert refusal(made, {"a": "1"}, {"identifier": "123456"}) == ["head.id: longer than 5", "head.by: is required"]
 
 
 def test_elements_of_another_namespace_have_the_prefix_of_its_schema() -> None:

@@ -18,6 +18,9 @@ from adapter.core.xsd import Element, Kind, Leaf
 UNKNOWN: Final = "UNKNOWN"
 """The symbol an enum takes for a value this release does not know."""
 
+ITEM_LIMIT: Final = 1_000
+"""Items of an array for which the XSD sets no number."""
+
 
 class Direction(StrEnum):
     OUT = "out"
@@ -53,7 +56,9 @@ class Many:
 
     wrapped: bool
     least: int
-    most: int | None
+    most: int
+    """Items that are written; ITEM_LIMIT where the XSD sets no number."""
+
     nullable: bool
     item: Scalar | Group
 
@@ -75,6 +80,12 @@ class FilledGroup:
 
     element: Element
     children: tuple["Filled | FilledGroup", ...]
+
+    @property
+    def values(self) -> Iterator[str]:
+        """Names of the protocol values that fill it. Without any of them it is left out, if it may be."""
+        for child in self.children:
+            yield from (child.value,) if isinstance(child, Filled) else child.values
 
 
 Pair = Scalar | Group | Many | Filled | FilledGroup
@@ -168,7 +179,7 @@ class _Pairing:
             element=element,
             wrapped=repeated is not element,
             least=repeated.least,
-            most=repeated.most,
+            most=ITEM_LIMIT if repeated.most is None else repeated.most,
             nullable=nullable,
             item=item,
         )

@@ -1,11 +1,11 @@
-"""The fast writer of a request: Python source generated once from the pairs, twice as fast as the writer in `write.py`.
+"""The writer of a request as Python source, generated once from the pairs: twice as fast as a function per element.
 
 It only handles valid commands and raises any exception for others; `write.py` then finds what is wrong with them.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import count
-from typing import Any, Final
+from typing import Any
 
 from adapter.core.avro.schema import Enum
 from adapter.core.generated import function
@@ -14,17 +14,22 @@ from adapter.core.mapping.pairs import Filled, FilledGroup, Group, Many, Pair, S
 from adapter.core.mapping.texts import cleaner, escaped, plain
 from adapter.core.xsd import Element, Kind, Leaf
 
-ITEM_LIMIT: Final = 1_000
-"""Items of an array for which the XSD sets no number."""
-
 Write = Callable[[Mapping[str, Any], Mapping[str, Any]], bytes]
 """The element of a record and protocol values. Raises anything."""
 
+_Lines = Generator[str, None, str]
 
-Lines = Generator[str, None, str]
+
+def compile_writer(root: Element, pairs: tuple[Pair, ...], prefixes: Mapping[str, str]) -> Write:
+    """The writer of `root` with these contents; `prefixes` are those of namespaces."""
+    made = _Source(_Names(prefixes))
+    text = made.function(root, pairs)
+    known = {"escaped": escaped, "utc": utc, "unfit": _unfit, **made.tools}
+    write: Write = function(text, name="write", title=f"writer of {root.name}", known=known)
+    return write
 
 
-class Names:
+class _Names:
     """Qualified names; prefixes are declared on the root, so elements without namespace stay without."""
 
     def __init__(self, prefixes: Mapping[str, str]) -> None:
@@ -44,15 +49,6 @@ class Names:
         return " ".join((name, *(f'xmlns:{prefix}="{space}"' for space, prefix in self._used.items())))
 
 
-def compile_writer(root: Element, pairs: tuple[Pair, ...], names: Names) -> Write:
-    """The writer of `root` with these contents."""
-    made = _Source(names)
-    text = made.function(root, pairs)
-    known = {"escaped": escaped, "utc": utc, "unfit": _unfit, **made.tools}
-    write: Write = function(text, name="write", title=f"writer of {root.name}", known=known)
-    return write
-
-
 class _Unfit(Exception):  # noqa: N818 -- named for what it says
     pass
 
@@ -68,7 +64,7 @@ class _Source:
     have run.
     """
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: _Names) -> None:
         self.tools: dict[str, Any] = {}
         self._names = names
         self._numbers = count()
@@ -86,14 +82,14 @@ class _Source:
             )
         )
 
-    def _fields(self, pairs: Iterable[Pair], record: str) -> Lines:
+    def _fields(self, pairs: Iterable[Pair], record: str) -> _Lines:
         """Lines and piece that write elements of the record in the variable `record`."""
         piece = ""
         for pair in pairs:
             piece += yield from self._field(pair, record)
         return piece
 
-    def _field(self, pair: Pair, record: str) -> Lines:
+    def _field(self, pair: Pair, record: str) -> _Lines:
         match pair:
             case Scalar(name, element, _, _) | Group(name, element, _):
                 value = self._variable()
@@ -108,15 +104,18 @@ class _Source:
                 return (yield from _if_there(value, lines, required=element.least > 0))
             case FilledGroup(element, children):
                 tag = self._names.of(element)
-                piece = yield from self._fields(children, record)
+                body: list[str] = []
+                piece = f"{_opening(tag)}{_gathered(self._fields(children, record), body)}{_closing(tag)}"
                 if element.least:
-                    return f"{_opening(tag)}{piece}{_closing(tag)}"
+                    yield from body
+                    return piece
                 group = self._variable()
-                yield f"{group} = f'{piece}'"  # an empty one is left out
-                yield f"if {group}: {group} = f'{_opening(tag)}{{{group}}}{_closing(tag)}'"
+                yield f"{group} = ''"
+                yield f"if {' or '.join(f'values.get({name!r}) is not None' for name in pair.values)}:"
+                yield from _indented([*body, f"{group} = f'{piece}'"])
                 return f"{{{group}}}"
 
-    def _value(self, pair: Scalar | Group, value: str) -> Lines:
+    def _value(self, pair: Scalar | Group, value: str) -> _Lines:
         match pair:
             case Scalar(_, element, leaf, kind):
                 tag = self._names.of(element)
@@ -126,14 +125,15 @@ class _Source:
                 piece = yield from self._fields(children, value)
                 return f"{_opening(tag)}{piece}{_closing(tag)}"
 
-    def _many(self, pair: Many, record: str) -> Lines:
+    def _many(self, pair: Many, record: str) -> _Lines:
         items, item, written = self._variable(), self._variable(), self._variable()
-        most = ITEM_LIMIT if pair.most is None else pair.most
-        tag = self._names.of(pair.element)
-        yield f"{items} = {record}.get({pair.name!r})"
+        tag, required = self._names.of(pair.element), pair.element.least > 0
+        # An empty list is an empty wrapper where null says that there is none, and where there must be one.
+        empty = required or (pair.wrapped and pair.nullable and pair.least == 0)
+        yield f"{items} = {record}.get({pair.name!r}){' or ()' if required else ''}"
         yield f"{written} = []"
-        yield f"if {items}:"
-        yield f"    if not {pair.least} <= len({items}) <= {most}: unfit()"
+        yield f"if {items}{' is not None' if empty else ''}:"
+        yield f"    if not {pair.least} <= len({items}) <= {pair.most}: unfit()"
         yield f"    for {item} in {items}:"
         body: list[str] = []
         piece = _gathered(self._value(pair.item, item), body)
@@ -141,13 +141,10 @@ class _Source:
         yield f"        {written}.append(f'{piece}')"
         if pair.wrapped:
             yield f"    {written} = ({_opening(tag)!r}, *{written}, {_closing(tag)!r})"
-        if pair.element.least or (pair.wrapped and pair.nullable and pair.least == 0):
-            # No items, though the element is required or an empty wrapper is allowed: rare, so left to `write.py`.
-            yield "else: unfit()" if pair.element.least else f"elif {items} is not None: unfit()"
         yield f"{written} = ''.join({written})"
         return f"{{{written}}}"
 
-    def _scalar(self, leaf: Leaf, enum: Enum | None, tag: str, value: str) -> Lines:
+    def _scalar(self, leaf: Leaf, enum: Enum | None, tag: str, value: str) -> _Lines:
         if enum is not None:
             texts = self._tool({symbol(each): f"{_opening(tag)}{escaped(each)}{_closing(tag)}" for each in leaf.values})
             yield f"{value} = {texts}[{value}]"
@@ -155,7 +152,7 @@ class _Source:
         written = yield from self._as_text(leaf, value)
         return f"{_opening(tag)}{written}{_closing(tag)}"
 
-    def _as_text(self, leaf: Leaf, value: str) -> Lines:
+    def _as_text(self, leaf: Leaf, value: str) -> _Lines:
         """Lines and piece that write the value in the variable `value`."""
         match leaf.kind:
             case Kind.TEXT:
@@ -191,7 +188,7 @@ class _Source:
         return name
 
 
-def _if_there(value: str, written: Lines, *, required: bool) -> Lines:
+def _if_there(value: str, written: _Lines, *, required: bool) -> _Lines:
     if required:
         yield f"if {value} is None: unfit()"
         return (yield from written)
@@ -205,7 +202,7 @@ def _if_there(value: str, written: Lines, *, required: bool) -> Lines:
     return f"{{{value}}}"
 
 
-def _gathered(written: Lines, lines: list[str]) -> str:
+def _gathered(written: _Lines, lines: list[str]) -> str:
     """The piece; its lines are added to `lines`."""
     while True:
         try:

@@ -31,8 +31,9 @@ def _throughput(case: str) -> "Case":
 
 def _latency(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
     for tls in _ways(given):
-        for rate in given.rates:
-            yield commands.latency(stage, replace(CASES["A"], tls=tls), rate=rate, seconds=given.seconds)
+        conditions = replace(CASES["A"], tls=tls)
+        for rate in given.rates or (100.0, commands.busy(stage, conditions)):
+            yield commands.latency(stage, conditions, rate=rate, seconds=given.seconds)
 
 
 def _restart(stage: Stage, given: argparse.Namespace) -> Iterator[Measurement]:
@@ -99,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keys", type=int, metavar="N")
     parser.add_argument("--in-flight", type=int, metavar="N")
     parser.add_argument("--workers", type=int, metavar="N")
-    parser.add_argument("--rates", type=float, nargs="+", default=[100.0], help="L: commands per second")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", help="L: commands per second; default: 100, and 70 %% of the maximum"
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="L, N: for so long")
     parser.add_argument("--minutes", type=float, default=30.0, help="M: for so long")
     parser.add_argument("--tickets", type=int, default=1_000_000, metavar="N", help="T: tickets there are")

@@ -3,7 +3,7 @@
     A   throughput: 100 ms supplier, 1,000 keys, 8 partitions, commands waiting in the topic
     B   throughput with a quick supplier: 5 ms, 100 keys
     S   skew: every fifth command is of one key, which can use one call at a time
-    L   latency at a steady rate
+    L   latency at a steady rate: 100/s, and 70 % of what A reaches at that moment
     R   restart with a backlog: time to the first call
     M   memory: with 10,000 unfinished commands, and under load for MINUTES
     G   growth: one condition at a time, over keys, calls in flight, partitions, size, workers
@@ -108,6 +108,13 @@ def _enough(name: str, value: float, most: int) -> int:
     if name in ("keys", "in_flight") and value < 100:
         return min(most, int(value * 250))
     return min(most, 3000) if name == "padding" and value > 10_000 else most
+
+
+def busy(stage: Stage, conditions: Conditions) -> float:
+    """70 % of the commands per second that a worker reaches now, to the next hundred."""
+    found = throughput(stage, "A", replace(conditions, commands=20_000)).figures["rate_per_s"]
+    assert isinstance(found, float)
+    return round(found * 0.7, -2)
 
 
 def latency(stage: Stage, conditions: Conditions, *, rate: float, seconds: float) -> Measurement:

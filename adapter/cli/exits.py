@@ -21,7 +21,7 @@ _MEANINGS = {
     Exit.DONE: "done",
     Exit.FAILED: "failed: an external system did not answer, or refused",
     Exit.WRONG: "wrong usage, settings, schemas or input; nothing was done",
-    Exit.DIFFERENT: "topics plan, schemas check, check: something is missing or different",
+    Exit.DIFFERENT: "topics, schemas check, check: something that is needed is missing or different",
     Exit.NOT_ACCEPTED: "send --wait: not accepted, or no outcome yet; twin notify: not acknowledged; quarantine again, "
     "translate, call: not accepted, not readable, or against the rules",
     Exit.INTERRUPTED: "interrupted",

@@ -9,9 +9,10 @@ from adapter.settings import Cluster, load
 from adapter.transport.kafka.admin import Admin, Wanted, differences, wanted
 
 _EPILOG = """\
-plan     changes nothing. The exit code is 3 if a topic is missing or different.
+plan     changes nothing, shows what is missing or different.
 create   creates the missing topics and never changes an existing one. It shows what differs, for you to decide.
-         The exit code is 3 if that breaks a guarantee.
+
+The exit code is 3 if a topic is missing or so different that a guarantee is broken.
 
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS; names, partitions and retention are ADAPTER_TOPICS__… (see adapter settings).
 
@@ -40,8 +41,7 @@ def _run(arguments: argparse.Namespace) -> Exit:
     left = list(differences([topic for topic in wants if topic.name not in made], found))
     for topic in wants:
         _show(topic, [f"{d.text} -> {d.fix}" for d in left if d.topic == topic.name], made=topic.name in made)
-    grave = left if arguments.action == "plan" else [each for each in left if each.vital]
-    return Exit.DIFFERENT if grave else Exit.DONE
+    return Exit.DIFFERENT if any(each.vital for each in left) else Exit.DONE
 
 
 def _show(topic: Wanted, problems: Sequence[str], *, made: bool) -> None:

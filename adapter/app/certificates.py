@@ -1,16 +1,17 @@
 """Logs and metrics about the certificates of both directions: expiry, and unusable files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from adapter.core.instant import utc
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
-from adapter.transport.tls import Reload
 
 
 class CertificateReport:
-    """The report on one direction, "supplier" or "listener". `reloaded` is called with every change of the files."""
+    """The report on one direction, "supplier" or "listener". `reloaded` is called with the problems of every change of
+    the files.
+    """
 
     def __init__(self, direction: str, log: Log, metrics: Metrics) -> None:
         self._direction = direction
@@ -28,15 +29,17 @@ class CertificateReport:
         )
         self._metrics.watch(m.CERTIFICATES_REFUSED, lambda: {self._direction: float(self._refused)})
 
-    def reloaded(self, reload: Reload) -> None:
-        self._refused = bool(reload.problems)
-        if reload.problems:
-            self._log.error("new certificates are not used", problems=list(reload.problems))
+    def reloaded(self, problems: Sequence[str]) -> None:
+        self._refused = bool(problems)
+        if problems:
+            self._log.error("new certificates are not used", problems=list(problems))
         else:
-            ends = {kind: utc(end) for kind, end in reload.not_after.items()}
-            self._log.info("new certificates in use", not_after=ends)
+            self._log.info("new certificates in use", not_after=self._ends())
 
     def status(self) -> dict[str, dict[str, str]]:
         """Its part of the status page: the expiry of the certificates in use."""
-        ends = {kind: utc(end) for kind, end in self._not_after().items()}
+        ends = self._ends()
         return {f"{self._direction}_certificates": ends} if ends else {}
+
+    def _ends(self) -> dict[str, str]:
+        return {kind: utc(end) for kind, end in self._not_after().items()}

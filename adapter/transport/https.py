@@ -7,7 +7,7 @@ Whatever fails before that is NotSent, whatever fails in it is Unclear. Why so: 
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,7 +21,7 @@ from adapter.ports import NotSent, Reply
 from adapter.transport import failures
 from adapter.transport.address import parsed
 from adapter.transport.connection import MARGIN, CallLimits, Connection
-from adapter.transport.tls import ClientTls, Reload, TlsFiles
+from adapter.transport.tls import ClientTls, TlsFiles
 from adapter.transport.way import Proxy, reach, resolve
 
 _GOOD_BYE: Final = 2.0
@@ -91,12 +91,13 @@ class CallSettings:
 class HttpsCalls:
     """ports.Calls. Made inside a running loop; close() it there.
 
-    `on_reload` is told when the certificate files have changed. Raises Stop when the settings cannot work.
+    `on_reload` is told of every change of the certificate files: their problems, with which they are not used. Raises
+    Stop when the settings cannot work.
     A cancelled call stays cancelled; the cause (`__cause__`) of its CancelledError is the NotSent or Unclear it
     would have been.
     """
 
-    def __init__(self, settings: CallSettings, *, on_reload: Callable[[Reload], None]) -> None:
+    def __init__(self, settings: CallSettings, *, on_reload: Callable[[Sequence[str]], None]) -> None:
         url = parsed("ADAPTER_SUPPLIER__BASE_URL", settings.base_url)
         self._proxy: Callable[[], Proxy] | None = None
         if settings.proxy is not None:

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +18,6 @@ from adapter.ports import Receiver
 from adapter.telemetry import Log
 from adapter.transport.incoming import CallerLimits, Incoming, Shared
 from adapter.transport.server_tls import ServerTls
-from adapter.transport.tls import Reload
 
 _BACKLOG: Final = 1024
 _HANDSHAKE: Final = 10.0
@@ -44,11 +43,11 @@ class Listener:
         *,
         limits: CallerLimits,
         tls: ServerTls | None,
-        on_reload: Callable[[Reload], None],
+        on_reload: Callable[[Sequence[str]], None],
         log: Log,
     ) -> None:
-        """Without `tls` connections are in plain text. `on_reload` is called after every change of the certificate
-        files.
+        """Without `tls` connections are in plain text. `on_reload` is told of every change of the certificate files:
+        their problems, with which they are not used.
         """
         self._limits = limits
         self._tls = tls

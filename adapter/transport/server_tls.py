@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from adapter.core.errors import Stop
-from adapter.transport.tls import LiveTls, NotAfter, Reload, TlsFiles, identify, plain_context, trust
+from adapter.transport.tls import LiveTls, NotAfter, TlsFiles, identify, plain_context, trust
 
 _SESSIONS: Final = 1000
 """Sessions of TLS 1.2 in the cache, each with the client's whole chain. OpenSSL would keep 20,000, and Python offers
@@ -22,13 +22,13 @@ class ServerTls(LiveTls):
     def __init__(self, files: TlsFiles) -> None:
         super().__init__(files, server_context)
 
-    def refresh(self) -> Reload | None:
+    def refresh(self) -> tuple[str, ...] | None:
         """As LiveTls; besides, a context whose session cache has grown large is replaced by a new one."""
-        reload = super().refresh()
+        problems = super().refresh()
         if self.context.session_stats()["number"] > _SESSIONS:
             with suppress(Stop):  # reported above; the context in use stays
                 self.context, self.not_after = server_context(self._files)
-        return reload
+        return problems
 
 
 def server_context(files: TlsFiles) -> tuple[ssl.SSLContext, Mapping[str, datetime]]:

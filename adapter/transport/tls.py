@@ -56,15 +56,6 @@ class NotAfter(Mapping[str, datetime]):
         return len(self._ends)
 
 
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """The result of loading changed files. If there are problems the previous certificates stay in use."""
-
-    problems: tuple[str, ...]
-    not_after: Mapping[str, datetime]
-    """Expiry of the certificates in use now."""
-
-
 class LiveTls:
     """The context for new connections, always from the newest valid set of files.
 
@@ -80,8 +71,9 @@ class LiveTls:
         self._problems: tuple[str, ...] = ()
         self.context, self.not_after = make(files)
 
-    def refresh(self) -> Reload | None:
-        """Use changed files if they are valid. None if nothing is new since the last call.
+    def refresh(self) -> tuple[str, ...] | None:
+        """Use changed files if they are valid; returns their problems, with which the files before stay in use. None if
+        nothing is new since the last call.
 
         Files that were not valid are tried at every call: a certificate may become valid, or readable, unchanged.
         """
@@ -95,16 +87,16 @@ class LiveTls:
             self.context, self.not_after = self._make(self._files)
         except Stop as stop:
             self._problems = stop.problems
-            return Reload(stop.problems, self.not_after) if changed or stop.problems != before else None
+            return stop.problems if changed or stop.problems != before else None
         self._problems = ()
-        return Reload((), self.not_after)
+        return ()
 
-    async def watch(self, report: Callable[[Reload], None], *, interval: float = LOOK) -> None:
-        """Refresh every `interval` seconds until cancelled; `report` is called with the result of every change."""
+    async def watch(self, report: Callable[[Sequence[str]], None], *, interval: float = LOOK) -> None:
+        """Refresh every `interval` seconds until cancelled; `report` is called with the problems of every change."""
         while True:
             await asyncio.sleep(interval)
-            if (reload := await asyncio.to_thread(self.refresh)) is not None:
-                report(reload)
+            if (problems := await asyncio.to_thread(self.refresh)) is not None:
+                report(problems)
 
 
 class ClientTls(LiveTls):

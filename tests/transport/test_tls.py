@@ -4,7 +4,7 @@ import asyncio
 import os
 import shutil
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from adapter.core.errors import Stop
 from adapter.transport.server_tls import ServerTls
-from adapter.transport.tls import ClientTls, NotAfter, Reload, TlsFiles, client_context
+from adapter.transport.tls import ClientTls, LiveTls, NotAfter, TlsFiles, client_context
 from adapter.twin.certificates import Authority, Pair
 from tests.support.certificates import Trials
 from tests.support.wait import eventually, wait_until
@@ -235,6 +235,12 @@ def _serial(path: Path) -> int:
     return x509.load_pem_x509_certificate(path.read_bytes()).serial_number
 
 
+def problem(tls: LiveTls) -> str:
+    """The one problem of files that have just changed."""
+    (found,) = tls.refresh() or ()
+    return found
+
+
 def test_unchanged_files_are_not_read_again(files: TlsFiles) -> None:
     tls = ClientTls(files)
     context = tls.context
@@ -246,10 +252,8 @@ def test_a_good_new_pair_is_taken_into_use(files: TlsFiles, authority: Authority
     tls = ClientTls(files)
     before = tls.context
     authority.client("client", valid_for=5 * DAY)
-    reload = tls.refresh()
-    assert reload is not None
-    assert reload.problems == ()
-    assert reload.not_after["certificate"] == tls.not_after["certificate"] > datetime.now(UTC) + 4 * DAY
+    assert tls.refresh() == ()
+    assert tls.not_after["certificate"] > datetime.now(UTC) + 4 * DAY
     assert tls.context is not before
     assert tls.refresh() is None
 
@@ -261,15 +265,11 @@ def test_a_broken_new_pair_leaves_the_old_one_in_use_and_is_said_once(
     tls = ClientTls(files)
     before, ends = tls.context, tls.not_after
     shutil.copy(trials.good.client_key, files.key)
-    reload = tls.refresh()
-    assert reload == Reload(reload.problems if reload else (), ends)
-    assert "is not the key of" in reload.problems[0]
+    assert "is not the key of" in problem(tls)
     assert (tls.context, tls.not_after) == (before, ends)
     assert tls.refresh() is None
     authority.client("client")
-    reload = tls.refresh()
-    assert reload is not None
-    assert reload.problems == ()
+    assert tls.refresh() == ()
     assert tls.context is not before
 
 
@@ -278,13 +278,9 @@ def test_a_file_that_vanishes_for_a_moment_is_a_problem_and_then_none(files: Tls
     tls = ClientTls(files)
     aside = files.certificate.with_suffix(".aside")
     files.certificate.rename(aside)
-    reload = tls.refresh()
-    assert reload is not None
-    assert "cannot be read" in reload.problems[0]
+    assert "cannot be read" in problem(tls)
     aside.rename(files.certificate)
-    reload = tls.refresh()
-    assert reload is not None
-    assert reload.problems == ()
+    assert tls.refresh() == ()
 
 
 Side = type[ClientTls | ServerTls]
@@ -295,11 +291,8 @@ async def test_a_pair_of_the_future_is_taken_into_use_once_it_is_valid(authority
     pair = authority.client("client")
     tls = side(TlsFiles(pair.certificate, pair.key, authority.certificate))
     authority.client("client", valid_for=2 * DAY, age=timedelta(seconds=-3))
-    reload = tls.refresh()
-    assert reload is not None
-    assert "not valid before" in reload.problems[0]
-    reload = await eventually(tls.refresh)
-    assert reload == Reload((), tls.not_after)
+    assert "not valid before" in problem(tls)
+    await eventually(lambda: tls.refresh() == ())
     assert tls.not_after["certificate"] < datetime.now(UTC) + 2 * DAY
     assert tls.refresh() is None
 
@@ -319,8 +312,7 @@ def test_files_that_can_be_used_later_without_another_change_are_taken_into_use(
         assert len(content) == len(good)
         key.write_bytes(content)
         os.utime(key, ns=(changed, changed))
-        reload = tls.refresh()
-        return None if reload is None else reload.problems
+        return tls.refresh()
 
     no_key = problems(good[::-1])
     assert no_key is not None
@@ -415,17 +407,17 @@ async def test_a_watch_reports_good_and_bad_changes_and_goes_on(
     files: TlsFiles, authority: Authority, trials: Trials
 ) -> None:
     assert files.key is not None
-    reports: list[Reload] = []
+    reports: list[Sequence[str]] = []
     tls = ClientTls(files)
     before = tls.context
     watch = asyncio.create_task(tls.watch(reports.append, interval=0.01))
     try:
         shutil.copy(trials.good.client_key, files.key)
         await eventually(lambda: len(reports) == 1)
-        assert reports[0].problems
+        assert reports[0]
         # Key and certificate are replaced one after the other, so a look between the two may report once more.
         authority.client("client")
-        await eventually(lambda: reports[-1].problems == ())
+        await eventually(lambda: reports[-1] == ())
         assert tls.context is not before
     finally:
         watch.cancel()

@@ -9,6 +9,7 @@ source of `adapter settings` and of docs/settings.md.
 
 from adapter.settings.environment import load
 from adapter.settings.reference import Row, describe, markdown
+from adapter.settings.secrets import secret
 from adapter.settings.tree import (
     Bus,
     Calling,
@@ -47,4 +48,5 @@ __all__ = [
     "describe",
     "load",
     "markdown",
+    "secret",
 ]

@@ -42,6 +42,7 @@ from adapter.settings.kinds import (
     TopicPrefix,
     Zone,
 )
+from adapter.settings.secrets import secret
 
 PREFIX = "ADAPTER_"
 
@@ -140,13 +141,9 @@ class Kafka(Section):
         faults: list[str] = []
         for name, path in self.properties_files.items():
             try:
-                secrets[name] = path.read_text(encoding="utf-8-sig").strip("\r\n")
-            except OSError as error:
-                fault = f"can't read its file ({error.strerror}); check path and permissions"
-                faults.append(f"{PREFIX}KAFKA__PROPERTIES_FILES: {name}: {fault}")
-            except UnicodeDecodeError:
-                fault = "its file is not UTF-8 text; write the value alone into it"
-                faults.append(f"{PREFIX}KAFKA__PROPERTIES_FILES: {name}: {fault}")
+                secrets[name] = secret(f"{PREFIX}KAFKA__PROPERTIES_FILES: {name}", path)
+            except Stop as stop:
+                faults += stop.problems
         if faults:
             raise Stop(*faults)
         return {**_DEFAULTS, **self.properties, **secrets, "bootstrap.servers": self.bootstrap_servers}

@@ -18,6 +18,7 @@ from typing import Any, Final
 from adapter.core.allowance import Allowance
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply
+from adapter.settings import secret
 from adapter.transport import failures
 from adapter.transport.address import parsed
 from adapter.transport.connection import MARGIN, CallLimits, Connection
@@ -268,17 +269,14 @@ class HttpsCalls:
 def proxy(address: str, credentials: Path | None) -> Proxy:
     """The proxy of these settings. Raises Stop."""
     url = parsed("ADAPTER_SUPPLIER__PROXY__URL", address)
-    return Proxy(url.raw_host.decode("ascii"), url.port or 80, None if credentials is None else _secret(credentials))
+    return Proxy(
+        url.raw_host.decode("ascii"), url.port or 80, None if credentials is None else _credentials(credentials)
+    )
 
 
-def _secret(file: Path) -> str:
-    place = f"ADAPTER_SUPPLIER__PROXY__CREDENTIALS: {file}"
-    try:
-        secret = file.read_text(encoding="utf-8-sig").strip()
-    except OSError as error:
-        raise Stop(f"{place} cannot be read ({error.strerror}); check path and permissions") from None
-    except UnicodeDecodeError:
-        raise Stop(f"{place} is not UTF-8 text; write one line, user:password") from None
-    if ":" not in secret:
-        raise Stop(f"{place} has no colon; write one line, user:password")
-    return secret
+def _credentials(file: Path) -> str:
+    setting = "ADAPTER_SUPPLIER__PROXY__CREDENTIALS"
+    line = secret(setting, file).strip()
+    if ":" not in line:
+        raise Stop(f"{setting}: {file} has no colon; write one line, user:password")
+    return line

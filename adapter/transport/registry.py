@@ -19,7 +19,7 @@ from adapter.core.avro import Encoder, Schema, subject
 from adapter.core.avro.references import inlined
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.instant import of_http
-from adapter.settings import Registry, Vocabulary
+from adapter.settings import Registry, Vocabulary, secret
 from adapter.transport.address import parsed
 from adapter.transport.failures import words
 from adapter.transport.tls import ClientTls, TlsFiles
@@ -316,9 +316,9 @@ class _Cache(Generic[K, V]):
 
 def _authorization(file: Path) -> str:
     try:
-        line = file.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unavailable(f"the credentials file can't be read: {type(error).__name__}") from None
+        line = secret("ADAPTER_REGISTRY__CREDENTIALS", file).strip()
+    except Stop as stop:
+        raise Unavailable(str(stop)) from None
     if not line:
         raise Unavailable("the credentials file is empty")
     if not line.isascii() or not line.isprintable():

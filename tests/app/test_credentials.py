@@ -62,7 +62,7 @@ async def test_changed_files_are_used_once_kafka_accepts_them_and_not_before(wat
     assert watched.refused()
     assert not renewal.done()
     secret.unlink()
-    await eventually(lambda: "can't read its file" in lines.getvalue())
+    await eventually(lambda: "can't be read" in lines.getvalue())
     assert not renewal.done()
     secret.write_text("2000")
     assert (await renewal)["socket.timeout.ms"] == "2000"

@@ -18,12 +18,11 @@ from typing import Any, Final
 from adapter.core.allowance import Allowance
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply
-from adapter.settings import secret
 from adapter.transport import failures
 from adapter.transport.address import parsed
 from adapter.transport.connection import MARGIN, CallLimits, Connection
 from adapter.transport.tls import ClientTls, TlsFiles
-from adapter.transport.way import Proxy, reach, resolve
+from adapter.transport.way import Proxy, proxy, reach, resolve
 
 _GOOD_BYE: Final = 2.0
 """Seconds for the server to answer our close of TLS; until then its socket stays open."""
@@ -264,19 +263,3 @@ class HttpsCalls:
             raise failures.not_tunnelled(error) from None
         await through.connect(link, self._host, self._port)
         return link
-
-
-def proxy(address: str, credentials: Path | None) -> Proxy:
-    """The proxy of these settings. Raises Stop."""
-    url = parsed("ADAPTER_SUPPLIER__PROXY__URL", address)
-    return Proxy(
-        url.raw_host.decode("ascii"), url.port or 80, None if credentials is None else _credentials(credentials)
-    )
-
-
-def _credentials(file: Path) -> str:
-    setting = "ADAPTER_SUPPLIER__PROXY__CREDENTIALS"
-    line = secret(setting, file).strip()
-    if ":" not in line:
-        raise Stop(f"{setting}: {file} has no colon; write one line, user:password")
-    return line

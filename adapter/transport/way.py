@@ -5,12 +5,16 @@ import base64
 import re
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from aiohappyeyeballs import start_connection
 
+from adapter.core.errors import Stop
 from adapter.ports import NotSent
+from adapter.settings import secret
 from adapter.transport import failures
+from adapter.transport.address import parsed
 
 _NEXT_ADDRESS: Final = 0.25
 """Seconds after which the next address is tried in parallel to one that does not answer (RFC 8305 section 5)."""
@@ -63,3 +67,19 @@ class Proxy:
         if self.credentials is not None:
             lines += f"Proxy-Authorization: Basic {base64.b64encode(self.credentials.encode()).decode()}\r\n"
         return f"{lines}\r\n".encode("latin-1")
+
+
+def proxy(address: str, credentials: Path | None) -> Proxy:
+    """The proxy of these settings. Raises Stop."""
+    url = parsed("ADAPTER_SUPPLIER__PROXY__URL", address)
+    return Proxy(
+        url.raw_host.decode("ascii"), url.port or 80, None if credentials is None else _credentials(credentials)
+    )
+
+
+def _credentials(file: Path) -> str:
+    setting = "ADAPTER_SUPPLIER__PROXY__CREDENTIALS"
+    line = secret(setting, file).strip()
+    if ":" not in line:
+        raise Stop(f"{setting}: {file} has no colon; write one line, user:password")
+    return line

@@ -20,9 +20,8 @@ from adapter.server.admission import allowed
 from adapter.settings import Projecting, Receiving, Settings
 from adapter.transport import probe
 from adapter.transport.failures import system_words
-from adapter.transport.https import proxy
 from adapter.transport.tls import TlsFiles, client_context
-from adapter.transport.way import Proxy
+from adapter.transport.way import Proxy, proxy
 
 SOON: Final = timedelta(days=30)
 """A certificate that expires within this is reported."""

@@ -1,6 +1,6 @@
 """The one telemetry endpoint of a process, shared by its flows."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -15,8 +15,8 @@ class Page:
     def __init__(self, flows: Iterable[str]) -> None:
         self.url = ""
         self._starting = set(flows)
-        self._unready: dict[str, Callable[[], Sequence[str]]] = {}
-        self._cut_off: dict[str, Callable[[], Sequence[str]]] = {}
+        self._left_out: dict[str, Callable[[], str]] = {}
+        self._cut_off: dict[str, Callable[[], str]] = {}
         self._status: dict[str, Callable[[], Mapping[str, Any]]] = {}
 
     @contextmanager
@@ -24,27 +24,27 @@ class Page:
         self,
         flow: str,
         *,
-        unready: Callable[[], Sequence[str]],
-        cut_off: Callable[[], Sequence[str]],
+        left_out: Callable[[], str] = lambda: "",
+        cut_off: Callable[[], str],
         status: Callable[[], Mapping[str, Any]],
     ) -> Iterator[None]:
-        """While the flow runs. `unready` returns the reasons why it can't work at the moment, `status` its part of the
-        status page. `cut_off` returns why it can't work without Kafka: a process is unready for that only if none of
-        its flows can, or a spool would get no notifications.
+        """While the flow runs. `left_out` returns why its group has not taken it in yet, `cut_off` why it can't reach
+        Kafka and can do nothing without; both an empty text otherwise. A process is unready for the latter only if it
+        concerns all its flows, or a spool would get no notifications. `status` returns its part of the status page.
         """
         self._starting.discard(flow)
-        self._unready[flow], self._cut_off[flow], self._status[flow] = unready, cut_off, status
+        self._left_out[flow], self._cut_off[flow], self._status[flow] = left_out, cut_off, status
         try:
             yield
         finally:
-            del self._unready[flow], self._cut_off[flow], self._status[flow]
+            del self._left_out[flow], self._cut_off[flow], self._status[flow]
             self._starting.add(flow)
 
     def unready(self) -> list[str]:
         starting = [f"the {flow} is starting" for flow in sorted(self._starting)]
+        left_out = [why for flow in self._left_out.values() if (why := flow())]
         cut_off = [flow() for flow in self._cut_off.values()]
-        reasons = [flow() for flow in self._unready.values()] + (cut_off if all(cut_off) else [])
-        return starting + [why for found in reasons for why in found]
+        return starting + left_out + (cut_off if all(cut_off) else [])
 
     def status(self) -> dict[str, Any]:
         return {name: value for flow in self._status.values() for name, value in flow().items()}

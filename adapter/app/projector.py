@@ -142,7 +142,7 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
         stack.enter_context(
             page.shown(
                 "projector",
-                unready=lambda: [why] if (why := flow.intake.left_out) else [],
+                left_out=lambda: flow.intake.left_out,
                 cut_off=watch.cut_off,
                 status=lambda: report.status(flow),
             )

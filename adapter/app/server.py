@@ -161,14 +161,13 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
         used = (names.events, names.quarantine)
         watch = Watch("server", Admin(client), log, metrics, topics=settings.topics, names=used)
 
-        def cut_off() -> list[str]:
+        def cut_off() -> str:
             """Not for what only the watch has found: an unready server gets no notification that could be written."""
-            return watch.cut_off() if spool is None and flow.keeper.down(clock()) else []
+            return watch.cut_off() if spool is None and flow.keeper.down(clock()) else ""
 
         stack.enter_context(
             page.shown(
                 "server",
-                unready=list,
                 cut_off=cut_off,
                 status=lambda: {
                     "connections": listener.connections,

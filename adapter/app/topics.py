@@ -100,9 +100,9 @@ class Watch:
         metrics.watch(m.KAFKA_UNREACHABLE, lambda: {flow: float(bool(self._silent))})
         metrics.watch(m.TOPICS_MISCONFIGURED, lambda: {flow: float(len({each.topic for each in self._wrong}))})
 
-    def cut_off(self) -> list[str]:
-        """Why the flow can't work, if Kafka did not answer when it was last asked."""
-        return [f"the {self._flow} can't reach Kafka: {self._silent}"] if self._silent else []
+    def cut_off(self) -> str:
+        """Why the flow can't work, if Kafka did not answer when it was last asked; otherwise empty."""
+        return f"the {self._flow} can't reach Kafka: {self._silent}" if self._silent else ""
 
     def renew(self, admin: Admin) -> None:
         """Ask with new credentials."""

@@ -208,7 +208,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
         stack.enter_context(
             page.shown(
                 "worker",
-                unready=lambda: [why] if (why := flow.intake.left_out) else [],
+                left_out=lambda: flow.intake.left_out,
                 cut_off=watch.cut_off,
                 status=lambda: {**report.status(flow, gate), **certificates.status()},
             )

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from adapter import catalogue
 from adapter.catalogue import Catalogue
 from adapter.cli.complaints import complain
-from adapter.core.avro import Decoded, Decoder, Encoder, Schema, unframe
-from adapter.core.errors import Undecodable
+from adapter.core.avro import Decoded, Encoder, Schema, UnknownFields
+from adapter.core.avro.lookup import Decoders
 from adapter.settings import Bus, Cluster, Offline
 from adapter.suppliers import served
 from adapter.transport.kafka.admin import Admin, require_topics
@@ -28,8 +28,8 @@ class Client:
         self.known = known
         self.registry = registry
         self._runner = runner
-        self._decoders: dict[tuple[int, frozenset[str]], Decoder | Undecodable] = {}
-        """By schema id and what was asked for: a command in the journal is no entry there, and yet a command."""
+        self._decoders: dict[frozenset[str], Decoders] = {}
+        """By what was asked for: a command in the journal is no entry there, and yet a command."""
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return self._runner.run(work)
@@ -57,23 +57,10 @@ class Client:
 
     def decode(self, value: bytes | None, schemas: Mapping[str, Schema]) -> Decoded:
         """Decode a record's value as one of `schemas`. Raises Undecodable if it is none of them, and Unavailable."""
-        identifier, payload = unframe(value)
-        which = identifier, frozenset(schemas)
+        which = frozenset(schemas)
         if which not in self._decoders:
-            self._decoders[which] = self._decoder(identifier, schemas)
-        decoder = self._decoders[which]
-        if isinstance(decoder, Undecodable):
-            raise decoder
-        return decoder.decode(payload)
-
-    def _decoder(self, identifier: int, schemas: Mapping[str, Schema]) -> Decoder | Undecodable:
-        text = self.run(self.registry.schema(identifier))
-        if text is None:
-            return Undecodable("unknown-schema", f"the registry has no schema {identifier}")
-        try:
-            return Decoder(text, schemas.values())
-        except Undecodable as undecodable:
-            return undecodable
+            self._decoders[which] = Decoders(self.registry, tuple(schemas.values()), UnknownFields.REJECT)
+        return self.run(self._decoders[which].decode(value))
 
 
 def compiled(settings: Offline) -> Catalogue:

@@ -5,14 +5,18 @@ import json
 import os
 import re
 import signal
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from adapter import listen
 from adapter.catalogue import Catalogue
 from adapter.cli import main, show
 from adapter.cli.show import ENVELOPE
+from adapter.core.avro import Encoder, frame
 from tests.cli.conftest import Bus, notification
 from tests.support.processes import Processes
 
@@ -52,6 +56,25 @@ def history(bus: Bus, compiled: Catalogue) -> Bus:
 async def watched(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
     assert await asyncio.to_thread(main, ["watch", "--since", "beginning", "--until-now", *arguments]) == 0
     return capsys.readouterr().out.splitlines()
+
+
+async def test_an_event_of_a_subject_that_holds_a_union_of_records_is_shown(
+    bus: Bus, compiled: Catalogue, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = list(compiled.events)
+    union = json.dumps([json.loads(compiled.events[name].text) for name in names])
+
+    async def schema(_: web.Request) -> web.Response:
+        return web.json_response({"schema": union})
+
+    app = web.Application()
+    app.router.add_get("/schemas/ids/1", schema)
+    place, event = names.index("CommandRejected"), compiled.events["CommandRejected"]
+    payload = Encoder(event, 1).encode(rejected("SP-1"))[5:]
+    bus.write(bus.topics.events, "SP-1", frame(1, bytes([2 * place]) + payload))
+    async with AsyncExitStack() as stack:
+        monkeypatch.setenv("ADAPTER_REGISTRY__URL", await listen.serve(stack, app, "127.0.0.1", 0))
+        assert told(await watched(capsys)) == {("SP-1", "CommandRejected")}
 
 
 def told(lines: list[str]) -> set[tuple[str, str]]:

@@ -11,7 +11,7 @@ from adapter.cli.bus import compiled, connected
 from adapter.cli.exits import Exit
 from adapter.cli.follow import since
 from adapter.core.avro.schema import Enum
-from adapter.core.document import trimmed
+from adapter.core.document import plain, trimmed
 from adapter.core.errors import Stop
 from adapter.settings import Bus, load
 from adapter.transport.kafka.client import Edge, Seen
@@ -68,19 +68,15 @@ def _kinds(asked: Collection[str], known: Catalogue) -> frozenset[str]:
     """As `_told` writes them. Raises Stop for one that no event can have."""
     of_notifications = known.notification.event.fields()["kind"].type
     assert isinstance(of_notifications, Enum)
-    possible = {_plain(name): name for name in (*known.events, *of_notifications.symbols)}
-    unknown = [kind for kind in asked if _plain(kind) not in possible]
+    possible = {plain(name): name for name in (*known.events, *of_notifications.symbols)}
+    unknown = [kind for kind in asked if plain(kind) not in possible]
     if unknown:
         raise Stop(
             *(f"--kind {kind}: there is no such kind" for kind in unknown), f"kinds: {', '.join(possible.values())}"
         )
-    return frozenset(map(_plain, asked))
+    return frozenset(map(plain, asked))
 
 
 def _told(seen: Seen) -> frozenset[str]:
     """The names in the event's ce_type: fault.event.FaultReportUpdated.RESOLVED."""
-    return frozenset(_plain(part) for part in seen.header("ce_type").split(".")[2:])
-
-
-def _plain(word: str) -> str:
-    return "".join(c for c in word.lower() if c.isalnum())
+    return frozenset(plain(part) for part in seen.header("ce_type").split(".")[2:])

@@ -157,6 +157,16 @@ def trimmed(text: str) -> str:
     return fold(text).strip()
 
 
+def plain(word: str) -> str:
+    """A word in the form in which words are compared: its letters and digits, in lower case, since spellings differ in
+    case, hyphens and spaces (contract section 8, number 4).
+    """
+    return word.lower() if word.isalpha() else _BETWEEN_WORDS.sub("", word).lower()
+
+
+_BETWEEN_WORDS: Final = re.compile(r"[\W_]+")
+
+
 def _parser() -> etree.XMLParser[etree._Element]:
     return etree.XMLParser(
         encoding="utf-8",  # decided before, whatever the declaration says

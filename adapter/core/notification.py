@@ -18,7 +18,7 @@ from lxml import etree
 from adapter.core import document, soap
 from adapter.core.avro import Schema
 from adapter.core.derived import namespace
-from adapter.core.document import DocumentLimits, attributes, local_name, trimmed
+from adapter.core.document import DocumentLimits, attributes, local_name, plain, trimmed
 from adapter.core.errors import Stop, Unreadable
 from adapter.core.immutable import immutable
 from adapter.core.mapping import Deviation, MessageReader, ValueClass, compile_message, record_of
@@ -201,7 +201,7 @@ class NotificationReader:
         for path, texts in self._placeholders.items():
             for where, holder in _holders(report, path[:-1], ""):
                 text = holder[path[-1]]
-                if text and not text.isspace() and _NO_LETTER.sub("", text).lower() in texts:
+                if text and not text.isspace() and plain(text) in texts:
                     holder[path[-1]] = None
                     yield Deviation(where + path[-1], "a placeholder", ValueClass.PLACEHOLDER)
 
@@ -263,7 +263,6 @@ _ELSEWHERE: Final = Deviation("", "in another namespace", ValueClass.ELEMENTS)
 _derived: Final = namespace(NAMESPACE)
 _ACTION: Final = re.compile(r'action\s*=\s*"?([^\s";]+)', re.IGNORECASE)
 _POSITION: Final = re.compile(r"\[[0-9]+\]")
-_NO_LETTER: Final = re.compile(r"[\W_]+")
 
 
 def _canonical(element: etree._Element, parts: list[str], without: str | None = None) -> None:

@@ -122,7 +122,7 @@ class Replies:
     """Field that explains a no."""
 
     taken: frozenset[str]
-    """Words that say that the request was taken, as letters and digits alone in lower case."""
+    """Words that say that the request was taken, as `document.plain` writes them."""
 
     refused: str
     """How words that say no begin, likewise."""
@@ -175,8 +175,8 @@ class Notification:
     """Field with the time of sending, the only content in which a repeat may differ."""
 
     placeholders: Mapping[str, frozenset[str]]
-    """Texts that mean "nothing", as letters and digits alone in lower case, by the dotted path of their field in the
-    report. A path stands for all items of the lists on its way.
+    """Texts that mean "nothing", as `document.plain` writes them, by the dotted path of their field in the report. A
+    path stands for all items of the lists on its way.
     """
 
 

@@ -22,7 +22,7 @@ from lxml import etree
 
 from adapter.core import document, soap
 from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
-from adapter.core.document import DocumentLimits, folded_text, local_name, trimmed
+from adapter.core.document import DocumentLimits, folded_text, local_name, plain, trimmed
 from adapter.core.errors import Unreadable
 from adapter.core.instant import of_http
 from adapter.core.mapping import MessageReader, Read
@@ -235,15 +235,9 @@ def _refuses(code: int, *, fine: bool) -> bool:
 
 
 def _words(read: Read, status: str) -> set[str]:
-    """What the answer's status says, without case, hyphens and spaces (section 8, number 4), even where no status is
-    documented.
-    """
+    """What the answer's status says, even where no status is documented."""
     found = (read.record.get(status), *_unread(read, status))
-    return {
-        text.lower() if text.isalpha() else re.sub(r"[\s_-]", "", text).lower()
-        for text in found
-        if text and not text.isspace()
-    }
+    return {plain(text) for text in found if text and not text.isspace()}
 
 
 def _unread(read: Read, name: str) -> Iterator[str]:

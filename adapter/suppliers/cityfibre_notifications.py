@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from adapter.core.document import plain
 from adapter.core.operation import Notification, Problem, Record, Told
 
 CLOSURE_CODES: Final = {
@@ -57,21 +58,6 @@ HINTS: Final = {
     "missedappointment": "MISSED_APPOINTMENT",
 }
 """What the end of a URL path or a SOAPAction may say (section 3.1), as `plain` writes it without its first words."""
-
-
-def plain(text: str) -> str:
-    """A word as words are compared, since spellings differ in case, hyphens and spaces (section 8, number 4)."""
-    return _plain(text[:_LONGEST_WORD])
-
-
-@lru_cache(maxsize=1024)
-def _plain(text: str) -> str:
-    return _BETWEEN_WORDS.sub("", text).lower()
-
-
-_BETWEEN_WORDS: Final = re.compile(r"[\W_]+")
-_LONGEST_WORD: Final = 200
-"""Characters of a text that are compared; no word of a table comes near."""
 
 
 def tell(report: Record, hints: tuple[str, ...]) -> Told:

@@ -117,6 +117,7 @@ REFUSED = answer("<status>Rejected</status><responseCode>404</responseCode><erro
         answer("<responseCode>200</responseCode><status>Logged</status><errorMessage>none</errorMessage>"),
         answer("<status>PENDING</status>"),
         answer("<status> accepted </status><responseCode/>"),
+        answer("<status>Accepted.</status>"),
         answer("<status> </status>"),
         answer(""),  # the page of an operation has no code
         answer("<ticket>T-1</ticket>"),

@@ -5,13 +5,13 @@ received them. One that is older than the one the state is from is counted and c
 that the contract does not have is applied all the same, counted and kept visible.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from adapter.core.document import plain
 from adapter.core.ticket.state import (
     MARK,
     Clock,
@@ -227,7 +227,7 @@ def _answered(ticket: Ticket, event: Event, policy: Policy) -> Folded:
         return Folded(ticket, Verdict.FOLDED)
     if outcome is Outcome.ACCEPTED:
         reply = record.get("reply") or {}
-        return _moved(ticket, _word(reply.get("status")) or Status.PENDING, at, policy)
+        return _moved(ticket, _SPELLED.get(plain(reply.get("status") or "")) or Status.PENDING, at, policy)
     if outcome is Outcome.REJECTED and ticket.status is None:
         return _moved(ticket, Status.REJECTED, at, policy)
     return Folded(ticket, Verdict.FOLDED)
@@ -270,10 +270,8 @@ def _decided(ticket: Ticket, record: Mapping[str, Any]) -> tuple[Command, ...]:
     return tuple(map(decided, ticket.commands))
 
 
-def _word(text: str | None) -> Status | None:
-    """A status as spelled in a reply, ignoring case, hyphens and spaces (contract, section 8, number 4)."""
-    plain = re.sub(r"[\W_]+", "", text or "").upper()
-    return next((each for each in Status if each.value.replace("_", "") == plain), None)
+_SPELLED: Final = {plain(status): status for status in Status}
+"""Statuses as replies spell them."""
 
 
 # -- status ------------------------------------------------------------------------------------------------------------

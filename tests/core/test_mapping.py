@@ -494,7 +494,13 @@ def test_items_without_their_wrapper_and_wrappers_that_are_items() -> None:
             "many: more than once, all are taken",
         ],
     )
+
+
+def test_text_in_a_wrapper_is_kept_aside() -> None:
+    made = reader(WRAPPED, listed("many", ITEM))
     assert aside(made, "<message><many>lost?</many></message>") == [("many", "lost?")]
+    between = "<message><many><one><b>1</b></one>2 <x/> and 3<one/></many></message>"
+    assert aside(made, between) == [("many", "2"), ("many", "and 3")]
 
 
 def test_an_item_whose_name_is_a_field_of_its_own_stays_that_field() -> None:

@@ -144,7 +144,7 @@ def _value(pair: Pair, zone: tzinfo) -> Value:
             raise AssertionError("a message that is read has no enums and no protocol values")
 
 
-def _group(children: tuple[Pair, ...], zone: tzinfo) -> Value:  # noqa: C901 -- the walk, flat because it is hot
+def _group(children: tuple[Pair, ...], zone: tzinfo) -> Value:
     pairs = [pair for pair in children if isinstance(pair, Scalar | Group | Many)]  # the other kinds are never read
     steps = _steps(pairs, zone)
     blank: dict[str, Any] = dict.fromkeys(pair.name for pair in pairs)
@@ -172,9 +172,7 @@ def _group(children: tuple[Pair, ...], zone: tzinfo) -> Value:  # noqa: C901 -- 
         for name in lists:
             if record[name] is None:
                 record[name] = []
-        if element.text and not element.text.isspace():
-            notes.deviates("text where elements are expected", element, kept=True)
-            notes.keep("", element.text)
+        _keep_text(element, notes)
         return record
 
     return read
@@ -218,18 +216,25 @@ def _wrapper(item: Scalar | Group, zone: tzinfo) -> Value:
             notes.deviates("an item where its wrapper is expected", element, kept=True)
             return [read_item(element, notes)]
         for child in element:
-            if local_name(child) != wanted:
+            if local_name(child) == wanted:
+                start = len(notes.noted)
+                value = read_item(child, notes)
+                if len(notes.noted) > start:
+                    notes.prefix(f"[{len(items)}]", start)
+                if value is not None:
+                    items.append(value)
+            else:
                 notes.unknown_element(child)
-                continue
-            start = len(notes.noted)
-            value = read_item(child, notes)
-            if len(notes.noted) > start:
-                notes.prefix(f"[{len(items)}]", start)
-            if value is not None:
-                items.append(value)
-        if element.text and not element.text.isspace():
-            notes.deviates("text where elements are expected", element, kept=True)
-            notes.keep("", element.text)
+            if child.tail and not child.tail.isspace():
+                notes.keep("", child.tail)
+        _keep_text(element, notes)
         return items
 
     return read
+
+
+def _keep_text(element: etree._Element, notes: Notes) -> None:
+    """Note the text in front of the first of an element's children, and keep it aside."""
+    if element.text and not element.text.isspace():
+        notes.deviates("text where elements are expected", element, kept=True)
+        notes.keep("", element.text)

@@ -3,7 +3,7 @@
 import argparse
 import heapq
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from adapter.cli import show
@@ -214,11 +214,9 @@ def _status(found: Ticket) -> str:
 
 
 def _clock(found: Ticket, now: datetime) -> str:
-    since = now - (found.clock_since or now)
-    ran = found.ran + (since if found.clock is Clock.RUNNING else timedelta(0))
-    paused = found.paused + (since if found.clock is Clock.PAUSED else timedelta(0))
     if found.clock is Clock.NOT_STARTED:
         return "not started"
+    ran, paused = found.clocked(now)
     return f"{wording.word(found.clock)}, ran {wording.span(ran)}{f', paused {wording.span(paused)}' if paused else ''}"
 
 

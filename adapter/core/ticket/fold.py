@@ -301,11 +301,5 @@ def _moved(ticket: Ticket, after: Status | None, at: datetime, policy: Policy) -
 def _clocked(ticket: Ticket, clock: Clock, at: datetime) -> Ticket:
     if clock is ticket.clock:
         return ticket
-    gone = at - (ticket.clock_since or at)
-    return replace(
-        ticket,
-        clock=clock,
-        clock_since=at,
-        ran=ticket.ran + (gone if ticket.clock is Clock.RUNNING else timedelta(0)),
-        paused=ticket.paused + (gone if ticket.clock is Clock.PAUSED else timedelta(0)),
-    )
+    ran, paused = ticket.clocked(at)
+    return replace(ticket, clock=clock, clock_since=at, ran=ran, paused=paused)

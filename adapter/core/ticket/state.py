@@ -168,6 +168,12 @@ class Ticket:
     seen: bytes = b""
     """Marks of the latest events, concatenated."""
 
+    def clocked(self, at: datetime) -> tuple[timedelta, timedelta]:
+        """How long the clock ran and how long it was paused, up to `at`."""
+        since = at - (self.clock_since or at)
+        ran = self.ran + since if self.clock is Clock.RUNNING else self.ran
+        return ran, self.paused + since if self.clock is Clock.PAUSED else self.paused
+
     def record(self) -> dict[str, Any]:
         illegal = self.last_illegal
         return {

@@ -3,7 +3,6 @@
 Existing topics are never reconfigured: a change of the partition count moves keys, a shorter retention deletes records.
 """
 
-from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -22,8 +21,9 @@ from confluent_kafka.cimpl import NewTopic
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.settings import Topics
+from adapter.transport.kafka.heard import UNANSWERED, Heard
 from adapter.transport.kafka.mock import is_mock
-from adapter.transport.kafka.refusal import connections_told, properties_told
+from adapter.transport.kafka.refusal import properties_told
 
 _SETTING: Final = "ADAPTER_TOPICS__"
 _SETTINGS: Final = {"retention.ms": "RETENTION__…", "max.message.bytes": "MAX_MESSAGE_BYTES"}
@@ -158,19 +158,12 @@ class Admin:
     def __init__(self, client: Mapping[str, str], *, timeout: timedelta = timedelta(seconds=10)) -> None:
         """`client`: librdkafka's properties. Raises Stop if it refuses one of them."""
         self._timeout = timeout.total_seconds()
-        self._heard = heard = deque([""], maxlen=1)
-        """The last error of the connections. A deque, not an attribute: a callback that knew `self` would be a cycle,
-        and an unused admin should end at once, together with its client.
-        """
+        # Not `self`: a callback that knew it would be a cycle, and an unused admin should end at once with its client.
+        self._heard = Heard()
         self._cluster = ""
         """Id of the cluster, once known. Kept, since the answer that holds it lists all topics."""
         with properties_told():
-            # librdkafka itself would write to standard error, many times, what our exceptions say once.
-            self._properties: dict[str, Any] = {
-                **client,
-                "error_cb": lambda error: heard.append(connections_told(error, heard[0])),
-                "log_level": 0,
-            }
+            self._properties = {**client, **self._heard.properties()}
             self._client = AdminClient(self._properties)
 
     def cluster_id(self) -> str:
@@ -347,17 +340,17 @@ class Admin:
         except TimeoutError:
             raise Unavailable("the cluster does not answer") from None
         except KafkaException as error:
-            if _code(error) in _UNREACHABLE:
+            if _code(error) in UNANSWERED:
                 raise self._unavailable(error) from None
             raise
 
     def _unavailable(self, error: KafkaException) -> Unavailable:
         self._client.poll(0)  # delivers to `_heard` what librdkafka knows of the connections
-        heard = self._heard[0] or _text(error)
+        why = self._heard.why(error.args[0])
         # A client whose broker is gone tries it in a busy loop until the time is up, and again with the next request.
         with suppress(KafkaException):  # the files of its certificates may be of no use at present
             self._client = AdminClient(self._properties)
-        return Unavailable(f"the cluster does not answer: {heard}")
+        return Unavailable(f"the cluster does not answer: {why}")
 
 
 _CURES: Final = {
@@ -370,9 +363,6 @@ NO_COORDINATOR: Final = frozenset(
     {KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.NOT_COORDINATOR}
 )
 """Errors about a group whose coordinator has just started, or is about to."""
-_UNREACHABLE: Final = frozenset(
-    {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE}
-)
 
 
 def require_topics(needed: Iterable[str], found: Container[str]) -> None:

@@ -18,16 +18,14 @@ from adapter.core.partition import partition_of
 from adapter.ports import Outgoing
 from adapter.transport.kafka.admin import require_topics
 from adapter.transport.kafka.headers import headers
+from adapter.transport.kafka.heard import Heard
 from adapter.transport.kafka.mock import is_mock
-from adapter.transport.kafka.refusal import connections_told, properties_told
+from adapter.transport.kafka.refusal import properties_told
 
 _MOVING: Final = frozenset(
     {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
 )
 """Errors of a partition that is new or whose leader is changing: a broker will answer in a moment."""
-_UNANSWERED: Final = frozenset(
-    {KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
-)
 _PASSING: Final = frozenset({KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORIZATION_FAILED})
 """Errors to ignore while reading: the end of a partition, and missing rights on the group that librdkafka wants named.
 """
@@ -74,7 +72,7 @@ class Sender:
     ) -> None:
         """Raises Stop if librdkafka refuses a property."""
         self._timeout = timeout.total_seconds()
-        self._heard = _Heard()
+        self._heard = Heard()
         with properties_told():
             self._producer = Producer(
                 {
@@ -144,7 +142,7 @@ class Follower:
         """
         self._topic = topic
         self._timeout = timeout.total_seconds()
-        self._heard = _Heard()
+        self._heard = Heard()
         self._oldest = datetime.min.replace(tzinfo=UTC)
         """Older records are skipped."""
         with properties_told():
@@ -264,28 +262,6 @@ class Follower:
         if error.code() in _PASSING or error.retriable():
             return False
         raise Unavailable(f"{self._topic}: can't be read: {error.str()}")
-
-
-class _Heard:
-    """The last error that librdkafka reported about its connections, for the one message that we write."""
-
-    def __init__(self) -> None:
-        self.text = ""
-        self.down: Callable[[str], None] = lambda _: None
-        self.told = False
-
-    def properties(self) -> dict[str, Any]:
-        return {"error_cb": self._hear, "log_level": 0}
-
-    def why(self, error: KafkaError) -> str:
-        """The text for this error. If nobody answered, the last error of the connections explains it."""
-        return (self.text if error.code() in _UNANSWERED else "") or error.str()
-
-    def _hear(self, error: KafkaError) -> None:
-        self.text = connections_told(error, self.text)
-        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self.told:
-            self.told = True
-            self.down(error.str())
 
 
 def moment(seconds: float) -> datetime:

@@ -1,6 +1,5 @@
 """Errors that only a change of settings can end, translated into the name of the setting."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -24,33 +23,6 @@ _CURES: Final = {
     ".location failed": "; name a PEM file that can be read",
 }
 """What to do, by words in librdkafka's error text."""
-
-_ENDED: Final = (
-    "all brokers end our connections without a word: they stop, ADAPTER_KAFKA__PROPERTIES__SECURITY_PROTOCOL is not "
-    "that of their listener, or we have too many (their max.connections.per.ip)"
-)
-
-
-_AUTHORITIES: Final = re.compile("OAUTHBEARER token: .*(trust anchors|certificate)")
-"""Words of librdkafka where it can't trust the endpoint of its tokens. The library in its wheels looks for authorities
-only where Red Hat keeps them.
-"""
-
-
-def connections_told(error: KafkaError, before: str) -> str:
-    """The best explanation of the connections' state after this error; `before` was the best one before it.
-
-    "All brokers are down" adds nothing to an earlier error. Without an earlier one, brokers have closed the connection,
-    which librdkafka does not report as an error.
-    """
-    if error.code() == KafkaError._ALL_BROKERS_DOWN:
-        return before or _ENDED
-    if _AUTHORITIES.search(error.str()):
-        return (
-            f"{error.str()}; set ADAPTER_KAFKA__PROPERTIES__HTTPS_CA_LOCATION to a PEM file of the authorities of the "
-            "token endpoint, such as /etc/ssl/certs/ca-certificates.crt"
-        )
-    return error.str()
 
 
 @contextmanager

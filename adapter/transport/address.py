@@ -11,3 +11,8 @@ def parsed(setting: str, address: str) -> httpx.URL:
         return httpx.URL(address)
     except httpx.InvalidURL as error:
         raise Stop(f"{setting}: can't be used as a web address ({error}); write its host in ASCII (xn--…)") from None
+
+
+def endpoint(url: httpx.URL) -> tuple[str, int]:
+    """Its host, in ASCII, and its port."""
+    return url.raw_host.decode("ascii"), url.port or (443 if url.scheme == "https" else 80)

@@ -19,7 +19,7 @@ from adapter.core.allowance import Allowance
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply
 from adapter.transport import failures
-from adapter.transport.address import parsed
+from adapter.transport.address import endpoint, parsed
 from adapter.transport.connection import MARGIN, CallLimits, Connection
 from adapter.transport.tls import ClientTls, TlsFiles
 from adapter.transport.way import Proxy, proxy, reach, resolve
@@ -104,8 +104,7 @@ class HttpsCalls:
             self._proxy = partial(proxy, settings.proxy, settings.proxy_credentials)
             self._proxy()
         self._loop = asyncio.get_running_loop()
-        self._host = url.raw_host.decode("ascii")
-        self._port = url.port or (443 if url.scheme == "https" else 80)
+        self._host, self._port = endpoint(url)
         self._prefix = url.raw_path.decode("ascii").rstrip("/")
         self._netloc = url.netloc.decode("ascii")
         self._connect = settings.connect.total_seconds()

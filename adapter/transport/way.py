@@ -14,7 +14,7 @@ from adapter.core.errors import Stop
 from adapter.ports import NotSent
 from adapter.settings import secret
 from adapter.transport import failures
-from adapter.transport.address import parsed
+from adapter.transport.address import endpoint, parsed
 
 _NEXT_ADDRESS: Final = 0.25
 """Seconds after which the next address is tried in parallel to one that does not answer (RFC 8305 section 5)."""
@@ -71,10 +71,8 @@ class Proxy:
 
 def proxy(address: str, credentials: Path | None) -> Proxy:
     """The proxy of these settings. Raises Stop."""
-    url = parsed("ADAPTER_SUPPLIER__PROXY__URL", address)
-    return Proxy(
-        url.raw_host.decode("ascii"), url.port or 80, None if credentials is None else _credentials(credentials)
-    )
+    host, port = endpoint(parsed("ADAPTER_SUPPLIER__PROXY__URL", address))
+    return Proxy(host, port, None if credentials is None else _credentials(credentials))
 
 
 def _credentials(file: Path) -> str:

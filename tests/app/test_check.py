@@ -108,6 +108,19 @@ async def test_nobody_listens_where_the_supplier_should_be(environment: Environm
     assert "firewall" in line.fix
 
 
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [("\u2603.invalid", "can't be used as a web address"), ("stra\u00dfe.invalid", "xn--strae-oqa.invalid:443")],
+)
+async def test_a_host_that_is_not_ascii_is_what_it_is_for_the_calls(
+    environment: Environment, trials: Trials, host: str, said: str
+) -> None:
+    environment(**_client(trials=trials, SUPPLIER__BASE_URL=f"https://{host}"))
+    line = await _line(Role.WORKER, "supplier")
+    assert line.verdict is Verdict.FAILED
+    assert said in line.said
+
+
 async def test_through_a_proxy_that_refuses(environment: Environment, trials: Trials) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from adapter.app.check.lines import LIMIT, Line, Verdict, problems
 from adapter.app.server import server_tls
@@ -19,6 +18,7 @@ from adapter.core.errors import Stop, Unavailable
 from adapter.server.admission import allowed
 from adapter.settings import Projecting, Receiving, Settings
 from adapter.transport import probe
+from adapter.transport.address import endpoint, parsed
 from adapter.transport.failures import system_words
 from adapter.transport.tls import TlsFiles, client_context
 from adapter.transport.way import Proxy, proxy
@@ -74,23 +74,19 @@ async def _supplier(settings: Settings, known: Catalogue) -> AsyncIterator[Line]
         for line in _file(subject, files.certificate, "client"):
             yield line
     try:
+        url = parsed("ADAPTER_SUPPLIER__BASE_URL", base_url(settings, known))
         through = proxy(supplier.proxy.url, supplier.proxy.credentials) if supplier.proxy.url else None
     except Stop as stop:
         for line in problems("supplier", stop):
             yield line
         return
-    yield await _greeted(base_url(settings, known), context, through)
+    yield await _greeted(*endpoint(url), context if url.scheme == "https" else None, through)
 
 
-async def _greeted(address: str, context: ssl.SSLContext, through: Proxy | None) -> Line:
-    way = urlsplit(address)
-    assert way.hostname is not None, "a web address has one"
-    host = way.hostname.encode("idna").decode("ascii")
-    secure = way.scheme == "https"
-    port = way.port or (443 if secure else 80)
+async def _greeted(host: str, port: int, context: ssl.SSLContext | None, through: Proxy | None) -> Line:
     at = f"{host}:{port}" + (f" through {through.host}" if through else "")
     try:
-        greeting = await probe.greet(host, port, context if secure else None, limit=LIMIT, proxy=through)
+        greeting = await probe.greet(host, port, context, limit=LIMIT, proxy=through)
     except Unavailable as error:
         fix = (
             "check the address, the firewall, the proxy and ADAPTER_SUPPLIER__TLS__CA; the supplier must trust our "

@@ -23,6 +23,7 @@ class Api(IntEnum):
 
     PRODUCE = 0
     END_TXN = 26
+    CONSUMER_GROUP_HEARTBEAT = 68
 
 
 class KafkaDoor(Doorway):

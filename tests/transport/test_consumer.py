@@ -18,6 +18,7 @@ from adapter.transport.kafka.consumer import KafkaIntake, introduce
 from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
 from tests.support.groups import introduced
+from tests.support.kafka_door import Api, kafka_door
 from tests.support.topics import Topics
 from tests.support.wait import PATIENCE, eventually, wait_until
 
@@ -169,17 +170,34 @@ async def test_a_member_that_a_full_group_leaves_out_says_so_until_there_is_a_pl
 async def test_a_membership_that_the_library_gives_up_for_good_ends_the_flow(crowded_kafka: str) -> None:
     topics = topic_sets.create(crowded_kafka, partitions=1)
     await introduced(crowded_kafka, topics.commands, topics.prefix)
-    taken_in, listener = Yielding(), Refused()
+    listener = Refused()
     client = {"bootstrap.servers": crowded_kafka, "group.id": topics.prefix, "group.protocol": "consumer"}
-    first, second = (_intake(client, topics, each) for each in (taken_in, listener))
+    first, second = (_intake(client, topics, each) for each in (Yielding(), listener))
     first.open()
-    await taken_in.owns.wait()  # with this protocol a member gives itself its id, before it is one
+    await eventually(lambda: not first.left_out, what="the first member")
     second.open()
     async with asyncio.timeout(PATIENCE):
         with pytest.raises(Stop, match=f"{topics.prefix}: Fatal error: Broker: Consumer group has reached maximum"):
             raise await listener.heard
         await second.close()
         await first.close()
+
+
+async def test_a_member_with_an_id_of_its_own_is_left_out_until_kafka_has_answered_it(kafka: str, topics: Topics) -> None:
+    """KIP-848: the id is the client's. A broker that does not know the protocol is never asked, and nothing is said."""
+    await introduced(kafka, topics.commands, topics.prefix)
+    async with kafka_door(kafka) as door:
+        door.hold_requests(Api.CONSUMER_GROUP_HEARTBEAT)
+        client = {"bootstrap.servers": door.bootstrap, "group.id": topics.prefix, "group.protocol": "consumer"}
+        intake = _intake(client, topics, Yielding())
+        intake.open()
+        await eventually(lambda: door.held, what="the request to be a member")
+        assert await asyncio.to_thread(intake.membership, ()) is None
+        assert intake.left_out == f"not yet a member of the group {topics.prefix}"
+        door.release()
+        await eventually(lambda: not intake.left_out, what="the member")
+        assert await asyncio.to_thread(intake.membership, ()) is not None
+        await intake.close()
 
 
 def _intake(client: Mapping[str, str], topics: Topics, listener: IntakeListener) -> KafkaIntake:

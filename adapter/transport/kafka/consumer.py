@@ -110,6 +110,9 @@ class KafkaIntake:
         self._revoking = False
         self._last: futures.Future[None] | None = None
         """Done when the listener has given back all partitions, before we leave the group."""
+        self._outsider = self._consumer.consumer_group_metadata()
+        """Metadata that tells of no membership. With KIP-848 the member's id is no sign of one: it is the client's own.
+        """
         self.left_out = self._outside = f"not yet a member of the group {self._group}"
         self._stopping = threading.Event()
         self._given_back = asyncio.Event()
@@ -233,7 +236,7 @@ class KafkaIntake:
     def _wake(self) -> None:
         """Ask librdkafka something once a second, which wakes its own thread; see the module's docstring."""
         if self.left_out or monotonic() >= self._wake_at:
-            if self._consumer.memberid():
+            if self._consumer.consumer_group_metadata() != self._outsider:
                 self.left_out = ""
             self._wake_at = monotonic() + WAKE
 
@@ -331,9 +334,9 @@ class KafkaIntake:
 
     def _membership(self, epochs: Collection[tuple[int, int]]) -> object | None:
         # Metadata of a consumer that is no member is accepted by the broker without any fencing: never use it.
-        if not self._consumer.memberid() or any(self._owned.get(partition) != epoch for partition, epoch in epochs):
-            return None
         metadata: object = self._consumer.consumer_group_metadata()
+        if metadata == self._outsider or any(self._owned.get(partition) != epoch for partition, epoch in epochs):
+            return None
         return metadata
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

@@ -1,5 +1,6 @@
 """`adapter check` against a real broker and its access rules."""
 
+import asyncio
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from adapter.cli import main
 from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
+from tests.support.kafka_door import Api, kafka_door
 from tests.support.ports import free_port
 from tests.support.topics import Topics
 from tests.support.wait import PATIENCE, wait_until
@@ -169,6 +171,37 @@ def test_a_group_that_another_deployment_has_is_told(
     wait_until(lambda: _verdicts(capsys, role)["group"] == [said], what="being told of the other deployment")
     theirs.close()
     assert _verdicts(capsys, role)["group"] == [f"ok: granted to {topics.prefix}"]
+
+
+def test_a_group_protocol_that_the_brokers_do_not_offer_is_told(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start({"group.coordinator.rebalance.protocols": "classic"})
+    assert main(["topics", "create"]) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("ADAPTER_KAFKA__GROUP_PROTOCOL", "consumer")
+    refused = r"failed: .* takes in no member with the group protocol consumer: .*API version not supported.*"
+    # Asked again: the first group of a cluster has no coordinator at once.
+    wait_until(lambda: re.fullmatch(refused, _verdicts(capsys, "projector")["group"][0]), what="the verdict")
+
+
+async def test_a_group_that_does_not_answer_a_member_is_told(
+    kafka: str, topics: Topics, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As librdkafka does not where a broker before Kafka 4.0 is asked for KIP-848."""
+    async with kafka_door(kafka) as door:
+        _named(door.bootstrap, monkeypatch)
+        for name, value in topics.settings.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("ADAPTER_KAFKA__GROUP_ID", topics.prefix)
+        monkeypatch.setenv("ADAPTER_KAFKA__GROUP_PROTOCOL", "consumer")
+        door.hold_requests(Api.CONSUMER_GROUP_HEARTBEAT)
+        found = await asyncio.to_thread(_verdicts, capsys, "worker")
+        said = f"{topics.prefix} takes in no member with the group protocol consumer: no answer within 5 s"
+        assert found["group"] == [f"failed: {said}"]
+        door.release()
+        found = await asyncio.to_thread(_verdicts, capsys, "worker")
+        assert found["group"] == [f"ok: granted to {topics.prefix}"]
 
 
 def test_transactions_that_no_broker_coordinates_are_no_matter_of_rights(

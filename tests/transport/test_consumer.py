@@ -183,7 +183,9 @@ async def test_a_membership_that_the_library_gives_up_for_good_ends_the_flow(cro
         await first.close()
 
 
-async def test_a_member_with_an_id_of_its_own_is_left_out_until_kafka_has_answered_it(kafka: str, topics: Topics) -> None:
+async def test_a_member_with_an_id_of_its_own_is_left_out_until_kafka_has_answered_it(
+    kafka: str, topics: Topics
+) -> None:
     """KIP-848: the id is the client's. A broker that does not know the protocol is never asked, and nothing is said."""
     await introduced(kafka, topics.commands, topics.prefix)
     async with kafka_door(kafka) as door:

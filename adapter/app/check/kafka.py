@@ -11,13 +11,16 @@ from uuid import uuid4
 
 from adapter.app.check.lines import LIMIT, Line, Verdict, problems
 from adapter.app.check.role import Role
+from adapter.app.start import membership
 from adapter.catalogue import Catalogue
 from adapter.core import cloudevents, wording
 from adapter.core.errors import Stop, Unavailable
+from adapter.core.journal import Source
 from adapter.core.partition import partition_of
-from adapter.settings import Bus, Cluster, Projecting, Settings, load
+from adapter.settings import Bus, Cluster, GroupProtocol, Kafka, Projecting, Settings, load
 from adapter.transport.kafka.admin import Admin, Difference, Found, configuring, differences, wanted
 from adapter.transport.kafka.client import Follower
+from adapter.transport.kafka.consumer import KafkaIntake
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.worker.flow import REWRITE_AFTER
 
@@ -42,6 +45,10 @@ _NEEDS: Final[Mapping[Role, Mapping[str, frozenset[str]]]] = {
     Role.PROJECTOR: {"events": frozenset({"READ", "WRITE"}), "tickets": frozenset({"READ", "WRITE"})},
 }
 """The rights each role needs on the topics."""
+_PROTOCOL: Final = (
+    "set ADAPTER_KAFKA__GROUP_PROTOCOL=classic; consumer needs Kafka 4.0 or later, with its feature group.version at 1 "
+    "and consumer among group.coordinator.rebalance.protocols"
+)
 _PROPERTIES: Final = "look at ADAPTER_KAFKA__PROPERTIES and our rights"
 
 
@@ -248,25 +255,77 @@ def _unread(subject: str, what: str, error: Stop | Unavailable) -> Line:
 
 
 async def _membership(settings: Projecting, admin: Admin) -> Line:
-    """Whether the role may join its consumer group."""
+    """Whether the role may join its consumer group, and can with the group protocol that Kafka learned last. Only a
+    group without members is joined to find out: others would share their partitions with us for a moment.
+    """
     topics = settings.topics.names()
     group, setting, topic = settings.projector.group_id, "PROJECTOR__GROUP_ID", topics.events
     if isinstance(settings, Settings):
         group, setting, topic = settings.kafka.group_id, "KAFKA__GROUP_ID", topics.commands
     try:
         rights = await _patiently(partial(admin.group_rights, group))
-        others = sorted(await _patiently(partial(admin.group_topics, group)) - {topic})
+        reading = await _patiently(partial(admin.group_topics, group))
     except Unavailable as error:
         return Line("group", Verdict.FAILED, str(error), "look at the brokers: one of them coordinates the group")
-    if others:
+    if others := sorted(reading - {topic}):
         said = f"members of {group} read {', '.join(others)}, and not {topic}"
         return Line("group", Verdict.FAILED, said, f"set ADAPTER_{setting}: each deployment needs a group of its own")
-    if rights is None:
-        return Line("group", Verdict.OK, f"{group}: the cluster does not tell our rights")
-    if "READ" not in rights:
+    if rights is not None and "READ" not in rights:
         fix = "kafka-acls.sh --add: read the group, for the user we log in as"
         return Line("group", Verdict.FAILED, f"no right to read {group}", fix)
+    if settings.kafka.group_protocol is GroupProtocol.CONSUMER and not reading:
+        try:
+            await _be_member(settings.kafka, group, topic)
+        except (Stop, Unavailable) as error:
+            said = f"{group} takes in no member with the group protocol consumer: {error}"
+            return Line("group", Verdict.FAILED, said, _PROTOCOL)
+    if rights is None:
+        return Line("group", Verdict.OK, f"{group}: the cluster does not tell our rights")
     return Line("group", Verdict.OK, f"granted to {group}")
+
+
+class _Guest:
+    """Is a member of a group, and starts none of its partitions."""
+
+    def __init__(self) -> None:
+        self.refused: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def assigned(self, epochs: Mapping[int, int]) -> None:
+        pass
+
+    async def revoked(self, partitions: Sequence[int]) -> None:
+        pass
+
+    def lost(self, partitions: Sequence[int]) -> None:
+        pass
+
+    def delivered(self, records: Sequence[tuple[int, Source]]) -> None:
+        pass
+
+    def failed(self, error: Exception) -> None:
+        self.refused.set_exception(error)
+
+
+async def _be_member(kafka: Kafka, group: str, topic: str) -> None:
+    """Be a member of the group for a moment. Raises Stop with Kafka's refusal, Unavailable if it says nothing, as
+    librdkafka does too where the brokers do not know the protocol.
+    """
+    guest = _Guest()
+    client = {**kafka.client(), **membership(kafka, group, giving_back=timedelta())}
+    intake = KafkaIntake(client=client, topic=topic, listener=guest)
+    intake.open()
+    try:
+        async with asyncio.timeout(LIMIT):
+            left_out = True
+            while left_out:
+                left_out = bool(intake.left_out)  # looked at before the wait: a refusal for good may come just behind
+                await asyncio.wait({guest.refused}, timeout=_AGAIN)
+                if guest.refused.done():
+                    guest.refused.result()
+    except TimeoutError:
+        raise Unavailable(f"no answer within {LIMIT:g} s") from None
+    finally:
+        await intake.close()
 
 
 async def _transaction(settings: Bus, client: Mapping[str, str]) -> Line:

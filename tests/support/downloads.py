@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 KAFKA_POM = Path(__file__).parent / "kafka" / "pom.xml"
-KAFKA_VERSION = "4.3.1"
+KAFKA_VERSION = os.environ.get("TEST_KAFKA_VERSION") or "4.3.1"
 APICURIO_VERSION = "3.0.9"
 JAVA_NEEDED = 17
 NEEDED = f"install Java {JAVA_NEEDED} and Maven"
@@ -70,7 +70,8 @@ def cached(name: str, download: Callable[[Path], None]) -> Path:
 
 
 def _download_kafka(folder: Path) -> None:
-    _maven("-f", str(KAFKA_POM), "dependency:copy-dependencies", f"-DoutputDirectory={folder}")
+    version = f"-Dkafka.version={KAFKA_VERSION}"
+    _maven("-f", str(KAFKA_POM), version, "dependency:copy-dependencies", f"-DoutputDirectory={folder}")
 
 
 def _format_kafka(folder: Path) -> None:

@@ -33,10 +33,11 @@ examples:
   curl -s localhost:9464/health/ready
 """
 _SERVER = """\
-Receives the supplier's notifications and publishes an event for each. It answers 200 once all in-sync replicas have the
-event. Unreadable notifications go to the quarantine topic. On SIGTERM it stops gracefully: it answers requests under
-way and publishes what its spool holds, within ADAPTER_SERVER__STOP_TIMEOUT. You can start several behind one address;
-each one with a spool needs its own file.
+Receives the supplier's notifications, on any path, and publishes an event for each. It answers 200 once all in-sync
+replicas have the event, or the spool has it while Kafka does not answer (ADAPTER_SERVER__SPOOL__PATH). Unreadable
+notifications go to the quarantine topic. On SIGTERM it stops gracefully: it answers requests under way and publishes
+what its spool holds, within ADAPTER_SERVER__STOP_TIMEOUT. You can start several behind one address; each one with a
+spool needs its own file.
 
 needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS, ADAPTER_REGISTRY__URL, ADAPTER_SUPPLIER__BUYER_IDENTIFIER and the three files
 ADAPTER_SERVER__TLS__CERTIFICATE, __KEY and __CA, or ADAPTER_SERVER__ALLOW_PLAINTEXT=true.

@@ -150,7 +150,7 @@ OLDEST_UNFINISHED: Final = Metric(
     "oldest_unfinished_seconds",
     Kind.GAUGE,
     "Age of the oldest unfinished command of a partition; 0 if there is none.",
-    "Hours: a command is held in doubt, or waits for a supplier that refuses it. /status names it.",
+    "Hours: a command waits, for example to be called again. Those in doubt do not count. adapter stuck names it.",
     labels=("partition",),
     unit="seconds",
 )

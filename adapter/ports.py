@@ -68,6 +68,14 @@ class Outgoing:
     partition: int | None = None
 
 
+def size(record: Outgoing | Source) -> int:
+    """Bytes that a record takes up in a topic, at most."""
+    size = 100 + len(record.value or b"") + len(record.key or b"")
+    for name, value in record.headers:
+        size += len(name) + len(value or b"") + 10
+    return size
+
+
 @immutable
 class Position:
     """An offset to commit (of the next record to consume), with metadata of up to 4,095 characters beside it."""

@@ -8,12 +8,9 @@ from typing import Final
 from adapter.core import cloudevents
 from adapter.core.avro import Encoder
 from adapter.core.ticket import Outcome, Policy, Ticket, Warn, due, mark
-from adapter.ports import COMMANDS, DUE, REFERENCE, Outgoing, TicketRecord
+from adapter.ports import COMMANDS, DUE, REFERENCE, Outgoing, TicketRecord, size
 
 SOURCE: Final = b"/fault-adapter/projector"
-
-_ROOM: Final = 4 * 1024
-"""Bytes a record has for its headers, and for what the protocol adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +23,13 @@ class Records:
     warning: Encoder
     policy: Policy
     largest: int
-    """Bytes a topic takes as one record."""
+    """Bytes that a record may have in a topic, headers included."""
 
     def keep(self, ticket: Ticket) -> tuple[TicketRecord, bool]:
         """The ticket as it is kept, and whether something had to be left out for it to fit its topic."""
         kept = whole = self._kept(ticket)
         for lighter in _lighter(ticket):
-            if len(kept.key) + len(kept.value or b"") + len(kept.reference or b"") + _ROOM <= self.largest:
+            if size(self.written(kept, 0)) <= self.largest:
                 break
             kept = self._kept(lighter)
         return kept, kept is not whole

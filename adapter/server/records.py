@@ -9,13 +9,10 @@ from adapter.core.avro import Encoder
 from adapter.core.instant import utc
 from adapter.core.kept import Quarantined
 from adapter.core.notification import Delivery, Readable, Refusal
-from adapter.ports import Arrival, Caller, Outgoing
+from adapter.ports import Arrival, Caller, Outgoing, size
 
 REASONS: Final = notification.REASONS | {"not-writable", "event-too-large"}
 """Why a body goes to the quarantine."""
-
-_ROOM = 16 * 1024
-"""Bytes a record has for its headers, and for what the protocol adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +25,14 @@ class Records:
     encoder: Encoder
     """Of the notification's event."""
     largest: int
-    """Bytes a topic takes as one record."""
+    """Bytes that a record may have in a topic, headers included."""
 
     def event(self, readable: Readable, arrival: Arrival) -> Outgoing | Refusal:
         """The event; a Refusal where it can't be written, as when it is too large."""
-        key = readable.reference.encode()
         try:
             value = self.encoder.encode(readable.record)
         except ValueError as error:
             return Refusal("not-writable", str(error), readable.version)
-        if len(key) + len(value) + _ROOM > self.largest:
-            return Refusal("event-too-large", "as an event it is longer than the bus takes", readable.version)
         headers = cloudevents.headers(
             readable.id,
             source=self.source.encode(),
@@ -46,7 +40,10 @@ class Records:
             at=arrival.delivery.received_at,
             traceparent=arrival.traceparent,
         )
-        return Outgoing(self.events_topic, key, value, headers)
+        event = Outgoing(self.events_topic, readable.reference.encode(), value, headers)
+        if size(event) > self.largest:
+            return Refusal("event-too-large", "as an event it is longer than the bus takes", readable.version)
+        return event
 
     def quarantined(self, refusal: Refusal, arrival: Arrival, *, at: datetime) -> Outgoing:
         """The body as it came, with why, from whom and when."""

@@ -18,11 +18,11 @@ from adapter.core.command import Accepted, Command, Event, InDoubt, Past, Policy
 from adapter.core.document import trimmed
 from adapter.core.doubt import WHY_LIMIT
 from adapter.core.errors import Unavailable, Undecodable
-from adapter.core.journal import Entry, Kind, Source
+from adapter.core.journal import Entry, Kind
 from adapter.core.operation import Problem
 from adapter.core.overdue import Recurring
 from adapter.core.retry import ASK_AGAIN
-from adapter.ports import Outgoing, Reply
+from adapter.ports import Outgoing, Reply, size
 from adapter.telemetry import Log, Metrics, Role, Span, Tracer
 from adapter.telemetry import metrics as m
 from adapter.worker.assignment import Assignment, Item
@@ -226,10 +226,10 @@ class Case:
     def too_large(self, kind: Kind) -> tuple[Problem, ...]:
         """Why an entry of that kind can't be written; empty if it can."""
         limit, source = self._cases.largest_record, self.item.source
-        if 3 * _size(source) + _WHY < limit:  # an entry repeats the id at most twice, and that is part of the value
+        if 3 * size(source) + _WHY < limit:  # an entry repeats the id at most twice, and that is part of the value
             return ()
         (entry,) = self._cases.events.entries((self._entry(kind),), source.partition)
-        return (Problem("", "too large to be kept while it waits"),) if _size(entry) + _WHY > limit else ()
+        return (Problem("", "too large to be kept while it waits"),) if size(entry) + _WHY > limit else ()
 
     def journal(
         self,
@@ -266,7 +266,7 @@ class Case:
         entry = self._entry(Kind.HELD, until=event.until) if isinstance(event, InDoubt) else self._entry(Kind.SETTLED)
         outcome = self._outcome(event)
         kept = self._cases.events.entries((entry,), a.partition) if entry.resident else ()
-        if any(_size(record) > self._cases.largest_record for record in (outcome, *kept)):
+        if any(size(record) > self._cases.largest_record for record in (outcome, *kept)):
             return False
         committed: asyncio.Future[None] = self._cases.loop.create_future()
         a.outcomes[self.lane] = committed
@@ -306,7 +306,7 @@ class Case:
         """Enter the dead letter and the end of the record. False if it would be too large."""
         a, item, resident = self.assignment, self.item, self.item.resident
         letter = self._cases.events.dead_letter(item.source, self._cases.commands_topic, why, at=datetime.now(UTC))
-        if _size(letter) > self._cases.largest_record:
+        if size(letter) > self._cases.largest_record:
             return False
 
         def then() -> None:
@@ -358,7 +358,7 @@ class Case:
             self._cases.events.outcome, self.task.subject, attempts=self.command.attempts, at=datetime.now(UTC)
         )
         outcome, largest = made(event), self._cases.largest_record
-        while isinstance(event, Accepted | Rejected | Settled) and event.aside and _size(outcome) > largest:
+        while isinstance(event, Accepted | Rejected | Settled) and event.aside and size(outcome) > largest:
             event = replace(event, aside=event.aside[: len(event.aside) // 2])
             outcome = made(event)
         return outcome
@@ -441,11 +441,3 @@ class Case:
         if subject.trace is not None:
             about["trace_id"] = subject.trace.trace_id
         return about
-
-
-def _size(record: Outgoing | Source) -> int:
-    """Bytes it takes up in a topic, at most."""
-    size = 100 + len(record.value or b"") + len(record.key or b"")
-    for name, value in record.headers:
-        size += len(name) + len(value or b"") + 10
-    return size

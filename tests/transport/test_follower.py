@@ -1,9 +1,11 @@
 """Reading a topic with no group: from an edge or a time, of one key, to its end or as it grows."""
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +13,7 @@ from confluent_kafka import Producer
 
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.partition import partition_of
-from adapter.ports import Outgoing
+from adapter.ports import Outgoing, size
 from adapter.transport.kafka.client import Edge, Follower, Seen, Sender
 from adapter.transport.kafka.mock import MockCluster
 from tests.support import foreign
@@ -176,6 +178,17 @@ def test_why_a_record_is_not_stored_is_its_own_reason_and_of_one_that_nobody_too
     assert refused is not None
     assert "size too large" in refused
     assert waited == sender._heard.text
+
+
+def test_a_record_of_the_size_that_a_topic_takes_is_stored(kafka: str) -> None:
+    largest = 10_000
+    events = topic_sets.create(kafka, partitions=1, largest=largest).events
+    headers = [[("name", b"value")] * count for count in (0, 1, 50)]
+    bare = [Outgoing(events, b"k", b"", each) for each in headers]
+    records = [replace(each, value=random.randbytes(largest - size(each))) for each in bare]
+    assert {size(each) for each in records} == {largest}
+    sender = Sender({"bootstrap.servers": kafka}, max_message_bytes=largest)
+    assert [sender.send([each]) for each in records] == [[None]] * len(records)
 
 
 def test_a_cluster_that_goes_away_is_told_once() -> None:

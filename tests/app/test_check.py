@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from adapter.app.check import Line, Role, Verdict, check
-from adapter.app.check.kafka import journal_lines
+from adapter.app.check.kafka import broker_line, journal_lines
 from adapter.app.check.registry import clock_line
 from adapter.cli import main
 from adapter.transport.kafka.admin import Found
@@ -372,6 +372,21 @@ def test_the_journal_outlives_the_commands_there_are_and_what_waits_in_it(
 
     (line,) = journal_lines({"c": topic(commands), "j": topic(journal)}, "c", "j", timedelta(days=2))
     assert line.verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("config", "verdict"),
+    [
+        ({"message.timestamp.type": "CreateTime", "message.timestamp.difference.max.ms": "1"}, Verdict.WARNING),
+        ({"message.timestamp.type": "CreateTime", "message.timestamp.after.max.ms": "1"}, Verdict.OK),
+        (None, Verdict.OK),  # we may not read it
+        ({}, Verdict.OK),  # the cluster does not tell
+    ],
+)
+def test_brokers_that_take_late_records_of_aborted_transactions_are_told(
+    config: dict[str, str] | None, verdict: Verdict
+) -> None:
+    assert broker_line(1, {"e": Found(1, 1, config), "t": Found(1, 1, None)}).verdict is verdict
 
 
 def test_a_journal_that_is_cut_to_a_size_is_not_kept() -> None:

@@ -45,6 +45,7 @@ _NEEDS: Final[Mapping[Role, Mapping[str, frozenset[str]]]] = {
     Role.PROJECTOR: {"events": frozenset({"READ", "WRITE"}), "tickets": frozenset({"READ", "WRITE"})},
 }
 """The rights each role needs on the topics."""
+_SINCE_3_6: Final = "message.timestamp.after.max.ms"
 _PROTOCOL: Final = (
     "set ADAPTER_KAFKA__GROUP_PROTOCOL=classic; consumer needs Kafka 4.0 or later, with its feature group.version at 1 "
     "and consumer among group.coordinator.rebalance.protocols"
@@ -82,7 +83,7 @@ async def kafka_lines(settings: Bus, role: Role, known: Catalogue) -> AsyncItera
         for line in problems("Kafka", stop, _PROPERTIES):
             yield line
         return
-    yield Line("Kafka", Verdict.OK, f"{brokers} brokers")
+    yield broker_line(brokers, found)
     unlike = list(differences(wants, found))
     for want in wants:
         lacking = needs[want.name] - rights.get(want.name, needs[want.name])
@@ -133,6 +134,17 @@ def _topic(name: str, have: Found | None, unlike: Sequence[Difference], lacking:
         yield Line(name, Verdict.FAILED, said, fix)
     elif not unlike and not lacking:
         yield Line(name, Verdict.OK, f"{have.partitions} partitions, {have.replication_factor} copies")
+
+
+def broker_line(brokers: int, found: Mapping[str, Found]) -> Line:
+    """Brokers before Kafka 3.6 take a record whose transaction was aborted before it arrived (KIP-890). No API of the
+    client tells how old they are, but the configuration of a topic has an entry since then (KIP-937).
+    """
+    known = [topic.config for topic in found.values() if topic.config]
+    if known and not any(_SINCE_3_6 in config for config in known):
+        said = "seems older than 3.6: a record that comes after its transaction was aborted ends up in the next one"
+        return Line("Kafka", Verdict.WARNING, said, 'upgrade it; see "Kafka before 3.6" in docs/guarantees.md')
+    return Line("Kafka", Verdict.OK, f"{brokers} brokers")
 
 
 def _longest_doubt(settings: Settings, known: Catalogue) -> timedelta:

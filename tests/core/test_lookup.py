@@ -48,7 +48,8 @@ def test_a_union_of_records_is_read_by_its_branches() -> None:
     note = {"name": "note", "type": "Note"}
     union = ["null", json.loads(text_of(*FIELDS, name="x.First")), json.loads(text_of(note, name="x.Last"))]
     first, last = (schema(*FIELDS, name="x.First"), schema({**note, "type": NOTE}, name="x.Last"))
-    decoders = Decoders(Texts(json.dumps(union)), [first, last], UnknownFields.REJECT)
+    registry = Texts(json.dumps(union))
+    decoders = Decoders(registry, [first, last], UnknownFields.REJECT)
 
     def decoded(branch: int, data: bytes) -> Decoded:
         return asyncio.run(decoders.decode(frame(0, number(branch) + data)))
@@ -65,6 +66,7 @@ def test_a_union_of_records_is_read_by_its_branches() -> None:
             decoded(1, b"")
     with pytest.raises(Undecodable, match="malformed"):
         asyncio.run(decoders.decode(frame(0, b"")))
+    assert registry.asked == [0]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +87,22 @@ def test_a_schema_that_is_not_there_yet_is_asked_for_again() -> None:
     registry.texts[0] = THING.text
     with pytest.raises(Undecodable, match="malformed"):
         asyncio.run(decoders.decode(frame(0, b"")))
+
+
+def test_many_that_wait_for_one_schema_have_it_read_once() -> None:
+    class Slow(Texts):
+        async def schema(self, identifier: int) -> str | None:
+            await asyncio.sleep(0)  # lets the others ask as well
+            return await super().schema(identifier)
+
+    writer = schema(*FIELDS, *({"name": f"n{place}", "type": "null"} for place in range(400))).text
+
+    async def waiting(many: int) -> None:
+        decoders = Decoders(Slow(writer), [THING], UnknownFields.REJECT)
+        await asyncio.gather(*(decoders.decode(frame(0, foreign(THING, FULL))) for _ in range(many)))
+
+    alone = quickest(lambda: asyncio.run(waiting(1)))
+    assert quickest(lambda: asyncio.run(waiting(50))) < 4 * alone
 
 
 @pytest.mark.parametrize("other", ["null", {"type": "fixed", "name": "none_of_ours", "size": 0}], ids=["ours", "other"])

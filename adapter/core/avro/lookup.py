@@ -46,7 +46,9 @@ class Decoders:
             text = await self._registry.schema(schema_id)
             if text is None:
                 raise Undecodable("unknown-schema", f"the registry has no schema {schema_id}")
-            decoder = self._decoders[schema_id] = self._decoder(text)
+            decoder = self._decoders.get(schema_id)  # of another that has waited for it
+            if decoder is None:
+                decoder = self._decoders[schema_id] = self._decoder(text)
         return decoder.decode(payload)
 
     def _decoder(self, text: str) -> "Decoder | _Union | _Refusal":

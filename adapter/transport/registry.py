@@ -1,6 +1,4 @@
-"""Client of a schema registry with the Confluent HTTP API. Look-ups are cached for ever, since the schema of an id
-never changes: only the first record of a kind has to wait for the registry.
-"""
+"""Client of a schema registry with the Confluent HTTP API."""
 
 import asyncio
 import base64
@@ -10,7 +8,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, 
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -23,9 +21,6 @@ from adapter.settings import Registry, Vocabulary, secret
 from adapter.transport.address import parsed
 from adapter.transport.failures import words
 from adapter.transport.tls import ClientTls, TlsFiles
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 SIZE_LIMIT: Final = 2 * 1024 * 1024
@@ -77,19 +72,22 @@ class HttpRegistry:
         self._waits = waits
         self.time: datetime | None = None
         """The registry's clock, from the Date header of its last answer."""
-
-        self._schemas: _Cache[int, str] = _Cache(absent_for=absent_for, clock=clock)
-        self._identifiers: _Cache[tuple[str, str], int] = _Cache(absent_for=absent_for, clock=clock)
+        self._schemas = _Schemas(self._fetch_schema, absent_for=absent_for, clock=clock)
 
     async def schema(self, identifier: int) -> str | None:
         """The schema of that id as JSON text, with the types that it refers to put in; None if the registry says there
         is none. A type that the registry does not have, or one too many, stays a name. Raises Unavailable.
         """
-        return await self._schemas.get(identifier, self._fetch_schema)
+        return await self._schemas.get(identifier)
 
     async def identifier(self, subject: str, schema: str) -> int | None:
         """The id under which `subject` has this schema, None if it has not. Raises Unavailable."""
-        return await self._identifiers.get((subject, schema), self._fetch_identifier)
+        status, answer = await self._ask("POST", f"/subjects/{_quoted(subject)}", {"schema": schema})
+        if _error_code(answer) in {SUBJECT_NOT_FOUND, SCHEMA_NOT_FOUND}:
+            return None
+        if status != HTTPStatus.OK:
+            raise Unavailable(f"the registry gives no id: {_said(status, answer)}")
+        return _id(answer)
 
     async def register(self, subject: str, schema: str) -> int:
         """Register the schema as a new version of `subject`, unless it is one already; returns its id. Raises Stop with
@@ -98,9 +96,7 @@ class HttpRegistry:
         status, answer = await self._ask("POST", f"/subjects/{_quoted(subject)}/versions", {"schema": schema})
         if status != HTTPStatus.OK:
             raise Stop(f"{subject}: the registry refuses the schema: {_said(status, answer)}")
-        identifier = _id(answer)
-        self._identifiers.put((subject, schema), identifier)
-        return identifier
+        return _id(answer)
 
     async def compatible(self, subject: str, schema: str) -> bool:
         """Whether `register` would accept it as the subject's next version. Raises Unavailable, and Stop if the
@@ -137,7 +133,6 @@ class HttpRegistry:
 
     async def close(self) -> None:
         await self._schemas.close()
-        await self._identifiers.close()
         for client in self._clients:
             await client.aclose()
 
@@ -181,15 +176,6 @@ class HttpRegistry:
         if status != HTTPStatus.OK or not isinstance(answer.get("schema"), str):
             raise Unavailable(f"the registry gives no schema: {_said(status, answer)}")
         return answer
-
-    async def _fetch_identifier(self, key: tuple[str, str]) -> int | None:
-        subject, schema = key
-        status, answer = await self._ask("POST", f"/subjects/{_quoted(subject)}", {"schema": schema})
-        if _error_code(answer) in {SUBJECT_NOT_FOUND, SCHEMA_NOT_FOUND}:
-            return None
-        if status != HTTPStatus.OK:
-            raise Unavailable(f"the registry gives no id: {_said(status, answer)}")
-        return _id(answer)
 
     async def _ask(self, method: str, path: str, document: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
         """Status and body from the first address that gives a valid answer. Raises Unavailable if none does."""
@@ -266,32 +252,33 @@ async def encoders(
     return found
 
 
-class _Cache(Generic[K, V]):
-    """A cache: answers are kept for ever, absences for a while; concurrent callers for one key share one request."""
+class _Schemas:
+    """Look-ups of schemas: concurrent ones of one id share one request, and the absence of a schema is remembered for a
+    while.
+    """
 
-    def __init__(self, *, absent_for: timedelta, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[int], Coroutine[Any, Any, str | None]],
+        *,
+        absent_for: timedelta,
+        clock: Callable[[], float],
+    ) -> None:
+        self._fetch = fetch
         self._absent_for = absent_for.total_seconds()
         self._clock = clock
-        self._found: dict[K, V] = {}
-        self._absent: dict[K, float] = {}
-        self._flights: dict[K, asyncio.Task[V | None]] = {}
+        self._absent: dict[int, float] = {}
+        self._flights: dict[int, asyncio.Task[str | None]] = {}
 
-    async def get(self, key: K, fetch: Callable[[K], Coroutine[Any, Any, V | None]]) -> V | None:
-        if key in self._found:
-            return self._found[key]
-        if key in self._absent and self._clock() < self._absent[key]:
+    async def get(self, identifier: int) -> str | None:
+        if identifier in self._absent and self._clock() < self._absent[identifier]:
             return None
-        flight = self._flights.get(key)
+        flight = self._flights.get(identifier)
         if flight is None:
-            flight = asyncio.create_task(fetch(key))
-            self._flights[key] = flight
-            flight.add_done_callback(lambda done: self._landed(key, done))
+            flight = self._flights[identifier] = asyncio.create_task(self._fetch(identifier))
+            flight.add_done_callback(lambda done: self._landed(identifier, done))
         # One caller that gives up must not take the answer from the others.
         return await asyncio.shield(flight)
-
-    def put(self, key: K, value: V) -> None:
-        self._found[key] = value
-        self._absent.pop(key, None)
 
     async def close(self) -> None:
         flights = list(self._flights.values())
@@ -299,19 +286,17 @@ class _Cache(Generic[K, V]):
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
 
-    def _landed(self, key: K, flight: asyncio.Task[V | None]) -> None:
-        del self._flights[key]
+    def _landed(self, identifier: int, flight: asyncio.Task[str | None]) -> None:
+        del self._flights[identifier]
         # Reading the exception also keeps asyncio from logging it as never retrieved, if all callers have gone.
         if flight.cancelled() or flight.exception() is not None:
             return
-        value = flight.result()
-        if value is not None:
-            self.put(key, value)
+        if flight.result() is not None:
             return
         # Foreign records may bring any number of unknown ids: entries that have expired are removed.
         now = self._clock()
         self._absent = {other: until for other, until in self._absent.items() if until > now}
-        self._absent[key] = now + self._absent_for
+        self._absent[identifier] = now + self._absent_for
 
 
 def _authorization(file: Path) -> str:

@@ -227,15 +227,6 @@ def keeping(schemas: Mapping[str, object]) -> Handler:
 
 
 class TestLookingUp:
-    async def test_what_was_found_once_needs_no_registry_any_more(self) -> None:
-        server = await serve()
-        async with HttpRegistry(server.url) as registry:
-            identifier = await registry.register("tickets", ONE)
-            assert await registry.schema(identifier) is not None
-            await server.close()
-            assert await registry.schema(identifier) is not None
-            assert await registry.identifier("tickets", ONE) == identifier
-
     async def test_an_absent_id_is_asked_for_again_after_a_while(self) -> None:
         now = 0.0
         asked: list[str] = []

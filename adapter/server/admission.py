@@ -78,25 +78,23 @@ class Admission:
     address_header: str
 
     def judge(self, peer: Peer, head: Head) -> Caller | Refused:
-        address, certificate = _address(peer.address), peer.certificate
-        none = "neither TLS nor a trusted proxy shows one"
+        address, proxied = _address(peer.address), False
         if address is not None and _within(address, self.proxies):
-            none = "the proxy passes on none"
-            address = _forwarded_address(head.headers.get(self.address_header), address, self.proxies)
-            try:
-                certificate = _forwarded_certificate(head.headers.get(self.certificate_header))
-            except _NO_CERTIFICATE:
-                bad = f"{self.certificate_header} is no single certificate, as RFC 9440 has it or in URL-encoded PEM"
-                return Refused(Reason.CERTIFICATE, Caller(_shown(address, peer), None), bad)
+            address, proxied = _forwarded_address(head.headers.get(self.address_header), address, self.proxies), True
+        shown = peer.address if address is None else str(address)
         try:
+            passed_on = head.headers.get(self.certificate_header)
+            certificate = _forwarded_certificate(passed_on) if proxied else peer.certificate
             identity = None if certificate is None else identity_of(certificate)
         except _NO_CERTIFICATE:
-            return Refused(Reason.CERTIFICATE, Caller(_shown(address, peer), None), "it can't be read")
-        caller = Caller(_shown(address, peer), None if identity is None else identity.subject[:SUBJECT_LIMIT])
+            bad = f"{self.certificate_header} is no single certificate, as RFC 9440 has it or in URL-encoded PEM"
+            return Refused(Reason.CERTIFICATE, Caller(shown, None), bad if proxied else "it can't be read")
+        caller = Caller(shown, None if identity is None else identity.subject[:SUBJECT_LIMIT])
         if self.networks and (address is None or not _within(address, self.networks)):
             return Refused(Reason.NETWORK, caller)
         if self.subjects:
             if identity is None:
+                none = "the proxy passes on none" if proxied else "neither TLS nor a trusted proxy shows one"
                 return Refused(Reason.CERTIFICATE, caller, none)
             if identity.names.isdisjoint(self.subjects):
                 return Refused(Reason.SUBJECT, caller)
@@ -175,11 +173,6 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 def _within(address: IPv4Address | IPv6Address, networks: frozenset[Network]) -> bool:
     return any(address in network for network in networks)
-
-
-@lru_cache(maxsize=4096)
-def _shown(address: IPv4Address | IPv6Address | None, peer: Peer) -> str:
-    return peer.address if address is None else str(address)
 
 
 def _forwarded_address(

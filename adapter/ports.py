@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from adapter.core.errors import Reasoned
 from adapter.core.immutable import immutable
 from adapter.core.journal import Source
 from adapter.core.notification import Delivery
@@ -23,29 +24,22 @@ class Reply:
     """
 
 
-class NotSent(Exception):  # noqa: N818 -- named for what it says
+class NotSent(Reasoned):
     """No byte of the request has left: the call may be tried again, whatever the operation.
 
-    `reason` is a slug (a metric label): resolve, connect, connect-timeout, tls, proxy.
+    `reason` is resolve, connect, connect-timeout, tls or proxy.
     """
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
 
-
-class Unclear(Exception):  # noqa: N818 -- named for what it says
+class Unclear(Reasoned):
     """Bytes may have left and no whole answer came: nobody knows whether the supplier has taken it.
 
-    `reason` is a slug (a metric label): write-timeout, read-timeout, total-timeout, reset, too-large, protocol.
+    `reason` is write-timeout, read-timeout, total-timeout, reset, too-large or protocol.
     `head` is status and headers of a reply whose body broke off: some statuses decide without a body.
     """
 
     def __init__(self, reason: str, detail: str, *, head: Reply | None = None) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
+        super().__init__(reason, detail)
         self.head = head
 
 

@@ -24,17 +24,19 @@ class Unavailable(Exception):  # noqa: N818 -- named for what it says
     """Try again later. Nothing was done."""
 
 
-class Undecodable(Exception):  # noqa: N818 -- named for what it says
-    """A record that can never become a command.
-
-    `reason` is a slug from a closed set (a header of the dead letter and a metric label);
-    `detail` is for a person and carries no value of the record.
+class Reasoned(Exception):  # noqa: N818 -- named for what it has
+    """`reason` is a slug from a closed set (a header, a metric label); `detail` is for a person and carries no value of
+    a record or message.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class Undecodable(Reasoned):
+    """A record that can never become a command."""
 
 
 class Foreign(Undecodable):
@@ -43,13 +45,8 @@ class Foreign(Undecodable):
     """
 
 
-class Unreadable(Exception):  # noqa: N818 -- named for what it says
-    """Bytes that are not admitted as an XML document. `reason` is a slug from a closed set."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
+class Unreadable(Reasoned):
+    """Bytes that are not admitted as an XML document."""
 
 
 class Refused(Exception):  # noqa: N818 -- named for what it says

@@ -1,15 +1,11 @@
-"""Texts of requests: the quick condition holds only for what needs no cleaning. Moments, and ids that are derived."""
+"""Texts of requests: the quick condition holds only for what needs no cleaning."""
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
-from uuid import UUID, uuid5
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from adapter.core.derived import namespace
-from adapter.core.instant import utc
 from adapter.core.mapping.texts import Flaw, cleaner, escaped, plain
 from adapter.core.xsd import Kind, Leaf
 
@@ -45,21 +41,3 @@ def test_a_leaf_with_a_pattern_is_never_told_to_be_plain() -> None:
     assert plain(leaf, "text") is None
     with pytest.raises(Flaw):
         cleaner(leaf)("B")
-
-
-@given(st.datetimes(timezones=st.just(UTC) | st.integers(-1439, 1439).map(lambda m: timezone(timedelta(minutes=m)))))
-@example(datetime.max.replace(tzinfo=timezone(-timedelta(hours=1))))
-@example(datetime(1, 1, 1, 9, 5, 7, 9_999, tzinfo=UTC))
-def test_a_moment_is_written_as_isoformat_does(moment: datetime) -> None:
-    try:
-        expected = moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
-    except OverflowError:
-        with pytest.raises(OverflowError):
-            utc(moment)
-    else:
-        assert utc(moment) == f"{expected}Z"
-
-
-@given(root=st.uuids(), name=st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_a_derived_id_is_a_uuid_of_version_5(root: UUID, name: str) -> None:
-    assert namespace(root)(name) == str(uuid5(root, name))

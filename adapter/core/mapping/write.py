@@ -25,16 +25,12 @@ class RequestWriter:
 
     def __init__(
         self,
-        element: str,
         pairs: tuple[Pair, ...],
         write: Write,
         judge: etree.XMLSchema,
         *,
         reported_as: Mapping[str, str],
     ) -> None:
-        self.element = element
-        """Local name of the element."""
-
         self._pairs = pairs
         self._write = write
         self._judge = judge
@@ -76,7 +72,7 @@ def compile_request(
     # A problem of an element that a field of the envelope fills is reported under that field.
     reported_as = {path: name for path in protocol if (name := path.rpartition(".")[2]) in envelope}
     write = compile_writer(root, pairs, xsd.prefixes)
-    return RequestWriter(root.name, pairs, write, xsd.judge, reported_as=reported_as)
+    return RequestWriter(pairs, write, xsd.judge, reported_as=reported_as)
 
 
 _PARSER: Final = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, collect_ids=False)

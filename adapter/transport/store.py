@@ -88,13 +88,13 @@ class SqliteStores:
                 if not foreign.name.startswith(path.name):
                     foreign.unlink(missing_ok=True)
             try:
-                return SqliteStore(_connect(path, self._cache), self._threads, path, self._setting)
+                return SqliteStore(*_connect(path, self._cache), self._threads, path, self._setting)
             except (sqlite3.Error, UnicodeDecodeError) as error:
                 if not is_damage(error):
                     raise
                 self._damaged(path)
                 _remove(path)
-                return SqliteStore(_connect(path, self._cache), self._threads, path, self._setting)
+                return SqliteStore(*_connect(path, self._cache), self._threads, path, self._setting)
         except (OSError, sqlite3.Error) as error:
             raise Unavailable(_unusable(self._setting, path, error)) from None
 
@@ -102,19 +102,21 @@ class SqliteStores:
 class SqliteStore:
     """`ports.TicketStore`."""
 
-    def __init__(self, database: sqlite3.Connection, threads: ThreadPoolExecutor, path: Path, setting: str) -> None:
+    def __init__(
+        self,
+        database: sqlite3.Connection,
+        checkpoint: Checkpoint | None,
+        threads: ThreadPoolExecutor,
+        path: Path,
+        setting: str,
+    ) -> None:
+        self.checkpoint = checkpoint
         self._database = database
         self._threads = threads
         self._path = path
         self._setting = setting
         self._access = threading.Lock()
         """A caller may be cancelled, and another one start, while a thread still works for the first."""
-        marks = dict(database.execute("SELECT name, value FROM mark"))
-        match marks:
-            case {"transaction": str(name), "tickets": int(tickets)}:
-                self.checkpoint: Checkpoint | None = Checkpoint(name, tickets)
-            case _:
-                self.checkpoint = None
 
     def load(self, tickets: Sequence[TicketRecord]) -> None:
         self._alone(lambda: self._load(tickets))
@@ -205,7 +207,8 @@ def _due(row: tuple[bytes, bytes, int]) -> TicketRecord:
     return TicketRecord(*_sound((key, value)), due)
 
 
-def _connect(path: Path, cache: int) -> sqlite3.Connection:
+def _connect(path: Path, cache: int) -> tuple[sqlite3.Connection, Checkpoint | None]:
+    """The store in that file, and how far it is complete. Raises sqlite3.Error, OSError or UnicodeDecodeError."""
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
         path.chmod(0o600)
@@ -214,10 +217,15 @@ def _connect(path: Path, cache: int) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute(f"PRAGMA cache_size = -{cache // 1024}")
         database.executescript(_SCHEMA)
+        marks = dict(database.execute("SELECT name, value FROM mark"))
     except BaseException:
         database.close()
         raise
-    return database
+    match marks:
+        case {"transaction": str(name), "tickets": int(tickets)}:
+            return database, Checkpoint(name, tickets)
+        case _:
+            return database, None
 
 
 def _lock(folder: Path) -> int | None:

@@ -335,7 +335,7 @@ class _Caller:
         self._calls = self._runner.run(self._open())
 
     async def _open(self) -> HttpsCalls:
-        return HttpsCalls(self._settings, on_reload=lambda _: None)
+        return HttpsCalls(self._settings)
 
     def __call__(self, times: int) -> None:
         self._runner.run(self._many(times))

@@ -54,7 +54,7 @@ async def call(
     not_after: datetime | None = record["notAfter"]
     if not_after is not None and datetime.now(UTC) >= not_after:
         raise Refused(Problem("notAfter", "has passed; a worker sends nothing after it"))
-    calls = HttpsCalls(call_settings(settings, translator.known), on_reload=lambda _: None)
+    calls = HttpsCalls(call_settings(settings, translator.known))
     try:
         observed = _Observed(calls)
         outcome = await translator.outcome(entry, record, observed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from adapter.app.certificates import CertificateReport
+from adapter.app.certificates import Certificates
 from adapter.app.descriptors import connections
 from adapter.app.page import Page
 from adapter.app.process import Process
@@ -139,9 +139,8 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
 
         publishing = asyncio.ensure_future(publish())
         stack.push_async_callback(_cancelled, publishing)
-        certificates = CertificateReport("listener", log, metrics)
-        if tls is not None:
-            certificates.watch(lambda: tls.not_after)
+        certificates = Certificates("listener", tls, log, metrics)
+        await stack.enter_async_context(certificates.watched())
         listener = Listener(
             flow,
             limits=CallerLimits(
@@ -152,7 +151,6 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
                 body=limits.body_timeout.total_seconds(),
             ),
             tls=tls,
-            on_reload=certificates.reloaded,
             log=log,
         )
         _watch(listener, spool, metrics)

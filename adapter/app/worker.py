@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from adapter.app.certificates import CertificateReport
+from adapter.app.certificates import Certificates
 from adapter.app.page import Page
 from adapter.app.process import Process
 from adapter.app.start import (
@@ -82,11 +82,10 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
     report.begin(known.operations, metrics)
     async with AsyncExitStack() as stack:
         metrics = stack.enter_context(metrics.lent())
-        certificates = CertificateReport("supplier", log, metrics)
-        calls = HttpsCalls(call_settings(settings, known), on_reload=certificates.reloaded)
+        calls = HttpsCalls(call_settings(settings, known))
         stack.push_async_callback(calls.close)
-        if (tls := calls.tls) is not None:
-            certificates.watch(lambda: tls.not_after)
+        certificates = Certificates("supplier", calls.tls, log, metrics)
+        await stack.enter_async_context(certificates.watched())
         registry = await stack.enter_async_context(open_registry(settings.registry))
         tracer = await stack.enter_async_context(traced(settings.telemetry))
         admin = Admin(client)

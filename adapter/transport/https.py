@@ -7,8 +7,7 @@ Whatever fails before that is NotSent, whatever fails in it is Unclear. Why so: 
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -91,13 +90,12 @@ class CallSettings:
 class HttpsCalls:
     """ports.Calls. Made inside a running loop; close() it there.
 
-    `on_reload` is told of every change of the certificate files: their problems, with which they are not used. Raises
-    Stop when the settings cannot work.
+    `tls` is for the caller to keep fresh. Raises Stop when the settings cannot work.
     A cancelled call stays cancelled; the cause (`__cause__`) of its CancelledError is the NotSent or Unclear it
     would have been.
     """
 
-    def __init__(self, settings: CallSettings, *, on_reload: Callable[[Sequence[str]], None]) -> None:
+    def __init__(self, settings: CallSettings) -> None:
         url = parsed("ADAPTER_SUPPLIER__BASE_URL", settings.base_url)
         self._proxy: Callable[[], Proxy] | None = None
         if settings.proxy is not None:
@@ -127,9 +125,6 @@ class HttpsCalls:
         self._distrusted: dict[Any, float] = {}
         """Addresses to try last, each with the time since when."""
         self.tls = ClientTls(settings.tls) if url.scheme == "https" else None
-        self._watch: asyncio.Task[None] | None = None
-        if self.tls is not None:
-            self._watch = asyncio.create_task(self.tls.watch(on_reload))
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """POST `body` to the base URL plus `path`, once. Raises NotSent or Unclear; ValueError for a header that is
@@ -149,10 +144,6 @@ class HttpsCalls:
 
     async def close(self) -> None:
         """Close every connection; the calls on them fail. The caller cancels those that are still connecting."""
-        if self._watch is not None:
-            self._watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watch
         for connection in list(self._open):
             connection.abort()
         if self._open:

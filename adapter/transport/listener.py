@@ -9,7 +9,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -43,15 +43,10 @@ class Listener:
         *,
         limits: CallerLimits,
         tls: ServerTls | None,
-        on_reload: Callable[[Sequence[str]], None],
         log: Log,
     ) -> None:
-        """Without `tls` connections are in plain text. `on_reload` is told of every change of the certificate files:
-        their problems, with which they are not used.
-        """
+        """Without `tls` connections are in plain text; it is for the caller to keep fresh."""
         self._limits = limits
-        self._tls = tls
-        self._on_reload = on_reload
         self._loop = asyncio.get_running_loop()
         self._shared = Shared(receiver, limits, tls, log)
         self._socket: socket.socket | None = None
@@ -91,8 +86,6 @@ class Listener:
             ) from None
         self._socket = bound
         self._tasks = [asyncio.ensure_future(self._accept(bound)), asyncio.ensure_future(self._sweep())]
-        if self._tls is not None:
-            self._tasks.append(asyncio.ensure_future(self._tls.watch(self._on_reload)))
 
     async def close(self, limit: float) -> None:
         """Accept no new connections and, after a moment, no new requests; answer the requests under way within `limit`

@@ -70,7 +70,7 @@ async def calls() -> AsyncIterator[Make]:
     made: list[HttpsCalls] = []
 
     def make(url: str, **changes: Any) -> HttpsCalls:
-        made.append(HttpsCalls(replace(configured(url), **changes), on_reload=lambda _: None))
+        made.append(HttpsCalls(replace(configured(url), **changes)))
         return made[-1]
 
     yield make
@@ -1081,7 +1081,7 @@ def test_a_name_is_resolved_again_after_some_seconds(monkeypatch: pytest.MonkeyP
 
         monkeypatch.setattr(loop, "getaddrinfo", counted)
         async with supplier(close_after_answering) as server:
-            made = HttpsCalls(replace(configured(server.url), keep_alive=0 * SECOND), on_reload=lambda _: None)
+            made = HttpsCalls(replace(configured(server.url), keep_alive=0 * SECOND))
             for ahead, expected in ((0, 1), (5, 1), (10, 2)):
                 loop.ahead += ahead
                 assert await outcome(post(made)) == (Reply, "200")
@@ -1096,7 +1096,7 @@ def test_a_name_is_resolved_again_after_some_seconds(monkeypatch: pytest.MonkeyP
 def test_after_the_time_at_which_the_supplier_has_ended_one_no_idle_connection_is_used_for_an_hour() -> None:
     async def count() -> None:
         async with supplier(answering) as server:
-            made = HttpsCalls(replace(configured(server.url), keep_alive=600 * SECOND), on_reload=lambda _: None)
+            made = HttpsCalls(replace(configured(server.url), keep_alive=600 * SECOND))
 
             async def connections(*, idle: float) -> int:
                 """How many were ever used when those there are were idle for so long and another call is made."""
@@ -1546,7 +1546,7 @@ def test_not_sent_is_said_only_if_the_server_has_seen_no_byte_of_the_request(
             cutting(server.port, at, upwards=upwards, reset=reset, armed=not reused) as cut,
         ):
             url = f"{'http' if version is None else 'https'}://localhost:{cut.port}"
-            made = HttpsCalls(replace(configured(url), tls=files), on_reload=lambda _: None)
+            made = HttpsCalls(replace(configured(url), tls=files))
             try:
                 if reused:
                     assert await outcome(post(made)) == (Reply, "200")

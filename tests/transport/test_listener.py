@@ -113,7 +113,6 @@ async def opened() -> Opened:
             receiver,
             limits=CallerLimits(**chosen),  # type: ignore[arg-type]  # whole numbers where they belong
             tls=tls,
-            on_reload=lambda _: None,
             log=start_logging(form="json", stream=lines),
         )
         await listener.open("127.0.0.1", port)
@@ -566,6 +565,7 @@ async def test_the_sessions_of_callers_who_come_anew_each_time_are_not_kept_for_
 
     tls = ServerTls(TlsFiles(good.server_certificate, good.server_key, good.ca))
     full = weakref.ref(tls.context)  # with it, all that it remembers
+    watching = asyncio.create_task(tls.watch(lambda _: None, interval=0.1))
     async with opened(tls=tls) as it:
         first, _ = await asyncio.to_thread(visit, it.listener.port)
         assert (await asyncio.to_thread(visit, it.listener.port, first))[1]
@@ -577,6 +577,7 @@ async def test_the_sessions_of_callers_who_come_anew_each_time_are_not_kept_for_
 
         await eventually(forgotten)
         await eventually(lambda: full() is None)
+    watching.cancel()
 
 
 async def test_a_burst_of_callers_who_never_begin_their_handshake_stays_within_the_limit(

@@ -443,10 +443,11 @@ def markdown() -> str:
     lines = [
         "# Metrics",
         "",
+        "For operators: what each metric says, and when it is bad. The [runbook](runbook.md) explains the alerts.",
+        "",
         "Served at `/metrics` on the telemetry port, in OpenMetrics or Prometheus text format. Labels never contain a",
         "key, a reference or an id. The usual `process_*` metrics (CPU, memory, file descriptors, start time) are",
-        "included.",
-        "This page is generated from `adapter/telemetry/metrics.py`; a test compares the two.",
+        "included. This page is generated from `adapter/telemetry/metrics.py`.",
         "",
         "| metric | type | unit | labels | what it says | when it is bad |",
         "| --- | --- | --- | --- | --- | --- |",

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from adapter.catalogue import Catalogue
 from adapter.core import cloudevents
 from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop
-from adapter.core.notification import LIMITS, Refusal
+from adapter.core.notification import LIMITS, Delivery, Readable, Refusal
 from adapter.ports import Arrival, Outgoing
 from adapter.server.admission import Admission, allowed
 from adapter.server.flow import Deployment, Server, begin
@@ -107,14 +108,13 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
                 certificate_header=limits.certificate_header.lower(),
                 address_header=limits.address_header.lower(),
             ),
-            reader=known.notification.reader,
+            read=_reading(settings, known),
             answers=known.notification.answers,
             publisher=publisher,
             spool=spool,
             deployment=Deployment(
                 api_version=settings.supplier.api_version,
                 buyer=settings.supplier.buyer_identifier,
-                buyers=_buyers(settings),
                 own_message_id=limits.own_message_id,
                 max_body_bytes=limits.max_body_bytes,
                 publish_limit=limits.publish_timeout.total_seconds(),
@@ -197,12 +197,11 @@ def reread(
     """A function that turns a notification that was kept raw into the event that a server with these settings would
     publish, or into the reason why there is none.
     """
-    records, buyers = _records(settings, known, encoder), _buyers(settings)
-    limits = replace(LIMITS, size=settings.server.max_body_bytes)
+    records, read = _records(settings, known, encoder), _reading(settings, known)
 
     def event(arrival: Arrival) -> Outgoing | Refusal:
-        read = known.notification.reader.read(arrival.delivery, buyers=buyers, limits=limits)
-        return read if isinstance(read, Refusal) else records.event(read, arrival)
+        found = read(arrival.delivery)
+        return found if isinstance(found, Refusal) else records.event(found, arrival)
 
     return event
 
@@ -218,8 +217,11 @@ def _records(settings: Receiving | Translating, known: Catalogue, encoder: Encod
     )
 
 
-def _buyers(settings: Receiving | Translating) -> frozenset[str]:
-    return settings.server.accepted_buyers or frozenset({settings.supplier.buyer_identifier})
+def _reading(settings: Receiving | Translating, known: Catalogue) -> Callable[[Delivery], Readable | Refusal]:
+    """The notification's reader with the buyers that are ours and the limits of a deployment."""
+    buyers = settings.server.accepted_buyers or frozenset({settings.supplier.buyer_identifier})
+    limits = replace(LIMITS, size=settings.server.max_body_bytes)
+    return partial(known.notification.reader.read, buyers=buyers, limits=limits)
 
 
 async def _leave(flow: Server, listener: Listener, limit: float, log: Log) -> None:

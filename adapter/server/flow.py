@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 
 from adapter.core.answer import AnswerWriter, Written, refused
 from adapter.core.errors import Unavailable
-from adapter.core.notification import LIMITS, NotificationReader, Readable, Refusal
+from adapter.core.notification import Delivery, Readable, Refusal
 from adapter.ports import Answer, Arrival, Caller, Head, Outgoing, Peer, Publisher, Spool
 from adapter.server.admission import Admission, Reason, Refused
 from adapter.server.keeper import Keeper, Stored
@@ -52,7 +52,6 @@ class Deployment:
     api_version: str
     buyer: str
     """Stands in where a notification names none."""
-    buyers: frozenset[str]
     own_message_id: bool
     max_body_bytes: int
     publish_limit: float
@@ -70,7 +69,7 @@ class Server:
         self,
         *,
         admission: Admission,
-        reader: NotificationReader,
+        read: Callable[[Delivery], Readable | Refusal],
         answers: AnswerWriter,
         publisher: Publisher,
         spool: Spool | None,
@@ -81,11 +80,10 @@ class Server:
     ) -> None:
         self._tracer = tracer
         self._admission = admission
-        self._reader = reader
+        self._read = read
         self._answers = answers
         self._records: Records | None = None
         self._deployment = deployment
-        self._limits = replace(LIMITS, size=deployment.max_body_bytes)
         self._log = log
         self._metrics = metrics
         self._seconds = metrics.histogram(m.NOTIFICATION_SECONDS)
@@ -179,16 +177,14 @@ class Server:
 
     async def _receive(self, arrival: Arrival) -> Answer:
         began = time.monotonic()
-        read = await self._on_thread(self._read, arrival) if _long(arrival) else self._read(arrival)
+        delivery = arrival.delivery
+        read = await self._on_thread(self._read, delivery) if _long(arrival) else self._read(delivery)
         answer = await (self._refuse(read, arrival) if isinstance(read, Refusal) else self._store(read, arrival))
         self._seconds.observe(time.monotonic() - began)
         return answer
 
     def close(self) -> None:
         self._thread.shutdown(wait=False)
-
-    def _read(self, arrival: Arrival) -> Readable | Refusal:
-        return self._reader.read(arrival.delivery, buyers=self._deployment.buyers, limits=self._limits)
 
     async def _store(self, readable: Readable, arrival: Arrival) -> Answer:
         identifier = readable.id
@@ -263,7 +259,7 @@ class Server:
     async def _again(self, arrival: Arrival) -> Outgoing:
         """The record of a notification from the spool: read as the settings and schemas are now."""
         assert self._records is not None, "nothing is drained before"
-        read = await self._on_thread(self._read, arrival)
+        read = await self._on_thread(self._read, arrival.delivery)
         record = read if isinstance(read, Refusal) else self._records.event(read, arrival)
         if isinstance(record, Refusal):
             record = self._records.quarantined(record, arrival, at=datetime.now(UTC))

@@ -5,6 +5,7 @@ import io
 import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 from adapter.core.avro import Encoder
 from adapter.core.notification import Delivery
@@ -36,11 +37,11 @@ async def _held() -> float:
     notification, bus = known().notification, Silent()
     server = Server(
         admission=Admission(frozenset(), frozenset(), frozenset(), "", ""),
-        reader=notification.reader,
+        read=partial(notification.reader.read, buyers=frozenset({"SPDEV1"})),
         answers=notification.answers,
         publisher=bus,
         spool=None,
-        deployment=Deployment("1.0", "SPDEV1", frozenset({"SPDEV1"}), False, 4 * MIB, 60.0, 100, "http"),  # noqa: FBT003
+        deployment=Deployment("1.0", "SPDEV1", False, 4 * MIB, 60.0, 100, "http"),  # noqa: FBT003
         log=start_logging(level="error", form="json", stream=io.StringIO()),
         metrics=Metrics(),
     )

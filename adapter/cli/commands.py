@@ -20,7 +20,8 @@ from adapter.core.operation import Problem
 
 FORM: Final = """\
 A file holds one JSON object, an array of objects, or several objects in a row. "command" names the record; the other
-fields are the record's own. commandId and issuedAt are filled in where they are missing."""
+fields are the record's own. commandId and issuedAt are filled in where they are missing. Leave out what you do not fill
+in of an example: an optional record without content goes to the supplier as an empty element."""
 
 
 @dataclass(frozen=True, slots=True)

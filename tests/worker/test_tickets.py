@@ -538,7 +538,7 @@ async def test_a_doubt_whose_time_was_up_ends_though_nothing_can_be_learnt_of_it
     plant: Plant,
     away: bool,  # noqa: FBT001
 ) -> None:
-    first = plant.hire(0, limits=Bounded(doubt=0.1, reference_wait=0.01))
+    first = plant.hire(0, limits=Bounded(doubt=2.0, reference_wait=0.01))
     plant.desk.answers = silent
     command = add("T-1")
     plant.send(command)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -34,10 +34,10 @@ from adapter.core.retry import Backoff
 from adapter.core.soap import Version, wrap
 from adapter.ports import Arrival, Caller
 from adapter.server.records import Records
+from adapter.settings import tree
 from adapter.telemetry import Metrics, start_logging
 from adapter.telemetry import metrics as m
-from adapter.transport.https import CallSettings, HttpsCalls
-from adapter.transport.tls import TlsFiles
+from adapter.transport.https import HttpsCalls
 from adapter.twin import answers, certificates
 from adapter.worker.events import Events, Subject, message_id
 from adapter.worker.reader import Reader, Task
@@ -321,21 +321,13 @@ class _Caller:
         found = re.search(r"twin: (\S+)", said)
         assert found is not None, said
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        second = timedelta(seconds=1)
-        self._settings = CallSettings(
-            found[1],
-            5 * second,
-            10 * second,
-            30 * second,
-            45 * second,
-            25 * second,
-            2**21,
-            tls=TlsFiles(files.client_certificate, files.client_key, files.ca) if tls else TlsFiles(),
-        )
+        ours = tree.Tls(certificate=files.client_certificate, key=files.client_key, ca=files.ca) if tls else tree.Tls()
+        self._supplier = tree.Supplier(buyer_identifier="SPDEV1", tls=ours)
+        self._url = found[1]
         self._calls = self._runner.run(self._open())
 
     async def _open(self) -> HttpsCalls:
-        return HttpsCalls(self._settings)
+        return HttpsCalls(self._url, self._supplier)
 
     def __call__(self, times: int) -> None:
         self._runner.run(self._many(times))

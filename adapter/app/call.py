@@ -10,7 +10,6 @@ from typing import Any
 
 from adapter.app.start import base_url
 from adapter.app.translate import Published, Translator
-from adapter.app.worker import call_settings
 from adapter.catalogue import CompiledOperation
 from adapter.core.command import Wait
 from adapter.core.errors import Refused
@@ -54,15 +53,15 @@ async def call(
     not_after: datetime | None = record["notAfter"]
     if not_after is not None and datetime.now(UTC) >= not_after:
         raise Refused(Problem("notAfter", "has passed; a worker sends nothing after it"))
-    calls = HttpsCalls(call_settings(settings, translator.known))
+    url = base_url(settings, translator.known)
+    calls = HttpsCalls(url, settings.supplier)
     try:
         observed = _Observed(calls)
         outcome = await translator.outcome(entry, record, observed)
     finally:
         await calls.close()
     assert observed.exchange is not None, "there is no outcome without a call"
-    url = base_url(settings, translator.known).rstrip("/") + observed.exchange.path
-    return Called(url, observed.exchange, outcome)
+    return Called(url.rstrip("/") + observed.exchange.path, observed.exchange, outcome)
 
 
 class _Observed:

@@ -35,10 +35,10 @@ from adapter.core.outcome import Judge
 from adapter.core.rate import RateLimit
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.ports import Intake, IntakeListener
-from adapter.settings import Calling, Settings, Translating
+from adapter.settings import Settings, Translating
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
-from adapter.transport.https import CallSettings, HttpsCalls
+from adapter.transport.https import HttpsCalls
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.consumer import KafkaIntake, introduce
 from adapter.transport.kafka.feed import KafkaTicketFeed
@@ -46,7 +46,6 @@ from adapter.transport.kafka.identity import REMADE
 from adapter.transport.kafka.journal import KafkaJournal
 from adapter.transport.registry import open_registry
 from adapter.transport.store import SqliteStores
-from adapter.transport.tls import TlsFiles
 from adapter.worker import report
 from adapter.worker.case import Cases
 from adapter.worker.conductor import INTENT_LIFE, Conductor
@@ -77,12 +76,13 @@ async def work(settings: Settings, log: Log, process: Process) -> None:
 async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> AsyncIterator[Worker]:
     """A worker with everything it needs, whose intake is open; the caller runs it. Raises Stop."""
     known = load_catalogue(settings)
+    url = base_url(settings, known)
     names = settings.topics.names()
     client = settings.kafka.client()
     report.begin(known.operations, metrics)
     async with AsyncExitStack() as stack:
         metrics = stack.enter_context(metrics.lent())
-        calls = HttpsCalls(call_settings(settings, known))
+        calls = HttpsCalls(url, settings.supplier)
         stack.push_async_callback(calls.close)
         certificates = Certificates("supplier", calls.tls, log, metrics)
         await stack.enter_async_context(certificates.watched())
@@ -151,7 +151,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
                 requests=Requests(
                     supplier=known.supplier,
                     calls=calls,
-                    terms=terms(settings, base_url(settings, known)),
+                    terms=terms(settings, url),
                     judge=judge(settings, known),
                     log=log,
                     metrics=metrics,
@@ -212,8 +212,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
                 status=lambda: {**report.status(flow, gate), **certificates.status()},
             )
         )
-        supplier = base_url(settings, known)
-        log.info("worker starts", telemetry=page.url, topic=names.commands, group=group, supplier=supplier)
+        log.info("worker starts", telemetry=page.url, topic=names.commands, group=group, supplier=url)
         await stack.enter_async_context(watch.running(partial(topics.check, seen), flow.failed))
         flow.open()
         stack.push_async_callback(flow.close)
@@ -245,23 +244,6 @@ async def _tickets(
     finally:
         await tickets.close()
         await asyncio.to_thread(stores.close)
-
-
-def call_settings(settings: Settings | Calling, known: Catalogue) -> CallSettings:
-    supplier = settings.supplier
-    tls = supplier.tls
-    return CallSettings(
-        base_url=base_url(settings, known),
-        connect=supplier.connect_timeout,
-        write=supplier.write_timeout,
-        read=supplier.read_timeout,
-        total=supplier.total_timeout,
-        keep_alive=supplier.keep_alive,
-        max_reply_bytes=supplier.max_reply_bytes,
-        tls=TlsFiles(certificate=tls.certificate, key=tls.key, ca=tls.ca),
-        proxy=supplier.proxy.url,
-        proxy_credentials=supplier.proxy.credentials,
-    )
 
 
 def _gate(settings: Settings, log: Log) -> Gate:

@@ -42,12 +42,14 @@ would be in doubt.
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """Seconds, and bytes of a reply's body. See `https.CallSettings`."""
-
     write: float
+    """Seconds until the request has been handed to the network, but for what our own buffer holds (64 KiB)."""
     read: float
+    """Seconds of silence before the head of the reply, and within its body."""
     idle: float
+    """Seconds of idleness after which it is not used again, unless the supplier names fewer. Zero: it never is."""
     body: int
+    """Bytes of a reply's body."""
 
 
 class _Reading:

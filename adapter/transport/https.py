@@ -8,15 +8,13 @@ Whatever fails before that is NotSent, whatever fails in it is Unclear. Why so: 
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from adapter.core.allowance import Allowance
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply
+from adapter.settings import Supplier
 from adapter.transport import failures
 from adapter.transport.address import endpoint, parsed
 from adapter.transport.connection import MARGIN, CallLimits, Connection
@@ -56,64 +54,34 @@ a gateway that restarted.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class CallSettings:
-    base_url: str
-    """Where the operations are, http or https; their path is appended."""
-
-    connect: timedelta
-    """Limit until a connection stands: name, TCP, proxy and TLS together."""
-
-    write: timedelta
-    """Limit until the request has been handed to the network, but for what our own buffer holds (64 KiB)."""
-
-    read: timedelta
-    """Longest wait for the head of the reply, and longest silence within its body."""
-
-    total: timedelta
-    """Limit of the whole call."""
-
-    keep_alive: timedelta
-    """A connection idle for longer is not used again. Less than the supplier's own limit; where it names one
-    (Keep-Alive), or was seen to have one in the last hour, that counts if it is shorter. Zero: none is used again.
-    """
-
-    max_reply_bytes: int
-    tls: TlsFiles
-    proxy: str | None = None
-    """URL of an HTTP proxy that is asked to CONNECT. Proxies of the environment are never used."""
-
-    proxy_credentials: Path | None = None
-    """File with one line `user:password`, read for every connection so that it may change."""
-
-
 class HttpsCalls:
-    """ports.Calls. Made inside a running loop; close() it there.
+    """ports.Calls, as the settings of the supplier have it, to its operations below `base_url`. Made inside a running
+    loop; close() it there.
 
     `tls` is for the caller to keep fresh. Raises Stop when the settings cannot work.
     A cancelled call stays cancelled; the cause (`__cause__`) of its CancelledError is the NotSent or Unclear it
     would have been.
     """
 
-    def __init__(self, settings: CallSettings) -> None:
-        url = parsed("ADAPTER_SUPPLIER__BASE_URL", settings.base_url)
+    def __init__(self, base_url: str, supplier: Supplier) -> None:
+        url = parsed("ADAPTER_SUPPLIER__BASE_URL", base_url)
         self._proxy: Callable[[], Proxy] | None = None
-        if settings.proxy is not None:
-            self._proxy = partial(proxy, settings.proxy, settings.proxy_credentials)
+        if supplier.proxy.url is not None:
+            self._proxy = partial(proxy, supplier.proxy.url, supplier.proxy.credentials)
             self._proxy()
         self._loop = asyncio.get_running_loop()
         self._host, self._port = endpoint(url)
         self._prefix = url.raw_path.decode("ascii").rstrip("/")
         self._netloc = url.netloc.decode("ascii")
-        self._connect = settings.connect.total_seconds()
-        self._total = settings.total.total_seconds()
+        self._connect = supplier.connect_timeout.total_seconds()
+        self._total = supplier.total_timeout.total_seconds()
         self._limits = CallLimits(
-            write=settings.write.total_seconds(),
-            read=settings.read.total_seconds(),
-            idle=settings.keep_alive.total_seconds(),
-            body=settings.max_reply_bytes,
+            write=supplier.write_timeout.total_seconds(),
+            read=supplier.read_timeout.total_seconds(),
+            idle=supplier.keep_alive.total_seconds(),
+            body=supplier.max_reply_bytes,
         )
-        self._allowance = Allowance(max(_LONG_REPLIES, 8 * settings.max_reply_bytes))
+        self._allowance = Allowance(max(_LONG_REPLIES, 8 * supplier.max_reply_bytes))
         self._idle: dict[Connection, None] = {}
         """Idle connections, the one used last at the end. It is taken first, so that surplus ones reach their limit."""
         self._left_after = self._left_until = 0.0
@@ -124,7 +92,8 @@ class HttpsCalls:
         self._addresses: tuple[float, list[Any]] = (0.0, [])
         self._distrusted: dict[Any, float] = {}
         """Addresses to try last, each with the time since when."""
-        self.tls = ClientTls(settings.tls) if url.scheme == "https" else None
+        tls = supplier.tls
+        self.tls = ClientTls(TlsFiles(tls.certificate, tls.key, tls.ca)) if url.scheme == "https" else None
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         """POST `body` to the base URL plus `path`, once. Raises NotSent or Unclear; ValueError for a header that is

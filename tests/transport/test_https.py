@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from adapter.core.allowance import Allowance
 from adapter.core.errors import Stop
 from adapter.ports import NotSent, Reply, Unclear
+from adapter.settings import tree
 from adapter.transport.connection import LONG, CallLimits, Connection
-from adapter.transport.https import CallSettings, HttpsCalls
-from adapter.transport.tls import TlsFiles
+from adapter.transport.https import HttpsCalls
 from adapter.transport.way import Proxy
 from tests.support.certificates import Trials
 from tests.support.ports import free_port
@@ -51,18 +51,20 @@ MIB = 2**20
 Make = Callable[..., HttpsCalls]
 
 
-def configured(url: str) -> CallSettings:
-    """Limits far above what a test on a busy machine needs; each test lowers the one it is about."""
-    return CallSettings(
-        base_url=url,
-        connect=20 * SECOND,
-        write=20 * SECOND,
-        read=20 * SECOND,
-        total=30 * SECOND,
-        keep_alive=20 * SECOND,
-        max_reply_bytes=MIB,
-        tls=TlsFiles(),
-    )
+SUPPLIER = tree.Supplier(
+    buyer_identifier="SPDEV1",
+    connect_timeout=20 * SECOND,
+    write_timeout=20 * SECOND,
+    read_timeout=20 * SECOND,
+    total_timeout=30 * SECOND,
+    keep_alive=20 * SECOND,
+    max_reply_bytes=MIB,
+)
+"""Limits far above what a test on a busy machine needs; each test lowers the one it is about."""
+
+
+def opened(url: str, **changes: Any) -> HttpsCalls:
+    return HttpsCalls(url, SUPPLIER.model_copy(update=changes))
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ async def calls() -> AsyncIterator[Make]:
     made: list[HttpsCalls] = []
 
     def make(url: str, **changes: Any) -> HttpsCalls:
-        made.append(HttpsCalls(replace(configured(url), **changes)))
+        made.append(opened(url, **changes))
         return made[-1]
 
     yield make
@@ -134,7 +136,7 @@ async def test_an_address_without_a_port_means_that_of_its_scheme(
         raise socket.gaierror
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", nowhere)
-    assert (await outcome(post(calls(url, proxy=proxy))))[0] is NotSent
+    assert (await outcome(post(calls(url, proxy=tree.Proxy(url=proxy)))))[0] is NotSent
     assert asked == [place]
 
 
@@ -146,18 +148,18 @@ NEVER = 10 * PATIENCE * SECOND
 """A limit that no test waits for."""
 
 
-@pytest.mark.parametrize("short", ["connect", "total"])
+@pytest.mark.parametrize("short", ["connect_timeout", "total_timeout"])
 async def test_a_port_that_swallows_connections_is_not_sent_at_the_first_of_both_limits(
     calls: Make, short: str
 ) -> None:
     async with black_hole() as port, asyncio.timeout(PATIENCE):
-        made = calls(f"http://127.0.0.1:{port}", **{"connect": NEVER, "total": NEVER, short: SHORT})
+        made = calls(f"http://127.0.0.1:{port}", **{"connect_timeout": NEVER, "total_timeout": NEVER, short: SHORT})
         assert await outcome(post(made)) == (NotSent, "connect-timeout")
 
 
 async def test_a_handshake_that_is_never_answered_is_not_sent(calls: Make) -> None:
     async with supplier(Exchange.wait_for_client) as server, asyncio.timeout(PATIENCE):
-        made = calls(server.url.replace("http", "https"), connect=SHORT, total=NEVER)
+        made = calls(server.url.replace("http", "https"), connect_timeout=SHORT, total_timeout=NEVER)
         assert await outcome(post(made)) == (NotSent, "connect-timeout")
 
 
@@ -182,7 +184,7 @@ async def test_a_server_whose_certificate_is_refused_is_sent_nothing(calls: Make
     files = replace(trials.good, server_certificate=pair.certificate, server_key=pair.key)
     async with supplier(answering, tls=server_context(files, ask=False)) as server:
         with pytest.raises(NotSent, match="the server's certificate is refused") as caught:
-            await post(calls(server.url, tls=TlsFiles(ca=trials.good.ca)))
+            await post(calls(server.url, tls=tree.Tls(ca=trials.good.ca)))
         assert caught.value.reason == "tls"
         assert server.received == 0
 
@@ -192,9 +194,10 @@ async def test_a_server_whose_certificate_is_refused_is_sent_nothing(calls: Make
 async def test_a_server_that_refuses_our_certificate_has_taken_nothing(
     calls: Make, trials: Trials, version: ssl.TLSVersion, certificate: str
 ) -> None:
-    files = TlsFiles(ca=trials.good.ca)
+    files = tree.Tls(ca=trials.good.ca)
     if certificate != "none":
-        files = replace(files, certificate=trials.unknown_client.certificate, key=trials.unknown_client.key)
+        unknown = trials.unknown_client
+        files = tree.Tls(certificate=unknown.certificate, key=unknown.key, ca=trials.good.ca)
     # asyncio's server closes the connection without an alert.
     async with supplier(answering, tls=server_context(trials.good, only=version)) as server:
         kind, reason = await outcome(post(calls(server.url, tls=files)))
@@ -206,7 +209,7 @@ async def test_a_server_that_refuses_our_certificate_has_taken_nothing(
 async def test_a_server_that_sends_no_tickets_is_called_all_the_same(calls: Make, trials: Trials) -> None:
     context = server_context(trials.good, only=ssl.TLSVersion.TLSv1_3)
     context.num_tickets = 0
-    files = TlsFiles(trials.good.client_certificate, trials.good.client_key, trials.good.ca)
+    files = tree.Tls(certificate=trials.good.client_certificate, key=trials.good.client_key, ca=trials.good.ca)
     async with supplier(answering, tls=context) as server:
         assert await outcome(post(calls(server.url, tls=files))) == (Reply, "200")
 
@@ -215,14 +218,14 @@ async def test_a_server_that_sends_no_tickets_is_called_all_the_same(calls: Make
 async def test_a_refusal_of_our_certificate_that_comes_after_the_request_is_proof(
     calls: Make, trials: Trials, tmp_path: Path, certificate: str
 ) -> None:
-    files = TlsFiles(trials.unknown_client.certificate, trials.unknown_client.key, trials.good.ca)
+    files = tree.Tls(certificate=trials.unknown_client.certificate, key=trials.unknown_client.key, ca=trials.good.ca)
     if certificate == "none":
-        files = TlsFiles(ca=trials.good.ca)
+        files = tree.Tls(ca=trials.good.ca)
     elif certificate == "with another's signature":
         whole = ssl.PEM_cert_to_DER_cert(trials.good.client_certificate.read_text())
         forged = tmp_path / "forged.pem"
         forged.write_text(ssl.DER_cert_to_PEM_cert(whole[:-1] + bytes([whole[-1] ^ 1])))
-        files = TlsFiles(forged, trials.good.client_key, trials.good.ca)
+        files = tree.Tls(certificate=forged, key=trials.good.client_key, ca=trials.good.ca)
     context = server_context(trials.good, only=ssl.TLSVersion.TLSv1_3)
     refusals: list[str] = []
 
@@ -314,7 +317,7 @@ async def test_after_addresses_that_shake_no_hands_another_one_is_tried_first(
         supplier(answering, tls=server_context(trials.good, ask=False)) as server,
         await asyncio.start_server(hang_up, dead, server.port),
     ):
-        made = calls(server.url, tls=TlsFiles(ca=trials.good.ca))
+        made = calls(server.url, tls=tree.Tls(ca=trials.good.ca))
         for _ in dead:
             assert (await outcome(post(made)))[0] is NotSent
         assert await outcome(post(made)) == (Reply, "200")
@@ -497,7 +500,7 @@ async def test_of_a_reply_that_breaks_off_behind_its_head_the_failure_has_the_he
     calls: Make, said: bytes, end: Callable[[Exchange], Awaitable[None]], reason: str
 ) -> None:
     async with supplier(breaking_off(BUSY + said, end)) as server:
-        made = calls(server.url, read=2 * SECOND)
+        made = calls(server.url, read_timeout=2 * SECOND)
         with pytest.raises(Unclear) as caught:
             await post(made)
         assert caught.value.reason == reason
@@ -539,17 +542,17 @@ async def test_no_text_of_a_reply_gets_into_the_exception(calls: Make) -> None:
 @pytest.mark.parametrize(
     ("script", "changes", "reason"),
     [
-        pytest.param(silent, {"read": SHORT}, "read-timeout", id="silence"),
-        pytest.param(silent, {"total": SECOND}, "total-timeout", id="silence, total limit first"),
+        pytest.param(silent, {"read_timeout": SHORT}, "read-timeout", id="silence"),
+        pytest.param(silent, {"total_timeout": SECOND}, "total-timeout", id="silence, total limit first"),
         pytest.param(
             repeating(b"", b"HTTP/1.1 100 Continue\r\n\r\n", pause=0.02),
-            {"read": SHORT},
+            {"read_timeout": SHORT},
             "read-timeout",
             id="never final",
         ),
         pytest.param(
             repeating(OK + b"Content-Length: 1000000\r\n\r\n", b"x"),
-            {"total": SECOND},
+            {"total_timeout": SECOND},
             "total-timeout",
             id="trickle",
         ),
@@ -572,7 +575,7 @@ async def test_a_call_of_a_server_that_stops_reading_ends_at_the_write_limit_and
         await asyncio.get_running_loop().create_future()
 
     async with supplier(script, tls=server_context(trials.good, ask=False) if secure else None) as server:
-        made = calls(server.url, write=2 * SHORT, tls=TlsFiles(ca=trials.good.ca))
+        made = calls(server.url, write_timeout=2 * SHORT, tls=tree.Tls(ca=trials.good.ca))
         before = open_sockets()
         assert await outcome(post(made, b"x" * (32 * MIB))) == (Unclear, "write-timeout")
         # What others of this process had open may be closed meanwhile.
@@ -591,7 +594,7 @@ def open_sockets() -> set[str]:
 async def test_a_large_request_arrives_whole(calls: Make, trials: Trials, *, secure: bool) -> None:
     body = bytes(range(256)) * (4 * MIB // 256)
     async with supplier(answering, tls=server_context(trials.good, ask=False) if secure else None) as server:
-        assert (await post(calls(server.url, tls=TlsFiles(ca=trials.good.ca)), body)).status == 200
+        assert (await post(calls(server.url, tls=tree.Tls(ca=trials.good.ca)), body)).status == 200
     assert server.requests[0].body == body
 
 
@@ -726,7 +729,7 @@ async def test_of_many_long_replies_no_more_are_read_than_fit_the_limit_and_all_
         kept.append(reply)
 
     async with supplier(script, tls=server_context(trials.good, ask=False) if secure else None) as server:
-        made = calls(server.url, tls=TlsFiles(ca=trials.good.ca))
+        made = calls(server.url, tls=tree.Tls(ca=trials.good.ca))
         running = [asyncio.create_task(call()) for _ in range(3 * ROOM)]
         await eventually(lambda: len(kept) == ROOM, within=PATIENCE, what="as many as fit the limit")
         for _ in range(ROOM):  # whatever else could be read would be by then
@@ -772,7 +775,7 @@ async def test_a_short_reply_does_not_wait_for_long_ones(calls: Make) -> None:
 
 async def test_a_long_reply_that_waits_for_its_share_is_not_called_silent(calls: Make) -> None:
     async with supplier(long_reply) as server:
-        made = calls(server.url, read=2 * SECOND, total=30 * SECOND)
+        made = calls(server.url, read_timeout=2 * SECOND, total_timeout=30 * SECOND)
         async with crowded(made) as held:
             waiting = asyncio.ensure_future(post(made))
             await asyncio.sleep(3)  # longer than it may be silent
@@ -783,7 +786,7 @@ async def test_a_long_reply_that_waits_for_its_share_is_not_called_silent(calls:
 
 async def test_a_long_reply_that_waits_for_its_share_too_long_ends_with_the_call(calls: Make) -> None:
     async with supplier(long_reply) as server:
-        made = calls(server.url, total=3 * SECOND)
+        made = calls(server.url, total_timeout=3 * SECOND)
         async with crowded(made) as held:
             assert await outcome(post(made)) == (Unclear, "total-timeout")
             release(held[0])
@@ -820,7 +823,7 @@ async def test_of_a_long_reply_that_waits_for_its_share_little_is_buffered(
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         url = f"http{'s' if secure else ''}://localhost:{server.getsockname()[1]}"
-        made = calls(url, tls=TlsFiles(ca=trials.good.ca), total=4 * SECOND)
+        made = calls(url, tls=tree.Tls(ca=trials.good.ca), total_timeout=4 * SECOND)
         async with crowded(made):
             assert await outcome(post(made)) == (Unclear, "total-timeout")
         await asyncio.to_thread(thread.join)
@@ -830,7 +833,7 @@ async def test_of_a_long_reply_that_waits_for_its_share_little_is_buffered(
 @pytest.mark.parametrize("secure", [False, True])
 async def test_closing_ends_the_calls_that_wait_for_their_share(calls: Make, trials: Trials, *, secure: bool) -> None:
     async with supplier(long_reply, tls=server_context(trials.good, ask=False) if secure else None) as server:
-        made = calls(server.url, tls=TlsFiles(ca=trials.good.ca))
+        made = calls(server.url, tls=tree.Tls(ca=trials.good.ca))
         async with crowded(made):
             waiting = [asyncio.ensure_future(outcome(post(made))) for _ in range(ROOM)]
             await eventually(lambda: len(server.requests) == 2 * ROOM, within=PATIENCE, what="all requests")
@@ -1028,7 +1031,7 @@ async def mute(trials: Trials, left: threading.Event) -> AsyncIterator[str]:
 async def test_a_server_that_does_not_answer_our_good_bye_is_left_all_the_same(calls: Make, trials: Trials) -> None:
     left = threading.Event()
     async with mute(trials, left) as url:
-        assert await outcome(post(calls(url, tls=TlsFiles(ca=trials.good.ca)))) == (Reply, "200")
+        assert await outcome(post(calls(url, tls=tree.Tls(ca=trials.good.ca)))) == (Reply, "200")
     assert left.is_set()
 
 
@@ -1037,7 +1040,7 @@ async def test_calls_end_while_a_connection_that_is_never_kept_waits_for_the_ans
 ) -> None:
     left = threading.Event()
     async with mute(trials, left) as url:
-        made = calls(url, tls=TlsFiles(ca=trials.good.ca), keep_alive=0 * SECOND)
+        made = calls(url, tls=tree.Tls(ca=trials.good.ca), keep_alive=0 * SECOND)
         assert await outcome(post(made)) == (Reply, "200")
         for _ in range(10):  # so that the time limit of an idle connection has come, too
             await asyncio.sleep(0)
@@ -1081,7 +1084,7 @@ def test_a_name_is_resolved_again_after_some_seconds(monkeypatch: pytest.MonkeyP
 
         monkeypatch.setattr(loop, "getaddrinfo", counted)
         async with supplier(close_after_answering) as server:
-            made = HttpsCalls(replace(configured(server.url), keep_alive=0 * SECOND))
+            made = opened(server.url, keep_alive=0 * SECOND)
             for ahead, expected in ((0, 1), (5, 1), (10, 2)):
                 loop.ahead += ahead
                 assert await outcome(post(made)) == (Reply, "200")
@@ -1096,7 +1099,7 @@ def test_a_name_is_resolved_again_after_some_seconds(monkeypatch: pytest.MonkeyP
 def test_after_the_time_at_which_the_supplier_has_ended_one_no_idle_connection_is_used_for_an_hour() -> None:
     async def count() -> None:
         async with supplier(answering) as server:
-            made = HttpsCalls(replace(configured(server.url), keep_alive=600 * SECOND))
+            made = opened(server.url, keep_alive=600 * SECOND)
 
             async def connections(*, idle: float) -> int:
                 """How many were ever used when those there are were idle for so long and another call is made."""
@@ -1177,7 +1180,7 @@ async def test_what_tls_says_of_itself_on_a_new_connection_is_no_reason_to_give_
         server.settimeout(PATIENCE)
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        made = calls(f"https://localhost:{server.getsockname()[1]}", tls=TlsFiles(ca=trials.good.ca))
+        made = calls(f"https://localhost:{server.getsockname()[1]}", tls=tree.Tls(ca=trials.good.ca))
         assert [await outcome(post(made)) for _ in range(_NEW)] == [(Reply, "200")] * _NEW
         await asyncio.to_thread(thread.join)
 
@@ -1348,7 +1351,7 @@ async def test_the_client_shows_its_certificate_and_a_new_one_after_rotation(cal
         await answering(exchange)
 
     before = trials.authority.client("rotating", subject="before")
-    files = TlsFiles(before.certificate, before.key, trials.good.ca)
+    files = tree.Tls(certificate=before.certificate, key=before.key, ca=trials.good.ca)
     async with supplier(script, tls=server_context(trials.good)) as server:
         made = calls(server.url, tls=files)
         await post(made)
@@ -1372,7 +1375,7 @@ async def test_a_call_under_way_survives_a_rotation(calls: Make, trials: Trials)
 
     pair = trials.authority.client("rotating-too")
     async with supplier(script, tls=server_context(trials.good)) as server:
-        made = calls(server.url, tls=TlsFiles(pair.certificate, pair.key, trials.good.ca))
+        made = calls(server.url, tls=tree.Tls(certificate=pair.certificate, key=pair.key, ca=trials.good.ca))
         task = asyncio.ensure_future(post(made))
         await eventually(lambda: server.requests)
         trials.authority.client("rotating-too")
@@ -1402,7 +1405,7 @@ async def test_a_configured_proxy_is_asked_to_connect(calls: Make, trials: Trial
         supplier(answering, tls=server_context(trials.good, ask=False)) as server,
         supplier(connect_proxy(server.port, seen)) as proxy,
     ):
-        made = calls(server.url, proxy=proxy.url, proxy_credentials=secret, tls=TlsFiles(ca=trials.good.ca))
+        made = calls(server.url, proxy=tree.Proxy(url=proxy.url, credentials=secret), tls=tree.Tls(ca=trials.good.ca))
         assert await outcome(post(made)) == (Reply, "200")
         assert await outcome(post(made)) == (Reply, "200")
     ((line, headers),) = seen
@@ -1423,7 +1426,10 @@ async def test_a_proxy_gets_the_credentials_that_are_in_the_file_when_it_is_aske
     ):
         never = timedelta(0)
         made = calls(
-            server.url, proxy=proxy.url, proxy_credentials=secret, tls=TlsFiles(ca=trials.good.ca), keep_alive=never
+            server.url,
+            proxy=tree.Proxy(url=proxy.url, credentials=secret),
+            tls=tree.Tls(ca=trials.good.ca),
+            keep_alive=never,
         )
         assert await outcome(post(made)) == (Reply, "200")
         secret.write_text("user:new")
@@ -1448,7 +1454,7 @@ async def test_a_proxy_gets_the_credentials_that_are_in_the_file_when_it_is_aske
 )
 async def test_a_proxy_that_does_not_connect_is_not_sent(calls: Make, trials: Trials, script: Script) -> None:
     async with supplier(script) as proxy:
-        made = calls("https://localhost:1", proxy=proxy.url, tls=TlsFiles(ca=trials.good.ca))
+        made = calls("https://localhost:1", proxy=tree.Proxy(url=proxy.url), tls=tree.Tls(ca=trials.good.ca))
         assert await outcome(post(made)) == (NotSent, "proxy")
 
 
@@ -1467,10 +1473,10 @@ async def test_an_answer_of_a_proxy_that_comes_in_two_parts_is_read() -> None:
 
 
 async def test_a_proxy_that_is_away_or_silent_is_not_sent(calls: Make, trials: Trials) -> None:
-    made = calls("https://localhost:1", proxy=f"http://127.0.0.1:{free_port()}")
+    made = calls("https://localhost:1", proxy=tree.Proxy(url=f"http://127.0.0.1:{free_port()}"))
     assert await outcome(post(made)) == (NotSent, "proxy")
     async with supplier(silent) as proxy, asyncio.timeout(PATIENCE):
-        made = calls("https://localhost:1", proxy=proxy.url, connect=SHORT, total=NEVER)
+        made = calls("https://localhost:1", proxy=tree.Proxy(url=proxy.url), connect_timeout=SHORT, total_timeout=NEVER)
         assert await outcome(post(made)) == (NotSent, "connect-timeout")
 
 
@@ -1484,7 +1490,7 @@ async def test_a_certificate_is_verified_behind_a_proxy_too(calls: Make, trials:
         supplier(answering, tls=server_context(files, ask=False)) as server,
         supplier(connect_proxy(server.port, [])) as proxy,
     ):
-        made = calls(server.url, proxy=proxy.url, tls=TlsFiles(ca=trials.good.ca))
+        made = calls(server.url, proxy=tree.Proxy(url=proxy.url), tls=tree.Tls(ca=trials.good.ca))
         assert await outcome(post(made)) == (NotSent, "tls")
         assert server.received == 0
 
@@ -1501,19 +1507,26 @@ async def test_proxies_of_the_environment_are_ignored(calls: Make, monkeypatch: 
 # Settings that cannot work
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"base_url": "https://exa\x00mple.com/"}, "ADAPTER_SUPPLIER__BASE_URL: can't be used"),
-        ({"base_url": "https://\u2603.example.com/"}, "ADAPTER_SUPPLIER__BASE_URL: can't be used"),
-        ({"proxy": "http://\u2603.example.com"}, "ADAPTER_SUPPLIER__PROXY__URL: can't be used"),
-        ({"proxy": "http://proxy:1", "proxy_credentials": Path("/no/such/file")}, "CREDENTIALS: /no/.*No such file"),
-        ({"tls": TlsFiles(certificate=Path("/no/such/file"))}, "go together"),
-    ],
-)
-async def test_settings_that_cannot_work_stop_the_start(calls: Make, changes: dict[str, object], said: str) -> None:
-    with pytest.raises(Stop, match=said):
-        calls("https://example.com", **changes)
+@pytest.mark.parametrize("url", ["https://exa\x00mple.com/", "https://\u2603.example.com/"])
+async def test_an_address_that_cannot_be_called_stops_the_start(url: str) -> None:
+    with pytest.raises(Stop, match="ADAPTER_SUPPLIER__BASE_URL: can't be used"):
+        opened(url)
+
+
+async def test_a_proxy_that_cannot_be_asked_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(Stop, match="ADAPTER_SUPPLIER__PROXY__URL: can't be used"):
+        opened("https://example.com", proxy=tree.Proxy(url="http://\u2603.example.com"))
+    secret = tmp_path / "proxy"
+    secret.write_text("user:password")
+    proxy = tree.Proxy(url="http://proxy:1", credentials=secret)
+    secret.unlink()
+    with pytest.raises(Stop, match=r"CREDENTIALS: /.*No such file"):
+        opened("https://example.com", proxy=proxy)
+
+
+async def test_a_certificate_without_its_key_stops_the_start(trials: Trials) -> None:
+    with pytest.raises(Stop, match="go together"):
+        opened("https://example.com", tls=tree.Tls(certificate=trials.good.client_certificate))
 
 
 # Wherever the exchange is cut
@@ -1540,13 +1553,13 @@ def test_not_sent_is_said_only_if_the_server_has_seen_no_byte_of_the_request(
 ) -> None:
     async def story() -> None:
         context = None if version is None else server_context(trials.good, only=version)
-        files = TlsFiles(trials.good.client_certificate, trials.good.client_key, trials.good.ca)
+        files = tree.Tls(certificate=trials.good.client_certificate, key=trials.good.client_key, ca=trials.good.ca)
         async with (
             supplier(answering, tls=context) as server,
             cutting(server.port, at, upwards=upwards, reset=reset, armed=not reused) as cut,
         ):
             url = f"{'http' if version is None else 'https'}://localhost:{cut.port}"
-            made = HttpsCalls(replace(configured(url), tls=files))
+            made = opened(url, tls=files)
             try:
                 if reused:
                     assert await outcome(post(made)) == (Reply, "200")

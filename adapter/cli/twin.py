@@ -5,6 +5,7 @@ import asyncio
 
 from adapter import twin
 from adapter.cli import show
+from adapter.cli.commands import contents
 from adapter.cli.exits import Exit
 from adapter.cli.flows import looped
 from adapter.twin import Answered
@@ -50,7 +51,9 @@ def _twin(arguments: argparse.Namespace) -> int:
 
 
 def _notify(arguments: argparse.Namespace) -> int:
-    return asyncio.run(_posted(twin.letters(arguments)))
+    problems: list[str] = []
+    files = list(contents(arguments.files, problems))
+    return asyncio.run(_posted(twin.letters(arguments, files, problems)))
 
 
 async def _posted(letters: twin.Letters) -> Exit:

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,18 +47,12 @@ def add_notify_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ca", type=Path, metavar="FILE", help="CA that must have signed the receiver's certificate (PEM)")
 
 
-def letters(given: argparse.Namespace) -> Letters:
-    """What a parsed command line asks for, files read. Raises Stop with everything that is wrong."""
-    problems = [f"--to: {problem}" for problem in address_problems(given.to)]
+def letters(given: argparse.Namespace, files: Sequence[tuple[str, bytes]], problems: list[str]) -> Letters:
+    """What a parsed command line asks for. Raises Stop with all that is wrong, and the `problems` of its files."""
+    problems += [f"--to: {problem}" for problem in address_problems(given.to)]
     tls = tls_files(given, "", problems)
     headers = {"--content-type": given.content_type, "--soap-action": given.soap_action}
     problems += [f"{name}: is not one line of text" for name, text in headers.items() if not text.isprintable()]
-    files = []
-    for name in given.files:
-        try:
-            files.append((name, sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()))
-        except OSError as error:
-            problems.append(f"{name}: {error.strerror}")
     if problems:
         raise Stop(*problems)
     return Letters(files, given.to, given.content_type, given.soap_action, tls)

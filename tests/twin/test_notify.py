@@ -69,3 +69,9 @@ def test_everything_wrong_is_told_at_once(capsys: pytest.CaptureFixture[str]) ->
     for part in ("absent.xml: No such file", "--to:", "--certificate, --key and --ca", "--soap-action:"):
         assert part in told
     assert main(["twin", "notify", "x"]) == 2
+
+
+def test_a_closed_standard_input_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["twin", "notify", "-", "--to", "http://localhost:1/"]) == 2
+    assert capsys.readouterr().err == "adapter: standard input: is closed\n"

@@ -171,20 +171,13 @@ def _held(bus: Client, command_id: str) -> Held:
 
 
 def _ticket(held: Held) -> str:
-    """The ticket to whose events the decision is added. Raises Stop if no worker would read it there."""
-    until = wording.moment(moment(held.entry.ends_at))
+    """The ticket to whose events the decision is added. Raises Stop if there is none."""
     if held.reference is None:
         raise Stop(
             f"{held.entry.command_id}: {held.operation.name} is about an address and has no ticket; it ends by itself "
-            f"at {until}"
+            f"at {wording.moment(moment(held.entry.ends_at))}"
         )
-    reference = trimmed(held.reference)
-    if held.key not in (held.reference, reference):
-        raise Stop(
-            f"{held.entry.command_id}: the key of its record is not its reference, so its ticket does not know it; it "
-            f"ends by itself at {until}"
-        )
-    return reference
+    return trimmed(held.reference)
 
 
 def _raise_if_decided_otherwise(bus: Client, held: Held, reference: str, ruling: Ruling) -> None:

@@ -39,15 +39,12 @@ class Workers:
         self._known = compiled
         self._producer = Producer({"bootstrap.servers": bus.kafka, "partitioner": "murmur2_random", "log_level": 0})
 
-    def sent(
-        self, command: Command, *, key: str | None = None, age: float = HOUR, producer: Producer | None = None
-    ) -> Source:
+    def sent(self, command: Command, *, age: float = HOUR, producer: Producer | None = None) -> Source:
         """The command on its topic."""
         schema = self._known.commands[command.name]
         fields = {**command.record, "commandId": command.command_id, "issuedAt": "2026-03-02T09:00:00.000Z"}
         value = Encoder(schema, self._bus.ids[schema.name]).encode(from_json(schema, _json(fields)))
-        named = (command.key if key is None else key).encode()
-        return self.put(value, named, age=age, producer=producer)
+        return self.put(value, command.key.encode(), age=age, producer=producer)
 
     def put(self, value: bytes, key: bytes, *, age: float = HOUR, producer: Producer | None = None) -> Source:
         at, found = time.time() - age, []
@@ -224,7 +221,6 @@ async def test_a_decision_finds_the_ticket_of_a_reference_with_white_space(worke
     ("build", "said"),
     [
         (lambda workers: (held := reserve("K-1"), workers.holds(held))[0], "has no ticket; it ends by itself at"),
-        (lambda workers: (held := add("SP-1"), workers.holds(held, key=" SP-1"))[0], "its ticket does not know it"),
         (lambda _: add("SP-1"), "is not in doubt"),
         (
             lambda workers: (
@@ -234,7 +230,7 @@ async def test_a_decision_finds_the_ticket_of_a_reference_with_white_space(worke
             "has ended already",
         ),
     ],
-    ids=["of an address", "key is not the reference", "unknown", "ended"],
+    ids=["of an address", "unknown", "ended"],
 )
 async def test_what_cannot_be_decided_is_said_and_nothing_is_published(
     workers: Workers, runs: Runs, build: Callable[[Workers], Command], said: str

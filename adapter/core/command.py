@@ -368,8 +368,8 @@ class Command:
         """The request can no longer be written, though it could before: settings or schemas have changed since."""
         self._expect(_State.CALLING)
         self.attempts -= 1
-        if self.unclear_since is not None:
-            return self._give_up()
+        if self._may_be_taken():
+            return self._give_up("; ".join(("invalid", *map(str, problems))))
         return self._end(Rejected(By.ADAPTER, "invalid", None, problems))
 
     def forgone(self, now: float) -> Action:
@@ -476,39 +476,47 @@ class Command:
             self._successes = successes
         self._forbidden += 1
         if self._forbidden >= FORBIDDEN_TRIES and successes > self._successes:
-            # An earlier try may have been taken: "rejected" would be a guess.
-            if self.unclear_since is not None or self.doubted is not None:
-                return self._give_up()
             text = verdict.reason if verdict.text is None else f"{verdict.reason}: {verdict.text}"
+            if self.doubted is not None:  # the refusal tells nothing about the call in doubt
+                said = f"{self.doubted}; sent again, and forbidden: {text}"
+                return self._end(Settled(Settlement.UNDETERMINED, Settler.OPERATOR, said))
+            if self._may_be_taken():
+                return self._give_up(f"forbidden: {text}")
             return self._end(Rejected(By.SUPPLIER, "forbidden", text))
         return self._wait(now, verdict.reason, cleared=True)
 
     def _already_done(self, rejected: Rejected) -> Accepted | None:
         """A refusal that means the earlier, unclear try was taken (design, guarantee 2)."""
         pattern = self.operation.already_done
-        if self.unclear_since is None or pattern is None:
+        if pattern is None or (self.unclear_since is None and self.doubted is None):
             return None
         if re.search(pattern, f"{rejected.code} {rejected.text or ''}", re.IGNORECASE) is None:
             return None
         return Accepted(None, already_done=True, aside=rejected.aside)
 
     def _expire(self) -> Action:
-        if self.unclear_since is not None and self.operation.repeat is Repeat.KEYED:
-            return self._give_up()  # it may have been taken: "rejected" would be a guess
         assert self.not_after is not None, "only a deadline expires"
-        deadline = moment(datetime.fromtimestamp(self.not_after, UTC))
-        return self._end(Rejected(By.ADAPTER, "expired", f"the deadline (notAfter) was {deadline}"))
+        deadline = f"the deadline (notAfter) was {moment(datetime.fromtimestamp(self.not_after, UTC))}"
+        if self._may_be_taken():
+            return self._give_up(f"expired: {deadline}")
+        return self._end(Rejected(By.ADAPTER, "expired", deadline))
 
-    def _give_up(self) -> Action:
+    def _may_be_taken(self) -> bool:
+        """An earlier try may have changed something: "rejected" would be a guess."""
+        return self.unclear_since is not None and self.operation.repeat is Repeat.KEYED
+
+    def _give_up(self, why: str | None = None) -> Action:
+        """What became of the unclear calls will not be found out: `why`, where it is not for the time limit."""
         last = None
         if self._last_unclear is not None:
             last = ": ".join(
                 filter(None, ("the last unclear call", self._last_unclear.reason, self._last_unclear.text))
             )
-        if self.operation.repeat is Repeat.SAFE:
-            text = "; ".join(filter(None, ("no readable answer within the time limit", last)))
+        safe = self.operation.repeat is Repeat.SAFE
+        text = "; ".join(filter(None, ("no readable answer within the time limit" if safe else why, last)))
+        if safe:
             return self._end(Rejected(By.ADAPTER, "no-clear-answer", text))
-        return self._end(Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT, last))
+        return self._end(Settled(Settlement.UNDETERMINED, Settler.TIME_LIMIT, text or None))
 
     def _doubt(self, reason: str, text: str | None = None) -> Action:
         self.unclear_since = self._intent_at
@@ -537,9 +545,10 @@ def _settled(event: Accepted | Rejected | Settled, doubted: str) -> Settled:
     match event:
         case Settled():
             return event
-        case Accepted(reply, aside=aside):
+        case Accepted(reply, already_done, aside=aside):
             answer = (*_texts(reply), *aside)
-            return Settled(Settlement.ACCEPTED, Settler.OPERATOR, f"{doubted}; sent again, and accepted", answer)
+            said = "refused as done already" if already_done else "accepted"
+            return Settled(Settlement.ACCEPTED, Settler.OPERATOR, f"{doubted}; sent again, and {said}", answer)
         case Rejected(by, code, text, problems, aside):
             why = ", ".join((code, *([text] if text else map(str, problems))))
             if by is By.SUPPLIER:

@@ -101,8 +101,8 @@ class Operation:
     not be read, it is asked again."""
 
     already_done: str | None = None
-    """For KEYED: regular expression (ignoring case) on code or text of a refusal that, after an unclear
-    try, means the first one was taken."""
+    """Regular expression (ignoring case) on code or text of a refusal that, after an unclear try, means the first one
+    was taken. For KEYED, and for NEVER where an operator has it sent again."""
 
 
 @dataclass(frozen=True, slots=True)

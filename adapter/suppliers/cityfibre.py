@@ -60,7 +60,7 @@ def supplier(
                 confirmed_by=KINDS - {"REJECTED"},  # it speaks of a ticket that this report has opened
                 refused_by=frozenset({"REJECTED"}),
                 rules=_reservation_key(reservation_key_rule),
-                already_done=_REFERENCE_TAKEN if unique_references else None,
+                already_done=_REFERENCE_TAKEN,
             ),
             Operation(
                 name="AmendFaultReport",

@@ -72,7 +72,7 @@ def new(repeat: Repeat, *, not_after: float | None = None, policy: Policy = POLI
         key="buyerFaultReference",
         repeat=repeat,
         doubt_limit=timedelta(seconds=DOUBT_LIMIT),
-        already_done="not resolved|^4711 " if repeat is KEYED else None,
+        already_done=None if repeat is SAFE else "not resolved|^4711 ",
     )
     return Command(operation, policy, not_after=not_after)
 
@@ -247,7 +247,10 @@ def test_a_deadline_that_passed_during_the_call_leaves_no_wait(repeat: Repeat) -
     assert command.resumed(NOW + 20) == Publish(EXPIRED)
 
 
-@pytest.mark.parametrize(("repeat", "event"), [(SAFE, EXPIRED), (KEYED, AFTER_RESET)])
+EXPIRED_AFTER_RESET = replace(UNDETERMINED, text=f"expired: {EXPIRED.text}; the last unclear call: reset")
+
+
+@pytest.mark.parametrize(("repeat", "event"), [(SAFE, EXPIRED), (KEYED, EXPIRED_AFTER_RESET)])
 def test_a_deadline_after_an_unclear_call_rejects_only_what_cannot_have_been_taken(
     repeat: Repeat, event: Event
 ) -> None:
@@ -278,6 +281,14 @@ def test_what_the_supplier_says_to_a_forbidden_command_is_passed_on() -> None:
     now = again(command, Forbidden("http-403"), now=now, successes=8)
     rejected = Rejected(By.SUPPLIER, "forbidden", "http-403: not your service")
     assert command.answered(now, Forbidden("http-403", "not your service"), 8) == Publish(rejected)
+
+
+def test_a_query_that_alone_is_forbidden_after_an_unclear_try_says_so() -> None:
+    command = calling(SAFE)
+    now = again(command, Unclear("reset"))
+    now = again(command, Forbidden("http-403"), now=now, successes=7)
+    now = again(command, Forbidden("http-403"), now=now, successes=8)
+    assert command.answered(now, Forbidden("http-403"), 8) == Publish(FORBIDDEN)
 
 
 @pytest.mark.parametrize("repeat", Repeat)
@@ -472,7 +483,17 @@ def repeated(*, not_after: float | None = None) -> Command:
                 (("hint", "try another"),),
             ),
         ),
+        (
+            replace(REFUSED_AS_DONE, aside=(("ticket", "CF-1"),)),
+            Settled(
+                Settlement.ACCEPTED,
+                Settler.OPERATOR,
+                f"{AGAIN.text}; sent again, and refused as done already",
+                (("ticket", "CF-1"),),
+            ),
+        ),
     ],
+    ids=["accepted", "rejected", "already-done"],
 )
 def test_a_doubt_that_is_sent_again_ends_settled_too(verdict: Verdict, settled: Settled) -> None:
     command = repeated()
@@ -523,13 +544,19 @@ def test_a_doubt_whose_repeat_can_no_longer_be_written_is_not_sent_again_and_say
     )
 
 
-def test_a_doubt_whose_repeat_is_forbidden_stays_a_doubt() -> None:
+def test_a_doubt_whose_repeat_is_forbidden_ends_undetermined_and_says_why() -> None:
     command = repeated()
     for successes in range(2):
         action = command.answered(NOW + 91, Forbidden("http-403"), successes)
         assert isinstance(action, Wait)
         proceed(command, command.resumed(action.until), action.until)
-    assert command.answered(NOW + 200, Forbidden("http-403"), 3) == Publish(UNDETERMINED)
+    assert command.answered(NOW + 200, Forbidden("http-403", "not yours"), 3) == Publish(
+        Settled(
+            Settlement.UNDETERMINED,
+            Settler.OPERATOR,
+            f"{AGAIN.text}; sent again, and forbidden: http-403: not yours",
+        )
+    )
 
 
 def test_a_repeat_that_waits_is_still_the_end_of_a_doubt_after_a_crash() -> None:
@@ -658,7 +685,8 @@ def test_a_doubt_after_a_crash_ends_at_its_time_limit_even_if_that_has_passed() 
 
 def test_a_deadline_does_not_decide_over_a_call_that_may_have_been_made() -> None:
     past = Intended(1, NOW - CALL_LIMIT)
-    assert new(KEYED, not_after=NOW - 1).begin(NOW, past) == Publish(UNDETERMINED)
+    text = "expired: the deadline (notAfter) was 1970-01-01 00:16:39Z"
+    assert new(KEYED, not_after=NOW - 1).begin(NOW, past) == Publish(replace(UNDETERMINED, text=text))
     assert isinstance(new(NEVER, not_after=NOW - 1).begin(NOW, past), Publish)
     assert new(NEVER, not_after=NOW - 1).begin(NOW, Held(1, NOW + 50, NOW)) == Hold(NOW + 50)
 
@@ -674,7 +702,7 @@ def test_an_unclear_try_from_when_the_operation_was_keyed_is_in_doubt_now_that_i
     [
         (SAFE, Untouched(), Rejected(By.ADAPTER, "invalid", None, (Problem("", "too long"),))),
         (KEYED, Untouched(), Rejected(By.ADAPTER, "invalid", None, (Problem("", "too long"),))),
-        (KEYED, Intended(1, NOW - CALL_LIMIT), UNDETERMINED),
+        (KEYED, Intended(1, NOW - CALL_LIMIT), replace(UNDETERMINED, text="invalid; too long")),
     ],
 )
 def test_a_command_that_can_no_longer_be_written_ends_without_a_call(repeat: Repeat, past: Past, event: Event) -> None:
@@ -692,7 +720,8 @@ def test_a_keyed_command_forbidden_after_an_unclear_try_is_undetermined_and_not_
         assert isinstance(action, Wait)
         assert proceed(command, command.resumed(action.until), action.until) == Post(successes + 2)
         action = command.answered(NOW + 60, Forbidden("http-403"), successes)
-    assert action == Publish(AFTER_TIMEOUT)
+    text = "forbidden: http-403; the last unclear call: read-timeout"
+    assert action == Publish(replace(UNDETERMINED, text=text))
 
 
 def test_an_unclear_keyed_command_waits_no_longer_than_its_doubt_lasts() -> None:

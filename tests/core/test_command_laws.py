@@ -94,7 +94,7 @@ def new(repeat: Repeat, *, not_after: float | None = None, doubt_limit: float = 
         key="buyerFaultReference",
         repeat=repeat,
         doubt_limit=timedelta(seconds=doubt_limit),
-        already_done="already" if repeat is Repeat.KEYED else None,
+        already_done=None if repeat is Repeat.SAFE else "already",
     )
     policy = Policy(Backoff(first=1.0, longest=20.0), CALL_LIMIT, {}, lambda: 0.5, REFERENCE_WAIT)
     return Command(operation, policy, not_after=not_after)

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from adapter import catalogue
 from adapter.app.page import Page
 from adapter.app.process import Process
 from adapter.app.start import (
     encoders,
+    load_catalogue,
     membership,
     offset_patience,
     throttled,
@@ -32,7 +32,6 @@ from adapter.projector.folding import Folding
 from adapter.projector.reader import Reader
 from adapter.projector.records import Records
 from adapter.settings import Projecting
-from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.consumer import KafkaIntake, introduce
@@ -60,7 +59,7 @@ async def project(settings: Projecting, log: Log, process: Process) -> None:
 @asynccontextmanager
 async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page) -> AsyncIterator[Projector]:
     """A projector with everything it needs, whose intake is open; the caller runs it. Raises Stop."""
-    known = await asyncio.to_thread(catalogue.load, served(), settings.schemas)
+    known = await asyncio.to_thread(load_catalogue, settings)
     names, client = settings.topics.names(), settings.kafka.client()
     ours = settings.projector
     policy = Policy(ours.resolve_deadline, ours.warn_before, ours.tombstone_after)

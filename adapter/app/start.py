@@ -19,7 +19,18 @@ from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop
 from adapter.core.retry import Backoff
 from adapter.pause import until_answered
-from adapter.settings import Bus, Calling, GroupProtocol, Kafka, Receiving, Settings, Telemetry, Translating, Vocabulary
+from adapter.settings import (
+    Bus,
+    Calling,
+    GroupProtocol,
+    Kafka,
+    Offline,
+    Receiving,
+    Settings,
+    Telemetry,
+    Translating,
+    Vocabulary,
+)
 from adapter.suppliers import served
 from adapter.telemetry import Log, Metrics, Tracer, open_tracer
 from adapter.telemetry import metrics as m
@@ -60,8 +71,12 @@ def misnamed(settings: Receiving | Translating) -> list[str]:
     ]
 
 
-def load_catalogue(settings: Receiving | Translating) -> Catalogue:
-    """The supplier's operations, compiled from the schemas. Raises Stop with everything that does not fit."""
+def load_catalogue(settings: Offline) -> Catalogue:
+    """The supplier's operations, compiled from the schemas, by the rules that the settings have for the supplier, if
+    they have a section for it. Raises Stop with everything that does not fit.
+    """
+    if not isinstance(settings, Receiving | Translating):
+        return catalogue.load(served(), settings.schemas)
     if problems := misnamed(settings):
         raise Stop(*problems)
     supplier = served(

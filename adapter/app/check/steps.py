@@ -2,17 +2,13 @@
 
 from collections.abc import AsyncGenerator
 
-from adapter import catalogue
 from adapter.app.check.kafka import kafka_lines, refused_properties
 from adapter.app.check.lines import Line, Verdict, problems
 from adapter.app.check.own import own_lines, port_line
 from adapter.app.check.registry import registry_lines
 from adapter.app.check.role import Role, load_settings
 from adapter.app.start import load_catalogue
-from adapter.catalogue import Catalogue
 from adapter.core.errors import Stop
-from adapter.settings import Projecting, Receiving
-from adapter.suppliers import served
 
 
 async def check(role: Role) -> AsyncGenerator[Line, None]:
@@ -27,7 +23,7 @@ async def check(role: Role) -> AsyncGenerator[Line, None]:
         return
     yield Line("settings", Verdict.OK, f"complete for the {role}")
     try:
-        known = _compile(settings)
+        known = load_catalogue(settings)
     except Stop as stop:
         for line in problems("schemas", stop, "correct the schemas, or unset ADAPTER_SCHEMAS"):
             yield line
@@ -39,9 +35,3 @@ async def check(role: Role) -> AsyncGenerator[Line, None]:
         yield line
     async for line in registry_lines(settings, known):
         yield line
-
-
-def _compile(settings: Receiving | Projecting) -> Catalogue:
-    if isinstance(settings, Receiving):
-        return load_catalogue(settings)
-    return catalogue.load(served(), settings.schemas)

@@ -121,7 +121,7 @@ def _record(held: Held) -> dict[str, object]:
 
 
 def _settle(arguments: argparse.Namespace) -> Exit:
-    timeout = seconds(arguments.timeout)
+    timeout = seconds("--timeout", arguments.timeout)
     why, who = arguments.why.strip(), (arguments.who or _user()).strip()
     if not why or not who or len(why) + len(who) + 2 > WHY_LIMIT:
         raise Stop(f"--why: say it in a few words, with --who at most {WHY_LIMIT - 2} characters")

@@ -1,4 +1,4 @@
-"""Options for following a topic (`--since`, `--timeout`), following commands until each has its final outcome, and the
+"""Options that are a time (`--since`, `--timeout`), following commands until each has its final outcome, and the
 events of one ticket.
 """
 
@@ -65,12 +65,12 @@ def timeline(bus: Client, key: bytes, start: Edge | datetime) -> Iterator[Seen]:
             yield seen
 
 
-def seconds(text: str) -> float:
-    """The value of --timeout in seconds. Raises Stop."""
+def seconds(option: str, text: str, *, zero: bool = False) -> float:
+    """A duration as the value of an option, in seconds; it may be 0s only with `zero`. Raises Stop."""
     try:
-        return parse_duration(text).total_seconds()
+        return parse_duration(text, zero=zero).total_seconds()
     except ValueError as error:
-        raise Stop(f"--timeout: {error}; write for example 30s or 5m") from None
+        raise Stop(f"{option}: {error}; write for example 30s or 5m") from None
 
 
 def since(text: str, now: datetime) -> datetime | Edge:

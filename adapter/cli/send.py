@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> Exit:
         return _example(arguments.example)
     if not arguments.files:
         raise Stop("send: name a file, or - for standard input; see adapter send --help")
-    timeout = seconds(arguments.timeout)
+    timeout = seconds("--timeout", arguments.timeout)
     settings = load(Bus)
     known = compiled(settings)
     problems: list[str] = []

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 from adapter.cli import journal, show
 from adapter.cli.bus import Client, compiled, connected
 from adapter.cli.exits import Exit
+from adapter.cli.follow import seconds
 from adapter.cli.journal import Partition
 from adapter.core import wording
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Entry, Kind, Source
 from adapter.settings import Bus, load
-from adapter.settings.kinds import parse_duration
 from adapter.transport.kafka.client import Seen, moment
 
 _EPILOG = """\
@@ -64,10 +64,7 @@ def add(_name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> Exit:
-    try:
-        older = parse_duration(arguments.older, zero=True).total_seconds()
-    except ValueError as error:
-        raise Stop(f"--older: {error}; write for example 30s or 5m") from None
+    older = seconds("--older", arguments.older, zero=True)
     found = [row for url in arguments.worker for row in _asked(url)] if arguments.worker else _read()
     rows = sorted((row for row in found if row.seconds >= older), key=lambda row: -row.seconds)
     show.listing(

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import sqlite3
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from adapter.ports import Arrival, Caller
 from adapter.transport.spool import SqliteSpool
 from tests.support.disk import no_file_beyond
 from tests.support.processes import Processes
+from tests.support.wait import PATIENCE, eventually
 
 AT = datetime(2026, 1, 31, 12, 0, 0, 123456, tzinfo=UTC)
 Opener = Callable[..., Awaitable[SqliteSpool]]
@@ -45,6 +47,31 @@ def out_of_reach(folder: Path) -> Iterator[None]:
     finally:
         folder.unlink()
         elsewhere.rename(folder)
+
+
+class Disk:
+    """Below an open spool: what is asked of it, and it can hold all of that back."""
+
+    def __init__(self, spool: SqliteSpool) -> None:
+        self._asked: list[str] = []
+        self._works = threading.Event()
+        self._works.set()
+        assert spool._database is not None
+        spool._database.set_trace_callback(self._ask)
+
+    def _ask(self, statement: str) -> None:
+        self._asked.append(statement)
+        self._works.wait(PATIENCE)
+
+    def count(self, begin: str) -> int:
+        """How many statements have begun like this."""
+        return sum(statement.startswith(begin) for statement in self._asked)
+
+    def hold(self) -> None:
+        self._works.clear()
+
+    def release(self) -> None:
+        self._works.set()
 
 
 @pytest.fixture
@@ -104,6 +131,44 @@ async def test_a_burst_is_kept_whole_in_the_order_of_the_calls(opened: Opener) -
         (head,) = await spool.heads(5)
         assert head.arrival.delivery.body == b"%d" % number
         await spool.drop([head.number])
+
+
+async def test_a_burst_costs_hardly_more_fsyncs_than_one_notification(opened: Opener) -> None:
+    spool = await opened()
+    disk = Disk(spool)
+    disk.hold()
+    first = asyncio.ensure_future(spool.put(b"A", arrival()))
+    await eventually(lambda: disk.count("BEGIN"))
+    puts = [asyncio.ensure_future(spool.put(b"A", arrival())) for _ in range(600)]
+    await asyncio.sleep(0)  # now they wait for the thread
+    disk.release()
+    await asyncio.gather(first, *puts)
+    assert disk.count("COMMIT") == 3
+
+
+async def test_a_spool_that_is_closed_in_the_middle_of_a_burst_keeps_all_of_it(opened: Opener) -> None:
+    spool = await opened()
+    disk = Disk(spool)
+    disk.hold()
+    first = asyncio.ensure_future(spool.put(b"A", arrival()))
+    await eventually(lambda: disk.count("BEGIN"))
+    rest = [asyncio.ensure_future(spool.put(b"A", arrival())) for _ in range(20)]
+    closing = asyncio.ensure_future(spool.close())
+    await asyncio.sleep(0)  # now it waits behind them
+    disk.release()
+    await asyncio.wait_for(closing, PATIENCE)
+    await asyncio.gather(first, *rest)
+    assert (await opened()).depth == 21
+
+
+async def test_what_was_deleted_is_not_deleted_again(opened: Opener) -> None:
+    spool = await opened()
+    for key in (b"A", b"B", b"C"):
+        await spool.put(key, arrival())
+    disk = Disk(spool)
+    for head in await spool.heads(3):
+        await spool.drop([head.number])
+    assert disk.count("DELETE") == 3
 
 
 async def test_beyond_its_size_nothing_is_kept_and_what_is_there_stays(opened: Opener) -> None:
@@ -379,7 +444,7 @@ async def test_one_that_stays_does_not_keep_the_others(opened: Opener) -> None:
 async def test_a_second_process_cannot_have_it(opened: Opener, processes: Processes, tmp_path: Path) -> None:
     spool = await opened()
     await spool.put(b"A", arrival())
-    with pytest.raises(Stop, match="SPOOL__PATH"):
+    with pytest.raises(Stop, match=r"SPOOL__PATH: .* can't be used .database is locked"):
         SqliteSpool(tmp_path / "spool.db", max_bytes=1, damaged=lambda _, __: None, unreadable=lambda _, __: None)
     other = processes.start(
         sys.executable,
@@ -392,7 +457,7 @@ async def test_a_second_process_cannot_have_it(opened: Opener, processes: Proces
 
 
 async def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(Stop, match="SPOOL__PATH"):
+    with pytest.raises(Stop, match=r"SPOOL__PATH: .* can't be used .No such file or directory"):
         SqliteSpool(
             tmp_path / "nowhere" / "spool.db", max_bytes=1, damaged=lambda _, __: None, unreadable=lambda _, __: None
         )

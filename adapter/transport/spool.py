@@ -263,8 +263,6 @@ class SqliteSpool:
 
         def settle() -> None:
             for place, future in enumerate(futures):
-                if future.done():
-                    continue
                 if failure is None:
                     future.set_result(results[place])
                 else:

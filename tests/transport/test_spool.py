@@ -6,7 +6,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -251,10 +251,10 @@ async def test_a_disk_it_has_filled_itself_is_drained_and_then_has_room_again(op
         with pytest.raises(Unavailable):
             await spool.put(b"A", arrival())
         seen = []
-        for _ in range(4):
+        for refusable in (suppress(Unavailable), suppress(Unavailable), nullcontext()):  # three of a ticket at most
             heads = await spool.heads(100)
             seen += [int(head.arrival.delivery.body.rstrip(b"x")) for head in heads]
-            with suppress(Unavailable):
+            with refusable:
                 await spool.drop([head.number for head in heads])
         assert sorted(seen) == list(range(100))
         assert (spool.depth, spool.size) == (0, 0)

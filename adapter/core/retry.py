@@ -57,10 +57,11 @@ class Breaker:
     __slots__ = (
         "_failing_since",
         "_failures",
-        "_opened",
         "_refused_at",
         "backoff",
+        "doubted",
         "failed_keys",
+        "opened",
         "retry_at",
         "state",
         "successes",
@@ -75,11 +76,14 @@ class Breaker:
         """When the next probe may start (monotonic seconds), if open."""
         self.failed_keys: set[bytes] = set()
         """Keys of the calls that failed since the last good answer: a probe with another key tells more."""
+        self.doubted = False
+        """Whether a call that must not be repeated came to nothing clear since the last good answer."""
+        self.opened = 0
+        """How often it has opened since the last good answer."""
         self.successes = 0
         """Calls answered as they should be, ever."""
         self._failures = 0
         self._failing_since = 0.0
-        self._opened = 0
         self._refused_at = -inf
 
     def known(self, now: float) -> BreakerState:
@@ -102,8 +106,9 @@ class Breaker:
         """A call was answered by the supplier's application, whatever it said."""
         self.successes += 1
         self._failures = 0
-        self._opened = 0
+        self.opened = 0
         self.failed_keys.clear()
+        self.doubted = False
         self.state = BreakerState.CLOSED
 
     def failed(
@@ -124,9 +129,9 @@ class Breaker:
             return
         if self.state is BreakerState.OPEN:
             return  # a call that started before it opened
-        self._opened += 1
+        self.opened += 1
         self.state = BreakerState.OPEN
-        self.retry_at = now + self.backoff.delay(self._opened, share, at_least)
+        self.retry_at = now + self.backoff.delay(self.opened, share, at_least)
 
     def released(self, now: float) -> None:
         """A probe ended without a verdict (it was abandoned): let the next call probe."""

@@ -1,7 +1,8 @@
 """The gate before the supplier: how many calls are in flight, and whether one may start at all.
 
 Lanes queue for a permit in order of arrival. While the breaker is open none gets one; then a single one passes as the
-probe, preferably with a key that has not failed since the last good answer.
+probe, preferably with a key that has not failed since the last good answer. Once a supplier that gives no clear answer
+has brought a command into doubt, it is preferably one that may be repeated: else each probe would leave one more.
 
 With a permit, a lane does what has to be done before its call, usually the commit of its intent. Then it takes a
 place; there are never more calls than places. There are more permits than places, or places would be idle while
@@ -34,12 +35,19 @@ _LONG_BEFORE: Final = 1.0
 intent is in doubt without need.
 """
 
+_OTHERS: Final = 10
+"""One probe in so many is made with a key that has not failed even if that may leave a doubt, since the commands that
+may be repeated could be the very ones that fail.
+"""
+
 
 @dataclass(slots=True, eq=False)
 class Permit:
     """Permission to make one call, returned with `Gate.leave`."""
 
     key: bytes
+    repeatable: bool
+    """Whether the call may be repeated if its outcome is unclear."""
     probe: bool
     """Whether this call is the breaker's probe."""
     given: float
@@ -55,6 +63,7 @@ class Permit:
 @dataclass(slots=True, eq=False)
 class _Waiter:
     key: bytes
+    repeatable: bool
     turn: "asyncio.Future[Permit]"
 
 
@@ -115,12 +124,14 @@ class Gate:
         opened = self.breaker.state is BreakerState.OPEN
         return max(0.0, self.breaker.retry_at - self._loop.time()) if opened else 0.0
 
-    async def enter(self, key: bytes) -> Permit:
-        """Wait for a permit; every permit is given back with `leave`."""
+    async def enter(self, key: bytes, *, repeatable: bool = False) -> Permit:
+        """Wait for a permit; every permit is given back with `leave`. `repeatable` is whether the call may be repeated
+        if its outcome is unclear.
+        """
         now = self._loop.time()
         if not self._waiters and self._room and self._opens <= now and self.breaker.allow(now):
-            return self._given(key, now)
-        waiter = _Waiter(key, self._loop.create_future())
+            return self._given(key, now, repeatable=repeatable)
+        waiter = _Waiter(key, repeatable, self._loop.create_future())
         self._waiters.append(waiter)
         self._pump()
         try:
@@ -161,6 +172,7 @@ class Gate:
         now, share = self._loop.time(), random.random()  # noqa: S311 -- jitter
         # While the breaker probes, only the probe counts: other calls began before it opened.
         believed = permit.probe or self.breaker.state is BreakerState.CLOSED
+        self.breaker.doubted |= isinstance(verdict, Unclear) and not permit.repeatable
         match verdict:
             case Accepted() | Rejected():
                 self.breaker.succeeded()
@@ -224,7 +236,7 @@ class Gate:
                 self._waiters.popleft()
             elif self._room and self._opens <= now and self.breaker.allow(now):
                 waiter = self._next()
-                waiter.turn.set_result(self._given(waiter.key, now))
+                waiter.turn.set_result(self._given(waiter.key, now, repeatable=waiter.repeatable))
             else:
                 break
         self._watch_time()
@@ -260,21 +272,26 @@ class Gate:
         self._give_places()
         self._pump()
 
-    def _given(self, key: bytes, now: float) -> Permit:
+    def _given(self, key: bytes, now: float, *, repeatable: bool) -> Permit:
         self._permits += 1
         self._tell("probe")
-        return Permit(key, self.breaker.state is BreakerState.PROBING, now, self._ended)
+        return Permit(key, repeatable, self.breaker.state is BreakerState.PROBING, now, self._ended)
 
     def _next(self) -> _Waiter:
-        """The first in the queue; for a probe the first whose key has not failed since the last good answer."""
+        """The first in the queue; for a probe the first of those that tell most at the least harm."""
         waiting = self._waiters
         place = 0
         if self.breaker.state is BreakerState.PROBING:
-            others = (n for n, w in enumerate(waiting) if w.key not in self.breaker.failed_keys and not w.turn.done())
-            place = next(others, 0)
+            place = min((n for n, w in enumerate(waiting) if not w.turn.done()), key=lambda n: self._unfit(waiting[n]))
         waiter = waiting[place]
         del waiting[place]
         return waiter
+
+    def _unfit(self, waiter: _Waiter) -> tuple[bool, bool]:
+        """How little a waiter is fit to probe: the least of all does."""
+        failed, once = waiter.key in self.breaker.failed_keys, not waiter.repeatable
+        wary = self.breaker.doubted and self.breaker.opened % _OTHERS
+        return (once, failed) if wary else (failed, once)
 
     def _tell(self, why: str, detail: str | None = None) -> None:
         if self.breaker.state is not self._reported:

@@ -968,6 +968,18 @@ async def test_an_open_breaker_holds_calls_and_finishes_nothing(plant: Plant) ->
     assert plant.events == []
 
 
+async def test_a_supplier_that_hangs_is_asked_with_queries_and_brings_no_other_report_into_doubt(plant: Plant) -> None:
+    hand = plant.hire(0, limits=Bounded(threshold=1, probe=0.4))
+    plant.desk.answers = silent
+    first, waiting = add("T-0"), [add("T-1"), query("K-1")]
+    plant.send(first)
+    await plant.until(lambda: hand.gate.breaker.state is BreakerState.OPEN)
+    plant.send(*waiting)
+    await plant.until(lambda: hand.gate.waiting == 2)
+    await plant.until(lambda: len(plant.desk.calls) == 2)
+    assert [len(plant.desk.of(command)) for command in (first, *waiting)] == [1, 0, 1]
+
+
 async def test_a_request_that_waited_for_the_supplier_says_when_it_was_sent(plant: Plant) -> None:
     hand = plant.hire(0, limits=Bounded(threshold=1, probe=0.4))
     plant.desk.answers = busy

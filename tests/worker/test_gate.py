@@ -44,9 +44,9 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-def waiter(at: Gate, key: bytes, passed: list[Permit]) -> "asyncio.Task[None]":
+def waiter(at: Gate, key: bytes, passed: list[Permit], *, repeatable: bool = False) -> "asyncio.Task[None]":
     async def enter() -> None:
-        passed.append(await at.enter(key))
+        passed.append(await at.enter(key, repeatable=repeatable))
 
     return asyncio.ensure_future(enter())
 
@@ -211,6 +211,54 @@ async def test_the_probe_prefers_a_key_that_has_not_failed_since_the_last_good_a
     assert keys(passed) == [b"c"]
     for task in tasks:
         task.cancel()
+
+
+async def probes(at: Gate, verdict: Verdict, times: int) -> list[bytes]:
+    """The keys of so many probes with this verdict; each queues again. `again` and `more` may be repeated."""
+    passed, order = list[Permit](), []
+    tasks = [waiter(at, key, passed, repeatable=key in (b"again", b"more")) for key in (b"a", b"b", b"again", b"more")]
+    for _ in range(times):
+        await turns()
+        probe_is_due(at)
+        await turns()
+        permit = passed.pop()
+        order.append(permit.key)
+        at.leave(permit, verdict)
+        tasks.append(waiter(at, permit.key, passed, repeatable=permit.repeatable))
+    for task in tasks:
+        task.cancel()
+    return order
+
+
+async def test_a_supplier_that_hangs_is_probed_with_others_than_may_be_repeated_only_every_tenth_time() -> None:
+    at = gate(threshold=1, probe=60)
+    at.leave(await at.enter(b"a"), Unclear("read-timeout"))
+    order = await probes(at, Unclear("read-timeout"), 19)
+    assert order == [*(b"again", b"more") * 4, b"again", b"b", *(b"more", b"again") * 4, b"more"]
+
+
+async def test_queries_that_hang_alone_leave_the_probe_to_a_key_that_has_not_failed() -> None:
+    at = gate(threshold=1, probe=60)
+    at.leave(await at.enter(b"again", repeatable=True), Unclear("read-timeout"))
+    assert await probes(at, Unclear("read-timeout"), 2) == [b"more", b"a"]
+
+
+async def test_a_supplier_that_refuses_to_take_anything_is_probed_with_a_key_that_has_not_failed() -> None:
+    at = gate(threshold=1, probe=60)
+    at.leave(await at.enter(b"again", repeatable=True), Unavailable("connect"))
+    assert await probes(at, Unavailable("connect"), 3) == [b"more", b"a", b"b"]
+
+
+async def test_a_good_answer_makes_an_outage_forgotten_in_which_commands_came_into_doubt() -> None:
+    at, passed = gate(threshold=1, probe=60), list[Permit]()
+    at.leave(await at.enter(b"a"), Unclear("read-timeout"))
+    only = waiter(at, b"a", passed)
+    await turns()
+    probe_is_due(at)
+    await only
+    at.leave(passed[0], YES)
+    at.leave(await at.enter(b"again", repeatable=True), Unclear("read-timeout"))
+    assert await probes(at, Unclear("read-timeout"), 2) == [b"more", b"a"]
 
 
 async def test_the_only_one_that_waits_probes_whatever_its_key() -> None:

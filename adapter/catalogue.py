@@ -12,6 +12,7 @@ from typing import Final
 from adapter.core.answer import AnswerWriter, compile_answer
 from adapter.core.avro import Schema, SubjectStrategy, subject
 from adapter.core.avro.schema import NONE, Array, Enum, Map, Primitive, Record, Type, Union, optional
+from adapter.core.avro.writer import source
 from adapter.core.errors import Stop
 from adapter.core.mapping import MessageReader, RequestWriter, compile_message, compile_request, record_of
 from adapter.core.notification import NotificationReader, compile_notification
@@ -157,6 +158,7 @@ def _records(folder: Path, faults: list[str]) -> dict[str, Schema]:
         where = f"{folder.name}/{path.name}"
         try:
             schema = Schema.parse(path.read_text(encoding="utf-8"))
+            source(schema)  # has it types that an encoder does not write?
         except (ValueError, OSError) as error:
             faults.append(f"{where}: {error}")
             continue

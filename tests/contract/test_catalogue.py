@@ -99,6 +99,15 @@ def test_a_time_with_a_default_is_refused(folder: Path, loaded: Catalogue) -> No
     assert stops(folder) == [f"events/{name}.avsc: since: a timestamp-millis can have no default but null"]
 
 
+def test_a_type_that_an_encoder_does_not_write_is_refused(folder: Path, loaded: Catalogue) -> None:
+    name = next(iter(loaded.events))
+    edit(
+        folder / f"avro/events/{name}.avsc",
+        lambda schema: schema["fields"].append({"name": "share", "type": "double", "default": 0.0}),
+    )
+    assert f"events/{name}.avsc: double is not written by an encoder" in stops(folder)
+
+
 def test_a_command_without_the_fields_of_every_command(folder: Path, loaded: Catalogue) -> None:
     operation = loaded.supplier.operations[0]
 

@@ -97,18 +97,20 @@ class SqliteSpool:
         self._size = 0
         self._loop = asyncio.get_running_loop()
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._database: sqlite3.Connection | None = None
         try:
-            database = _open(path, damaged)
+            self._database = _open(path, damaged)
+            self._place = _place(path)
+            for number, key, received_at, size in self._database.execute(f"{_INDEX} ORDER BY number"):
+                self._enter(key, _Entry(number, size, received_at))
         except (OSError, sqlite3.Error) as error:
+            if self._database is not None:
+                self._database.close()
             why = (error.strerror if isinstance(error, OSError) else None) or error
             raise Stop(
                 f"ADAPTER_SERVER__SPOOL__PATH: {path} can't be used ({why}); give a file on a local disk that this "
                 "process alone may write"
             ) from None
-        self._database: sqlite3.Connection | None = database
-        self._place = _place(path)
-        for number, key, received_at, size in database.execute(f"{_INDEX} ORDER BY number"):
-            self._enter(key, _Entry(number, size, received_at))
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._thread.start()
 

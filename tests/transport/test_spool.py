@@ -473,6 +473,18 @@ async def test_a_folder_in_the_place_of_the_file_stops_the_start_and_is_left_as_
     assert rights(tmp_path) == before
 
 
+async def test_a_file_that_is_out_of_reach_as_soon_as_it_was_opened_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    path.write_bytes(b"no database at all" * 1000)
+
+    def lost(_: Path, __: int) -> None:
+        path.unlink()
+        path.symlink_to(path)
+
+    with pytest.raises(Stop, match=r"SPOOL__PATH.* symbolic links"):
+        SqliteSpool(path, max_bytes=1, damaged=lost, unreadable=lambda _, __: None)
+
+
 async def test_the_age_is_that_of_the_oldest_arrival(opened: Opener) -> None:
     spool = await opened()
     assert spool.oldest() == 0

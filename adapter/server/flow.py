@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 from adapter.core.answer import AnswerWriter, Written, refused
 from adapter.core.errors import Unavailable
 from adapter.core.notification import Delivery, Readable, Refusal
+from adapter.core.overdue import Recurring
 from adapter.ports import Answer, Arrival, Caller, Head, Outgoing, Peer, Publisher, Spool
 from adapter.server.admission import Admission, Reason, Refused
 from adapter.server.keeper import Keeper, Stored
@@ -91,6 +92,7 @@ class Server:
         self._stored: OrderedDict[str, None] = OrderedDict()
         self._pending: dict[str, asyncio.Future[bool]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
+        self._said = Recurring()
         self.keeper = Keeper(
             publisher=publisher,
             spool=spool,
@@ -111,15 +113,18 @@ class Server:
         if isinstance(judged, Refused):
             caller = judged.caller
             self._metrics.count(m.CALLERS_REFUSED, judged.reason)
-            said = {} if judged.detail is None else {"detail": judged.detail}
-            who = {"subject": caller.subject, "address": caller.address}
-            self._log.warning("caller refused", reason=judged.reason, **said, **who)
+            detail = {} if judged.detail is None else {"detail": judged.detail}
+            said = {"reason": judged.reason, **detail, "subject": caller.subject, "address": caller.address}
+            if self._is_news(said):
+                self._log.warning("caller refused", **said)
             return Answer(403, b"You are not on the list of callers.\n", close=True)
         return self._judge_head(head, judged) or judged
 
     def handshake_failed(self, address: str, reason: str) -> None:
         self._metrics.count(m.CALLERS_REFUSED, Reason.TLS)
-        self._log.warning("caller refused", reason=Reason.TLS, detail=reason, address=address)
+        said = {"reason": Reason.TLS, "detail": reason, "address": address}
+        if self._is_news(said):
+            self._log.warning("caller refused", **said)
 
     def too_large(self, caller: Caller) -> Answer:
         return self._turned_away(_TOO_LARGE, f"At most {self._deployment.max_body_bytes} bytes are taken.", caller)
@@ -151,11 +156,15 @@ class Server:
 
     def _turned_away(self, status: int, text: str, caller: Caller) -> Answer:
         self._metrics.count(m.REQUESTS_REFUSED, str(status))
-        if status != 503:  # these come in crowds and are sent again; what is refused otherwise may be lost
-            who = {"subject": caller.subject, "address": caller.address}
-            self._log.warning("request refused", status=status, detail=text, **who)
+        said = {"status": status, "detail": text, "subject": caller.subject, "address": caller.address}
+        if status != 503 and self._is_news(said):  # these come in crowds and are sent again; others may be lost
+            self._log.warning("request refused", **said)
         headers = {405: {"Allow": "POST"}, 503: _RETRY_AFTER}.get(status, {})
         return Answer(status, f"{text}\n".encode(), headers=headers, close=True)
+
+    def _is_news(self, said: Mapping[str, object]) -> bool:
+        """Whether that was not said shortly before: whoever is turned away may come again at once, for ever."""
+        return self._said.due(str(said), time.monotonic()) > 0
 
     # -- with the body -----------------------------------------------------------------------------------------------
 

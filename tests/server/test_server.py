@@ -141,6 +141,20 @@ async def test_a_request_that_is_refused_is_in_the_log_with_its_status_and_calle
         assert "secret" not in server.lines.getvalue()
 
 
+async def test_a_caller_that_is_turned_away_again_and_again_does_not_fill_the_log(serve: Serve) -> None:
+    async with serve(SERVER__ALLOWED_NETWORKS="192.0.2.0/24", SERVER__TRUSTED_PROXIES="127.0.0.1/32") as server:
+        for address in [b"198.51.100.1", b"198.51.100.2"] * 20:
+            await raw(server.port, HEAD + b"X-Forwarded-For: " + address + b"\r\nContent-Length: 0\r\n\r\n")
+            await raw(server.port, HEAD + b"X-Forwarded-For: 192.0.2.7\r\n\r\n")
+        lines = list(map(json.loads, server.lines.getvalue().splitlines()))
+        told = [(line["event"], line["address"]) for line in lines if line["event"].endswith(" refused")]
+        assert told == [
+            ("caller refused", "198.51.100.1"),
+            ("request refused", "192.0.2.7"),
+            ("caller refused", "198.51.100.2"),
+        ]
+
+
 @pytest.mark.parametrize(
     ("request_", "why"),
     [

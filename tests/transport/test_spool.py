@@ -98,17 +98,18 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
 
 async def test_what_was_put_comes_back_whole_and_in_order_per_key_after_a_restart(opened: Opener) -> None:
     spool = await opened()
-    for number in range(6):
-        await spool.put(b"AB"[number % 2 : number % 2 + 1], arrival(b"%d" % number))
+    bare = Arrival(Delivery(b"5", AT), Caller("192.0.2.7", None))
+    put = [*(arrival(b"%d" % number) for number in range(5)), bare]
+    for number, each in enumerate(put):
+        await spool.put(b"AB"[number % 2 : number % 2 + 1], each)
     spool = await opened()
-    seen: dict[bytes, list[bytes]] = {b"A": [], b"B": []}
+    seen: dict[bytes, list[Arrival]] = {b"A": [], b"B": []}
     while heads := await spool.heads(10):
         assert len({head.key for head in heads}) == len(heads)
         for head in heads:
-            assert head.arrival == arrival(head.arrival.delivery.body)
-            seen[head.key].append(head.arrival.delivery.body)
+            seen[head.key].append(head.arrival)
         await spool.drop([head.number for head in heads])
-    assert seen == {b"A": [b"0", b"2", b"4"], b"B": [b"1", b"3", b"5"]}
+    assert seen == {b"A": put[::2], b"B": put[1::2]}
     assert (spool.depth, spool.size, spool.holds(b"A")) == (0, 0, False)
 
 
@@ -384,23 +385,27 @@ REST = '"subject": null, "traceparent": null'
 
 
 @pytest.mark.parametrize(
-    "facts",
+    ("column", "content"),
     [
-        *("", "{}", "[1]", "null", b"\xff", '{"received_at": 1}', '{"received_at": "once"}'),
-        FACTS % ("null", "2026-01-31T12:00:00Z", REST),
-        FACTS % ('"/"', "2026-01-31T12:00:00", REST),
-        FACTS % ('"/"', "2026-01-31T12:00:00Z", REST.replace("null", "7", 1)),
+        *(
+            ("facts", text)
+            for text in ("", "{}", "[1]", "null", b"\xff", '{"received_at": 1}', '{"received_at": "once"}')
+        ),
+        ("facts", FACTS % ("null", "2026-01-31T12:00:00Z", REST)),
+        ("facts", FACTS % ('"/"', "2026-01-31T12:00:00", REST)),
+        ("facts", FACTS % ('"/"', "2026-01-31T12:00:00Z", REST.replace("null", "7", 1))),
+        ("body", 7),
     ],
 )
 async def test_one_that_is_not_readable_stays_and_keeps_nobody(
-    opened: Opener, tmp_path: Path, facts: str | bytes
+    opened: Opener, tmp_path: Path, column: str, content: str | bytes | int
 ) -> None:
     spool = await opened()
     for key in (b"A", b"B", b"A"):
         await spool.put(key, arrival())
     await spool.close()
     with closing(sqlite3.connect(tmp_path / "spool.db")) as database:
-        database.execute("UPDATE notification SET facts = CAST(? AS TEXT) WHERE number < 3", (facts,))
+        database.execute(f"UPDATE notification SET {column} = ? WHERE number < 3", (content,))
         database.commit()
     told: list[int] = []
     spool = await opened(unreadable=lambda number, _: told.append(number))
@@ -413,6 +418,19 @@ async def test_one_that_is_not_readable_stays_and_keeps_nobody(
     assert await spool.heads(100) == []
     assert told == [1, 2, 1, 2]
     assert not spool.holds(b"A")
+
+
+async def test_a_disk_that_can_not_be_read_for_a_moment_makes_nothing_unreadable(opened: Opener) -> None:
+    told: list[int] = []
+    spool = await opened(unreadable=lambda number, _: told.append(number))
+    await spool.put(b"A", arrival())
+    assert spool._database is not None
+    spool._database.set_progress_handler(lambda: 1, 1)  # SQLite then answers as if it had been interrupted
+    with pytest.raises(Unavailable, match="interrupted"):
+        await spool.heads(1)
+    spool._database.set_progress_handler(None, 1)
+    assert [head.arrival for head in await spool.heads(1)] == [arrival()]
+    assert told == []
 
 
 async def test_what_nobody_expected_is_told_to_who_waits_and_the_spool_goes_on(opened: Opener) -> None:

@@ -35,14 +35,14 @@ class Client:
         return self._runner.run(work)
 
     def following(
-        self, topic: str, *, start: Start = Edge.END, key: bytes | None = None, committed: bool = True
+        self, topic: str, *, start: Start = Edge.END, keys: Collection[bytes] | None = None, committed: bool = True
     ) -> closing[Follower]:
         """Raises Stop if there is no such topic, Unavailable."""
         follower = Follower(
             self.settings.kafka.client(),
             topic,
             start=start,
-            key=key,
+            keys=keys,
             committed=committed,
             down=lambda why: complain(f"no broker answers, still trying: {why}"),
         )

@@ -1,11 +1,12 @@
-"""`adapter doubt`: lists the commands whose outcome is unknown, and records an operator's decision about one."""
+"""`adapter doubt`: lists the commands whose outcome is unknown, and records an operator's decision about some."""
 
 import argparse
 import getpass
 import time
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid5
 
 from adapter.cli import journal, show
@@ -46,6 +47,7 @@ needs ADAPTER_KAFKA__BOOTSTRAP_SERVERS and ADAPTER_REGISTRY__URL, and a running 
 examples:
   adapter doubt list
   adapter doubt settle 4f7c2d1e-… accepted --why "CF-1002 is on the portal" --wait
+  adapter doubt settle 4f7c2d1e-… 9b1c03aa-… rejected --why "not on the portal after the outage"
 """
 
 
@@ -57,15 +59,15 @@ def add(_name: str, parser: argparse.ArgumentParser) -> None:
     listing.set_defaults(run=_list)
     settle = ways.add_parser(
         "settle",
-        help="decide about one of them",
+        help="decide about some of them",
         epilog=f"decisions:\n{_MEANINGS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    settle.add_argument("command_id", metavar="COMMAND", help="the commandId")
-    settle.add_argument("ruling", choices=sorted(_RULINGS), help="the decision")
+    settle.add_argument("command_ids", nargs="+", metavar="COMMAND", help="the commandId")
+    settle.add_argument("ruling", choices=sorted(_RULINGS), help="the decision, the same for all of them")
     settle.add_argument("--why", required=True, metavar="TEXT", help="the reason, published with the decision")
     settle.add_argument("--who", metavar="NAME", help="who decides (default: the user of this machine)")
-    settle.add_argument("--wait", action="store_true", help="print the command's events until it is settled")
+    settle.add_argument("--wait", action="store_true", help="print the commands' events until all are settled")
     settle.add_argument("--timeout", default="60s", help="how long to wait for that (%(default)s)")
     settle.set_defaults(run=_settle)
 
@@ -127,26 +129,28 @@ def _settle(arguments: argparse.Namespace) -> Exit:
         raise Stop(f"--why: say it in a few words, with --who at most {WHY_LIMIT - 2} characters")
     settings = load(Bus)
     with connected(settings, compiled(settings)) as bus, ExitStack() as stack:
-        held = _held(bus, arguments.command_id)
-        reference = _ticket(held)
+        doubts = _doubts(bus, arguments.command_ids)
         ruling = _RULINGS[arguments.ruling]
-        _raise_if_decided_otherwise(bus, held, reference, ruling)
-        record = _decision(bus, held, reference, ruling, why=why, who=who)
+        _raise_if_decided_otherwise(bus, doubts, ruling)
+        decisions = _decisions(bus, doubts, ruling, why=why, who=who)
         # Opened before anything is sent, because it starts at the present end of the topic.
         follower = stack.enter_context(bus.following(bus.topics.events)) if arguments.wait else None
         sender = Sender(settings.kafka.client(), max_message_bytes=settings.topics.max_message_bytes)
-        (fault,) = sender.send([record])
-        if fault is not None:
-            complain(f"{arguments.command_id}: not decided: {fault}")
-            return Exit.FAILED
-        if follower is None:
-            told = {"decided": ruling.value, "commandId": arguments.command_id, "key": reference}
-            show.write(show.json_line(told))
-            return Exit.DONE
-        outcomes = Outcomes(bus, {arguments.command_id})
-        outcomes.follow(follower.read(time.monotonic() + timeout))
-    if outcomes.pending:
-        complain(f"{arguments.command_id}: not settled within {arguments.timeout}; do worker and projector run?")
+        decided = set()
+        for (command_id, held), fault in zip(doubts.items(), sender.send(decisions), strict=True):
+            if fault is not None:
+                complain(f"{command_id}: not decided: {fault}")
+                continue
+            decided.add(command_id)
+            if follower is None:
+                show.write(show.json_line({"decided": ruling.value, "commandId": command_id, "key": _ticket(held)}))
+        outcomes = Outcomes(bus, decided if follower else ())
+        if follower is not None:
+            outcomes.follow(follower.read(time.monotonic() + timeout))
+    for command_id in sorted(outcomes.pending):
+        complain(f"{command_id}: not settled within {arguments.timeout}; do worker and projector run?")
+    if len(decided) < len(doubts):
+        return Exit.FAILED
     return Exit.NOT_ACCEPTED if outcomes.pending else Exit.DONE
 
 
@@ -158,67 +162,76 @@ def _user() -> str:
         raise Stop("--who: this machine has no name for its user; say who decides") from None
 
 
-def _held(bus: Client, command_id: str) -> Held:
-    """Raises Stop if there is no such doubt."""
+def _doubts(bus: Client, command_ids: Iterable[str]) -> dict[str, Held]:
+    """Those commands, by their ids. Raises Stop with all about which nothing can be decided."""
     partitions = journal.partitions(bus)
-    for found in partitions:
-        for held in journal.held(bus, found):
-            if held.entry.command_id == command_id:
-                return held
-    if any(command_id in found.known.settled for found in partitions):
-        raise Stop(f"{command_id}: has ended already; adapter watch --since shows how")
-    raise Stop(f"{command_id}: is not in doubt; adapter doubt list shows what is")
+    known = {held.entry.command_id: held for found in partitions for held in journal.held(bus, found)}
+    doubts, problems = {}, []
+    for command_id in dict.fromkeys(command_ids):
+        held = known.get(command_id)
+        if held is None and any(command_id in found.known.settled for found in partitions):
+            problems.append(f"{command_id}: has ended already; adapter watch --since shows how")
+        elif held is None:
+            problems.append(f"{command_id}: is not in doubt; adapter doubt list shows what is")
+        elif held.reference is None:
+            what, ends = held.operation.name, wording.moment(moment(held.entry.ends_at))
+            problems.append(f"{command_id}: {what} is about an address and has no ticket; it ends by itself at {ends}")
+        else:
+            doubts[command_id] = held
+    if problems:
+        raise Stop(*problems)
+    return doubts
 
 
 def _ticket(held: Held) -> str:
-    """The ticket to whose events the decision is added. Raises Stop if there is none."""
-    if held.reference is None:
-        raise Stop(
-            f"{held.entry.command_id}: {held.operation.name} is about an address and has no ticket; it ends by itself "
-            f"at {wording.moment(moment(held.entry.ends_at))}"
-        )
+    """The ticket to whose events the decision is added."""
+    assert held.reference is not None, "a command about an address is not decided about"
     return trimmed(held.reference)
 
 
-def _raise_if_decided_otherwise(bus: Client, held: Held, reference: str, ruling: Ruling) -> None:
-    """Raises Stop if somebody has made another decision about this doubt: the first one counts, though no worker may
-    have acted on it yet.
+def _raise_if_decided_otherwise(bus: Client, doubts: Mapping[str, Held], ruling: Ruling) -> None:
+    """Raises Stop if somebody has made another decision about one of these doubts: the first one counts, though no
+    worker may have acted on it yet.
     """
-    for seen in timeline(bus, reference.encode(), moment(held.entry.called_at)):
+    firsts: dict[str, Mapping[str, Any]] = {}
+    keys = {_ticket(held).encode() for held in doubts.values()}
+    for seen in timeline(bus, keys, moment(min(held.entry.called_at for held in doubts.values()))):
         try:
             event = bus.decode(seen.value, bus.known.events)
         except Undecodable:  # none of ours: others may write here too
             continue
-        about = event.name, event.record.get("commandId"), event.record.get("attempts")
-        if about == (DECISION, held.entry.command_id, held.entry.attempt):
-            if (first := event.record)["decision"] != ruling.value:
-                raise Stop(
-                    f"{held.entry.command_id}: {first['who']} has decided already: "
-                    f"{wording.word(first['decision'])}; the first decision counts"
-                )
-            return
+        held = doubts.get(event.record["commandId"]) if event.name == DECISION else None
+        if held is not None and event.record["attempts"] == held.entry.attempt:
+            firsts.setdefault(held.entry.command_id, event.record)
+    others = {command_id: first for command_id, first in firsts.items() if first["decision"] != ruling.value}
+    if others:
+        already = "{}: {} has decided already: {}; the first decision counts"
+        raise Stop(*(already.format(i, first["who"], wording.word(first["decision"])) for i, first in others.items()))
 
 
-def _decision(bus: Client, held: Held, reference: str, ruling: Ruling, *, why: str, who: str) -> Outgoing:
+def _decisions(bus: Client, doubts: Mapping[str, Held], ruling: Ruling, *, why: str, who: str) -> list[Outgoing]:
     """Raises Stop if the registry lacks the schema, Unavailable."""
     schema, now = bus.known.events[DECISION], datetime.now(UTC)
-    command_id, attempts = held.entry.command_id, held.entry.attempt
-    value = bus.encoder(bus.topics.events, schema).encode(
-        {
-            "commandId": command_id,
-            "buyerFaultReference": reference,
-            "attempts": attempts,
-            "decision": ruling.value,
-            "why": why,
-            "who": who,
-            "decidedAt": now,
-        }
-    )
-    headers = cloudevents.headers(
-        str(uuid5(NAMESPACE, f"{command_id}/{attempts}/{ruling.value}")),
-        source=b"/fault-adapter/doubt",
-        kind=schema.fullname,
-        at=now,
-        traceparent=None,
-    )
-    return Outgoing(bus.topics.events, reference.encode(), value, headers)
+    encoder, decisions = bus.encoder(bus.topics.events, schema), []
+    for command_id, held in doubts.items():
+        reference, attempts = _ticket(held), held.entry.attempt
+        value = encoder.encode(
+            {
+                "commandId": command_id,
+                "buyerFaultReference": reference,
+                "attempts": attempts,
+                "decision": ruling.value,
+                "why": why,
+                "who": who,
+                "decidedAt": now,
+            }
+        )
+        headers = cloudevents.headers(
+            str(uuid5(NAMESPACE, f"{command_id}/{attempts}/{ruling.value}")),
+            source=b"/fault-adapter/doubt",
+            kind=schema.fullname,
+            at=now,
+            traceparent=None,
+        )
+        decisions.append(Outgoing(bus.topics.events, reference.encode(), value, headers))
+    return decisions

@@ -1,8 +1,8 @@
 """Options that are a time (`--since`, `--timeout`), following commands until each has its final outcome, and the
-events of one ticket.
+events of tickets.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -49,16 +49,16 @@ _CLOCKS_APART: Final = timedelta(minutes=10)
 """How far clocks may differ: an event may have the time of a producer whose clock is behind."""
 
 
-def timeline(bus: Client, key: bytes, start: Edge | datetime) -> Iterator[Seen]:
-    """The events of the key so far, without duplicates, as the ticket counts them: a notification may be written twice.
-    A few from before `start` may be among them.
+def timeline(bus: Client, keys: Collection[bytes], start: Edge | datetime) -> Iterator[Seen]:
+    """The events of these keys so far, in order for each and without duplicates, as the ticket counts them: a
+    notification may be written twice. A few from before `start` may be among them.
     """
     told: set[str] = set()
     since = start - _CLOCKS_APART if isinstance(start, datetime) else start
-    with bus.following(bus.topics.events, start=since, key=key) as follower:
+    with bus.following(bus.topics.events, start=since, keys=keys) as follower:
         for seen in follower.rest():
             identifier = seen.header("ce_id")
-            if seen.key != key or identifier in told:
+            if seen.key not in keys or identifier in told:
                 continue
             if identifier:
                 told.add(identifier)

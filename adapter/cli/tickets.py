@@ -133,7 +133,7 @@ def _row(found: Ticket, now: datetime) -> tuple[str, ...]:
 def _one(bus: Client, reference: str, *, text: bool) -> Exit:
     key = reference.encode()
     latest: Seen | None = None
-    with bus.following(bus.topics.tickets, start=Edge.FIRST, key=key) as follower:
+    with bus.following(bus.topics.tickets, start=Edge.FIRST, keys=[key]) as follower:
         for seen in follower.rest():
             if seen.key == key:
                 latest = seen
@@ -147,7 +147,7 @@ def _one(bus: Client, reference: str, *, text: bool) -> Exit:
             f"{reference}: not in {bus.topics.tickets}: unknown, forgotten, or no projector has run; its events:"
         )
     events, newer = 0, 0
-    for seen in timeline(bus, key, found.opened_at if found else Edge.FIRST):
+    for seen in timeline(bus, {key}, found.opened_at if found else Edge.FIRST):
         show.write(show.event(bus, seen, text=text))
         events += 1
         newer += found is not None and seen.at > found.updated_at

@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> Exit:
     text = show.as_text(arguments)
     with (
         connected(settings, known) as bus,
-        bus.following(bus.topics.events, start=start, key=keys[0] if len(keys) == 1 else None) as follower,
+        bus.following(bus.topics.events, start=start, keys=keys or None) as follower,
     ):
         for seen in follower.rest() if arguments.until_now else follower.read(math.inf):
             if (keys and seen.key not in keys) or (kinds and not kinds & _told(seen)):

@@ -198,6 +198,35 @@ async def test_a_decision_is_an_event_of_the_ticket(workers: Workers, runs: Runs
     }
 
 
+async def test_one_decision_about_many_is_an_event_of_each_ticket(workers: Workers, runs: Runs) -> None:
+    held = [add(f"SP-{number}") for number in range(6)]
+    for command in held:
+        workers.holds(command)
+    ids = [command.command_id for command in held]
+    code, lines, error = await runs("doubt", "settle", *ids, ids[0], "rejected", "--why", "the outage", "--who", "joe")
+    assert (code, error) == (0, "")
+    assert [json.loads(line) for line in lines] == [
+        {"decided": "REJECTED", "commandId": command.command_id, "key": command.key} for command in held
+    ]
+    _, lines, _ = await runs("watch", "--since", "beginning", "--until-now")
+    events = {(event["key"], event["commandId"], event["decision"]) for event in map(json.loads, lines)}
+    assert events == {(command.key, command.command_id, "REJECTED") for command in held}
+    assert len(lines) == len(held)
+
+
+async def test_if_nothing_can_be_decided_about_some_nothing_is_decided_about_any(workers: Workers, runs: Runs) -> None:
+    held, of_address, unknown = add("SP-1"), reserve("K-1"), add("SP-3")
+    for command in (held, of_address):
+        workers.holds(command)
+    ids = [command.command_id for command in (held, of_address, unknown)]
+    code, lines, error = await runs("doubt", "settle", *ids, "accepted", "--why", "so")
+    assert (code, lines) == (2, [])
+    address, stranger = sorted(error.splitlines(), key=lambda line: "is not in doubt" in line)
+    assert address.startswith(f"adapter: {of_address.command_id}: ReserveAppointment is about an address")
+    assert stranger.startswith(f"adapter: {unknown.command_id}: is not in doubt")
+    assert (await runs("watch", "--since", "beginning", "--until-now"))[1] == []
+
+
 async def test_another_decision_before_a_worker_has_acted_on_the_first_is_refused(workers: Workers, runs: Runs) -> None:
     held = add("SP-1")
     workers.holds(held)
@@ -205,6 +234,10 @@ async def test_another_decision_before_a_worker_has_acted_on_the_first_is_refuse
     code, lines, error = await runs("doubt", "settle", held.command_id, "rejected", "--why", "no", "--who", "ann")
     assert (code, lines) == (2, [])
     assert error == f"adapter: {held.command_id}: joe has decided already: repeat; the first decision counts\n"
+    other = add("SP-2")
+    workers.holds(other)
+    both = await runs("doubt", "settle", other.command_id, held.command_id, "rejected", "--why", "no", "--who", "ann")
+    assert both == (2, [], error)
     _, lines, _ = await runs("watch", "--since", "beginning", "--until-now")
     assert [json.loads(line)["decision"] for line in lines] == ["REPEAT"]
 

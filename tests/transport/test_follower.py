@@ -37,7 +37,7 @@ def put(client: dict[str, str], topic: str, *keys: str) -> None:
 
 
 def read(client: dict[str, str], topic: str, start: datetime | Edge, key: bytes | None = None) -> list[Seen]:
-    follower = Follower(client, topic, start=start, key=key)
+    follower = Follower(client, topic, start=start, keys=None if key is None else [key])
     try:
         return list(follower.rest())
     finally:

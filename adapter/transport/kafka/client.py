@@ -4,7 +4,7 @@ They know neither groups nor transactions; the worker's own do (consumer.py, pro
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -129,14 +129,14 @@ class Follower:
         topic: str,
         *,
         start: Start = Edge.END,
-        key: bytes | None = None,
+        keys: Collection[bytes] | None = None,
         committed: bool = True,
         timeout: timedelta = timedelta(seconds=15),
         down: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`key`: read only the partition on which Java clients and the adapter put this key. `committed=False`: also
-        read the records of open and aborted transactions. `down` is called with the reason when no broker answers any
-        more, once until the next record; the reader itself goes on waiting.
+        """`keys`: read only the partitions on which Java clients and the adapter put them. `committed=False`: also read
+        the records of open and aborted transactions. `down` is called with the reason when no broker answers any more,
+        once until the next record; the reader itself goes on waiting.
 
         Raises Stop if the topic is missing or librdkafka refuses a property, and Unavailable.
         """
@@ -160,7 +160,7 @@ class Follower:
                 }
             )
         try:
-            self._open(start, key)
+            self._open(start, keys)
         except KafkaException as error:
             self._consumer.close()
             raise Unavailable(f"the cluster does not answer: {self._heard.why(error.args[0])}") from None
@@ -205,12 +205,13 @@ class Follower:
     def close(self) -> None:
         self._consumer.close()
 
-    def _open(self, start: Start, key: bytes | None) -> None:
+    def _open(self, start: Start, keys: Collection[bytes] | None) -> None:
         cluster = self._consumer.list_topics(self._topic, timeout=self._timeout)
         known = cluster.topics[self._topic]
         if known.error is not None or not known.partitions:
             require_topics([self._topic], found=())
-        numbers = list(known.partitions) if key is None else [partition_of(key, len(known.partitions))]
+        count = len(known.partitions)
+        numbers = known.partitions if keys is None else {partition_of(key, count) for key in keys}
         bounds = {number: self._bounds(number) for number in numbers}
         match start:
             case Edge.FIRST:

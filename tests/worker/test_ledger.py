@@ -1,9 +1,11 @@
 """Group commit: what goes into a transaction, in which order, and what a failed one leaves behind."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 
 import pytest
 
@@ -14,7 +16,7 @@ from adapter.worker.assignment import Assignment
 from adapter.worker.ledger import Ledger, Work
 from adapter.worker.pace import Pace
 from tests.support.bus import EVENTS, IDENTITY, JOURNAL, Bus, Member
-from tests.support.wait import eventually
+from tests.support.wait import PATIENCE, eventually
 
 
 class Owner(IntakeListener):
@@ -50,7 +52,7 @@ class Desk:
         self.bus = Bus(2)
         self.member: Member = self.bus.member()
         self.owner = Owner()
-        self.observed: list[int] = []
+        self.observed: list[tuple[float, int]] = []
         self.commits = Pace()
         self.busy = False
         self.ledger = Ledger(
@@ -61,7 +63,7 @@ class Desk:
             entries=journaled,
             journal=IDENTITY,
             topic="cluster/commands",
-            observe=lambda _seconds, count: self.observed.append(count),
+            observe=lambda seconds, count: self.observed.append((seconds, count)),
         )
         self.done: list[str] = []
 
@@ -112,7 +114,8 @@ async def test_what_is_entered_while_a_transaction_is_open_goes_into_the_next_in
         await eventually(lambda: len(desk.done) == 4)
         assert desk.keys() == [["a"], ["b", "c", "d"]]
         assert desk.done == ["a", "b", "c", "d"]
-        assert desk.observed == [1, 3]
+        assert [count for _, count in desk.observed] == [1, 3]
+        assert all(0 < seconds < PATIENCE for seconds, _ in desk.observed)
 
 
 async def test_what_a_busy_loop_is_about_to_do_comes_along() -> None:
@@ -139,6 +142,14 @@ async def test_a_loop_that_is_busy_all_the_time_is_not_waited_for() -> None:
             desk.ledger.enter(desk.work(name))
             await eventually(lambda: name in desk.done)  # noqa: B023 -- asked at once
         assert desk.keys() == [["a"], ["b"], ["c"]]
+
+
+async def test_where_nothing_else_is_to_do_no_work_waits_for_company() -> None:
+    async with running() as desk:
+        began = time.monotonic()
+        for _ in range(200):  # 25 ms each, were it waited for
+            await desk.ledger.flush(desk.owner.assignments[0])
+        assert time.monotonic() - began < 4
 
 
 async def test_an_aborted_transaction_is_sent_again_with_the_same_and_more() -> None:
@@ -282,6 +293,20 @@ async def test_what_is_too_much_for_the_cluster_at_once_is_divided_each_part_wit
             assert mark is not None
             assert (position.offset, mark.needed, mark.offset == 0) == (ended, ended < 300, ended < 300)
         assert ended == 300
+
+
+async def test_a_cluster_that_takes_much_again_gets_ever_more_at_once() -> None:
+    async with running() as desk:
+        desk.member.capacity = 100
+        for number in range(300):
+            desk.ledger.enter(desk.work(str(number)))
+        await eventually(lambda: len(desk.done) == 300)
+        desk.member.capacity = inf
+        small = max(map(len, desk.keys()))
+        for number in range(300, 5000):
+            desk.ledger.enter(desk.work(str(number)))
+        await eventually(lambda: len(desk.done) == 5000)
+        assert max(map(len, desk.keys())) > 3 * small
 
 
 async def test_a_flush_ends_when_all_entered_before_is_committed() -> None:

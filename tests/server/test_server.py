@@ -344,6 +344,13 @@ async def test_beyond_the_window_a_repeat_is_published_again_under_its_id(serve:
     assert found[0].id == found[1].id
 
 
+async def test_what_is_repeated_now_and_then_stays_in_the_window(serve: Serve) -> None:
+    async with serve(SERVER__REMEMBERED_NOTIFICATIONS="2") as server:
+        for reference in "ABACA":
+            assert (await server.post(notification(reference)))[0] == 200
+        assert sorted(event.key or b"" for event in server.events()) == [b"A", b"B", b"C"]
+
+
 ENVELOPE = b'<s:Envelope xmlns:s="http://schemas.xmlsoap.org/soap/envelope/"><s:Body>%s</s:Body></s:Envelope>'
 BARE = SAMPLE[SAMPLE.index(b"<notify") :]
 REFUSED = {

@@ -29,6 +29,9 @@ _STORY_LIMIT: Final = 120.0
 _MISSING_LIMIT: Final = 20.0
 """Seconds to wait for outcomes after the last scene has ended."""
 
+_STOP_LIMIT: Final = 15.0
+"""Seconds to stop in after a signal; Kafka's clients wait for minutes if their cluster has gone."""
+
 _QUIET: Final = 0.3
 """Seconds to wait for surplus outcomes, after the worker has finished everything."""
 
@@ -37,7 +40,8 @@ async def run(
     *, kafka: str | None = None, registry: str | None = None, keep: bool = False, story: Mapping[str, Scene] = STORY
 ) -> int:
     """Play `story`, scenes by ticket. 0 if every outcome was the expected one, 1 if not, 128 and the signal's number
-    if a signal ended it before that. `kafka` and `registry` are addresses of real ones; `keep` stays until a signal.
+    if a signal ended it before that or it did not stop in time. `kafka` and `registry` are addresses of real ones;
+    `keep` stays until a signal.
 
     Raises Stop and Unavailable if something cannot be started.
     """
@@ -49,6 +53,7 @@ async def run(
         if asked.done():  # the second signal: end at once
             os._exit(128 + number)
         asked.set_result(number)
+        loop.call_later(_STOP_LIMIT, os._exit, 128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ask, number)

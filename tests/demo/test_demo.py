@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from adapter.catalogue import load
 from adapter.suppliers import served
 from bench.measurement import yardstick
+from tests.support.broker import Cluster
 from tests.support.processes import Process, Processes, clean_environment
 from tests.support.wait import PATIENCE
 
@@ -156,6 +157,17 @@ async def test_kept_on_a_real_cluster_its_topics_stay_and_it_says_so(demo: Start
     assert len(topics) == 6
     for done in admin.delete_topics(topics).values():
         done.result(PATIENCE)
+
+
+async def test_kept_it_stops_in_time_though_its_cluster_has_gone(
+    demo: Starter, kafka_cluster: Callable[[], Cluster]
+) -> None:
+    cluster = kafka_cluster()
+    process = demo("--kafka", cluster.bootstrap, "--keep")
+    await process.ready(lambda process: "/twin/faults -d" in process.output)
+    cluster.kill()
+    process.send(signal.SIGTERM)
+    assert await process.ended() == 128 + signal.SIGTERM
 
 
 async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, processes: Processes, folder: Path) -> None:

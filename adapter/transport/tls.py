@@ -171,8 +171,10 @@ def check(path: Path, problems: list[str], *, own: bool) -> Sequence[datetime]:
     an expired one may stand beside its successor, there is one for each name: the latest.
     """
     latest: dict[x509.Name, datetime] = {}
+    content = b""
     try:
-        found = x509.load_pem_x509_certificates(path.read_bytes())
+        content = path.read_bytes()
+        found = x509.load_pem_x509_certificates(content)
         if not own:
             for authority in sorted(found, key=lambda each: each.not_valid_after_utc):
                 latest[authority.subject] = authority.not_valid_after_utc  # the name is parsed only now
@@ -180,9 +182,10 @@ def check(path: Path, problems: list[str], *, own: bool) -> Sequence[datetime]:
         problems.append(f"{path}: cannot be read ({reason(error)}); check path and permissions")
         return ()
     except (ValueError, x509.InvalidVersion):
-        problems.append(
-            f"{path}: holds no PEM certificate that can be read; give BEGIN CERTIFICATE blocks of X.509 version 3"
-        )
+        cure = "give BEGIN CERTIFICATE blocks of X.509 version 3"
+        if _is_binary(content):
+            cure = f"convert it: openssl x509 -inform DER -in {path}, or openssl pkcs12 -nokeys -in {path}"
+        problems.append(f"{path}: holds no PEM certificate that can be read; {cure}")
         return ()
     if not own:
         return tuple(latest.values())
@@ -222,11 +225,16 @@ def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path, problems: 
 
 def _no_pair(certificate: Path, key: Path, error: ssl.SSLError) -> str:
     """What is wrong with two files that OpenSSL does not accept together."""
+    content = b""
     try:
-        ours = load_pem_private_key(key.read_bytes(), None).public_key()
+        content = key.read_bytes()
+        ours = load_pem_private_key(content, None).public_key()
         keys = [each.public_key() for each in x509.load_pem_x509_certificates(certificate.read_bytes())]
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm):
-        return f"{key}: cannot be used with {certificate} ({reason(error)}); give a PEM private key"
+        cure = "give a PEM private key"
+        if _is_binary(content):
+            cure = f"convert it: openssl pkey -inform DER -in {key}, or openssl pkcs12 -nocerts -nodes -in {key}"
+        return f"{key}: cannot be used with {certificate} ({reason(error)}); {cure}"
     if ours not in keys:
         return f"{key}: is not the key of {certificate}; give the two files of one pair"
     if ours != keys[0]:
@@ -235,6 +243,11 @@ def _no_pair(certificate: Path, key: Path, error: ssl.SSLError) -> str:
     return (
         f"{certificate}: OpenSSL can't use it ({reason(error)}); give it as it was issued, or have another one issued"
     )
+
+
+def _is_binary(content: bytes) -> bool:
+    """Whether a file is DER or PKCS #12 instead of PEM: both are one SEQUENCE of ASN.1, of 128 bytes or more."""
+    return content[:1] == b"\x30" and content[1:2] >= b"\x80"
 
 
 class _Encrypted(Exception):  # noqa: N818 -- a signal, caught where it is provoked

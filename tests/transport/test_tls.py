@@ -180,6 +180,22 @@ def _indented(files: TlsFiles, _: Trials) -> TlsFiles:
     return files
 
 
+def _der(files: TlsFiles, _: Trials) -> TlsFiles:
+    assert files.certificate is not None
+    found = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+    files.certificate.write_bytes(found.public_bytes(serialization.Encoding.DER))
+    return files
+
+
+def _der_key(files: TlsFiles, _: Trials) -> TlsFiles:
+    assert files.key is not None
+    found = serialization.load_pem_private_key(files.key.read_bytes(), None)
+    files.key.write_bytes(
+        found.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
+
+
 _VERSION_3, _VERSION_5 = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x04"
 
 
@@ -203,6 +219,8 @@ _VERSION_3, _VERSION_5 = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x04"
         (_write("certificate", b""), "holds no PEM certificate"),
         (_write("certificate", b"\xff\x00binary"), "holds no PEM certificate"),
         (_no_certificate_in_block, "holds no PEM certificate"),
+        (_der, r"convert it: openssl x509 -inform DER -in \S+/client\.pem, or openssl pkcs12 -nokeys -in \S+/client"),
+        (_der_key, r"convert it: openssl pkey -inform DER -in \S+client\.key, or openssl pkcs12 -nocerts -nodes -in"),
         (_write("key", b"not a key"), "give a PEM private key"),
         (_behind_its_authority, r"client\.pem: the certificate of .*client\.key is not its first; put it first"),
         (_indented, r"client\.pem: OpenSSL can't use it"),

@@ -102,9 +102,12 @@ def _residents(bus: Client, found: Partition) -> Iterator[Row]:
     for entry in found.known.residents:
         if entry.source is None:
             continue
-        name, _ = journal.command(bus, entry.source.value)
+        name, record = journal.command(bus, entry.source.value)
+        why = _why(entry)
+        if entry.kind is Kind.HELD and record.get(bus.known.supplier.notification.reference) is not None:
+            why += "; adapter doubt settles it"  # one about an address has no ticket, and ends by itself
         sent = moment(entry.source.timestamp)
-        yield _row(entry.source, command_id=entry.command_id, operation=name, sent=sent, why=_why(entry))
+        yield _row(entry.source, command_id=entry.command_id, operation=name, sent=sent, why=why)
 
 
 _OPEN: Final = "in a transaction that its producer has not ended; all behind it waits"
@@ -157,7 +160,7 @@ def _why(entry: Entry) -> str:
 
     match entry.kind:
         case Kind.HELD:
-            return f"in doubt until {told(entry.ends_at)}; adapter doubt settles it"
+            return f"in doubt until {told(entry.ends_at)}"
         case Kind.PARKED:
             return "waits behind one that is in doubt"
         case Kind.CLEARED:
@@ -182,7 +185,7 @@ def _row(seen: Seen | Source, *, command_id: str, operation: str, sent: datetime
 
 _WHY: Final = {
     "ticket": "waits for its ticket to have the supplier's reference",
-    "doubt": "in doubt; adapter doubt settles it",
+    "doubt": "in doubt; adapter doubt list shows until when",
     "registry": "the schema registry does not answer",
     "its turn": "its turn has come",
     "event-too-large": "halted: its event is too large for the topic; see the log",

@@ -329,6 +329,15 @@ async def test_the_oldest_of_each_partition_and_what_is_held_or_parked_is_stuck(
     assert [re.split(r"\s{2,}", line)[0] for line in lines] == ["KEY", keys[1], keys[0]]
 
 
+async def test_stuck_names_what_settles_a_doubt_unless_only_its_time_limit_can(workers: Workers, runs: Runs) -> None:
+    report, reservation = add("SP-1"), reserve("K-1")
+    workers.holds(report)
+    workers.holds(reservation)
+    _, lines, _ = await runs("stuck")
+    told = {line["commandId"]: line["why"].endswith("; adapter doubt settles it") for line in map(json.loads, lines)}
+    assert told == {report.command_id: True, reservation.command_id: False}
+
+
 async def test_a_record_that_is_no_command_may_be_the_one_that_is_stuck(workers: Workers, runs: Runs) -> None:
     workers.put(b"no Avro", b"SP-1")
     _, lines, _ = await runs("stuck")

@@ -31,7 +31,7 @@ from adapter.ports import Arrival, Outgoing
 from adapter.server.admission import Admission, allowed
 from adapter.server.flow import Deployment, Server, begin
 from adapter.server.records import Records
-from adapter.settings import Receiving, Translating
+from adapter.settings import Reading, Receiving
 from adapter.telemetry import Log, Metrics
 from adapter.telemetry import metrics as m
 from adapter.transport.incoming import CallerLimits
@@ -191,9 +191,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
         yield Listening(flow, listener, publisher, watch, publishing)
 
 
-def reread(
-    settings: Receiving | Translating, known: Catalogue, encoder: Encoder
-) -> Callable[[Arrival], Outgoing | Refusal]:
+def reread(settings: Reading, known: Catalogue, encoder: Encoder) -> Callable[[Arrival], Outgoing | Refusal]:
     """A function that turns a notification that was kept raw into the event that a server with these settings would
     publish, or into the reason why there is none.
     """
@@ -206,7 +204,7 @@ def reread(
     return event
 
 
-def _records(settings: Receiving | Translating, known: Catalogue, encoder: Encoder) -> Records:
+def _records(settings: Reading, known: Catalogue, encoder: Encoder) -> Records:
     names = settings.topics.names()
     return Records(
         events_topic=names.events,
@@ -217,7 +215,7 @@ def _records(settings: Receiving | Translating, known: Catalogue, encoder: Encod
     )
 
 
-def _reading(settings: Receiving | Translating, known: Catalogue) -> Callable[[Delivery], Readable | Refusal]:
+def _reading(settings: Reading, known: Catalogue) -> Callable[[Delivery], Readable | Refusal]:
     """The notification's reader with the buyers that are ours and the limits of a deployment."""
     buyers = settings.server.accepted_buyers or frozenset({settings.supplier.buyer_identifier})
     limits = replace(LIMITS, size=settings.server.max_body_bytes)

@@ -25,10 +25,8 @@ from adapter.settings import (
     GroupProtocol,
     Kafka,
     Offline,
-    Receiving,
-    Settings,
+    Reading,
     Telemetry,
-    Translating,
     Vocabulary,
 )
 from adapter.suppliers import served
@@ -51,7 +49,7 @@ _THROTTLED_AGAIN: Final = 60.0
 """Seconds between two log lines that say that a quota holds a client back."""
 
 
-def misnamed(settings: Receiving | Translating) -> list[str]:
+def misnamed(settings: Reading) -> list[str]:
     """Problems of settings that need the supplier's operations: unknown names, or one operation's URL as base URL."""
     operations = served().operations
     names = [operation.name for operation in operations]
@@ -75,7 +73,7 @@ def load_catalogue(settings: Offline) -> Catalogue:
     """The supplier's operations, compiled from the schemas, by the rules that the settings have for the supplier, if
     they have a section for it. Raises Stop with everything that does not fit.
     """
-    if not isinstance(settings, Receiving | Translating):
+    if not isinstance(settings, Reading):
         return catalogue.load(served(), settings.schemas)
     if problems := misnamed(settings):
         raise Stop(*problems)
@@ -87,7 +85,7 @@ def load_catalogue(settings: Offline) -> Catalogue:
     return catalogue.load(supplier, settings.schemas)
 
 
-def base_url(settings: Settings | Calling, known: Catalogue) -> str:
+def base_url(settings: Calling, known: Catalogue) -> str:
     supplier = settings.supplier
     if supplier.base_url is not None:
         return supplier.base_url

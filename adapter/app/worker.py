@@ -259,7 +259,7 @@ def _gate(settings: Settings, log: Log) -> Gate:
     return Gate(places=supplier.max_in_flight, rate=rate, breaker=breaker, changed=changed)
 
 
-def policy(settings: Settings | Translating) -> Policy:
+def policy(settings: Translating) -> Policy:
     limits = settings.worker
     return Policy(
         backoff=Backoff(first=limits.retry_first.total_seconds(), longest=limits.retry_max.total_seconds()),
@@ -270,7 +270,7 @@ def policy(settings: Settings | Translating) -> Policy:
     )
 
 
-def records(settings: Settings | Translating, known: Catalogue, encoders: Mapping[str, Encoder]) -> Events:
+def records(settings: Translating, known: Catalogue, encoders: Mapping[str, Encoder]) -> Events:
     names = settings.topics.names()
     return Events(
         events_topic=names.events,
@@ -282,7 +282,7 @@ def records(settings: Settings | Translating, known: Catalogue, encoders: Mappin
     )
 
 
-def terms(settings: Settings | Translating, url: str) -> Terms:
+def terms(settings: Translating, url: str) -> Terms:
     supplier = settings.supplier
     return Terms(
         protocol={
@@ -297,7 +297,7 @@ def terms(settings: Settings | Translating, url: str) -> Terms:
     )
 
 
-def judge(settings: Settings | Translating, known: Catalogue) -> Judge:
+def judge(settings: Translating, known: Catalogue) -> Judge:
     return Judge(
         replies=known.supplier.replies,
         accepted_codes=settings.supplier.accepted_codes,

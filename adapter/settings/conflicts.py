@@ -67,7 +67,7 @@ def conflicts(settings: Tree) -> Iterator[tuple[str, str]]:
         yield from _server_conflicts(settings.server, settings.topics)
     if isinstance(settings, Projecting):
         yield from _projector_conflicts(settings.projector, settings.kafka)
-    if isinstance(settings, Settings | Calling):
+    if isinstance(settings, Calling):
         yield from _supplier_conflicts(settings.supplier, settings.topics)
     if isinstance(settings, Settings):
         yield from _worker_conflicts(settings.worker, settings.supplier, settings.topics)

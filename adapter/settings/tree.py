@@ -588,12 +588,17 @@ class Offline(Tree):
     )
 
 
-class Translating(Offline):
-    """What it takes to write and read the supplier's messages without asking anybody."""
+class Reading(Offline):
+    """What it takes to read the supplier's messages."""
 
     topics: Topics = Topics()
     supplier: Supplier
     server: Server = Server()
+
+
+class Translating(Reading):
+    """What it takes to write and read the supplier's messages without asking anybody."""
+
     worker: Worker = Worker()
 
 
@@ -612,11 +617,9 @@ class Bus(Vocabulary, Cluster):
     """What a client of the bus needs."""
 
 
-class Receiving(Bus):
+class Receiving(Reading, Bus):
     """What the server needs: not where the supplier is, but who we are there."""
 
-    supplier: Supplier
-    server: Server = Server()
     telemetry: Telemetry = Telemetry()
 
 
@@ -627,7 +630,5 @@ class Projecting(Bus):
     telemetry: Telemetry = Telemetry()
 
 
-class Settings(Receiving, Projecting):
+class Settings(Calling, Receiving, Projecting):
     """The whole tree."""
-
-    worker: Worker = Worker()

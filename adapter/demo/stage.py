@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
 from uuid import uuid4
 
 from adapter import app
@@ -26,8 +25,6 @@ from adapter.twin import Answered, Letters, Notify, Rules, TlsFiles, Twin, TwinS
 from adapter.twin.certificates import Certificates
 from adapter.twin.certificates import make as make_certificates
 from adapter.worker.flow import Worker
-
-_Tree = TypeVar("_Tree", Receiving, Settings)
 
 BUYER = "SPDEMO"
 SUPPLIER = "gateway.supplier.example"
@@ -108,7 +105,7 @@ async def stage(*, kafka: str | None, registry: str | None, keep: bool, folder: 
         variables = await asyncio.to_thread(
             _variables, bootstrap=bootstrap, registry=registry_url, ours=ours, theirs=theirs, mock=mock is not None
         )
-        receiving = _quick(load(Receiving, variables), mock=mock is not None)
+        receiving = load(Receiving, variables)
         names = [topic.name for topic in wanted(receiving.topics)]
         if mock is None:
             admin = Admin(receiving.kafka.client())
@@ -133,7 +130,7 @@ async def stage(*, kafka: str | None, registry: str | None, keep: bool, folder: 
         as_supplier = TlsFiles(theirs.client_certificate, theirs.client_key, theirs.ca)
         twin = await stack.enter_async_context(_twin(ours, Notify(url, as_supplier)))
         variables["ADAPTER_SUPPLIER__BASE_URL"] = twin.url
-        settings = _quick(load(Settings, variables), mock=mock is not None)
+        settings = load(Settings, variables)
         worker = await stack.enter_async_context(app.worker(settings, log.bind(flow="worker"), metrics, page))
         projector = await stack.enter_async_context(app.projector(settings, log.bind(flow="projector"), metrics, page))
         running = frozenset({asyncio.create_task(worker.run()), asyncio.create_task(projector.run())})
@@ -188,7 +185,11 @@ def _variables(
         "TOPICS__PARTITIONS": str(PARTITIONS),
         "TOPICS__REPLICATION_FACTOR": "1",
     }
-    if not mock:
+    if mock:
+        # It answers a waiting consumer only at the end of this time, by default half a second. Producers get the
+        # property as well, and would log a warning about it.
+        variables |= {"KAFKA__PROPERTIES__FETCH_WAIT_MAX_MS": "10", "KAFKA__PROPERTIES__LOG_LEVEL": "0"}
+    else:
         # Others work on a real cluster: topics, subjects and groups of this run have names of their own.
         prefix = f"demo-{uuid4().hex[:8]}."
         cluster = load(Cluster, {"ADAPTER_KAFKA__BOOTSTRAP_SERVERS": bootstrap})
@@ -200,16 +201,6 @@ def _variables(
             "TOPICS__REPLICATION_FACTOR": str(min(brokers, 3)),
         }
     return {f"ADAPTER_{name}": value for name, value in variables.items()}
-
-
-def _quick(settings: _Tree, *, mock: bool) -> _Tree:
-    """Settings for the mock cluster. It answers a waiting consumer only at the end of fetch.wait.max.ms, by default
-    half a second. Producers get the property as well, and would log a warning about it.
-    """
-    if not mock:
-        return settings
-    quick = settings.kafka.model_copy(update={"properties": {"fetch.wait.max.ms": "10", "log_level": "0"}})
-    return settings.model_copy(update={"kafka": quick})
 
 
 async def _known_everywhere(admin: Admin, names: list[str]) -> None:

@@ -3,12 +3,16 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from time import monotonic
+from typing import Final, TypeVar
 
 from adapter.core.errors import Unavailable
 from adapter.core.retry import ASK_AGAIN, Backoff
 
 _Answer = TypeVar("_Answer")
+
+_SHORT: Final = 0.2
+"""Seconds between two attempts while somebody waits for the answer."""
 
 
 async def pause(backoff: Backoff, attempt: int) -> None:
@@ -30,3 +34,15 @@ async def until_answered(
         except Unavailable as error:
             tell(reason=str(error), attempt=attempt)
             await pause(backoff, attempt)
+
+
+async def patiently(ask: Callable[[], Awaitable[_Answer]], limit: float) -> _Answer:
+    """Call `ask` until it no longer raises Unavailable, for `limit` seconds; then raise that."""
+    end = monotonic() + limit
+    while True:
+        try:
+            return await ask()
+        except Unavailable:
+            if monotonic() >= end:
+                raise
+        await asyncio.sleep(_SHORT)

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from adapter.cli.bus import Client, look_for
@@ -16,6 +16,7 @@ from adapter.core import journal
 from adapter.core.errors import Foreign, Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Kind, Recovered, recover
 from adapter.core.operation import Operation
+from adapter.pause import patiently
 from adapter.ports import JournalTail
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.journal import KafkaJournal
@@ -23,7 +24,6 @@ from adapter.transport.kafka.span import Patience
 
 _PATIENCE: Final = 15.0
 """Seconds for which a partition that does not answer is asked again: its leader may be moving, or it may be new."""
-_AGAIN: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def partitions(bus: Client) -> list[Partition]:
     """Raises Stop if a topic is missing or the workers' group may not be seen, Unavailable."""
     topics, kafka = bus.topics, bus.settings.kafka
     counts = look_for(bus.settings, topics.commands, topics.journal)
-    with suppress(Unavailable):  # its coordinator may have just started: `_tail` has the patience for that
+    with suppress(Unavailable):  # its coordinator may have just started: `_tails` has the patience for that
         # Asked for offsets, librdkafka looks for the coordinator of a group that it may not see and says nothing.
         if Admin(kafka.client()).group_rights(kafka.group_id) == frozenset():
             raise Stop(f"{kafka.group_id}: no right to see this consumer group; grant DESCRIBE on it")
@@ -93,20 +93,9 @@ async def _tails(bus: Client, count: int) -> list[JournalTail]:
         patience=Patience(timedelta(), lambda _, _seconds: None),
     )
     try:
-        return await asyncio.gather(*(_tail(reader, number) for number in range(count)))
+        return await asyncio.gather(*(patiently(partial(reader.tail, number), _PATIENCE) for number in range(count)))
     finally:
         await reader.close()
-
-
-async def _tail(reader: KafkaJournal, number: int) -> JournalTail:
-    until = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return await reader.tail(number)
-        except Unavailable:
-            if time.monotonic() > until:
-                raise
-            await asyncio.sleep(_AGAIN)
 
 
 def held(bus: Client, found: Partition) -> Iterator[Held]:

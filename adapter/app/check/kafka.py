@@ -17,6 +17,7 @@ from adapter.core import cloudevents, wording
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
 from adapter.core.partition import partition_of
+from adapter.pause import patiently
 from adapter.settings import Bus, Cluster, GroupProtocol, Kafka, Projecting, Settings, load
 from adapter.transport.kafka.admin import Admin, Difference, Found, configuring, differences, wanted
 from adapter.transport.kafka.client import Follower
@@ -30,8 +31,8 @@ _TIMES_REWRITTEN: Final = 4
 """The journal's retention must be at least this many times the interval in which workers rewrite waiting entries."""
 _NEWEST: Final = 100
 """Number of newest records of each partition that are examined."""
-_AGAIN: Final = 0.2
-"""Seconds between two attempts."""
+_LOOK: Final = 0.2
+"""Seconds between two looks whether the group has taken us in."""
 _NEEDS: Final[Mapping[Role, Mapping[str, frozenset[str]]]] = {
     Role.WORKER: {
         "commands": frozenset({"READ"}),
@@ -196,15 +197,7 @@ async def _patiently(ask: Callable[[], _Answer]) -> _Answer:
     """Call `ask` on a thread until it gives an answer or the time is up: a topic just created has no leader yet, the
     first group of a cluster no coordinator. Raises what `ask` raises.
     """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + LIMIT
-    while True:
-        try:
-            return await asyncio.to_thread(ask)
-        except Unavailable:
-            if loop.time() >= end:
-                raise
-        await asyncio.sleep(_AGAIN)
+    return await patiently(partial(asyncio.to_thread, ask), LIMIT)
 
 
 async def _keys(client: Mapping[str, str], topic: str, partitions: int) -> Line:
@@ -331,7 +324,7 @@ async def _be_member(kafka: Kafka, group: str, topic: str) -> None:
             left_out = True
             while left_out:
                 left_out = bool(intake.left_out)  # looked at before the wait: a refusal for good may come just behind
-                await asyncio.wait({guest.refused}, timeout=_AGAIN)
+                await asyncio.wait({guest.refused}, timeout=_LOOK)
                 if guest.refused.done():
                     guest.refused.result()
     except TimeoutError:

@@ -179,12 +179,11 @@ class Ledger:
         records = size = 0
         while records < self._most and size < _MOST_BYTES:
             lot = self._again() if self._refused else self._next()
-            if lot.work:
-                lots.append(lot)
-                records += lot.count
-                size += lot.size
-            elif not self._queue and not self._refused:
+            if not lot.work:
                 break
+            lots.append(lot)
+            records += lot.count
+            size += lot.size
         return lots
 
     def _again(self) -> _Lot:

@@ -110,7 +110,6 @@ class Shared:
 
     def leave(self, incoming: "Incoming") -> None:
         self.open.pop(incoming, None)
-        self.bodies.pop(incoming, None)
 
     def close_idlest(self) -> None:
         incoming, _ = self.open.popitem(last=False)

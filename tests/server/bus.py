@@ -34,6 +34,7 @@ def records(bootstrap: str, topic: str) -> list[Record]:
                 assert message is not None, "the topic can't be read to its end"
                 assert message.error() is None, message.error()
                 headers = {name: (text or b"").decode() for name, text in message.headers() or []}  # type: ignore[str-unpack, union-attr]  # a list of pairs
+                assert len(headers) == len(message.headers() or []), "one header twice"
                 found.append(Record(message.key(), message.value() or b"", headers))
                 first = (message.offset() or 0) + 1
     finally:

@@ -652,12 +652,19 @@ async def test_callers_give_way_to_another_who_is_let_in(opened: Opened, trials:
     async with opened(tls=ServerTls(TlsFiles(good.server_certificate, good.server_key, good.ca)), connections=3) as it:
         context = ssl.create_default_context(cafile=str(good.ca))
         context.load_cert_chain(good.client_certificate, good.client_key)
-        silent = [await asyncio.open_connection("127.0.0.1", it.listener.port, ssl=context) for _ in range(3)]
-        await eventually(lambda: it.listener.connections == 3)
+        callers = []
+        for count in range(1, 4):
+            callers.append(await asyncio.open_connection("127.0.0.1", it.listener.port, ssl=context))
+            await eventually(lambda: len(it.listener._shared.open) == count)  # noqa: B023 -- asked at once
+        reader, writer = callers[0]
+        writer.write(post(b"one"))
+        await reader.readuntil(b"<one>")
         assert (await it.said(LAST, context=context)).endswith(b"<last>")
-        assert await silent[0][0].read() == b""  # the most silent of them
-        for _, writer in silent:
-            writer.close()
+        assert await callers[1][0].read() == b""  # the most silent of them
+        writer.write(LAST)
+        assert (await reader.read()).endswith(b"<last>")
+        for _, each in callers:
+            each.close()
 
 
 async def test_without_file_descriptors_the_most_silent_gives_way(opened: Opened) -> None:

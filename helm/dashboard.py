@@ -47,6 +47,11 @@ def _quantile(share: float, metric: str, *by: str) -> str:
     return f"histogram_quantile({share}, sum by ({grouped}) ({rates}))"
 
 
+def _of_range(share: float, metric: str, *by: str) -> str:
+    """As `_quantile`, of what happens a few times a day: within the whole time shown."""
+    return _quantile(share, metric, *by).replace("$__rate_interval", "$__range")
+
+
 def _grown(metric: str) -> str:
     return f"sum(increase(fault_adapter_{metric}{{{_ONLY}}}[$__range]))"
 
@@ -210,6 +215,18 @@ ROWS: Final[dict[str, tuple[Panel, ...]]] = {
                 "forgotten": _rate("tickets_forgotten_total"),
                 "trimmed": _rate("tickets_trimmed_total"),
             },
+        ),
+        Panel(
+            "How long a status lasts",
+            {"{{status}}": _of_range(0.5, "ticket_status_seconds", "status")},
+            "s",
+            meaning="The median within the time shown. In PENDING: until the supplier accepts.",
+        ),
+        Panel(
+            "Service level clock when resolved",
+            {"median": _of_range(0.5, "ticket_sla_seconds"), "9 of 10": _of_range(0.9, "ticket_sla_seconds")},
+            "s",
+            meaning="Within the time shown, without the time on hold.",
         ),
         Panel("Followed by workers", {"{{state}}": _gauge("tickets_followed", "sum", "state")}),
     ),

@@ -8,13 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from adapter.core.avro.lookup import Decoders
 from adapter.core.errors import Abandoned, Foreign, Unavailable, Undecodable
 from adapter.core.journal import Source
-from adapter.core.ticket import Drop, Policy, Ticket, Verdict, Warn, fire, fold, ticket
+from adapter.core.ticket import Drop, Policy, Status, Ticket, Verdict, Warn, fire, fold, ticket
 from adapter.ports import Outgoing, TicketRecord
 from adapter.projector.partition import Partition
 from adapter.projector.reader import Heard, Reader
@@ -53,6 +53,7 @@ class Batch:
     records: list[Outgoing] = field(default_factory=list)
     kept: list[TicketRecord] = field(default_factory=list)
     counts: Counter[tuple[m.Metric, tuple[str, ...]]] = field(default_factory=Counter)
+    durations: list[tuple[m.Metric, tuple[str, ...], timedelta]] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
     """References of tickets whose deadline approaches."""
     size: int = 0
@@ -67,6 +68,10 @@ class Batch:
         """Count it once this batch is committed."""
         self.counts[metric, labels] += 1
 
+    def observe(self, duration: timedelta, metric: m.Metric, *labels: str) -> None:
+        """Observe it once this batch is committed."""
+        self.durations.append((metric, labels, duration))
+
     def settle(self, key: bytes, ticket: Ticket | None) -> None:
         self.births += (ticket is not None) - (self.tickets.get(key) is not None)
         self.tickets[key] = ticket
@@ -78,6 +83,8 @@ class Batch:
             log.info("deadline approaches", reference=reference, partition=self.partition.number)
         for (metric, labels), number in self.counts.items():
             metrics.count(metric, *labels, by=number)
+        for metric, labels, duration in self.durations:
+            metrics.histogram(metric, *labels).observe(duration.total_seconds())
 
     async def breathe(self) -> None:
         """Yield to the loop if it is time. Raises Abandoned if the partition is gone."""
@@ -143,6 +150,10 @@ class Folding:
             batch.count(m.TICKET_EVENTS, folded.verdict.value)
             if folded.illegal is not None:
                 batch.count(m.TICKET_TRANSITIONS_ILLEGAL, folded.illegal.before.value, folded.illegal.after.value)
+            if folded.left is not None:
+                batch.observe(folded.left.lasted, m.TICKET_STATUS_SECONDS, folded.left.status.value)
+                if folded.ticket.status is Status.RESOLVED:
+                    batch.observe(folded.ticket.ran, m.TICKET_SLA_SECONDS)
             if folded.verdict is not Verdict.REPEATED:
                 batch.settle(key, folded.ticket)
             await batch.breathe()

@@ -36,6 +36,7 @@ _CALL_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 
 _COMMAND_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0, 86400.0)
 _TRANSACTION_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _NOTIFICATION_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
+_TICKET_SECONDS = (60.0, 300.0, 900.0, 3600.0, 14400.0, 28800.0, 86400.0, 172800.0, 259200.0, 604800.0)
 _TRANSACTION_RECORDS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 
 
@@ -372,6 +373,26 @@ TICKET_TRANSITIONS_ILLEGAL: Final = Metric(
     "Changes of a ticket's status that the contract does not allow; they were carried out.",
     "Grows: notifications are lost or arrive out of order, or the supplier has changed its lifecycle.",
     labels=("before", "after"),
+)
+TICKET_STATUS_SECONDS: Final = Metric(
+    "ticket_status_seconds",
+    Kind.HISTOGRAM,
+    "How long tickets were in a status when they left it, by the supplier's times. In PENDING: until it accepted a "
+    "report. Tickets that are folded anew count again.",
+    "PENDING or ON_HOLD grows: the supplier leaves reports unread, or on hold. RESOLVED nears "
+    "ADAPTER_PROJECTOR__RESOLVE_DEADLINE: we do not answer.",
+    labels=("status",),
+    unit="seconds",
+    buckets=_TICKET_SECONDS,
+)
+TICKET_SLA_SECONDS: Final = Metric(
+    "ticket_sla_seconds",
+    Kind.HISTOGRAM,
+    "How long the service level clock of tickets had run when they became Resolved, without the time on hold. Tickets "
+    "that are folded anew count again.",
+    "Above what was agreed with the supplier.",
+    unit="seconds",
+    buckets=_TICKET_SECONDS,
 )
 TICKET_WARNINGS: Final = Metric(
     "ticket_deadline_warnings_total",

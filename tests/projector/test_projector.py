@@ -49,6 +49,29 @@ async def test_the_events_of_a_ticket_become_its_state(stage: Stage) -> None:
     assert tickets["SP-2"]["origin"] == "SUPPLIER"
 
 
+async def test_how_long_the_supplier_takes_is_measured_by_its_own_times(stage: Stage) -> None:
+    async with stage.projector() as running:
+        resolved = notified("SP-1", "RESOLVED", sent=minutes(60))
+        await stage.write(
+            answered("SP-1", reply={"status": "Pending"}),
+            notified("SP-1", "ACCEPTED", sent=minutes(10)),
+            notified("SP-1", "ON_HOLD", sent=minutes(20)),
+            notified("SP-1", "IN_PROGRESS", sent=minutes(40)),
+            resolved,
+            resolved,
+            notified("SP-1", "CLOSED", sent=minutes(90)),
+            notified("SP-2", "RESOLVED", sent=minutes(60)),  # nobody knows since when it was anything else
+        )
+        await stage.folded()
+    lasted = {
+        status: running.metric("ticket_status_seconds_sum", status=status) / 60
+        for status in ("PENDING", "ACCEPTED", "ON_HOLD", "IN_PROGRESS", "RESOLVED")
+    }
+    assert lasted == {"PENDING": 10, "ACCEPTED": 10, "ON_HOLD": 20, "IN_PROGRESS": 20, "RESOLVED": 30}
+    assert running.metric("ticket_status_seconds_count", status="IN_PROGRESS") == 1
+    assert (running.metric("ticket_sla_seconds_sum"), running.metric("ticket_sla_seconds_count")) == (30 * 60, 1)
+
+
 async def test_late_repeated_and_illegal_ones_are_counted(stage: Stage) -> None:
     first = notified("SP-1", "CLOSED", sent=minutes(9))
     async with stage.projector() as running:

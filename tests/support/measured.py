@@ -15,7 +15,7 @@ def measured(metrics: Metrics, name: str, **labels: str) -> float:
 def read(text: str, name: str, **labels: str) -> float:
     """The same, of what a process shows."""
     name = f"fault_adapter_{name}"
-    assert any(metric.full_name in {name, name.removesuffix("_sum")} for metric in METRICS), name
+    assert any(metric.full_name in {name, name.removesuffix("_sum").removesuffix("_count")} for metric in METRICS), name
     value = 0.0
     for line in text.splitlines():
         found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)

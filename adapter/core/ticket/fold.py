@@ -105,10 +105,19 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """A status that the event has ended."""
+
+    status: Status
+    lasted: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Folded:
     ticket: Ticket
     verdict: Verdict
     illegal: Transition | None = None
+    left: Left | None = None
 
 
 def fold(ticket: Ticket | None, reference: str, event: Event, policy: Policy) -> Folded:
@@ -283,10 +292,12 @@ def _moved(ticket: Ticket, after: Status | None, at: datetime, policy: Policy) -
         return Folded(ticket, Verdict.FOLDED)
     # The times are of different clocks and may cross; no duration may become negative.
     at = max(at, ticket.status_since or at)
-    illegal = None
-    if before is not None and after not in TRANSITIONS[before]:
-        illegal = Transition(before, after, at)
-        ticket = replace(ticket, illegal=ticket.illegal + 1, last_illegal=illegal)
+    left, illegal = None, None
+    if before is not None:
+        left = Left(before, at - (ticket.status_since or at))
+        if after not in TRANSITIONS[before]:
+            illegal = Transition(before, after, at)
+            ticket = replace(ticket, illegal=ticket.illegal + 1, last_illegal=illegal)
     resolved = after is Status.RESOLVED
     ticket = replace(
         _clocked(ticket, CLOCKS[after], at),
@@ -295,7 +306,7 @@ def _moved(ticket: Ticket, after: Status | None, at: datetime, policy: Policy) -
         deadline=at + policy.resolve_deadline if resolved else None,
         warned=False,
     )
-    return Folded(ticket, Verdict.FOLDED, illegal)
+    return Folded(ticket, Verdict.FOLDED, illegal, left)
 
 
 def _clocked(ticket: Ticket, clock: Clock, at: datetime) -> Ticket:

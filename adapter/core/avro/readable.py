@@ -82,7 +82,7 @@ def _read(kind: Type, value: Any, path: str, problems: list[Problem]) -> Any:  #
 
 
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_JSON: Final = {"boolean": bool, "int": int, "long": int, "string": str, "double": float, "float": float}
+_JSON: Final = {"boolean": bool, "int": int, "long": int, "string": str}
 _WORDS: Final = {
     ("long", "timestamp-millis"): "a time such as 2026-01-31T12:00:00Z, in quotes",
     ("int", "date"): "a date such as 2026-01-31, in quotes",

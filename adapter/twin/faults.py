@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from adapter.core.errors import Stop
 from adapter.twin import limits
@@ -41,24 +41,8 @@ class Kind(StrEnum):
     EXTRA_ELEMENT = "extra-element"  # the right answer with an element nobody knows in it
 
 
-TAKEN = frozenset(
-    {
-        Kind.DELAY,
-        Kind.SILENCE,
-        Kind.TRUNCATED,
-        Kind.TRICKLE,
-        Kind.GARBAGE,
-        Kind.MALFORMED,
-        Kind.ENCODING,
-        Kind.DOCTYPE,
-        Kind.HTML,
-        Kind.EMPTY,
-        Kind.HUGE,
-        Kind.OTHER_ELEMENT,
-        Kind.EXTRA_ELEMENT,
-    }
-)
-"""Kinds where the request has taken effect unless the fault says otherwise."""
+NOT_TAKEN: Final = frozenset({Kind.STATUS, Kind.REFUSE, Kind.SOAP_FAULT, Kind.FAULT_BLOCK, Kind.RESET, Kind.CLOSE})
+"""Kinds where the request has taken no effect unless the fault says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +84,7 @@ class Fault:
     @property
     def takes(self) -> bool:
         """Whether the request takes effect before the fault."""
-        return self.kind in TAKEN if self.taken is None else self.taken
+        return self.kind not in NOT_TAKEN if self.taken is None else self.taken
 
     @property
     def http_status(self) -> int:

@@ -301,17 +301,17 @@ class _Turn:
             self._write()  # what is wrong with it shows when it is written to be sent
         if self._conductor.gate.breaker.state is not BreakerState.CLOSED:
             self._body = None  # it may be long
-        repeatable = self._task.subject.operation.repeat is not Repeat.NEVER
+        repeat = self._task.subject.operation.repeat
         began = time.monotonic()
         try:
             with self._assignment.waits(self._lane, "gate"):
                 if self._length > _LONG:
                     await self._take_share()
                 if not_after is None:
-                    self._permit = await self._conductor.gate.enter(self._lane, repeatable=repeatable)
+                    self._permit = await self._conductor.gate.enter(self._lane, repeat)
                 else:
                     async with self._case.by(not_after):
-                        self._permit = await self._conductor.gate.enter(self._lane, repeatable=repeatable)
+                        self._permit = await self._conductor.gate.enter(self._lane, repeat)
         except TimeoutError:
             self._leave(None)
             return False

@@ -22,6 +22,7 @@ from math import inf
 from typing import Final
 
 from adapter.core.command import Accepted, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
+from adapter.core.operation import Repeat
 from adapter.core.rate import RateLimit
 from adapter.core.retry import Breaker, BreakerState
 
@@ -40,14 +41,17 @@ _OTHERS: Final = 10
 may be repeated could be the very ones that fail.
 """
 
+_HARM: Final = (Repeat.SAFE, Repeat.KEYED, Repeat.NEVER)
+"""From the least harm that a call without a clear answer does to the most."""
+
 
 @dataclass(slots=True, eq=False)
 class Permit:
     """Permission to make one call, returned with `Gate.leave`."""
 
     key: bytes
-    repeatable: bool
-    """Whether the call may be repeated if its outcome is unclear."""
+    repeat: Repeat
+    """What may be done if the outcome of its call is unclear."""
     probe: bool
     """Whether this call is the breaker's probe."""
     given: float
@@ -63,7 +67,7 @@ class Permit:
 @dataclass(slots=True, eq=False)
 class _Waiter:
     key: bytes
-    repeatable: bool
+    repeat: Repeat
     turn: "asyncio.Future[Permit]"
 
 
@@ -124,14 +128,14 @@ class Gate:
         opened = self.breaker.state is BreakerState.OPEN
         return max(0.0, self.breaker.retry_at - self._loop.time()) if opened else 0.0
 
-    async def enter(self, key: bytes, *, repeatable: bool = False) -> Permit:
-        """Wait for a permit; every permit is given back with `leave`. `repeatable` is whether the call may be repeated
-        if its outcome is unclear.
+    async def enter(self, key: bytes, repeat: Repeat = Repeat.NEVER) -> Permit:
+        """Wait for a permit; every permit is given back with `leave`. `repeat` is what may be done if the outcome of
+        the call is unclear.
         """
         now = self._loop.time()
         if not self._waiters and self._room and self._opens <= now and self.breaker.allow(now):
-            return self._given(key, now, repeatable=repeatable)
-        waiter = _Waiter(key, repeatable, self._loop.create_future())
+            return self._given(key, repeat, now)
+        waiter = _Waiter(key, repeat, self._loop.create_future())
         self._waiters.append(waiter)
         self._pump()
         try:
@@ -172,7 +176,7 @@ class Gate:
         now, share = self._loop.time(), random.random()  # noqa: S311 -- jitter
         # While the breaker probes, only the probe counts: other calls began before it opened.
         believed = permit.probe or self.breaker.state is BreakerState.CLOSED
-        self.breaker.doubted |= isinstance(verdict, Unclear) and not permit.repeatable
+        self.breaker.doubted |= isinstance(verdict, Unclear) and permit.repeat is Repeat.NEVER
         match verdict:
             case Accepted() | Rejected():
                 self.breaker.succeeded()
@@ -236,7 +240,7 @@ class Gate:
                 self._waiters.popleft()
             elif self._room and self._opens <= now and self.breaker.allow(now):
                 waiter = self._next()
-                waiter.turn.set_result(self._given(waiter.key, now, repeatable=waiter.repeatable))
+                waiter.turn.set_result(self._given(waiter.key, waiter.repeat, now))
             else:
                 break
         self._watch_time()
@@ -272,10 +276,10 @@ class Gate:
         self._give_places()
         self._pump()
 
-    def _given(self, key: bytes, now: float, *, repeatable: bool) -> Permit:
+    def _given(self, key: bytes, repeat: Repeat, now: float) -> Permit:
         self._permits += 1
         self._tell("probe")
-        return Permit(key, repeatable, self.breaker.state is BreakerState.PROBING, now, self._ended)
+        return Permit(key, repeat, self.breaker.state is BreakerState.PROBING, now, self._ended)
 
     def _next(self) -> _Waiter:
         """The first in the queue; for a probe the first of those that tell most at the least harm."""
@@ -287,11 +291,11 @@ class Gate:
         del waiting[place]
         return waiter
 
-    def _unfit(self, waiter: _Waiter) -> tuple[bool, bool]:
+    def _unfit(self, waiter: _Waiter) -> tuple[int, int]:
         """How little a waiter is fit to probe: the least of all does."""
-        failed, once = waiter.key in self.breaker.failed_keys, not waiter.repeatable
+        failed, harm = waiter.key in self.breaker.failed_keys, _HARM.index(waiter.repeat)
         wary = self.breaker.doubted and self.breaker.opened % _OTHERS
-        return (once, failed) if wary else (failed, once)
+        return (harm, failed) if wary else (failed, harm)
 
     def _tell(self, why: str, detail: str | None = None) -> None:
         if self.breaker.state is not self._reported:

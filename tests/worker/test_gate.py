@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adapter.core.command import Accepted, By, Forbidden, Misdirected, Rejected, Unavailable, Unclear, Verdict
+from adapter.core.operation import Repeat
 from adapter.core.rate import TOLERANCE, RateLimit
 from adapter.core.retry import Backoff, Breaker, BreakerState
 from adapter.worker.gate import Gate, Permit
@@ -44,9 +45,9 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-def waiter(at: Gate, key: bytes, passed: list[Permit], *, repeatable: bool = False) -> "asyncio.Task[None]":
+def waiter(at: Gate, key: bytes, passed: list[Permit], repeat: Repeat = Repeat.NEVER) -> "asyncio.Task[None]":
     async def enter() -> None:
-        passed.append(await at.enter(key, repeatable=repeatable))
+        passed.append(await at.enter(key, repeat))
 
     return asyncio.ensure_future(enter())
 
@@ -213,10 +214,13 @@ async def test_the_probe_prefers_a_key_that_has_not_failed_since_the_last_good_a
         task.cancel()
 
 
+REPEATS = {b"a": Repeat.NEVER, b"b": Repeat.NEVER, b"keyed": Repeat.KEYED, b"safe": Repeat.SAFE, b"more": Repeat.SAFE}
+
+
 async def probes(at: Gate, verdict: Verdict, times: int) -> list[bytes]:
-    """The keys of so many probes with this verdict; each queues again. `again` and `more` may be repeated."""
+    """The keys of so many probes with this verdict; each queues again."""
     passed, order = list[Permit](), []
-    tasks = [waiter(at, key, passed, repeatable=key in (b"again", b"more")) for key in (b"a", b"b", b"again", b"more")]
+    tasks = [waiter(at, key, passed, repeat) for key, repeat in REPEATS.items()]
     for _ in range(times):
         await turns()
         probe_is_due(at)
@@ -224,29 +228,29 @@ async def probes(at: Gate, verdict: Verdict, times: int) -> list[bytes]:
         permit = passed.pop()
         order.append(permit.key)
         at.leave(permit, verdict)
-        tasks.append(waiter(at, permit.key, passed, repeatable=permit.repeatable))
+        tasks.append(waiter(at, permit.key, passed, permit.repeat))
     for task in tasks:
         task.cancel()
     return order
 
 
-async def test_a_supplier_that_hangs_is_probed_with_others_than_may_be_repeated_only_every_tenth_time() -> None:
+async def test_a_supplier_that_hangs_is_probed_with_others_than_queries_only_every_tenth_time() -> None:
     at = gate(threshold=1, probe=60)
     at.leave(await at.enter(b"a"), Unclear("read-timeout"))
-    order = await probes(at, Unclear("read-timeout"), 19)
-    assert order == [*(b"again", b"more") * 4, b"again", b"b", *(b"more", b"again") * 4, b"more"]
+    order = await probes(at, Unclear("read-timeout"), 21)
+    assert order == [*(b"safe", b"more") * 4, b"safe", b"keyed", *(b"more", b"safe") * 4, b"more", b"b", b"safe"]
 
 
 async def test_queries_that_hang_alone_leave_the_probe_to_a_key_that_has_not_failed() -> None:
     at = gate(threshold=1, probe=60)
-    at.leave(await at.enter(b"again", repeatable=True), Unclear("read-timeout"))
-    assert await probes(at, Unclear("read-timeout"), 2) == [b"more", b"a"]
+    at.leave(await at.enter(b"safe", Repeat.SAFE), Unclear("read-timeout"))
+    assert await probes(at, Unclear("read-timeout"), 3) == [b"more", b"keyed", b"a"]
 
 
-async def test_a_supplier_that_refuses_to_take_anything_is_probed_with_a_key_that_has_not_failed() -> None:
+async def test_a_supplier_that_takes_no_calls_is_probed_with_a_key_that_has_not_failed() -> None:
     at = gate(threshold=1, probe=60)
-    at.leave(await at.enter(b"again", repeatable=True), Unavailable("connect"))
-    assert await probes(at, Unavailable("connect"), 3) == [b"more", b"a", b"b"]
+    at.leave(await at.enter(b"safe", Repeat.SAFE), Unavailable("connect"))
+    assert await probes(at, Unavailable("connect"), 4) == [b"more", b"keyed", b"a", b"b"]
 
 
 async def test_a_good_answer_makes_an_outage_forgotten_in_which_commands_came_into_doubt() -> None:
@@ -257,8 +261,8 @@ async def test_a_good_answer_makes_an_outage_forgotten_in_which_commands_came_in
     probe_is_due(at)
     await only
     at.leave(passed[0], YES)
-    at.leave(await at.enter(b"again", repeatable=True), Unclear("read-timeout"))
-    assert await probes(at, Unclear("read-timeout"), 2) == [b"more", b"a"]
+    at.leave(await at.enter(b"safe", Repeat.SAFE), Unclear("read-timeout"))
+    assert await probes(at, Unclear("read-timeout"), 2) == [b"more", b"keyed"]
 
 
 async def test_the_only_one_that_waits_probes_whatever_its_key() -> None:

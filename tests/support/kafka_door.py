@@ -1,4 +1,5 @@
-"""A door between one client and Kafka that can hold chosen requests back, or the answers to them.
+"""A door between one client and Kafka that can hold chosen requests back, or the answers to them, or have Kafka name no
+broker.
 
 It reads the protocol's frames (size, then in a request: api key, version, correlation id; in an answer: correlation
 id) and puts its own port in the place of the broker's wherever an answer names that, so that a client that is told
@@ -22,6 +23,7 @@ class Api(IntEnum):
     """Keys of the requests that tests hold (https://kafka.apache.org/protocol)."""
 
     PRODUCE = 0
+    METADATA = 3
     END_TXN = 26
     CONSUMER_GROUP_HEARTBEAT = 68
 
@@ -36,6 +38,9 @@ class KafkaDoor(Doorway):
         self._requests: frozenset[Api] = frozenset()
         self._answers: frozenset[Api] = frozenset()
         self._released = asyncio.Event()
+        self._fenced = False
+        self.described = 0
+        """How many answers told of brokers and topics, since the last `fence` or `unfence`."""
 
     @property
     def bootstrap(self) -> str:
@@ -48,6 +53,15 @@ class KafkaDoor(Doorway):
     def hold_answers(self, *apis: Api) -> None:
         """From now on such requests reach the broker, and its answers do not come back."""
         self._answers = frozenset(apis)
+
+    def fence(self) -> None:
+        """Until `unfence`, Kafka's answers name the topics and no broker. A broker of KRaft answers so after it was
+        frozen, until it is back in the controller's books.
+        """
+        self._fenced, self.described = True, 0
+
+    def unfence(self) -> None:
+        self._fenced, self.described = False, 0
 
     def release(self) -> None:
         """Lets go of all that is held, and holds nothing any more."""
@@ -76,7 +90,7 @@ class KafkaDoor(Doorway):
             if api in self._requests:
                 self.held.append(Api(api))
                 await self._released.wait()
-            if api in self._answers:
+            if api in self._answers or api == Api.METADATA:
                 asked[correlation] = Api(api)
             writer.write(frame)
             await writer.drain()
@@ -87,11 +101,31 @@ class KafkaDoor(Doorway):
         while True:
             frame = await _frame(reader)
             (correlation,) = struct.unpack(">i", frame[4:8])
-            if correlation in asked:
-                self.held.append(asked[correlation])
+            api = asked.pop(correlation, None)
+            if api in self._answers:
+                self.held.append(api)
                 await self._released.wait()
+            if api is Api.METADATA:
+                self.described += 1
+                frame = _without_brokers(frame) if self._fenced else frame
             writer.write(frame.replace(theirs, ours))
             await writer.drain()
+
+
+def _without_brokers(frame: bytes) -> bytes:
+    """An answer to METADATA of version 9 or later without its list of brokers.
+
+    That begins behind size, correlation id, tags and throttle time: the number of entries plus one, then of each its
+    id, host, port, rack and tags. The lengths of strings, plus one, take one byte as long as they are short.
+    """
+    begin = 4 + 4 + 1 + 4
+    end = begin + 1
+    for _ in range(frame[begin] - 1):
+        end += 4
+        end += frame[end] + 4
+        end += max(frame[end], 1) + 1
+    body = frame[4:begin] + b"\x01" + frame[end:]
+    return struct.pack(">i", len(body)) + body
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:

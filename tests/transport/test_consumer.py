@@ -15,6 +15,7 @@ from adapter.core.errors import Stop, Unavailable
 from adapter.core.journal import Source
 from adapter.ports import IntakeListener
 from adapter.transport.kafka.consumer import KafkaIntake, introduce
+from adapter.transport.kafka.known import FORGOTTEN
 from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
 from tests.support.groups import introduced
@@ -51,6 +52,13 @@ class Yielding(Clinging):
     """Gives all back."""
 
     async def revoked(self, partitions: Sequence[int]) -> None:
+        assert partitions
+
+
+class Losing(Yielding):
+    """May lose them, too."""
+
+    def lost(self, partitions: Sequence[int]) -> None:
         assert partitions
 
 
@@ -198,6 +206,43 @@ async def test_a_member_with_an_id_of_its_own_is_left_out_until_kafka_has_answer
         assert intake.left_out == f"not yet a member of the group {topics.prefix}"
         door.release()
         await eventually(lambda: not intake.left_out, what="the member")
+        assert await asyncio.to_thread(intake.membership, ()) is not None
+        await intake.close()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        pytest.param(
+            {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": "6000"}, id="classic"
+        ),
+        pytest.param({"group.protocol": "consumer"}, id="KIP-848"),
+    ],
+)
+async def test_a_member_that_has_forgotten_all_brokers_comes_back_as_a_new_one(
+    kafka: str, topics: Topics, caplog: pytest.LogCaptureFixture, member: Mapping[str, str]
+) -> None:
+    """After each answer without brokers librdkafka forgets all for good, or finds them again: by chance."""
+    await introduced(kafka, topics.commands, topics.prefix)
+    async with kafka_door(kafka) as door:
+        listener = Losing()
+        client = {
+            "bootstrap.servers": door.bootstrap,
+            "group.id": topics.prefix,
+            "topic.metadata.refresh.interval.ms": "200",
+            **member,
+        }
+        intake = _intake(client, topics, listener)
+        intake.open()
+        await eventually(listener.owns.is_set, what="the member")
+        for _ in range(20):
+            door.fence()
+            await eventually(lambda: door.described > 9 or FORGOTTEN in caplog.text, what="answers without brokers")
+            door.unfence()
+            await eventually(lambda: door.described, what="an answer with brokers")
+            if FORGOTTEN in caplog.text:
+                break
+        await eventually(lambda: not intake.left_out, what="the new member")
         assert await asyncio.to_thread(intake.membership, ()) is not None
         await intake.close()
 

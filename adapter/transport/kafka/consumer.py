@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -27,6 +27,7 @@ from adapter.core.journal import Source
 from adapter.ports import IntakeListener
 from adapter.transport.kafka.admin import Admin, resetting
 from adapter.transport.kafka.headers import headers
+from adapter.transport.kafka.known import FORGOTTEN, KnownBrokers
 from adapter.transport.kafka.refusal import properties_told, refused_setting
 from adapter.transport.kafka.span import STEP, WAKE, bounds, undecided_properties
 from adapter.transport.kafka.throttle import throttles
@@ -78,19 +79,16 @@ class KafkaIntake:
 
         Raises Stop if librdkafka refuses a property.
         """
-        with properties_told():
-            self._consumer = Consumer(
-                {
-                    "queued.max.messages.kbytes": _PREFETCHED,
-                    "fetch.queue.backoff.ms": 5,  # by default the client pauses for a second when so much is queued
-                    **client,
-                    "enable.auto.commit": False,
-                    "auto.offset.reset": "error",
-                    "enable.partition.eof": at_end is not None,
-                    "throttle_cb": throttles(throttled),
-                },
-                logger=_LOG,
-            )
+        self._conf: dict[str, Any] = {
+            "queued.max.messages.kbytes": _PREFETCHED,
+            "fetch.queue.backoff.ms": 5,  # by default the client pauses for a second when so much is queued
+            **client,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "enable.partition.eof": at_end is not None,
+            "throttle_cb": throttles(throttled),
+        }
+        self._open()
         self._topic = topic
         self._group = client["group.id"]
         self._at_end = at_end
@@ -110,15 +108,20 @@ class KafkaIntake:
         self._revoking = False
         self._last: futures.Future[None] | None = None
         """Done when the listener has given back all partitions, before we leave the group."""
-        self._outsider = self._consumer.consumer_group_metadata()
-        """Metadata that tells of no membership. With KIP-848 the member's id is no sign of one: it is the client's own.
-        """
         self.left_out = self._outside = f"not yet a member of the group {self._group}"
         self._stopping = threading.Event()
         self._given_back = asyncio.Event()
         """Set at the end, when no partition is ours any more."""
         self._left = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+
+    def _open(self) -> None:
+        self._brokers = KnownBrokers()
+        with properties_told():
+            self._consumer = Consumer({**self._conf, **self._brokers.properties()}, logger=_LOG)
+        self._outsider = self._consumer.consumer_group_metadata()
+        """Metadata that tells of no membership. With KIP-848 the member's id is no sign of one: it is the client's own.
+        """
 
     def open(self) -> None:
         self._thread.start()
@@ -184,11 +187,11 @@ class KafkaIntake:
 
     def _run(self) -> None:
         try:
-            self._consumer.subscribe(
-                [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
+            self._join()
             warm = 0
             while not self._stopping.is_set():
+                if self._brokers.forgotten:
+                    self._replace()
                 self._wake()
                 served = self._serve(_BUSY if self._held < _PLENTY and (self._held or warm > 0) else _IDLE)
                 if not self._taken.is_set():  # the loop is behind: it must be able to pause before more comes
@@ -209,6 +212,22 @@ class KafkaIntake:
             finally:
                 self._tell(self._given_back.set)
                 self._tell(self._left.set)
+
+    def _join(self) -> None:
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def _replace(self) -> None:
+        """Go on as a new member. For the group the one before has been silent, and is dead or will soon be."""
+        self.left_out = self._outside
+        _LOG.warning("%s", FORGOTTEN)
+        before = self._consumer
+        if self._owned:
+            self._on_lost(before, [TopicPartition(self._topic, number) for number in self._owned])
+        self._open()
+        self._join()
+        threading.Thread(target=before.close, name="intake-before", daemon=True).start()  # in case it never returns
 
     def _give_back(self) -> None:
         """Let work under way finish while we are still a member. Once told to leave, librdkafka sends no more
@@ -355,7 +374,9 @@ class KafkaIntake:
         if new:
             self._tell(self._listener.assigned, new)
 
-    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if consumer is not self._consumer:  # it was replaced, and comes to its end
+            return
         numbers = [at.partition for at in partitions if at.partition in self._owned]
         if numbers:
             done = self._last or self._ask_back(numbers)
@@ -367,7 +388,9 @@ class KafkaIntake:
             with contextlib.suppress(futures.CancelledError):  # the loop ends
                 done.result()
 
-    def _on_lost(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if consumer is not self._consumer:
+            return
         numbers = [at.partition for at in partitions]
         self._forget(numbers)
         self._tell(self._listener.lost, numbers)

@@ -142,6 +142,16 @@ async def test_what_comes_in_one_piece_or_in_many_is_the_same(opened: Opened) ->
     assert "x" not in it.receiver.heads[-1].headers  # a trailer is no header
 
 
+async def test_many_requests_in_one_piece_are_no_long_header_together(opened: Opened) -> None:
+    async with opened(bytes_in_flight=10**6) as it:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        writer.write(post(b"x" * 400) * 100)
+        await eventually(lambda: len(it.receiver.bodies) == 100)
+        writer.write(LAST)
+        assert (await reader.read()).count(b"HTTP/1.1 200 OK\r\n") == 101
+        writer.close()
+
+
 async def test_an_answer_names_no_software_but_ours_and_has_a_date(opened: Opened) -> None:
     async with opened() as it:
         head = (await it.said(LAST)).partition(b"\r\n\r\n")[0].decode().splitlines()
@@ -192,6 +202,7 @@ async def test_a_refusal_reads_none_of_the_body_and_ends_the_connection(opened: 
     async with opened(body_bytes=10**6) as it:
         answer = await it.said(b"POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n", b"x" * 500_000)
         assert answer.startswith(b"HTTP/1.1 403 ")
+        assert answer.count(b"HTTP/1.1 ") == 1
         assert b"Connection: close\r\n" in answer
         assert it.listener.bytes_in_flight == 0
     assert it.receiver.bodies == []
@@ -387,6 +398,17 @@ async def test_a_connection_stays_while_it_has_been_silent_for_less_than_it_may(
         await reader.readuntil(b"<one>")
         it.listener._shared.sweep()
         writer.write(LAST)
+        assert (await reader.read()).endswith(b"<last>")
+        writer.close()
+
+
+async def test_a_body_that_takes_less_than_it_may_is_waited_for(opened: Opened) -> None:
+    async with opened(body=PATIENCE) as it:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        writer.write(LAST[:-1])
+        await eventually(lambda: it.listener.bytes_in_flight)
+        it.listener._shared.sweep()
+        writer.write(LAST[-1:])
         assert (await reader.read()).endswith(b"<last>")
         writer.close()
 

@@ -205,6 +205,8 @@ async def test_what_comes_late_of_an_assignment_that_was_lost_is_passed_over() -
         member.lose(1)
         assert not flow.partitions
         stage.write(name, 3)
+        flow.delivered([(before, stage.bus.commands[1][2])])
+        flow.at_end(1, before, 7, None)
         member.assign(1)
         flow.delivered([(before, stage.bus.commands[1][4])])
         await eventually(partial(stage.has_folded, name, 5), what="all events folded")

@@ -402,6 +402,25 @@ async def test_a_connection_stays_while_it_has_been_silent_for_less_than_it_may(
         writer.close()
 
 
+async def test_who_sends_or_is_answered_is_not_silent_however_long_it_takes(opened: Opened) -> None:
+    async with opened(idle=1.0) as it:
+        it.receiver.hold = asyncio.Event()
+        asks, asking = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        asking.write(LAST)
+        await eventually(lambda: it.receiver.bodies)
+        sends, sending = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        sending.write(LAST[:-1])
+        await eventually(lambda: len(it.receiver.heads) == 2)
+        silent, other = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        assert await silent.read() == b""  # the youngest of them, but the only one that was
+        sending.write(LAST[-1:])
+        it.receiver.hold.set()
+        for reader in (asks, sends):
+            assert (await reader.read()).endswith(b"<last>")
+        for writer in (asking, sending, other):
+            writer.close()
+
+
 async def test_a_body_that_takes_less_than_it_may_is_waited_for(opened: Opened) -> None:
     async with opened(body=PATIENCE) as it:
         reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)

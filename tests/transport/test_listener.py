@@ -266,6 +266,15 @@ async def test_a_request_that_is_the_last_one_is_so_with_an_offer_to_upgrade(ope
     assert b"Connection: close\r\n" in answer
 
 
+@pytest.mark.parametrize("offer", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"])
+async def test_who_asks_for_a_tunnel_gets_an_answer_and_no_tunnel(opened: Opened, offer: bytes) -> None:
+    async with opened() as it:
+        answer = await it.said(b"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n" + offer + b"\r\n" + LAST)
+    assert answer.startswith(b"HTTP/1.1 405 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert it.receiver.bodies == []
+
+
 async def test_who_has_no_more_to_say_still_gets_the_answer(opened: Opened) -> None:
     async with opened() as it:
         it.receiver.hold = asyncio.Event()

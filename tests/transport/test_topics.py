@@ -1,6 +1,7 @@
 """Topics as they are wanted and as they are; the second half against a real broker."""
 
 import secrets
+import socket
 import socketserver
 import threading
 import weakref
@@ -246,6 +247,36 @@ def test_brokers_that_end_each_connection_without_a_word_point_to_the_security_p
 ) -> None:
     with speechless() as address, pytest.raises(Unavailable, match="PROPERTIES__SECURITY_PROTOCOL"):
         ask({"bootstrap.servers": address})
+
+
+@contextmanager
+def mute(port: int) -> Iterator[None]:
+    """Somebody takes each connection on this port and never answers, as a broker that hangs does."""
+    with socket.create_server(("127.0.0.1", port), backlog=100):
+        yield
+
+
+def hanging(port: int) -> dict[str, str]:
+    """Properties with which a client soon takes the broker on this port for one that hangs."""
+    return {"bootstrap.servers": f"127.0.0.1:{port}", "api.version.request.timeout.ms": "500"}
+
+
+def test_of_brokers_that_take_connections_and_do_not_answer_it_is_not_said_that_they_end_them() -> None:
+    port = free_port()
+    with mute(port), pytest.raises(Unavailable, match="without a word, or do not answer on them: they stop or hang"):
+        Admin(hanging(port), timeout=timedelta(seconds=3)).brokers()
+
+
+def test_why_a_cluster_was_away_once_is_not_said_of_the_next_time() -> None:
+    port = free_port()
+    admin = Admin(hanging(port), timeout=timedelta(seconds=3))
+    with pytest.raises(Unavailable, match="Connection refused"):
+        admin.brokers()
+    with mute(port):
+        with pytest.raises(Unavailable):  # its client was made, and may have been refused, while nobody was there
+            admin.brokers()
+        with pytest.raises(Unavailable, match="do not answer on them"):
+            admin.brokers()
 
 
 @pytest.mark.parametrize(

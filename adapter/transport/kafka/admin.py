@@ -158,13 +158,11 @@ class Admin:
     def __init__(self, client: Mapping[str, str], *, timeout: timedelta = timedelta(seconds=10)) -> None:
         """`client`: librdkafka's properties. Raises Stop if it refuses one of them."""
         self._timeout = timeout.total_seconds()
-        # Not `self`: a callback that knew it would be a cycle, and an unused admin should end at once with its client.
-        self._heard = Heard()
+        self._properties = dict(client)
         self._cluster = ""
         """Id of the cluster, once known. Kept, since the answer that holds it lists all topics."""
         with properties_told():
-            self._properties = {**client, **self._heard.properties()}
-            self._client = AdminClient(self._properties)
+            self._client, self._heard = self._connected()
 
     def cluster_id(self) -> str:
         """Raises Unavailable."""
@@ -344,12 +342,18 @@ class Admin:
                 raise self._unavailable(error) from None
             raise
 
+    def _connected(self) -> tuple[AdminClient, Heard]:
+        """A new client, and what is heard of its connections: what was heard of another's may be long over."""
+        # Not `self`: a callback that knew it would be a cycle, and an unused admin should end at once with its client.
+        heard = Heard()
+        return AdminClient({**self._properties, **heard.properties()}), heard
+
     def _unavailable(self, error: KafkaException) -> Unavailable:
         self._client.poll(0)  # delivers to `_heard` what librdkafka knows of the connections
         why = self._heard.why(error.args[0])
         # A client whose broker is gone tries it in a busy loop until the time is up, and again with the next request.
         with suppress(KafkaException):  # the files of its certificates may be of no use at present
-            self._client = AdminClient(self._properties)
+            self._client, self._heard = self._connected()
         return Unavailable(f"the cluster does not answer: {why}")
 
 

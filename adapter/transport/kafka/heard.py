@@ -17,9 +17,10 @@ UNANSWERED: Final = frozenset(
 )
 """Errors that say that nobody answers, and not why."""
 
-_ENDED: Final = (
-    "all brokers end our connections without a word: they stop, ADAPTER_KAFKA__PROPERTIES__SECURITY_PROTOCOL is not "
-    "that of their listener, or we have too many (their max.connections.per.ip)"
+_SILENT: Final = (
+    "all brokers end our connections without a word, or do not answer on them: they stop or hang, "
+    "ADAPTER_KAFKA__PROPERTIES__SECURITY_PROTOCOL is not that of their listener, or we have too many (their "
+    "max.connections.per.ip)"
 )
 _AUTHORITIES: Final = re.compile("OAUTHBEARER token: .*(trust anchors|certificate)")
 """Words of librdkafka where it can't trust the endpoint of its tokens. The library in its wheels looks for authorities
@@ -47,9 +48,9 @@ class Heard:
 
     def _hear(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            # It adds nothing to an earlier error. Without one, brokers have closed the connections, which librdkafka
-            # does not report as an error.
-            self.text = self.text or _ENDED
+            # It adds nothing to an earlier error. Without one, brokers have closed the connections or not answered on
+            # them, which librdkafka does not report as an error.
+            self.text = self.text or _SILENT
             if not self.told:
                 self.told = True
                 self.down(error.str())

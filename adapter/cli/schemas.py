@@ -11,11 +11,11 @@ from pathlib import Path
 from adapter import catalogue
 from adapter.catalogue import Catalogue
 from adapter.cli.exits import Exit
-from adapter.core.avro import Schema, SubjectStrategy, full_transitive
+from adapter.core.avro import Schema, full_transitive
 from adapter.core.errors import Stop
 from adapter.settings import Offline, Vocabulary, load
 from adapter.suppliers import served
-from adapter.transport.registry import open_registry
+from adapter.transport.registry import open_registry, register
 
 _EPILOG = """\
 check      compiles the mapping between Avro and XSD, and compares every Avro schema with all released copies
@@ -104,14 +104,11 @@ def _version(release: Path) -> tuple[int, ...]:
         raise Stop(f"{release}: a release is named by its version, such as 1.2.0") from None
 
 
-def _subjects(compiled: Catalogue, settings: Vocabulary) -> tuple[tuple[str, Schema], ...]:
-    return compiled.subjects(settings.registry.subject_strategy, asdict(settings.topics.names()))
-
-
 async def _compare(compiled: Catalogue, settings: Vocabulary) -> list[str]:
     problems = []
+    subjects = compiled.subjects(settings.registry.subject_strategy, asdict(settings.topics.names()))
     async with open_registry(settings.registry) as registry:
-        for subject, schema in _subjects(compiled, settings):
+        for subject, schema in subjects:
             if await registry.identifier(subject, schema.text) is None:
                 fits = await registry.compatible(subject, schema.text)
                 problems.append(
@@ -123,12 +120,6 @@ async def _compare(compiled: Catalogue, settings: Vocabulary) -> list[str]:
 
 
 async def _hand_over(compiled: Catalogue, settings: Vocabulary) -> None:
-    # Under the topic strategy one subject holds several records, which no level but NONE allows: that is the
-    # operator's to decide.
-    levelled = settings.registry.subject_strategy is not SubjectStrategy.TOPIC
     async with open_registry(settings.registry) as registry:
-        for subject, schema in _subjects(compiled, settings):
-            if levelled:
-                await registry.set_compatibility(subject, "FULL_TRANSITIVE")
-            identifier = await registry.register(subject, schema.text)
+        async for subject, _, identifier in register(settings, registry, compiled):
             sys.stdout.write(f"{subject}: id {identifier}\n")

@@ -5,7 +5,7 @@ both directions.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -20,7 +20,7 @@ from adapter.settings import Cluster, Receiving, Settings, load
 from adapter.telemetry import Metrics, start_logging
 from adapter.transport.kafka.admin import Admin, wanted
 from adapter.transport.kafka.mock import PARTITIONS, MockCluster
-from adapter.transport.registry import HttpRegistry, open_registry
+from adapter.transport.registry import HttpRegistry, open_registry, register
 from adapter.twin import Answered, Letters, Notify, Rules, TlsFiles, Twin, TwinSettings, notify
 from adapter.twin.certificates import Certificates
 from adapter.twin.certificates import make as make_certificates
@@ -212,11 +212,8 @@ async def _known_everywhere(admin: Admin, names: list[str]) -> None:
 
 
 async def _register(known: Catalogue, settings: Receiving, registry: HttpRegistry) -> dict[str, Encoder]:
-    """Registers all schemas as `adapter schemas register` does; encoders of the commands."""
-    identifiers: dict[str, int] = {}
-    for name, schema in known.subjects(settings.registry.subject_strategy, asdict(settings.topics.names())):
-        await registry.set_compatibility(name, "FULL_TRANSITIVE")
-        identifiers[schema.fullname] = await registry.register(name, schema.text)
+    """Registers all schemas; encoders of the commands."""
+    identifiers = {schema.fullname: number async for _, schema, number in register(settings, registry, known)}
     return {name: Encoder(schema, identifiers[schema.fullname]) for name, schema in known.commands.items()}
 
 

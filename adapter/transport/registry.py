@@ -4,7 +4,8 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -13,7 +14,8 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from adapter.core.avro import Encoder, Schema, subject
+from adapter.catalogue import Catalogue
+from adapter.core.avro import Encoder, Schema, SubjectStrategy, subject
 from adapter.core.avro.references import inlined
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.instant import of_http
@@ -33,6 +35,9 @@ has just registered, and a record must not become a dead letter for that.
 
 REFERENCE_LIMIT: Final = 100
 """Schemas that a schema may refer to, with those that they refer to."""
+
+LEVEL: Final = "FULL_TRANSITIVE"
+"""The compatibility level of our subjects."""
 
 SUBJECT_NOT_FOUND: Final = 40401
 VERSION_NOT_FOUND: Final = 40402
@@ -114,7 +119,7 @@ class HttpRegistry:
         return verdict
 
     async def set_compatibility(self, subject: str, level: str) -> None:
-        """Set the compatibility level ("FULL_TRANSITIVE") for the subject's next versions. Raises Stop, Unavailable."""
+        """Set the compatibility level for the subject's next versions. Raises Stop, Unavailable."""
         status, answer = await self._ask("PUT", f"/config/{_quoted(subject)}", {"compatibility": level})
         if status != HTTPStatus.OK:
             raise Stop(f"{subject}: the registry refuses the compatibility level: {_said(status, answer)}")
@@ -223,6 +228,21 @@ class HttpRegistry:
             raise Unavailable(_why(error)) from error
         self.time = of_http(reply.headers.get("Date", ""))
         return reply.status_code, _answer(reply.status_code, bytes(body))
+
+
+async def register(
+    settings: Vocabulary, registry: HttpRegistry, known: Catalogue
+) -> AsyncIterator[tuple[str, Schema, int]]:
+    """Register our schemas, each subject with the level LEVEL. Yields each subject with its schema and id when it is
+    done. Raises Stop with the registry's message if it refuses one, and Unavailable.
+    """
+    # Under the topic strategy one subject holds several records, which no level but NONE allows: that is the
+    # operator's to decide.
+    levelled = settings.registry.subject_strategy is not SubjectStrategy.TOPIC
+    for name, schema in known.subjects(settings.registry.subject_strategy, asdict(settings.topics.names())):
+        if levelled:
+            await registry.set_compatibility(name, LEVEL)
+        yield name, schema, await registry.register(name, schema.text)
 
 
 def open_registry(settings: Registry) -> HttpRegistry:

@@ -10,7 +10,7 @@ from adapter.catalogue import Catalogue
 from adapter.core.avro import SubjectStrategy
 from adapter.core.errors import Stop, Unavailable
 from adapter.settings import Bus
-from adapter.transport.registry import HttpRegistry, open_registry
+from adapter.transport.registry import LEVEL, HttpRegistry, open_registry
 
 SKEW: Final = timedelta(seconds=5)
 
@@ -48,8 +48,8 @@ async def _schemas(settings: Bus, known: Catalogue, registry: HttpRegistry) -> A
             fix = "somebody has registered another schema there: compare it with adapter schemas show"
             yield Line("registry", Verdict.FAILED, f"{subject}: holds versions ours does not fit", fix)
         level = await registry.compatibility(subject)
-        if strategy is not SubjectStrategy.TOPIC and level not in {None, "FULL_TRANSITIVE"}:
-            fix = "adapter schemas register sets FULL_TRANSITIVE"
+        if strategy is not SubjectStrategy.TOPIC and level not in {None, LEVEL}:
+            fix = f"adapter schemas register sets {LEVEL}"
             yield Line("registry", Verdict.WARNING, f"{subject}: compatibility is {level}", fix)
     if there == len(subjects):
         yield Line("registry", Verdict.OK, f"has our {there} schemas")

@@ -505,7 +505,7 @@ class Server(Section):
     body_timeout: Duration = Field(default=timedelta(seconds=20), description="Timeout for the body of a request.")
     publish_timeout: Duration = Field(
         default=timedelta(seconds=10),
-        ge=timedelta(milliseconds=1),
+        ge=timedelta(milliseconds=10),  # the client itself keeps a record for 3 ms
         le=timedelta(hours=1),
         description="Timeout for Kafka's acknowledgement. After it, the notification is spooled or refused with 503.",
     )

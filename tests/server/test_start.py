@@ -9,6 +9,8 @@ import aiohttp
 import pytest
 
 from adapter.core.errors import Stop
+from adapter.settings.reference import bounds
+from adapter.settings.tree import Server
 from tests.server.conftest import PLAIN, SAMPLE, Serve, port_of
 from tests.support.certificates import Trials
 from tests.support.processes import Processes
@@ -47,6 +49,12 @@ async def test_a_listed_subject_that_nobody_has_is_told(serve: Serve) -> None:
     with pytest.raises(Stop, match="ADAPTER_SERVER__ALLOWED_SUBJECTS: /C=GB/O=Supplier is no distinguished name"):
         async with serve(SERVER__ALLOWED_SUBJECTS="/C=GB/O=Supplier", SERVER__TRUSTED_PROXIES="192.0.2.0/24"):
             pass
+
+
+async def test_it_starts_with_the_shortest_publish_timeout_that_it_takes(serve: Serve) -> None:
+    shortest = str(bounds(Server.model_fields["publish_timeout"])).partition(" and ")[0]
+    async with serve(SERVER__PUBLISH_TIMEOUT=shortest):
+        pass
 
 
 async def test_a_port_that_is_taken_is_told_with_what_to_do(serve: Serve) -> None:

@@ -66,7 +66,7 @@ class Listener:
         return int(self._socket.getsockname()[1])
 
     async def open(self, host: str, port: int) -> None:
-        """Raises Stop if the port can't be had."""
+        """Raises Stop if address and port can't be had."""
         try:
             found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, _, _, _, address = found[0]
@@ -82,7 +82,8 @@ class Listener:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise Stop(
-                f"ADAPTER_SERVER__PORT: can't listen on {host}:{port} ({reason}); choose another, or 0 for a free one"
+                f"ADAPTER_SERVER__HOST, ADAPTER_SERVER__PORT: can't listen on {host}:{port} ({reason}); name an "
+                "address of this machine, and a port that is free, or 0 to take one"
             ) from None
         self._socket = bound
         self._tasks = [asyncio.ensure_future(self._accept(bound)), asyncio.ensure_future(self._sweep())]

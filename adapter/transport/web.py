@@ -48,7 +48,10 @@ async def served(
         try:
             url = await listen.serve(stack, app, host, port, idle=_IDLE)
         except Stop as why:
-            raise Stop(f"ADAPTER_TELEMETRY__PORT: {why}; choose another, or 0 for a free one") from None
+            raise Stop(
+                f"ADAPTER_TELEMETRY__HOST, ADAPTER_TELEMETRY__PORT: {why}; name an address of this machine, and a port "
+                "that is free, or 0 to take one"
+            ) from None
         yield url
 
 

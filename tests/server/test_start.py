@@ -64,6 +64,12 @@ async def test_a_port_that_is_taken_is_told_with_what_to_do(serve: Serve) -> Non
                 pass
 
 
+async def test_an_address_that_this_machine_lacks_is_told_by_its_setting(serve: Serve) -> None:
+    with pytest.raises(Stop, match=r"ADAPTER_SERVER__HOST, ADAPTER_SERVER__PORT: can't listen on 192\.0\.2\.1:"):
+        async with serve(SERVER__HOST="192.0.2.1"):
+            pass
+
+
 async def test_a_topic_that_is_missing_is_told_with_what_to_do(serve: Serve) -> None:
     with pytest.raises(Stop, match="nowhere: the topic is missing, or we may not see it; adapter topics create"):
         async with serve(TOPICS__QUARANTINE="nowhere"):

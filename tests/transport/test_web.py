@@ -106,6 +106,11 @@ async def test_unknown_pages_and_other_methods_are_refused(url: str) -> None:
         assert reply.headers["Server"] == "fault-adapter"
 
 
+async def test_an_address_that_this_machine_lacks_stops_the_start_by_its_setting(flow: Flow) -> None:
+    with pytest.raises(Stop, match=r"ADAPTER_TELEMETRY__HOST, ADAPTER_TELEMETRY__PORT: can't listen on 192\.0\.2\.1:"):
+        await flow.served(host="192.0.2.1").__aenter__()
+
+
 async def test_a_port_that_is_taken_stops_the_start_with_what_to_do(flow: Flow, url: str) -> None:
     with pytest.raises(Stop, match=r"ADAPTER_TELEMETRY__PORT: can't listen on 127\.0\.0\.1:"):
         await flow.served(urlsplit(url).port or 0).__aenter__()

@@ -584,6 +584,11 @@ def test_a_server_takes_no_body_that_does_not_fit_what_it_may_hold() -> None:
     }
 
 
+def test_a_semicolon_that_belongs_to_a_distinguished_name_does_not_end_it() -> None:
+    server = loaded(SERVER__ALLOWED_SUBJECTS=r"CN=gate\;way,O=Supplier; CN=ends with\\;gateway.example; ").server
+    assert server.allowed_subjects == {r"CN=gate\;way,O=Supplier", r"CN=ends with\\", "gateway.example"}
+
+
 def test_a_list_of_subjects_needs_somebody_who_shows_certificates() -> None:
     listed = {"SERVER__ALLOW_PLAINTEXT": "true", "SERVER__ALLOWED_SUBJECTS": "CN=gateway"}
     assert "TRUSTED_PROXIES" in faults(Settings, **listed)["ADAPTER_SERVER__ALLOWED_SUBJECTS"]

@@ -159,10 +159,12 @@ def _several(value: object) -> object:
 
 
 def _subjects(value: object) -> object:
-    """A list separated by semicolons, since names have commas in them, or a JSON array, as a list."""
+    """A list separated by semicolons, since names have commas in them, or a JSON array, as a list. A semicolon that
+    belongs to a name has a backslash before it (RFC 4514), in our log lines too.
+    """
     if not isinstance(value, str) or value.lstrip().startswith("["):
         return _several(value)
-    return [part.strip() for part in value.split(";") if part.strip()]
+    return [part.strip() for part in re.findall(r"(?:\\.|[^;])+", value) if part.strip()]
 
 
 def _networks(value: object) -> object:

@@ -22,6 +22,9 @@ _NEXT_ADDRESS: Final = 0.25
 _PROXY_HEAD: Final = 65_536
 """Most bytes of a proxy's answer to CONNECT."""
 
+_INTERIM: Final = re.compile(rb"\A(?:HTTP/1\.[01] 1[0-9]{2}\b.*?\r\n\r\n)+", re.DOTALL)
+"""Heads that may come before the one that answers (RFC 9110 section 15.2)."""
+
 
 async def resolve(host: str, port: int) -> list[Any]:
     """The addresses of that name, as returned by getaddrinfo. Raises OSError."""
@@ -46,7 +49,7 @@ class Proxy:
         try:
             await loop.sock_sendall(link, self._request(host, port))
             answer = part = await loop.sock_recv(link, 4096)
-            while part and b"\r\n\r\n" not in answer and len(answer) < _PROXY_HEAD:
+            while part and b"\r\n\r\n" not in (answer := _INTERIM.sub(b"", answer)) and len(answer) < _PROXY_HEAD:
                 part = await loop.sock_recv(link, 4096)
                 answer += part
         except OSError as error:
@@ -55,11 +58,15 @@ class Proxy:
         except BaseException:
             link.close()
             raise
-        # A server of TLS or HTTP is silent until the client has sent something: bytes after the head are not its own.
-        if not re.match(rb"HTTP/1\.[01] 2[0-9]{2}\b", answer) or not answer.endswith(b"\r\n\r\n"):
+        said = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", answer)
+        status = said[1].decode() if said else "no status"
+        if not status.startswith("2"):
             link.close()
-            said = re.match(rb"HTTP/1\.[01] ([0-9]{3})\b", answer)
-            raise NotSent("proxy", f"the proxy answered CONNECT with {said[1].decode() if said else 'no status'}")
+            raise NotSent("proxy", f"the proxy answered CONNECT with {status}")
+        # A server of TLS or HTTP is silent until the client has sent something: bytes after the head are not its own.
+        if not answer.endswith(b"\r\n\r\n"):
+            link.close()
+            raise NotSent("proxy", f"the proxy answered CONNECT with {status}, but with more than a head, or less")
 
     def _request(self, host: str, port: int) -> bytes:
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1458,6 +1458,44 @@ async def test_a_proxy_that_does_not_connect_is_not_sent(calls: Make, trials: Tr
         assert await outcome(post(made)) == (NotSent, "proxy")
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 407 Authenticate\r\n\r\n", "with 407"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\n\r\n", "with 403"),
+        (b"HTTP/1.1 200 OK\r\n\r\nhello", "with 200, but with more than a head, or less"),
+        (b"HTTP/1.1 200 OK\r\nX-More: and mo", "with 200, but with more than a head, or less"),
+        (b"hello\r\n\r\n", "with no status"),
+        (b"", "with no status"),
+    ],
+)
+async def test_what_is_told_of_a_proxy_that_does_not_connect(answer: bytes, told: str) -> None:
+    ours, its = socket.socketpair()
+    with ours, its:
+        ours.setblocking(False)  # noqa: FBT003 -- the library's signature
+        its.sendall(answer)
+        its.shutdown(socket.SHUT_WR)
+        with pytest.raises(NotSent) as failure:
+            await Proxy("proxy", 80, None).connect(ours, "supplier", 443)
+        assert (failure.value.reason, failure.value.detail) == ("proxy", f"the proxy answered CONNECT {told}")
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+async def test_heads_before_the_answer_of_a_proxy_are_passed_over(size: int) -> None:
+    ours, its = socket.socketpair()
+    with ours, its:
+        for each in (ours, its):
+            each.setblocking(False)  # noqa: FBT003 -- the library's signature
+        loop = asyncio.get_running_loop()
+        connecting = asyncio.ensure_future(Proxy("proxy", 80, None).connect(ours, "supplier", 443))
+        await loop.sock_recv(its, 1000)
+        said = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"
+        for at in range(0, len(said), size):
+            await loop.sock_sendall(its, said[at : at + size])
+            await asyncio.sleep(0)
+        await connecting
+
+
 async def test_an_answer_of_a_proxy_that_comes_in_two_parts_is_read() -> None:
     ours, its = socket.socketpair()
     with ours, its:

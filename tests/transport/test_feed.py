@@ -11,6 +11,8 @@ from confluent_kafka import Producer
 from adapter.core.errors import Unavailable
 from adapter.ports import FollowedTicket
 from adapter.transport.kafka.feed import KafkaTicketFeed
+from adapter.transport.kafka.known import FORGOTTEN
+from tests.support.kafka_door import kafka_door
 from tests.support.ports import free_port
 from tests.support.topics import Topics
 from tests.support.wait import PATIENCE, eventually
@@ -44,11 +46,11 @@ async def feed(kafka: str, topics: Topics) -> AsyncIterator[KafkaTicketFeed]:
     await opened.close()
 
 
-def open_feed(bootstrap: str, topics: Topics) -> KafkaTicketFeed:
+def open_feed(bootstrap: str, topics: Topics, **more: str) -> KafkaTicketFeed:
     def failed(error: Exception) -> None:
         raise error
 
-    client = {"bootstrap.servers": bootstrap, "log_level": "0"}
+    client = {"bootstrap.servers": bootstrap, "log_level": "0", **more}
     return KafkaTicketFeed(client=client, topic=topics.tickets, group=topics.prefix, failed=failed)
 
 
@@ -82,6 +84,30 @@ async def test_a_partition_is_followed_from_where_it_is_asked_for(
     await eventually(lambda: rest.values == [b"2", b"3", None], what="what is new")
     assert rest.records[-1].reference is None
     assert whole.values == [b"0", b"1", b"2"]
+
+
+async def test_a_feed_that_has_forgotten_all_brokers_goes_on_where_it_was(
+    kafka: str, topics: Topics, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After each answer without brokers librdkafka forgets all for good, or finds them again: by chance."""
+    async with kafka_door(kafka) as door:
+        feed = open_feed(door.bootstrap, topics, **{"topic.metadata.refresh.interval.ms": "200"})
+        taker, empty = Taker(), Taker()
+        write(kafka, topics, b"0")
+        feed.follow(0, 0, taker.take)
+        feed.follow(1, 0, empty.take)
+        await eventually(lambda: taker.current and empty.current, what="the ends")
+        for _ in range(20):
+            door.fence()
+            await eventually(lambda: door.described > 9 or FORGOTTEN in caplog.text, what="answers without brokers")
+            door.unfence()
+            await eventually(lambda: door.described, what="an answer with brokers")
+            if FORGOTTEN in caplog.text:
+                break
+        write(kafka, topics, b"1")
+        await eventually(lambda: taker.values == [b"0", b"1"], what="what is new, once")
+        assert await feed.fetch(0, 1) is not None
+        await feed.close()
 
 
 async def test_what_was_left_is_not_followed(kafka: str, topics: Topics, feed: KafkaTicketFeed) -> None:

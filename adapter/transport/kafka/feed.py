@@ -5,6 +5,7 @@ consumer fetches single records by offset.
 """
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +23,11 @@ from adapter.ports import COMMANDS, REFERENCE, FollowedTicket, Take
 from adapter.transport.kafka.admin import Admin
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.identity import identity
+from adapter.transport.kafka.known import FORGOTTEN, KnownBrokers
 from adapter.transport.kafka.refusal import properties_told
 from adapter.transport.kafka.span import LOOK, STEP, WAKE, reader_properties
 
+_LOG: Final = logging.getLogger("librdkafka")
 _BATCH: Final = 500
 _FOLLOWING: Final = {
     "queued.min.messages": 500,
@@ -54,6 +57,8 @@ class KafkaTicketFeed:
         self._loop = asyncio.get_running_loop()
         self._requests: queue.SimpleQueue[Callable[[Consumer], None]] = queue.SimpleQueue()
         self._takes: dict[int, Take] = {}
+        self._next: dict[int, int] = {}
+        """Offsets at which these partitions go on."""
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._fetching = ThreadPoolExecutor(1, thread_name_prefix="ticket-fetch")
@@ -94,21 +99,29 @@ class KafkaTicketFeed:
 
     def _run(self) -> None:
         try:
-            with properties_told():
-                reader = Consumer({**self._properties, **_FOLLOWING})
-            try:
-                self._read(reader)
-            finally:
-                reader.close()
+            while not self._closing.is_set():
+                brokers = KnownBrokers()
+                with properties_told():
+                    reader = Consumer({**self._properties, **_FOLLOWING, **brokers.properties()})
+                try:
+                    self._read(reader, brokers)
+                finally:
+                    reader.close()
         except Exception as error:  # noqa: BLE001 -- whatever it is, the flow must hear of it
             with suppress(RuntimeError):  # the loop is closed: nobody listens any more
                 self._loop.call_soon_threadsafe(self._failed, error)
 
-    def _read(self, reader: Consumer) -> None:
+    def _read(self, reader: Consumer, brokers: KnownBrokers) -> None:
+        """Until we close, or the reader is of no more use."""
+        if self._next:
+            reader.incremental_assign([TopicPartition(self._topic, *at) for at in self._next.items()])
         wake_at = 0.0
         while not self._closing.is_set():
+            if brokers.forgotten:
+                _LOG.warning("%s", FORGOTTEN)
+                return
             with suppress(queue.Empty):
-                self._requests.get(timeout=LOOK if self._takes else None)(reader)
+                self._requests.get(timeout=LOOK if self._takes else WAKE)(reader)
             if monotonic() >= wake_at:
                 reader.memberid()  # any question will do
                 wake_at = monotonic() + WAKE
@@ -117,11 +130,12 @@ class KafkaTicketFeed:
 
     def _add(self, partition: int, start: int, take: Take, reader: Consumer) -> None:
         self._remove(partition, reader)
-        self._takes[partition] = take
+        self._takes[partition], self._next[partition] = take, start
         reader.incremental_assign([TopicPartition(self._topic, partition, start)])
 
     def _remove(self, partition: int, reader: Consumer) -> None:
         if self._takes.pop(partition, None) is not None:
+            del self._next[partition]
             reader.incremental_unassign([TopicPartition(self._topic, partition)])
 
     def _deliver(self, messages: Sequence[Message]) -> None:
@@ -136,6 +150,7 @@ class KafkaTicketFeed:
                 if error is None:
                     records.setdefault(partition, []).append(_followed(message, offset))
         for partition, (end, ended) in ends.items():
+            self._next[partition] = end
             taken = self._takes[partition](records.get(partition, ()), end, ended)
             asyncio.run_coroutine_threadsafe(taken, self._loop).result()
 
@@ -167,6 +182,8 @@ class KafkaTicketFeed:
                     raise Unavailable(f"{place}: {error.str()}")
         except KafkaException as error:
             raise Unavailable(f"{place}: {error.args[0].str()}") from error
+        silent, self._fetcher = self._fetcher, None  # it may have forgotten all brokers
+        silent.close()
         raise Unavailable(f"{place}: no answer")
 
 

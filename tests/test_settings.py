@@ -525,6 +525,13 @@ def test_what_a_supplier_sends_fits_the_topics() -> None:
     }
 
 
+@pytest.mark.parametrize("hidden", ["\x01", "\u200b"])
+@pytest.mark.parametrize("name", ["BUYER_IDENTIFIER", "API_VERSION", "SELLER_IDENTIFIER", "RESELLER_ID"])
+def test_a_hidden_character_in_a_text_of_every_request_is_refused(name: str, hidden: str) -> None:
+    told = faults(Settings, **{f"SUPPLIER__{name}": f"SP{hidden}DEV1"})[f"ADAPTER_SUPPLIER__{name}"]
+    assert f"holds a character that cannot be seen (U+{ord(hidden):04X})" in told
+
+
 @pytest.mark.parametrize("value", ["urn:a\r\nx-evil: 1", "urn:\u20ac", "urn:a\x7f"])
 @pytest.mark.parametrize("name", ["SUPPLIER__SOAP_ACTIONS__AddFaultReport", "SUPPLIER__CONTENT_TYPE"])
 def test_what_a_header_cannot_carry(name: str, value: str) -> None:

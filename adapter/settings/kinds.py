@@ -132,6 +132,14 @@ def _there(path: Path, is_one: Callable[[int], bool], kind: str) -> Path:
     return path
 
 
+def _identifier(value: str) -> str:
+    """A text of every request. With a character that XML cannot carry, every command would be rejected."""
+    hidden = next((character for character in value if not character.isprintable()), None)
+    if hidden is not None:
+        raise ValueError(f"holds a character that cannot be seen (U+{ord(hidden):04X})")
+    return value
+
+
 def _header(value: str) -> str:
     """The value of an HTTP header."""
     if not (value.isascii() and value.isprintable()):
@@ -217,7 +225,12 @@ TopicPrefix = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9._-]*$", max_length=100), Kind("start of a topic name", "staging.")
 ]
 Text = Annotated[str, Field(pattern=r"\S"), Kind("text", "fault-adapter")]
-Identifier = Annotated[str, Field(pattern=r"\S", max_length=36), Kind("text of at most 36 characters", "SPDEV1")]
+Identifier = Annotated[
+    str,
+    Field(pattern=r"\S", max_length=36),
+    AfterValidator(_identifier),
+    Kind("text of at most 36 characters", "SPDEV1"),
+]
 Codes = Annotated[frozenset[int], BeforeValidator(_several), Kind("list of whole numbers", "200,201,202")]
 Zone = Annotated[ZoneInfo, Kind("time zone", "Europe/London")]
 Texts = Annotated[dict[str, str], Kind("JSON object", '{"name": "value"}')]

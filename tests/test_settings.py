@@ -459,12 +459,17 @@ def test_a_supplier_has_one_address_and_an_encrypted_one(tmp_path: Path) -> None
         "https://:p@s",
         "https://s?a",
         "https://s:x",
+        "http://s t",
+        "http://s\tt",
+        "http://s/a b",
+        "http://s/a\u200bb",
     ],
 )
 @pytest.mark.parametrize("setting", ["SUPPLIER__BASE_URL", "SUPPLIER__PROXY__URL", "REGISTRY__URL"])
 def test_what_is_no_address(setting: str, url: str) -> None:
     found = faults(Settings, **{setting: url})
     assert set(found) == {f"ADAPTER_{setting}"}
+    assert "not encrypted" not in found[f"ADAPTER_{setting}"]
     assert "u:p" not in found[f"ADAPTER_{setting}"]
 
 

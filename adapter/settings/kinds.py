@@ -77,6 +77,8 @@ def _web_address(value: str) -> str:
         port = parts.port
     except ValueError as error:
         raise ValueError("is not a web address") from error
+    if " " in value or not value.isprintable():
+        raise ValueError("holds a space or a character that can't be seen")
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
         raise ValueError("is not an address that starts with https:// or http:// and a host")
     try:

@@ -376,7 +376,7 @@ class Incoming(asyncio.Protocol):
             self._shared.bytes_in_flight -= request.received
             outdated = self._context is not self._shared.context
             leaving = (self._shared.parting or self._ending) and not self._waiting
-            last = answer.close or not request.keep_alive or outdated or leaving
+            last = answer.close or outdated or leaving
             stay = None if last else int(self._shared.limits.idle)
             self._write(_response(answer, stay=stay, whole=request.head.method != "HEAD"))
             if last:

@@ -208,6 +208,15 @@ async def test_a_refusal_reads_none_of_the_body_and_ends_the_connection(opened: 
     assert it.receiver.bodies == []
 
 
+async def test_who_is_refused_and_stays_is_cut_off(opened: Opened) -> None:
+    async with opened(idle=2 * PATIENCE) as it:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.listener.port)
+        writer.write(b"POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 403 ")
+        await eventually(lambda: it.listener.connections == 0)
+        writer.close()
+
+
 async def test_an_answer_to_head_has_no_body(opened: Opened) -> None:
     async with opened() as it:
         answer = await it.said(b"HEAD /x HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -11,10 +11,12 @@ FORGOTTEN: Final = "the client has forgotten all brokers, and is made anew (conf
 
 _INTERVAL: Final = 3_000
 """Milliseconds between two statistics. A client must be polled, or they pile up in its memory."""
-_SOURCES: Final = ('"source":"learned"', '"source":"configured"')
-"""How the statistics mark a broker that can be asked for others, unlike a group's coordinator. Every broker comes
+_ANY: Final = '"source":"'
+"""How the statistics mark a broker; every client has some that are none, such as its group's coordinator. Brokers come
 before the topics, so a search for this does not read far.
 """
+_SOURCES: Final = (f'{_ANY}learned"', f'{_ANY}configured"')
+"""How they mark one that can be asked for others."""
 
 
 class KnownBrokers:
@@ -33,4 +35,5 @@ class KnownBrokers:
         return self._none > 1
 
     def _look(self, statistics: str) -> None:
-        self._none = 0 if any(source in statistics for source in _SOURCES) else self._none + 1
+        none = _ANY in statistics and not any(source in statistics for source in _SOURCES)
+        self._none = self._none + 1 if none else 0

@@ -473,6 +473,21 @@ def test_what_is_no_address(setting: str, url: str) -> None:
     assert "u:p" not in found[f"ADAPTER_{setting}"]
 
 
+@pytest.mark.parametrize(
+    "listed",
+    [
+        {"SERVER__ALLOWED_NETWORKS": ","},
+        {"SERVER__ALLOWED_SUBJECTS": " ; ;"},
+        {"SERVER__TRUSTED_PROXIES": ", ,"},
+        {"SERVER__ACCEPTED_BUYERS": ","},
+    ],
+    ids=lambda listed: next(iter(listed)),
+)
+def test_a_list_that_names_nothing_is_not_taken_for_none(listed: dict[str, str]) -> None:
+    (setting,) = listed
+    assert faults(Settings, **listed)[f"ADAPTER_{setting}"].startswith("names nothing; unset it if nothing is meant")
+
+
 def test_of_several_addresses_of_a_registry_none_may_be_empty() -> None:
     assert set(faults(Settings, REGISTRY__URL="http://a,")) == {"ADAPTER_REGISTRY__URL"}
     assert loaded(REGISTRY__URL="http://a:1/, http://b:2 ").registry.url == "http://a:1,http://b:2"

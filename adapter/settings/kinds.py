@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -165,7 +165,17 @@ def _several(value: object) -> object:
             return json.loads(value)
         except (ValueError, RecursionError) as error:
             raise ValueError("is not a JSON array") from error
-    return [part.strip() for part in value.split(",") if part.strip()]
+    return _named(value.split(","))
+
+
+def _named(parts: Iterable[str]) -> list[str]:
+    """The parts of a list that are not blank. A list that is set and names nothing is a mistake, perhaps of a template:
+    as no list it would admit everybody.
+    """
+    named = [part.strip() for part in parts if part.strip()]
+    if not named:
+        raise ValueError("names nothing; unset it if nothing is meant")
+    return named
 
 
 def _subjects(value: object) -> object:
@@ -174,7 +184,7 @@ def _subjects(value: object) -> object:
     """
     if not isinstance(value, str) or value.lstrip().startswith("["):
         return _several(value)
-    return [part.strip() for part in re.findall(r"(?:\\.|[^;])+", value) if part.strip()]
+    return _named(re.findall(r"(?:\\.|[^;])+", value))
 
 
 def _networks(value: object) -> object:

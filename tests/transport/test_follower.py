@@ -1,5 +1,6 @@
 """Reading a topic with no group: from an edge or a time, of one key, to its end or as it grows."""
 
+import asyncio
 import random
 import threading
 import time
@@ -19,8 +20,9 @@ from adapter.transport.kafka.mock import MockCluster
 from tests.support import foreign
 from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
+from tests.support.kafka_door import kafka_door
 from tests.support.topics import Topics
-from tests.support.wait import PATIENCE, wait_until
+from tests.support.wait import PATIENCE, eventually, wait_until
 
 SHORT = timedelta(seconds=1)
 
@@ -143,6 +145,22 @@ def test_what_is_written_after_the_opening_is_followed_and_not_part_of_the_rest(
         assert list(follower.read(time.monotonic() + 0.2)) == []
     finally:
         follower.close()
+
+
+async def test_who_reads_on_is_told_that_librdkafka_has_forgotten_all_brokers(kafka: str, topics: Topics) -> None:
+    """After each answer without brokers it forgets all for good, or finds them again: by chance."""
+    async with kafka_door(kafka) as door:
+        client = {"bootstrap.servers": door.bootstrap, "topic.metadata.refresh.interval.ms": "200"}
+        follower = await asyncio.to_thread(Follower, client, topics.events)
+        reading = asyncio.ensure_future(asyncio.to_thread(list, follower.read(time.monotonic() + PATIENCE)))
+        while not reading.done():
+            door.fence()
+            await eventually(lambda: door.described > 9 or reading.done(), what="answers without brokers")
+            door.unfence()
+            await eventually(lambda: door.described or reading.done(), what="an answer with brokers")
+        with pytest.raises(Unavailable, match=r"forgotten all brokers.*; start again"):
+            await reading
+        await asyncio.to_thread(follower.close)
 
 
 def test_a_topic_that_is_not_there_is_named(client: dict[str, str]) -> None:

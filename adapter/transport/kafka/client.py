@@ -19,6 +19,7 @@ from adapter.ports import Outgoing
 from adapter.transport.kafka.admin import require_topics
 from adapter.transport.kafka.headers import headers
 from adapter.transport.kafka.heard import Heard
+from adapter.transport.kafka.known import FORGOTTEN, KnownBrokers
 from adapter.transport.kafka.mock import is_mock
 from adapter.transport.kafka.refusal import properties_told
 
@@ -142,7 +143,7 @@ class Follower:
         """
         self._topic = topic
         self._timeout = timeout.total_seconds()
-        self._heard = Heard()
+        self._heard, self._brokers = Heard(), KnownBrokers()
         self._oldest = datetime.min.replace(tzinfo=UTC)
         """Older records are skipped."""
         with properties_told():
@@ -150,6 +151,7 @@ class Follower:
                 {
                     **client,
                     **self._heard.properties(),
+                    **self._brokers.properties(),
                     # librdkafka demands a name, but nothing subscribes or commits, so the group never exists.
                     "group.id": f"fault-adapter-follower-{uuid4()}",
                     "enable.auto.commit": False,
@@ -177,6 +179,8 @@ class Follower:
     def read(self, until: float) -> Iterator[Seen]:
         """Records as they arrive, until `until` (monotonic seconds). Raises Unavailable on a permanent error."""
         while (left := until - time.monotonic()) > 0:
+            if self._brokers.forgotten:
+                raise Unavailable(f"{self._topic}: {FORGOTTEN}; start again")
             message = self._consumer.poll(min(left, 0.5))
             if message is not None and self._is_record(message) and (seen := _seen(message)).at >= self._oldest:
                 yield seen

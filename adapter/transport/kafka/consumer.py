@@ -221,7 +221,7 @@ class KafkaIntake:
     def _replace(self) -> None:
         """Go on as a new member. For the group the one before has been silent, and is dead or will soon be."""
         self.left_out = self._outside
-        _LOG.warning("%s", FORGOTTEN)
+        _LOG.warning("%s, and is made anew", FORGOTTEN)
         before = self._consumer
         if self._owned:
             self._on_lost(before, [TopicPartition(self._topic, number) for number in self._owned])

@@ -118,7 +118,7 @@ class KafkaTicketFeed:
         wake_at = 0.0
         while not self._closing.is_set():
             if brokers.forgotten:
-                _LOG.warning("%s", FORGOTTEN)
+                _LOG.warning("%s, and is made anew", FORGOTTEN)
                 return
             with suppress(queue.Empty):
                 self._requests.get(timeout=LOOK if self._takes else WAKE)(reader)

@@ -7,7 +7,7 @@ never connects again (confluentinc/librdkafka#5301). It tells so nowhere but in 
 
 from typing import Any, Final
 
-FORGOTTEN: Final = "the client has forgotten all brokers, and is made anew (confluentinc/librdkafka#5301)"
+FORGOTTEN: Final = "the client has forgotten all brokers (confluentinc/librdkafka#5301)"
 
 _INTERVAL: Final = 3_000
 """Milliseconds between two statistics. A client must be polled, or they pile up in its memory."""

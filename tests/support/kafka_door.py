@@ -8,7 +8,7 @@ only of the door stays with it. For a cluster of one node.
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import IntEnum
 
@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from tests.support.door import Doorway
 from tests.support.ports import free_port
-from tests.support.wait import PATIENCE
+from tests.support.wait import PATIENCE, eventually
 
 
 class Api(IntEnum):
@@ -62,6 +62,18 @@ class KafkaDoor(Doorway):
 
     def unfence(self) -> None:
         self._fenced, self.described = False, 0
+
+    async def fence_until(self, seen: Callable[[], object]) -> None:
+        """Fence by turns until that is seen, at most 20 times: after each answer without brokers librdkafka forgets all
+        for good, or finds them again, by chance.
+        """
+        for _ in range(20):
+            self.fence()
+            await eventually(lambda: self.described > 9 or seen(), what="answers without brokers")
+            self.unfence()
+            await eventually(lambda: self.described or seen(), what="an answer with brokers")
+            if seen():
+                break
 
     def release(self) -> None:
         """Lets go of all that is held, and holds nothing any more."""

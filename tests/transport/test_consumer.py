@@ -222,7 +222,6 @@ async def test_a_member_with_an_id_of_its_own_is_left_out_until_kafka_has_answer
 async def test_a_member_that_has_forgotten_all_brokers_comes_back_as_a_new_one(
     kafka: str, topics: Topics, caplog: pytest.LogCaptureFixture, member: Mapping[str, str]
 ) -> None:
-    """After each answer without brokers librdkafka forgets all for good, or finds them again: by chance."""
     await introduced(kafka, topics.commands, topics.prefix)
     async with kafka_door(kafka) as door:
         listener = Losing()
@@ -235,13 +234,7 @@ async def test_a_member_that_has_forgotten_all_brokers_comes_back_as_a_new_one(
         intake = _intake(client, topics, listener)
         intake.open()
         await eventually(listener.owns.is_set, what="the member")
-        for _ in range(20):
-            door.fence()
-            await eventually(lambda: door.described > 9 or FORGOTTEN in caplog.text, what="answers without brokers")
-            door.unfence()
-            await eventually(lambda: door.described, what="an answer with brokers")
-            if FORGOTTEN in caplog.text:
-                break
+        await door.fence_until(lambda: FORGOTTEN in caplog.text)
         await eventually(lambda: not intake.left_out, what="the new member")
         assert await asyncio.to_thread(intake.membership, ()) is not None
         await intake.close()

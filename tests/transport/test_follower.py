@@ -22,7 +22,7 @@ from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
 from tests.support.kafka_door import kafka_door
 from tests.support.topics import Topics
-from tests.support.wait import PATIENCE, eventually, wait_until
+from tests.support.wait import PATIENCE, wait_until
 
 SHORT = timedelta(seconds=1)
 
@@ -148,16 +148,11 @@ def test_what_is_written_after_the_opening_is_followed_and_not_part_of_the_rest(
 
 
 async def test_who_reads_on_is_told_that_librdkafka_has_forgotten_all_brokers(kafka: str, topics: Topics) -> None:
-    """After each answer without brokers it forgets all for good, or finds them again: by chance."""
     async with kafka_door(kafka) as door:
         client = {"bootstrap.servers": door.bootstrap, "topic.metadata.refresh.interval.ms": "200"}
         follower = await asyncio.to_thread(Follower, client, topics.events)
         reading = asyncio.ensure_future(asyncio.to_thread(list, follower.read(time.monotonic() + PATIENCE)))
-        while not reading.done():
-            door.fence()
-            await eventually(lambda: door.described > 9 or reading.done(), what="answers without brokers")
-            door.unfence()
-            await eventually(lambda: door.described or reading.done(), what="an answer with brokers")
+        await door.fence_until(reading.done)
         with pytest.raises(Unavailable, match=r"forgotten all brokers.*; start again"):
             await reading
         await asyncio.to_thread(follower.close)

@@ -49,6 +49,7 @@ HINTS: Final = {
     **STATUSES,
     "amended": "AMENDED",
     "amendment": "AMENDED",
+    "missedappointmentamended": "AMENDED",  # the page's own file name (section 8, number 29)
     "triage": "TRIAGED",
     "triaged": "TRIAGED",
     "appointmentconfirmed": "APPOINTMENT_CONFIRMED",

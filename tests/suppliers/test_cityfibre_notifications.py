@@ -173,6 +173,7 @@ def test_a_documented_incident_type_is_no_deviation(text: str | None) -> None:
         "https://supplier.example/v1.0/notifyAmended",
         "urn:x#notifyAmended",
         "/webhooks/amendment/notifyFaultReportUpdateAmended.yaml",
+        "/amendment/notifyfaultreportupdatemissedappointmentamended.yaml",
         "NOTIFY-AMENDED",
     ],
 )

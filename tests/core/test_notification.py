@@ -436,7 +436,7 @@ def test_27_a_visit_that_is_cancelled_in_another_word_is_not_told_as_confirmed()
         ("/notifyAmended", "AMENDED"),
         ("/webhooks/fault-report/notifyAmended", "AMENDED"),
         ("/amendment/notifyfaultreportupdateamended.yaml", "AMENDED"),
-        ("/amendment/notifyfaultreportupdatemissedappointmentamended.yaml", "IN_PROGRESS"),
+        ("/amendment/notifyfaultreportupdatemissedappointmentamended.yaml", "AMENDED"),
         ("/faultreport/notifyInProgress", "IN_PROGRESS"),
         ("/anything?x=/notifyAmended", "IN_PROGRESS"),
     ],

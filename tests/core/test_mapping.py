@@ -421,6 +421,7 @@ def test_nil_is_null() -> None:
     assert read(reader(GROUPED, *GROUPED_FIELDS), text)[0] == {"a": None, "g": {"b": None, "c": None}}
 
 
+NIL = 'xmlns:i="http://www.w3.org/2001/XMLSchema-instance" i:nil="true"'
 WRAPPED = holding("many", holding("one", element("b", "xs:int"), least=0, most="unbounded"), least=0)
 ITEM = record(maybe("b", "int"), name="Item")
 
@@ -494,6 +495,29 @@ def test_items_without_their_wrapper_and_wrappers_that_are_items() -> None:
             "many: more than once, all are taken",
         ],
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<many><one/></many>",
+        "<many><one><b/> </one></many>",
+        f"<many><one {NIL}/></many>",
+        "<one/>",
+        "<many><b/></many>",
+    ],
+)
+def test_an_item_that_holds_nothing_is_none(text: str) -> None:
+    record_read, _, deviations = read(reader(WRAPPED, listed("many", ITEM)), f"<message>{text}</message>")
+    assert record_read == {"many": []}
+    assert any("holds nothing" in each for each in deviations)
+
+
+def test_and_what_it_holds_without_a_field_is_kept_aside() -> None:
+    made = reader(WRAPPED, listed("many", ITEM))
+    text = "<message><many><one><b>1</b></one><one/><one at='x'/><one><c>2</c></one></many></message>"
+    assert read(made, text)[0] == {"many": [{"b": 1}, {"b": None}]}
+    assert aside(made, text) == [("many[1].c", "2"), ("many.one.@at", "x")]
 
 
 def test_text_in_a_wrapper_is_kept_aside() -> None:

@@ -370,6 +370,15 @@ def test_14_an_empty_and_a_missing_list() -> None:
     assert (missing.record["report"]["updates"], strays(missing)) == ([], {"updates": "missing"})
 
 
+@pytest.mark.parametrize(
+    "empty", ["<appointment/>", "<appointment>\n<appointmentDate/><appointmentCancelled/></appointment>"]
+)
+def test_14_an_appointment_that_holds_nothing_is_none(empty: str) -> None:
+    found = readable(plain(lambda root: root.find("appointments").append(etree.fromstring(empty))))  # type: ignore[union-attr]  # the sample has it
+    assert (found.kind, len(found.record["report"]["appointments"])) == ("APPOINTMENT_CANCELLED", 1)
+    assert strays(found) == {"appointments[1]": "holds nothing"}
+
+
 def test_15_what_the_tables_have_and_the_samples_have_not() -> None:
     def fill(root: etree._Element) -> None:
         fault = root.find("faultDetails")
@@ -635,7 +644,7 @@ def test_elements_where_text_is_expected() -> None:
 
 
 def test_labels_of_deviations_come_from_the_schema_alone() -> None:
-    entries = "".join(f"<update><x{n}/><updatedBy><y/></updatedBy></update>" for n in range(50))
+    entries = "".join(f"<update><x{n}/><updatedBy><y>1</y></updatedBy></update>" for n in range(50))
     found = readable(
         f"<notifyFaultReportUpdate><buyerFaultReference>A</buyerFaultReference><updates>{entries}</updates></notifyFaultReportUpdate>"
     )

@@ -496,6 +496,15 @@ def test_an_answer_whose_slots_could_not_be_read_is_not_one_without_slots(inner:
     assert isinstance(found, Accepted) if clear else found == UNCLEAR
 
 
+def test_an_empty_slot_is_none() -> None:
+    inner = "<responseCode>200</responseCode><appointmentSlots><appointmentSlot/></appointmentSlots>"
+    body = answer(inner, operation=QUERY)
+    found = verdict(body, operation=QUERY)
+    assert isinstance(found, Accepted)
+    assert found.reply is not None
+    assert found.reply["appointmentSlots"] == []
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [

@@ -127,7 +127,7 @@ def _steps(pairs: Collection[Scalar | Group | Many], zone: tzinfo) -> dict[str, 
         steps[pair.name] = _Step(pair.name, _value(pair, zone), at_once, collects=many and not wrapped, wraps=wrapped)
     for pair in pairs:
         if isinstance(pair, Many) and pair.wrapped:
-            bare = _Step(pair.name, _value(pair.item, zone), never, collects=True, homeless=True)
+            bare = _Step(pair.name, _item(pair.item, zone), never, collects=True, homeless=True)
             steps.setdefault(pair.item.name, bare)
     return steps
 
@@ -139,7 +139,7 @@ def _value(pair: Pair, zone: tzinfo) -> Value:
         case Group(children=children):
             return _group(children, zone)
         case Many(item=item):
-            return _wrapper(item, zone) if pair.wrapped else _value(item, zone)
+            return _wrapper(item, zone) if pair.wrapped else _item(item, zone)
         case _:
             raise AssertionError("a message that is read has no enums and no protocol values")
 
@@ -203,8 +203,26 @@ def _take(record: dict[str, Any], step: _Step, child: etree._Element, notes: Not
         notes.prefix(where, start)
 
 
-def _wrapper(item: Scalar | Group, zone: tzinfo) -> Value:
+def _item(item: Scalar | Group, zone: tzinfo) -> Value:
+    """Reads an item of a list; None for elements without any text, which some programs write for an empty list."""
     read_item = _value(item, zone)
+    if isinstance(item, Scalar):
+        return read_item
+
+    def read(element: etree._Element, notes: Notes) -> Any:
+        start = len(notes.noted)
+        record = read_item(element, notes)
+        if any(record.values()) or any(not text.isspace() for text in element.itertext()):
+            return record
+        del notes.noted[start:]
+        notes.deviates("holds nothing", element, kept=True)
+        return None
+
+    return read
+
+
+def _wrapper(item: Scalar | Group, zone: tzinfo) -> Value:
+    read_item = _item(item, zone)
     wanted = item.name
     children = item.children if isinstance(item, Group) else ()
     fields = {child.name for child in children if isinstance(child, Scalar | Group | Many)}
@@ -214,7 +232,8 @@ def _wrapper(item: Scalar | Group, zone: tzinfo) -> Value:
         names = {local_name(child) for child in element}
         if wanted not in names and not names.isdisjoint(fields):
             notes.deviates("an item where its wrapper is expected", element, kept=True)
-            return [read_item(element, notes)]
+            value = read_item(element, notes)
+            return [] if value is None else [value]
         for child in element:
             if local_name(child) == wanted:
                 start = len(notes.noted)

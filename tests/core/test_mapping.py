@@ -513,6 +513,14 @@ def test_an_item_that_holds_nothing_is_none(text: str) -> None:
     assert any("holds nothing" in each for each in deviations)
 
 
+def test_an_item_of_blank_texts_holds_nothing_either() -> None:
+    texts = holding("many", holding("one", element("b"), least=0, most="unbounded"), least=0)
+    made = reader(texts, listed("many", record(maybe("b"), name="Item")))
+    assert read(made, "<message><many><one><b>\n </b></one><one><b>x</b></one></many></message>")[0] == {
+        "many": [{"b": "x"}]
+    }
+
+
 def test_and_what_it_holds_without_a_field_is_kept_aside() -> None:
     made = reader(WRAPPED, listed("many", ITEM))
     text = "<message><many><one><b>1</b></one><one/><one at='x'/><one><c>2</c></one></many></message>"

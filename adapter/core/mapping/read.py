@@ -210,11 +210,8 @@ def _item(item: Scalar | Group, zone: tzinfo) -> Value:
         return read_item
 
     def read(element: etree._Element, notes: Notes) -> Any:
-        start = len(notes.noted)
-        record = read_item(element, notes)
-        if any(record.values()) or any(not text.isspace() for text in element.itertext()):
-            return record
-        del notes.noted[start:]
+        if any(not text.isspace() for text in element.itertext()):
+            return read_item(element, notes)
         notes.deviates("holds nothing", element, kept=True)
         return None
 

@@ -5,8 +5,10 @@ With `-n` (pytest-xdist; `make test` has it) the tests of a file stay together i
 one broker and one registry: the process that was started opens them and tells the others where they are.
 """
 
+import faulthandler
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -35,6 +37,10 @@ APICURIO = pytest.StashKey[Opener | str]()
 """Likewise the registry."""
 SHARED = pytest.StashKey[dict[str, tuple[bool, str]]]()
 """By service: whether it is there; its address, or why it is not."""
+STDERR = pytest.StashKey[int]()
+"""The standard error as it was before pytest began to capture it."""
+GRACE = 180
+"""Seconds to fail a test that hangs, and to clear up after any."""
 
 
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -46,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "apicurio: needs the Apicurio registry")
     # A shell has its background jobs ignore it, and with them all that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert sys.__stderr__ is not None
+    config.stash[STDERR] = os.dup(sys.__stderr__.fileno())
     told: dict[str, tuple[bool, str]] = getattr(config, "workerinput", {}).get("services", {})
     for key, service in ((KAFKA, "kafka"), (APICURIO, "apicurio")):
         if service in told:
@@ -98,6 +106,29 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for key, marker, find in ((KAFKA, "kafka", _find_kafka), (APICURIO, "apicurio", _find_apicurio)):
         if key not in session.config.stash and any(item.get_closest_marker(marker) for item in session.items):
             session.config.stash[key] = find()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> None:
+    """pytest-timeout fails a test by an exception out of a signal, which uvloop takes for one of a callback, and goes
+    on."""
+    _end_in(settings.timeout + GRACE, item.config)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """A test that has failed is watched no more, and its loop waits without end for the threads that it has left."""
+    _end_in(GRACE, item.config)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _end_in(seconds: float, config: pytest.Config) -> None:
+    """Unless it is stopped, this process then says where each of its threads is, and ends. With `-n` another one takes
+    its place."""
+    faulthandler.dump_traceback_later(seconds, file=config.stash[STDERR], exit=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -167,7 +167,7 @@ async def test_kept_it_stops_in_time_though_its_cluster_has_gone(
     await process.ready(lambda process: "/twin/faults -d" in process.output)
     cluster.kill()
     process.send(signal.SIGTERM)
-    assert await process.ended() == 128 + signal.SIGTERM
+    assert await process.ended() in {0, 128 + signal.SIGTERM}  # 0 if no client had something to wait for
 
 
 async def test_kept_it_stays_until_it_is_told_to_stop(demo: Starter, processes: Processes, folder: Path) -> None:

@@ -21,6 +21,7 @@ from adapter.twin.certificates import Pair
 from adapter.twin.server import Twin
 from adapter.twin.settings import TlsFiles, TwinSettings
 from tests.support.certificates import Trials
+from tests.support.disk import no_file_beyond
 from tests.support.ports import free_port
 from tests.support.shut import shut
 
@@ -262,6 +263,22 @@ async def test_folders_that_can_not_be_written(environment: Environment, tmp_pat
         line = await _line(role, "store")
         assert line.verdict is Verdict.FAILED
         assert f"ADAPTER_{setting}" in line.fix
+
+
+async def test_folders_on_a_full_disk(environment: Environment, tmp_path: Path) -> None:
+    environment(
+        SERVER__ALLOW_PLAINTEXT="true",
+        SERVER__SPOOL__PATH=tmp_path / "spool.db",
+        WORKER__STORE=tmp_path,
+        PROJECTOR__STORE=tmp_path,
+    )
+    for role, subject in ((Role.SERVER, "spool"), (Role.WORKER, "store"), (Role.PROJECTOR, "store")):
+        with no_file_beyond(4096):
+            line = await _line(role, subject)
+        assert line.verdict is Verdict.FAILED
+        assert str(tmp_path) in line.said
+        assert "make room" in line.fix
+        assert (await _line(role, subject)).verdict is Verdict.OK
 
 
 async def test_folders_that_can_not_be_looked_into(environment: Environment, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """What one role needs of its machine and of the supplier: ports, certificates, folders, a handshake."""
 
 import errno
-import os
 import socket
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -25,6 +25,8 @@ from adapter.transport.way import Proxy, proxy
 
 SOON: Final = timedelta(days=30)
 """A certificate that expires within this is reported."""
+ROOM: Final = 1024**2
+"""Bytes for which there must be room where a role writes."""
 
 
 async def own_lines(settings: Receiving | Projecting, known: Catalogue) -> AsyncIterator[Line]:
@@ -180,9 +182,15 @@ def _closed(subject: str, path: Path, error: OSError) -> Line:
 
 
 def _writable(subject: str, folder: Path, fix: str) -> Line:
-    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return Line(subject, Verdict.OK, f"{folder} can be written")
-    return Line(subject, Verdict.FAILED, f"{folder} is not a folder that can be written", fix)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:  # without a name, so that nothing is left behind
+            file.write(bytes(ROOM))
+    except (PermissionError, FileNotFoundError, NotADirectoryError):
+        return Line(subject, Verdict.FAILED, f"{folder} is not a folder that can be written", fix)
+    except OSError as error:
+        fix = "make room on that disk, or look at what is wrong with it; a role that runs then goes on by itself"
+        return Line(subject, Verdict.FAILED, f"{folder}: {error.strerror or error}", fix)
+    return Line(subject, Verdict.OK, f"{folder} can be written")
 
 
 def _existing(folder: Path) -> Path:

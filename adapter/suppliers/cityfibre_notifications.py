@@ -168,7 +168,8 @@ def _facts(report: Record) -> Facts:
         cancelled=bool(latest.get("appointmentCancelled")),
         closure_code=(latest.get("appointmentClosureCode") or "").strip().upper(),
         confirmation=plain(latest.get("appointmentConfirmationStatus") or ""),
-        missed=plain(fault.get("missedAppointment") or "") not in _NOT_MISSED,
+        # Its parts were never seen (section 3.2): each may say "nothing" on its own.
+        missed=not _NOT_MISSED.issuperset(map(plain, (fault.get("missedAppointment") or "").split())),
         triaged=bool(fault.get("triageComplete")),
         updates=bool(report["updates"]),
     )

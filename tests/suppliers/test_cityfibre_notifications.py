@@ -85,6 +85,8 @@ CASES = [
     ("APPOINTMENT_COMPLETED", report("in-progress", COMPLETED, missedAppointment="nobody at home")),
     ("IN_PROGRESS", report("in-progress", missedAppointment="false")),
     ("IN_PROGRESS", report("in-progress", missedAppointment="N/A")),
+    ("IN_PROGRESS", report("in-progress", missedAppointment="false None 0")),
+    ("MISSED_APPOINTMENT", report("in-progress", missedAppointment="2 no access")),
     ("UPDATED", report(None, updates=1)),
     ("UNKNOWN", report(None)),
     ("UNKNOWN", report("a word of tomorrow", updates=1)),

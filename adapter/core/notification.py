@@ -201,7 +201,7 @@ class NotificationReader:
         for path, texts in self._placeholders.items():
             for where, holder in _holders(report, path[:-1], ""):
                 text = holder[path[-1]]
-                if text and not text.isspace() and plain(text) in texts:
+                if text and not text.isspace() and not texts.isdisjoint({plain(text), text.strip().lower()}):
                     holder[path[-1]] = None
                     yield Deviation(where + path[-1], "a placeholder", ValueClass.PLACEHOLDER)
 

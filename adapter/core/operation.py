@@ -175,8 +175,8 @@ class Notification:
     """Field with the time of sending, the only content in which a repeat may differ."""
 
     placeholders: Mapping[str, frozenset[str]]
-    """Texts that mean "nothing", as `document.plain` writes them, by the dotted path of their field in the report. A
-    path stands for all items of the lists on its way.
+    """Texts that mean "nothing", as `document.plain` writes them or as they are in lower case, by the dotted path of
+    their field in the report. A path stands for all items of the lists on its way.
     """
 
 

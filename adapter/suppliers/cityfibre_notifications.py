@@ -192,8 +192,8 @@ _TYPES: Final = frozenset(map(plain, INCIDENT_TYPES))
 _NOTHING: Final = frozenset({"", "na", "nil", "none", "null", "pending", "tba", "tbc", "tbd", "unknown"})
 """What people write for "nothing", as returned by `plain`, which leaves nothing of a "-"."""
 _NOT_MISSED: Final = _NOTHING | {"0", "false", "n", "no"}
-_NO_CODE: Final = _NOTHING - {"na", "unknown"}
-"""NA is a code of its own, and unknown may be one: the list is open (section 6.1)."""
+_NO_CODE: Final = _NOTHING - {"na", "unknown"} | {"n/a"}
+"""NA without a slash is a code of its own, and unknown may be one: the list is open (section 6.1)."""
 
 NOTIFICATION: Final = Notification(
     element="notifyFaultReportUpdate",

@@ -237,7 +237,7 @@ def test_9_confirmed_or_failed_is_neither() -> None:
         assert readable(changed(setting(path, text), "appointment-confirmation")).kind == kind
 
 
-@pytest.mark.parametrize("text", ["None", "-", "TBC", "null"])
+@pytest.mark.parametrize("text", ["None", "-", "TBC", "null", " n/a "])
 def test_9_a_closure_code_that_stands_for_nothing_does_not_end_the_appointment(text: str) -> None:
     path = "appointments/appointment/appointmentClosureCode"
     found = readable(changed(setting(path, text), "appointment-completed"))

@@ -140,6 +140,7 @@ class Judge:
             garbled
             or bad_code is not None
             or any(noes)
+            or _refused_within(read, replies)
             or (not taken and (words or text or _may_say_no(read, silent=operation.silent)))
             or (operation.finds is not None and read.aside and _unfound(read, operation.finds))
         ):
@@ -238,6 +239,14 @@ def _words(read: Read, status: str) -> set[str]:
     """What the answer's status says, even where no status is documented."""
     found = (read.record.get(status), *_unread(read, status))
     return {plain(text) for text in found if text and not text.isspace()}
+
+
+def _refused_within(read: Read, replies: Replies) -> bool:
+    """Whether a status says no where none is expected, as in the details in which notifications have theirs."""
+    return any(
+        path.rpartition(".")[2].lower() == replies.status.lower() and plain(text).startswith(replies.refused)
+        for path, text in read.aside
+    )
 
 
 def _unread(read: Read, name: str) -> Iterator[str]:

@@ -178,6 +178,10 @@ def test_a_no_under_a_good_status_is_a_no(inner: str, expected: Rejected) -> Non
         "<failure>true</failure>",
         "<ResponseCode>400</ResponseCode>",
         "<return><status>Rejected</status></return>",
+        # Where notifications have their status.
+        "<faultDetails><status>Rejected</status></faultDetails><responseCode>200</responseCode>",
+        "<status>Pending</status><faultDetails><status>Rejected</status></faultDetails>",
+        "<responseCode>200</responseCode><Status>Rejected</Status>",
         "<fault><faultcode>400</faultcode><faultmessage>no such</faultmessage></fault>",
         "<![CDATA[<status>Rejected</status>]]>",
     ],

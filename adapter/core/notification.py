@@ -127,7 +127,7 @@ class NotificationReader:
             return Refusal("unknown-root", "a fault is no notification", version)
         if element is None:
             return Refusal("no-message", "the envelope is empty", version)
-        if local_name(element) != self._element:
+        if local_name(element).lower() != self._element.lower():
             return Refusal("unknown-root", f"the body element is not {self._element}", version)
         return self._judged(delivery, element, version, buyers, mended=mended)
 
@@ -159,7 +159,7 @@ class NotificationReader:
         told = declared.tell(report, hints(delivery))
         deviations = tuple(
             [
-                *([_ELSEWHERE] if element.tag != declared.element else []),
+                *_strays_by_name(element, declared.element),
                 *([NOT_UTF_8] if mended else []),
                 *read.deviations,
                 *blanked,
@@ -260,9 +260,22 @@ def without_positions(path: str) -> str:
 
 
 _ELSEWHERE: Final = Deviation("", "in another namespace", ValueClass.ELEMENTS)
+_OTHER_LETTERS: Final = Deviation("", "its name in other letters", ValueClass.ELEMENTS)
+"""The text of the pages writes NotifyFaultReportUpdate, their samples notifyFaultReportUpdate."""
 _derived: Final = namespace(NAMESPACE)
 _ACTION: Final = re.compile(r'action\s*=\s*"?([^\s";]+)', re.IGNORECASE)
 _POSITION: Final = re.compile(r"\[[0-9]+\]")
+
+
+def _strays_by_name(element: etree._Element, name: str) -> Iterator[Deviation]:
+    """How the element's name differs from `name` (Clark notation)."""
+    if element.tag == name:
+        return
+    found, expected = etree.QName(element), etree.QName(name)
+    if found.namespace != expected.namespace:
+        yield _ELSEWHERE
+    if found.localname != expected.localname:
+        yield _OTHER_LETTERS
 
 
 def _canonical(element: etree._Element, parts: list[str], without: str | None = None) -> None:

@@ -66,7 +66,7 @@ class Operation:
     """Request element in Clark notation ("{namespace}local" or "local")."""
 
     reply: str
-    """Reply element in Clark notation; replies are matched by local name."""
+    """Reply element in Clark notation; replies are matched by local name in any case."""
 
     accepted: str
     """Record name of the event that tells success: "FaultReportAdded"."""
@@ -149,7 +149,7 @@ class Notification:
     """The one message a supplier sends to the buyer, whatever it is about."""
 
     element: str
-    """Body element in Clark notation, matched by local name."""
+    """Body element in Clark notation, matched by local name in any case."""
 
     answer: str
     """Element of our answer in Clark notation."""

@@ -92,7 +92,7 @@ class Judge:
             )
         message = soap.unwrap(root)
         element = None if message.extra else message.element
-        own = element is not None and local_name(element) == reader.element
+        own = element is not None and local_name(element).lower() == reader.element.lower()
         if of_connection is not None and not own:
             return _explained(of_connection, message.fault)
         if message.fault is not None and not message.extra:

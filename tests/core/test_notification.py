@@ -564,6 +564,14 @@ def test_any_prefix_and_namespace_is_read_and_told() -> None:
     assert found.record["deviations"] == [{"path": "", "what": "in another namespace", "valueClass": "elements"}]
 
 
+@pytest.mark.parametrize("name", ["NotifyFaultReportUpdate", "notifyfaultreportupdate"])
+def test_the_name_of_the_message_in_other_letters_as_the_text_of_the_pages_has_it(name: str) -> None:
+    usual = readable(plain())
+    found = readable(plain().replace(b"notifyFaultReportUpdate", name.encode()))
+    assert (found.id, found.record["report"]) == (usual.id, usual.record["report"])
+    assert strays(found) == {"": "its name in other letters"}
+
+
 def test_children_in_any_order() -> None:
     def turn(root: etree._Element) -> None:
         root[:] = list(reversed(root))

@@ -113,6 +113,7 @@ REFUSED = answer("<status>Rejected</status><responseCode>404</responseCode><erro
         enveloped(TAKEN, SOAP_1_2),
         f'<Envelope xmlns="{SOAP_1_1}"><Body><!-- x -->{TAKEN}<?p?></Body></Envelope>',
         '<q:receivedAddFaultReport xmlns:q="urn:q"><q:responseCode> 201\n</q:responseCode></q:receivedAddFaultReport>',
+        TAKEN.replace("receivedAdd", "ReceivedAdd"),
         answer("<responseCode><![CDATA[202]]></responseCode><status/><more>of it</more>"),
         answer("<responseCode>200</responseCode><status>Logged</status><errorMessage>none</errorMessage>"),
         answer("<status>PENDING</status>"),

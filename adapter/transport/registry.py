@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iter
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from math import inf
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
@@ -33,6 +34,11 @@ LAG: Final = (0.1, 0.3, 0.6)
 has just registered, and a record must not become a dead letter for that.
 """
 
+FAILED_FOR: Final = 1.0
+"""Seconds for which an id whose look-up failed is not asked for again. Each command that waits for it tries by itself,
+and thousands of them must not fall upon a registry in trouble.
+"""
+
 REFERENCE_LIMIT: Final = 100
 """Schemas that a schema may refer to, with those that they refer to."""
 
@@ -50,8 +56,8 @@ class HttpRegistry:
     `url` may name several addresses of one registry, separated by commas; a request goes to the one that answered
     last, then to the others in turn if it is unavailable. `credentials` is a file with one line, `user:password` or a
     bearer token. It and the file of authorities `ca` are looked at for every request, so that they may change. An id
-    counts as absent once it was not found after each of the `waits`, and is asked for again after `absent_for`. Raises
-    Stop if the addresses or the file of authorities can't be used.
+    counts as absent once it was not found after each of the `waits`, and is asked for again after `absent_for`; after
+    FAILED_FOR where the look-up failed. Raises Stop if the addresses or the file of authorities can't be used.
     """
 
     def __init__(
@@ -273,8 +279,8 @@ async def encoders(
 
 
 class _Schemas:
-    """Look-ups of schemas: concurrent ones of one id share one request, and the absence of a schema is remembered for a
-    while.
+    """Look-ups of schemas: concurrent ones of one id share one request, and the absence of a schema, or a failure, is
+    remembered for a while.
     """
 
     def __init__(
@@ -287,11 +293,15 @@ class _Schemas:
         self._fetch = fetch
         self._absent_for = absent_for.total_seconds()
         self._clock = clock
-        self._absent: dict[int, float] = {}
+        self._vain: dict[int, tuple[float, str]] = {}
+        """By id, until when it is not asked for, and why the look-up failed; an empty text if there is no schema."""
         self._flights: dict[int, asyncio.Task[str | None]] = {}
 
     async def get(self, identifier: int) -> str | None:
-        if identifier in self._absent and self._clock() < self._absent[identifier]:
+        until, failure = self._vain.get(identifier, (-inf, ""))
+        if self._clock() < until:
+            if failure:
+                raise Unavailable(failure)
             return None
         flight = self._flights.get(identifier)
         if flight is None:
@@ -309,14 +319,18 @@ class _Schemas:
     def _landed(self, identifier: int, flight: asyncio.Task[str | None]) -> None:
         del self._flights[identifier]
         # Reading the exception also keeps asyncio from logging it as never retrieved, if all callers have gone.
-        if flight.cancelled() or flight.exception() is not None:
+        if flight.cancelled():
             return
-        if flight.result() is not None:
-            return
+        if isinstance(error := flight.exception(), Unavailable):
+            self._remember(identifier, FAILED_FOR, str(error))
+        elif error is None and flight.result() is None:
+            self._remember(identifier, self._absent_for, "")
+
+    def _remember(self, identifier: int, seconds: float, failure: str) -> None:
         # Foreign records may bring any number of unknown ids: entries that have expired are removed.
         now = self._clock()
-        self._absent = {other: until for other, until in self._absent.items() if until > now}
-        self._absent[identifier] = now + self._absent_for
+        self._vain = {other: (until, why) for other, (until, why) in self._vain.items() if until > now}
+        self._vain[identifier] = now + seconds, failure
 
 
 def _authorization(file: Path) -> str:

@@ -15,6 +15,7 @@ class Page:
     def __init__(self, flows: Iterable[str]) -> None:
         self.url = ""
         self._starting = set(flows)
+        self._held_up: dict[str, str] = {}
         self._left_out: dict[str, Callable[[], str]] = {}
         self._cut_off: dict[str, Callable[[], str]] = {}
         self._status: dict[str, Callable[[], Mapping[str, Any]]] = {}
@@ -40,8 +41,12 @@ class Page:
             del self._left_out[flow], self._cut_off[flow], self._status[flow]
             self._starting.add(flow)
 
+    def held_up(self, flow: str, why: str) -> None:
+        """Why the flow has not started yet; an empty text once that is over."""
+        self._held_up[flow] = f": {why}" if why else ""
+
     def unready(self) -> list[str]:
-        starting = [f"the {flow} is starting" for flow in sorted(self._starting)]
+        starting = [f"the {flow} is starting{self._held_up.get(flow, '')}" for flow in sorted(self._starting)]
         left_out = [why for flow in self._left_out.values() if (why := flow())]
         cut_off = [flow() for flow in self._cut_off.values()]
         return starting + left_out + (cut_off if all(cut_off) else [])

@@ -11,6 +11,7 @@ from typing import Final
 from adapter.app.page import Page
 from adapter.app.process import Process
 from adapter.app.start import (
+    Starting,
     encoders,
     load_catalogue,
     membership,
@@ -18,7 +19,6 @@ from adapter.app.start import (
     throttled,
     transactions,
     transactions_observer,
-    until_available,
 )
 from adapter.app.topics import Partitions, Watch
 from adapter.core.avro import UnknownFields
@@ -74,11 +74,12 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
             keyed=(names.events, names.tickets),
             originals={names.events: REMADE, names.tickets: "The tickets are lost or wrong"},
         )
-        seen = await until_available("Kafka", lambda: asyncio.to_thread(topics.look), log)
+        starting = Starting("projector", log, page)
+        seen = await starting.until_available("Kafka", lambda: asyncio.to_thread(topics.look))
 
         written = known.events[WARNING]
         ticket = known.tickets["Ticket"]
-        encoding = await encoders(settings, registry, log, {names.events: [written], names.tickets: [ticket]})
+        encoding = await encoders(settings, registry, starting, {names.events: [written], names.tickets: [ticket]})
         tickets = KafkaTickets(
             client=client,
             events=names.events,
@@ -87,7 +88,9 @@ async def projector(settings: Projecting, log: Log, metrics: Metrics, page: Page
             patience=offset_patience(settings.kafka, log),
         )
         stack.push_async_callback(tickets.close)
-        await until_available("Kafka", lambda: asyncio.to_thread(introduce, client, names.events, ours.group_id), log)
+        await starting.until_available(
+            "Kafka", lambda: asyncio.to_thread(introduce, client, names.events, ours.group_id)
+        )
         stores = _stores(ours.store, seen.partitions, log)
         stack.push_async_callback(asyncio.to_thread, stores.close)
         transactor = await stack.enter_async_context(transactions(settings, names.events, ours.group_id, log, metrics))

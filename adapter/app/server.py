@@ -14,11 +14,11 @@ from adapter.app.descriptors import connections
 from adapter.app.page import Page
 from adapter.app.process import Process
 from adapter.app.start import (
+    Starting,
     encoders,
     load_catalogue,
     throttled,
     traced,
-    until_available,
 )
 from adapter.app.stop import before
 from adapter.app.topics import Watch
@@ -87,7 +87,7 @@ async def server(settings: Receiving, log: Log, metrics: Metrics, page: Page) ->
         spool = _spool(settings, log, metrics)
         if spool is not None:
             stack.push_async_callback(spool.close)
-        finding = asyncio.ensure_future(_find(settings, known.notification.event, log))
+        finding = asyncio.ensure_future(_find(settings, known.notification.event, Starting("server", log, page)))
         stack.push_async_callback(_cancelled, finding)
         await asyncio.wait((finding,), timeout=None if spool is None else limits.publish_timeout.total_seconds())
         if finding.done():
@@ -249,7 +249,7 @@ def server_tls(settings: Receiving) -> ServerTls | None:
     return ServerTls(TlsFiles(files.certificate, files.key, files.ca))
 
 
-async def _find(settings: Receiving, event: Schema, log: Log) -> Encoder:
+async def _find(settings: Receiving, event: Schema, starting: Starting) -> Encoder:
     """The encoder of the event, after waiting for Kafka and registry. Raises Stop if they lack topics or schema."""
     names = settings.topics.names()
     needed = (names.events, names.quarantine)
@@ -259,13 +259,13 @@ async def _find(settings: Receiving, event: Schema, log: Log) -> Encoder:
         return await asyncio.to_thread(admin.partition_counts, needed)
 
     began = time.monotonic()
-    found = await until_available("Kafka", count, log)
+    found = await starting.until_available("Kafka", count)
     if not found.keys() >= set(needed) and time.monotonic() - began > _SETTLING:
         await asyncio.sleep(_SETTLING)  # it was away: a broker that has just started does not know its topics yet
-        found = await until_available("Kafka", count, log)
+        found = await starting.until_available("Kafka", count)
     require_topics(needed, found)
     async with open_registry(settings.registry) as registry:
-        return (await encoders(settings, registry, log, {names.events: [event]}))[event.name]
+        return (await encoders(settings, registry, starting, {names.events: [event]}))[event.name]
 
 
 def _spool(settings: Receiving, log: Log, metrics: Metrics) -> SqliteSpool | None:

@@ -6,14 +6,15 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from math import inf
 from time import monotonic
 from typing import Final, TypeVar
 from uuid import uuid4
 
 from adapter import catalogue
+from adapter.app.page import Page
 from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, Schema
 from adapter.core.errors import Stop
@@ -47,6 +48,26 @@ _LIMITS_LOOKED_AT: Final = timedelta(seconds=10)
 
 _THROTTLED_AGAIN: Final = 60.0
 """Seconds between two log lines that say that a quota holds a client back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """A flow that may have to wait for something before it can start: its log and its readiness say for what."""
+
+    flow: str
+    log: Log
+    page: Page
+
+    async def until_available(self, what: str, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """Call `ask` until it no longer raises Unavailable, with increasing pauses."""
+
+        def tell(reason: str, attempt: int) -> None:
+            self.log.warning("waiting", for_=what, reason=reason, attempt=attempt)
+            self.page.held_up(self.flow, f"it waits for {what}: {reason}")
+
+        answer = await until_answered(ask, tell, _START_AGAIN)
+        self.page.held_up(self.flow, "")
+        return answer
 
 
 def misnamed(settings: Reading) -> list[str]:
@@ -94,10 +115,10 @@ def base_url(settings: Calling, known: Catalogue) -> str:
 
 
 async def encoders(
-    settings: Vocabulary, registry: HttpRegistry, log: Log, written: Mapping[str, Collection[Schema]]
+    settings: Vocabulary, registry: HttpRegistry, starting: Starting, written: Mapping[str, Collection[Schema]]
 ) -> dict[str, Encoder]:
     """As `registry.encoders`, but waits until the registry is available. Raises Stop."""
-    return await until_available("the schema registry", lambda: look_up(settings, registry, written), log)
+    return await starting.until_available("the schema registry", lambda: look_up(settings, registry, written))
 
 
 def membership(kafka: Kafka, group: str, *, giving_back: timedelta) -> dict[str, str]:
@@ -142,11 +163,6 @@ async def traced(telemetry: Telemetry) -> AsyncIterator[Tracer | None]:
     finally:
         if tracer is not None:
             await asyncio.to_thread(tracer.close)
-
-
-async def until_available(what: str, ask: Callable[[], Awaitable[_Answer]], log: Log) -> _Answer:
-    """Call `ask` until it no longer raises Unavailable, with increasing pauses."""
-    return await until_answered(ask, partial(log.warning, "waiting", for_=what), _START_AGAIN)
 
 
 COMMITTED, ABORTED = "committed", "aborted"

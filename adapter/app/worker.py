@@ -12,6 +12,7 @@ from adapter.app.certificates import Certificates
 from adapter.app.page import Page
 from adapter.app.process import Process
 from adapter.app.start import (
+    Starting,
     base_url,
     encoders,
     load_catalogue,
@@ -21,7 +22,6 @@ from adapter.app.start import (
     traced,
     transactions,
     transactions_observer,
-    until_available,
 )
 from adapter.app.topics import Partitions, Watch
 from adapter.catalogue import Catalogue
@@ -96,10 +96,11 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
             others=(names.dead_letters, names.quarantine),
             originals={names.commands: REMADE, names.journal: "The journal is lost, or a part of it"},
         )
-        seen = await until_available("Kafka", lambda: asyncio.to_thread(topics.look), log)
+        starting = Starting("worker", log, page)
+        seen = await starting.until_available("Kafka", lambda: asyncio.to_thread(topics.look))
 
         encoding = await encoders(
-            settings, registry, log, {names.events: written(known), names.journal: known.journal.values()}
+            settings, registry, starting, {names.events: written(known), names.journal: known.journal.values()}
         )
         group = settings.kafka.group_id
         journal = KafkaJournal(
@@ -111,7 +112,7 @@ async def worker(settings: Settings, log: Log, metrics: Metrics, page: Page) -> 
             patience=offset_patience(settings.kafka, log),
         )
         stack.push_async_callback(journal.close)
-        await until_available("Kafka", lambda: asyncio.to_thread(introduce, client, names.commands, group), log)
+        await starting.until_available("Kafka", lambda: asyncio.to_thread(introduce, client, names.commands, group))
         transactor = await stack.enter_async_context(transactions(settings, names.commands, group, log, metrics))
         gate = _gate(settings, log)
         rules = policy(settings)

@@ -71,13 +71,19 @@ async def test_a_flow_that_waits_for_kafka_is_not_ready_and_stops_when_it_is_tol
             return False
 
         await eventually(alive, what="life")
-        async with client.get(f"http://127.0.0.1:{port}/health/ready") as answer:
-            assert answer.status == 503
-            assert (await answer.json())["reasons"] == [
+
+        async def told() -> bool:
+            async with client.get(f"http://127.0.0.1:{port}/health/ready") as answer:
+                assert answer.status == 503
+                reasons = [reason.split(": ") for reason in (await answer.json())["reasons"]]
+            assert [reason[0] for reason in reasons] == [
                 "the projector is starting",
                 "the server is starting",
                 "the worker is starting",
             ]
+            return all(reason[1:2] == ["it waits for Kafka"] for reason in reasons)
+
+        await eventually(told, what="why they are not ready")
     assert await process.stop(within=40) == 0
 
 

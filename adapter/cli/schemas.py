@@ -15,7 +15,7 @@ from adapter.core.avro import Schema, full_transitive
 from adapter.core.errors import Stop
 from adapter.settings import Offline, Vocabulary, load
 from adapter.suppliers import served
-from adapter.transport.registry import open_registry, register
+from adapter.transport.registry import TO_REGISTER, open_registry, register
 
 _EPILOG = """\
 check      compiles the mapping between Avro and XSD, and compares every Avro schema with all released copies
@@ -112,7 +112,7 @@ async def _compare(compiled: Catalogue, settings: Vocabulary) -> list[str]:
             if await registry.identifier(subject, schema.text) is None:
                 fits = await registry.compatible(subject, schema.text)
                 problems.append(
-                    f"{subject}: not registered; run `adapter schemas register`"
+                    f"{subject}: not registered; {TO_REGISTER}"
                     if fits
                     else f"{subject}: the registry holds versions it does not fit"
                 )

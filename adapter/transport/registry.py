@@ -45,6 +45,12 @@ REFERENCE_LIMIT: Final = 100
 LEVEL: Final = "FULL_TRANSITIVE"
 """The compatibility level of our subjects."""
 
+TO_REGISTER: Final = (
+    "adapter schemas register does it, unless the registry has lost it: then new ids do harm, see "
+    '"The registry is lost, or was restored to an earlier state" in docs/disaster.md'
+)
+"""What to do about a schema of ours that is not registered."""
+
 SUBJECT_NOT_FOUND: Final = 40401
 VERSION_NOT_FOUND: Final = 40402
 SCHEMA_NOT_FOUND: Final = 40403
@@ -270,7 +276,7 @@ async def encoders(
             name = subject(settings.registry.subject_strategy, topic, schema)
             identifier = await registry.identifier(name, schema.text)
             if identifier is None:
-                missing.append(f"{name}: this schema is not registered; adapter schemas register does it")
+                missing.append(f"{name}: this schema is not registered; {TO_REGISTER}")
             else:
                 found[schema.name] = Encoder(schema, identifier)
     if missing:

@@ -67,6 +67,7 @@ async def test_every_schema_that_is_not_registered_is_told(kafka: str) -> None:
         told = await complaints(rig)
     assert len(told) > 5
     assert all("adapter schemas register" in line for line in told)
+    assert all('"The registry is lost, or was restored to an earlier state"' in line for line in told)
     assert any(line.startswith(f"{rig.topics.journal}-fault.journal.JournalEntries: ") for line in told)
 
 

@@ -10,7 +10,7 @@ from adapter.catalogue import Catalogue
 from adapter.core.avro import SubjectStrategy
 from adapter.core.errors import Stop, Unavailable
 from adapter.settings import Bus
-from adapter.transport.registry import LEVEL, HttpRegistry, open_registry
+from adapter.transport.registry import LEVEL, TO_REGISTER, HttpRegistry, open_registry
 
 SKEW: Final = timedelta(seconds=5)
 
@@ -55,7 +55,7 @@ async def _schemas(settings: Bus, known: Catalogue, registry: HttpRegistry) -> A
         yield Line("registry", Verdict.OK, f"has our {there} schemas")
     if missing:
         said = f"{len(missing)} of {len(subjects)} schemas are not registered, such as {missing[0]}"
-        yield Line("registry", Verdict.FAILED, said, "adapter schemas register")
+        yield Line("registry", Verdict.FAILED, said, TO_REGISTER)
     yield clock_line(registry.time, datetime.now(UTC))
 
 

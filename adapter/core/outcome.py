@@ -140,7 +140,7 @@ class Judge:
             garbled
             or bad_code is not None
             or any(noes)
-            or _refused_within(read, replies)
+            or (not operation.silent and _refused_within(read, replies))
             or (not taken and (words or text or _may_say_no(read, silent=operation.silent)))
             or (operation.finds is not None and read.aside and _unfound(read, operation.finds))
         ):

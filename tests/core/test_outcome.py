@@ -436,6 +436,11 @@ def test_and_something_else_is_not(status: int, body: str) -> None:
     assert isinstance(verdict(body, status=status, operation=NEWS), Unclear)
 
 
+def test_the_ticket_itself_may_be_the_answer_to_who_asks_about_it() -> None:
+    report = "<responseCode>200</responseCode><faultDetails><status>Rejected</status></faultDetails>"
+    assert isinstance(verdict(answer(report, operation=NEWS), operation=NEWS), Accepted)
+
+
 def test_a_status_on_a_page_that_has_none_is_heard_all_the_same() -> None:
     def said(inner: str) -> Verdict:
         return verdict(answer(inner, operation=AMEND), operation=AMEND)

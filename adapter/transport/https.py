@@ -8,6 +8,7 @@ Whatever fails before that is NotSent, whatever fails in it is Unclear. Why so: 
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -170,10 +171,13 @@ class HttpsCalls:
     async def _new(self) -> Connection:
         context = self.tls.context if self.tls is not None else None
         link = await (self._tunnel(self._proxy) if self._proxy is not None else self._link(self._host, self._port))
-        address = None
         try:
             address = link.getpeername()
             link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED)
+        except OSError:  # the connection has gone already
+            link.close()
+            raise
+        try:
             _, connection = await self._loop.create_connection(
                 lambda: Connection(self._limits, context, self._allowance, self._ended),
                 sock=link,
@@ -183,7 +187,9 @@ class HttpsCalls:
             )
         except BaseException:
             self._distrusted[address] = self._loop.time()
-            link.close()
+            # Its transport has it now, and closes it. asyncio's goes on if it is cancelled before TLS begins.
+            with suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
             raise
         if connection.alive:
             self._open.add(connection)

@@ -333,6 +333,18 @@ async def test_a_call_cancelled_while_connecting_says_that_nothing_was_sent(call
     assert isinstance(caught.value.__cause__, NotSent)
 
 
+async def test_a_call_that_is_cancelled_at_any_moment_leaves_nothing_behind(calls: Make, trials: Trials) -> None:
+    async with supplier(answering, tls=server_context(trials.good, ask=False)) as server:
+        for turns in range(100):
+            made = calls(server.url, tls=tree.Tls(ca=trials.good.ca))
+            cut_short = asyncio.ensure_future(post(made))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            cut_short.cancel()
+            await asyncio.wait((cut_short,))
+            assert await outcome(post(made)) == (Reply, "200")  # over a socket of the same number
+
+
 # What happens once it may have left
 
 

@@ -198,7 +198,7 @@ def _variables(
             "KAFKA__GROUP_ID": f"{prefix}worker",
             "PROJECTOR__GROUP_ID": f"{prefix}projector",
             "TOPICS__PREFIX": prefix,
-            "TOPICS__REPLICATION_FACTOR": str(min(brokers, 3)),
+            "TOPICS__REPLICATION_FACTOR": str(min(len(brokers), 3)),
         }
     return {f"ADAPTER_{name}": value for name, value in variables.items()}
 

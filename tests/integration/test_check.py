@@ -227,3 +227,21 @@ def test_partitions_that_nobody_can_read_are_told_while_a_broker_is_away(
     capsys.readouterr()
     said = "failed: 1 of 3 partitions have no leader: nobody can read or write them"
     wait_until(lambda: said in _verdicts(capsys, "server").get("fault.events", ()), what="the verdict")
+
+
+def _refused(capsys: pytest.CaptureFixture[str], broker: str) -> bool:
+    """Whether check says so."""
+    said = f"failed: no connection to the broker {broker}: Connection refused"
+    return any(told.startswith(said) for told in _verdicts(capsys, "server")["Kafka"])
+
+
+def test_a_broker_that_is_down_is_told_though_too_few_controllers_are_left_to_notice(
+    kafka_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = kafka_cluster(nodes=2)
+    _named(cluster.bootstrap, monkeypatch)
+    assert main(["topics", "create"]) == 0
+    cluster.kill(2)
+    capsys.readouterr()
+    _, down = cluster.bootstrap.split(",")
+    wait_until(lambda: _refused(capsys, down), what="the verdict")

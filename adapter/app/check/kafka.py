@@ -1,7 +1,7 @@
 """What a role needs of Kafka: topics as they should be, rights, its group and transactions."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
@@ -19,7 +19,8 @@ from adapter.core.journal import Source
 from adapter.core.partition import partition_of
 from adapter.pause import patiently
 from adapter.settings import Bus, Cluster, GroupProtocol, Kafka, Projecting, Settings, load
-from adapter.transport.kafka.admin import Admin, Difference, Found, configuring, differences, wanted
+from adapter.transport import probe
+from adapter.transport.kafka.admin import Admin, Difference, Found, Wanted, configuring, differences, wanted
 from adapter.transport.kafka.client import Follower
 from adapter.transport.kafka.consumer import KafkaIntake
 from adapter.transport.kafka.producer import TransactionalProducer
@@ -84,12 +85,10 @@ async def kafka_lines(settings: Bus, role: Role, known: Catalogue) -> AsyncItera
         for line in problems("Kafka", stop, _PROPERTIES):
             yield line
         return
-    yield broker_line(brokers, found)
-    unlike = list(differences(wants, found))
-    for want in wants:
-        lacking = needs[want.name] - rights.get(want.name, needs[want.name])
-        for line in _topic(want.name, found.get(want.name), [d for d in unlike if d.topic == want.name], lacking):
-            yield line
+    for line in (broker_line(len(brokers), found), *await _unreached(brokers)):
+        yield line
+    for line in _topics(wants, found, needs, rights):
+        yield line
     if isinstance(settings, Settings):
         for line in journal_lines(found, names.commands, names.journal, _longest_doubt(settings, known)):
             yield line
@@ -116,6 +115,18 @@ async def _newest(
         yield await _buyer(client, names.events, known.supplier.name, settings.supplier.buyer_identifier)
 
 
+def _topics(
+    wants: Sequence[Wanted],
+    found: Mapping[str, Found],
+    needs: Mapping[str, frozenset[str]],
+    rights: Mapping[str, frozenset[str]],
+) -> Iterator[Line]:
+    unlike = list(differences(wants, found))
+    for want in wants:
+        lacking = needs[want.name] - rights.get(want.name, needs[want.name])
+        yield from _topic(want.name, found.get(want.name), [d for d in unlike if d.topic == want.name], lacking)
+
+
 def _topic(name: str, have: Found | None, unlike: Sequence[Difference], lacking: frozenset[str]) -> Iterator[Line]:
     for difference in unlike:
         verdict = Verdict.FAILED if difference.vital else Verdict.WARNING
@@ -135,6 +146,22 @@ def _topic(name: str, have: Found | None, unlike: Sequence[Difference], lacking:
         yield Line(name, Verdict.FAILED, said, fix)
     elif not unlike and not lacking:
         yield Line(name, Verdict.OK, f"{have.partitions} partitions, {have.replication_factor} copies")
+
+
+async def _unreached(brokers: Iterable[tuple[str, int]]) -> list[Line]:
+    """A line for each broker that takes no connection. The cluster goes on listing one that is down, as leader of its
+    partitions, while too few controllers are left to notice.
+    """
+
+    async def reach(host: str, port: int) -> Line | None:
+        try:
+            await probe.greet(host, port, None, limit=LIMIT)
+        except Unavailable as error:
+            fix = "start it, or open the way to it from here: a role talks to each of the brokers"
+            return Line("Kafka", Verdict.FAILED, f"no connection to the broker {host}:{port}: {error}", fix)
+        return None
+
+    return [line for line in await asyncio.gather(*(reach(*broker) for broker in brokers)) if line is not None]
 
 
 def broker_line(brokers: int, found: Mapping[str, Found]) -> Line:

@@ -168,9 +168,9 @@ class Admin:
         """Raises Unavailable."""
         return self._metadata().cluster_id or ""
 
-    def brokers(self) -> int:
-        """The number of brokers. Raises Unavailable."""
-        return len(self._metadata().brokers)
+    def brokers(self) -> list[tuple[str, int]]:
+        """Host and port of each broker, as the cluster tells them to its clients. Raises Unavailable."""
+        return [(str(broker.host), broker.port) for broker in self._metadata().brokers.values()]
 
     def partition_counts(self, names: Sequence[str]) -> dict[str, int]:
         """The numbers of partitions of those topics that exist. Raises Unavailable."""

@@ -1,6 +1,7 @@
 """The transactional producer before a real broker, where something is in its way."""
 
 import asyncio
+import logging
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -155,6 +156,31 @@ async def test_transactions_are_committed_in_their_order(kafka: str, topics: Top
     assert (stands.offset, stands.metadata) == (100, "100")
     await asyncio.to_thread(group.close)
     assert await asyncio.to_thread(values, kafka, topics.events, 100) == [b"%d" % number for number in range(1, 101)]
+
+
+async def test_a_transaction_that_a_rebalance_refuses_is_told_and_is_no_error(
+    kafka: str, topics: Topics, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = Consumer({"bootstrap.servers": kafka, "group.id": topics.prefix, "log_level": 0})
+    outsider = member.consumer_group_metadata()
+    await introduced(kafka, topics.commands, topics.prefix)
+    member.subscribe([topics.commands])
+    told: list[str] = []
+
+    def joined() -> bool:
+        member.poll(0)
+        return bool(member.consumer_group_metadata() != outsider)
+
+    await eventually(joined)
+    membership = member.consumer_group_metadata()
+    await asyncio.to_thread(member.close)
+    async with producer(kafka, topics, report=told.append) as ours:
+        record = Outgoing(topics.events, b"key", b"value", (), 0)
+        assert not await ours.commit([record], [Position(0, 1, "1")], lambda: membership)
+    (why,) = told
+    assert why.startswith("UNKNOWN_MEMBER_ID: ")
+    (level,) = [line.levelno for line in caplog.records if line.getMessage().startswith("TXNERR ")]
+    assert level == logging.DEBUG
 
 
 async def test_a_producer_whose_id_kafka_has_forgotten_meanwhile_gets_another_one_at_once(

@@ -47,6 +47,19 @@ _HOPELESS: Final = 30.0
 _Client = TypeVar("_Client", Consumer, Producer)
 
 
+def _told(record: logging.LogRecord) -> bool:
+    """Filter: to librdkafka each transaction that fails is an error, also one that a rebalance refuses, as it should.
+    `report` tells of all of them, and leaves its line for debugging.
+    """
+    if isinstance(record.args, tuple) and record.args[:1] == ("TXNERR",):  # facility, client, text
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    return True
+
+
+_LOG: Final = logging.getLogger("librdkafka")
+_LOG.addFilter(_told)
+
+
 class TransactionalProducer:
     """`ports.Transactor`. One transaction at a time, in the order of the calls.
 
@@ -257,7 +270,7 @@ class _Line:
 
     def _make(self) -> Producer:
         with properties_told():
-            return Producer(self._conf, logger=logging.getLogger("librdkafka"))
+            return Producer(self._conf, logger=_LOG)
 
     def _begin(self, producer: Producer) -> Producer:
         self._persist(lambda: producer.init_transactions(_STEP))

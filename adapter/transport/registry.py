@@ -17,6 +17,7 @@ import httpx
 
 from adapter.catalogue import Catalogue
 from adapter.core.avro import Encoder, Schema, SubjectStrategy, subject
+from adapter.core.avro.lookup import LOST
 from adapter.core.avro.references import inlined
 from adapter.core.errors import Stop, Unavailable
 from adapter.core.instant import of_http
@@ -46,8 +47,7 @@ LEVEL: Final = "FULL_TRANSITIVE"
 """The compatibility level of our subjects."""
 
 TO_REGISTER: Final = (
-    "adapter schemas register does it, unless the registry has lost it: then new ids do harm, see "
-    '"The registry is lost, or was restored to an earlier state" in docs/disaster.md'
+    f"adapter schemas register does it, unless the registry has lost it: then new ids do harm, see {LOST}"
 )
 """What to do about a schema of ours that is not registered."""
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from adapter.core import journal
-from adapter.core.avro.lookup import Decoders
+from adapter.core.avro.lookup import LOST, Decoders
 from adapter.core.errors import Foreign, Stop, Unavailable, Undecodable
 from adapter.core.journal import Entry, Extent, Kind, Source
 from adapter.core.offsets import Frontier
@@ -238,7 +238,8 @@ class Worker(IntakeListener):
         except Undecodable as why:
             if why.reason == "unknown-record":
                 raise Stop(
-                    f"the journal has records that this release can't read, {why.detail}: start the later one"
+                    f"the journal has records that this release can't read, {why.detail}: start the later one, "
+                    f"or if the registry gives old ids to other schemas, see {LOST}"
                 ) from None
             raise Unavailable(f"the record at offset {at}, {why}") from None
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 from confluent_kafka import Consumer, Producer
@@ -12,11 +13,18 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
+from adapter.app.check import Line, Role, Verdict, check
 from adapter.cli import main
+from adapter.core.avro import SubjectStrategy
+from adapter.demo import registry as registries
+from tests.support import estate as say
 from tests.support import topics as topic_sets
 from tests.support.broker import Cluster
+from tests.support.estate import unique
 from tests.support.kafka_door import Api, kafka_door
+from tests.support.known import known
 from tests.support.ports import free_port
+from tests.support.rig import open_rig
 from tests.support.topics import Topics
 from tests.support.wait import PATIENCE, wait_until
 
@@ -155,6 +163,33 @@ def test_topics_rights_and_partitions_are_told(
     (said,) = _verdicts(capsys, "worker")["transactions"]
     assert said.startswith("failed: ")
     assert "authoriz" in said.lower()
+
+
+async def test_ids_that_the_registry_has_given_to_other_schemas_are_told(
+    kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def found(registry: str) -> list[Line]:
+        for name, value in rig.environment(REGISTRY__URL=registry).items():
+            monkeypatch.setenv(name, value)
+        return [line async for line in check(Role.WORKER) if line.subject == "records"]
+
+    async with open_rig(kafka, partitions=2) as rig:
+        async with rig.worker():
+            command = say.add(unique())
+            rig.estate.send(command)
+            await rig.estate.final(command)
+        assert [line.verdict for line in await found(rig.registry.url)] == [Verdict.OK]
+        subjects = known().subjects(SubjectStrategy.TOPIC_RECORD, asdict(rig.topics))
+        emptied = await registries.serve(holding=reversed(subjects))
+        try:
+            of_events, of_journal = await found(emptied.url)
+        finally:
+            await emptied.close()
+    assert of_events.verdict is Verdict.WARNING
+    assert of_events.said.startswith(f"1 of the newest 1 in {rig.topics.events} can't be read, such as one with ")
+    assert of_journal.verdict is Verdict.FAILED
+    assert "fault.journal.JournalEntries" in of_journal.said
+    assert "The registry is lost" in of_journal.fix
 
 
 @pytest.mark.parametrize("role", ["worker", "projector"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NoReturn, Protocol
+from typing import Final, NoReturn, Protocol
 
 from adapter.core.avro.decoder import VALUE_LIMIT, Decoded, Decoder, UnknownFields
 from adapter.core.avro.framing import unframe
@@ -11,6 +11,9 @@ from adapter.core.avro.references import branches
 from adapter.core.avro.schema import Schema
 from adapter.core.errors import Undecodable
 from adapter.core.immutable import immutable
+
+LOST: Final = '"The registry is lost, or was restored to an earlier state" in docs/disaster.md'
+"""What to read if an id of ours has no schema any more, or another one."""
 
 
 class Lookup(Protocol):

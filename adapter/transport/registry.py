@@ -237,7 +237,8 @@ class HttpRegistry:
         except (httpx.TimeoutException, TimeoutError):
             raise Unavailable(f"no answer within {self._timeout:g} s") from None
         except httpx.TransportError as error:
-            raise Unavailable(_why(error)) from error
+            unused = (f"{problem}; the authorities before stay in use" for problem in self._tls.problems)
+            raise Unavailable("; ".join((_why(error), *unused))) from error
         self.time = of_http(reply.headers.get("Date", ""))
         return reply.status_code, _answer(reply.status_code, bytes(body))
 

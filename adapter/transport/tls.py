@@ -68,7 +68,8 @@ class LiveTls:
         self._files = files
         self._make = make
         self._seen = stamp(_paths(files))
-        self._problems: tuple[str, ...] = ()
+        self.problems: tuple[str, ...] = ()
+        """Of the files as they were at the last refresh: with any, the files before stay in use."""
         self.context, self.not_after = make(files)
 
     def refresh(self) -> tuple[str, ...] | None:
@@ -79,16 +80,16 @@ class LiveTls:
         """
         # Before reading: files that change meanwhile then differ from the stamp, and are read again.
         found = stamp(_paths(self._files))
-        changed, before = found != self._seen, self._problems
+        changed, before = found != self._seen, self.problems
         if not changed and not before:
             return None
         self._seen = found
         try:
             self.context, self.not_after = self._make(self._files)
         except Stop as stop:
-            self._problems = stop.problems
+            self.problems = stop.problems
             return stop.problems if changed or stop.problems != before else None
-        self._problems = ()
+        self.problems = ()
         return ()
 
     async def watch(self, report: Callable[[Sequence[str]], None], *, interval: float = LOOK) -> None:

@@ -461,6 +461,20 @@ class TestAccess:
             ca.write_text("no certificate")  # the ones before stay in use
             assert await registry.schema(3) == ONE
 
+    async def test_authorities_that_can_not_be_used_are_told_where_those_before_do_not_help(
+        self, trials: Trials, tmp_path: Path
+    ) -> None:
+        ca, pair = tmp_path / "ca.crt", trials.unknown_server
+        ca.write_bytes(trials.good.ca.read_bytes())
+        async with (
+            serving(answers_schema, tls=server_tls(pair.certificate, pair.key)) as url,
+            HttpRegistry(url, ca=ca) as registry,
+        ):
+            ca.write_text("no certificate")
+            for identifier in (1, 2):
+                with pytest.raises(Unavailable, match=f"certificate is refused: .*; {ca}: .*stay in use"):
+                    await registry.schema(identifier)
+
     @pytest.mark.parametrize("kind", ["expired_server", "wrong_host_server", "unknown_server"])
     async def test_a_bad_server_certificate_is_refused(self, trials: Trials, kind: str) -> None:
         pair = getattr(trials, kind)

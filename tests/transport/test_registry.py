@@ -4,6 +4,7 @@ registry nobody here wrote."""
 import asyncio
 import base64
 import json
+import shutil
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -448,12 +449,8 @@ class TestAccess:
     async def test_authorities_that_are_replaced_count_from_the_next_request_on(
         self, trials: Trials, tmp_path: Path
     ) -> None:
-        ca, pair = tmp_path / "ca.crt", trials.unknown_server
-        ca.write_bytes(trials.good.ca.read_bytes())
-        async with (
-            serving(answers_schema, tls=server_tls(pair.certificate, pair.key)) as url,
-            HttpRegistry(url, ca=ca) as registry,
-        ):
+        ca = tmp_path / "ca.crt"
+        async with distrusted(trials, ca) as registry:
             with pytest.raises(Unavailable):
                 await registry.schema(1)
             ca.write_bytes(trials.unknown_ca.read_bytes())
@@ -464,12 +461,8 @@ class TestAccess:
     async def test_authorities_that_can_not_be_used_are_told_where_those_before_do_not_help(
         self, trials: Trials, tmp_path: Path
     ) -> None:
-        ca, pair = tmp_path / "ca.crt", trials.unknown_server
-        ca.write_bytes(trials.good.ca.read_bytes())
-        async with (
-            serving(answers_schema, tls=server_tls(pair.certificate, pair.key)) as url,
-            HttpRegistry(url, ca=ca) as registry,
-        ):
+        ca = tmp_path / "ca.crt"
+        async with distrusted(trials, ca) as registry:
             ca.write_text("no certificate")
             for identifier in (1, 2):
                 with pytest.raises(Unavailable, match=f"certificate is refused: .*; {ca}: .*stay in use"):
@@ -490,3 +483,15 @@ def server_tls(certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     return context
+
+
+@asynccontextmanager
+async def distrusted(trials: Trials, ca: Path) -> AsyncIterator[HttpRegistry]:
+    """A registry whose certificate is of none of the authorities in `ca`, a file that is made here."""
+    pair = trials.unknown_server
+    shutil.copyfile(trials.good.ca, ca)
+    async with (
+        serving(answers_schema, tls=server_tls(pair.certificate, pair.key)) as url,
+        HttpRegistry(url, ca=ca) as registry,
+    ):
+        yield registry

@@ -23,7 +23,7 @@ from adapter.pause import patiently
 from adapter.settings import Bus, Cluster, GroupProtocol, Kafka, Projecting, Settings, load
 from adapter.transport import probe
 from adapter.transport.kafka.admin import Admin, Difference, Found, Wanted, configuring, differences, wanted
-from adapter.transport.kafka.client import Follower
+from adapter.transport.kafka.client import Follower, Seen
 from adapter.transport.kafka.consumer import KafkaIntake
 from adapter.transport.kafka.producer import TransactionalProducer
 from adapter.transport.registry import open_registry
@@ -88,9 +88,8 @@ async def kafka_lines(settings: Bus, role: Role, known: Catalogue) -> AsyncItera
         for line in problems("Kafka", stop, _PROPERTIES):
             yield line
         return
-    for line in (broker_line(len(brokers), found), *await _unreached(brokers)):
-        yield line
-    for line in _topics(wants, found, needs, rights):
+    of_topics = _topics(wants, found, needs, rights)
+    for line in (broker_line(len(brokers), found), *await _unreached(brokers), *of_topics):
         yield line
     if isinstance(settings, Settings):
         for line in journal_lines(found, names.commands, names.journal, _longest_doubt(settings, known)):
@@ -119,6 +118,16 @@ async def _newest(
     with suppress(Stop, Unavailable):  # the lines about the registry tell
         async for line in _ids(settings, known, client, readable):
             yield line
+
+
+async def _read(client: Mapping[str, str], topic: str) -> list[Seen]:
+    """The newest records of each partition. Raises Stop, Unavailable."""
+
+    def read() -> list[Seen]:
+        with closing(Follower(client, topic, start=_NEWEST, timeout=timedelta(seconds=LIMIT))) as records:
+            return list(records.rest())
+
+    return await _patiently(read)
 
 
 def _topics(
@@ -236,9 +245,11 @@ async def _patiently(ask: Callable[[], _Answer]) -> _Answer:
 async def _keys(client: Mapping[str, str], topic: str, partitions: int) -> Line:
     """Whether the producers of commands place keys as we do, examined on the newest commands."""
     try:
-        looked, astray = await _patiently(partial(_placed, client, topic, partitions))
+        commands = await _read(client, topic)
     except (Stop, Unavailable) as error:
         return _unread("keys", "commands", error)
+    looked = len(commands)
+    astray = [each.key for each in commands if each.key and partition_of(each.key, partitions) != each.partition]
     if astray:
         some = ", ".join(key.decode(errors="replace") for key in list(dict.fromkeys(astray))[:3])
         said = f"{len(astray)} of the newest {looked} commands are not where murmur2 puts their keys, such as {some}"
@@ -249,21 +260,10 @@ async def _keys(client: Mapping[str, str], topic: str, partitions: int) -> Line:
     return Line("keys", Verdict.OK, f"the newest {looked} commands are where murmur2 puts their keys")
 
 
-def _placed(client: Mapping[str, str], topic: str, partitions: int) -> tuple[int, list[bytes]]:
-    """How many commands were examined, and the keys of those in another partition. Raises Stop, Unavailable."""
-    looked, astray = 0, []
-    with closing(Follower(client, topic, start=_NEWEST, timeout=timedelta(seconds=LIMIT))) as commands:
-        for command in commands.rest():
-            looked += 1
-            if command.key and partition_of(command.key, partitions) != command.partition:
-                astray.append(command.key)
-    return looked, astray
-
-
 async def _buyer(client: Mapping[str, str], topic: str, supplier: str, buyer: str) -> Line:
     """Whether only this buyer's deployment writes to our topics, examined on the newest events."""
     try:
-        sources = await _patiently(partial(_sources, client, topic))
+        sources = [event.header("ce_source") for event in await _read(client, topic)]
     except (Stop, Unavailable) as error:
         return _unread("buyer", "events", error)
     of_supplier, ours = cloudevents.source(supplier, ""), cloudevents.source(supplier, buyer)
@@ -281,12 +281,6 @@ async def _buyer(client: Mapping[str, str], topic: str, supplier: str, buyer: st
     return Line("buyer", Verdict.OK, f"the newest {len(sources)} events are of no other buyer identifier")
 
 
-def _sources(client: Mapping[str, str], topic: str) -> list[str]:
-    """The ce_source of the newest events. Raises Stop, Unavailable."""
-    with closing(Follower(client, topic, start=_NEWEST, timeout=timedelta(seconds=LIMIT))) as events:
-        return [event.header("ce_source") for event in events.rest()]
-
-
 async def _ids(
     settings: Settings, known: Catalogue, client: Mapping[str, str], readable: Collection[str]
 ) -> AsyncIterator[Line]:
@@ -300,15 +294,15 @@ async def _ids(
             if topic not in readable:
                 continue
             try:
-                values = await _patiently(partial(_values, client, topic))
+                records = await _read(client, topic)
             except (Stop, Unavailable) as error:
                 yield _unread("records", group, error)
                 return
             decoders = Decoders(registry, tuple(known.groups[group].values()), UnknownFields.IGNORE)
-            looked += len(values)
-            if why := [problem for value in values if (problem := await _problem(decoders, value))]:
+            looked += len(records)
+            if why := [problem for each in records if (problem := await _problem(decoders, each.value))]:
                 well = False
-                said = f"{len(why)} of the newest {len(values)} in {topic} can't be read, such as one with {why[0]}"
+                said = f"{len(why)} of the newest {len(records)} in {topic} can't be read, such as one with {why[0]}"
                 fix = f"unless a later release or a stranger wrote them, the registry has lost their ids: see {LOST}"
                 # The projector passes over events that it can't read; tickets and journal hold up who reads them.
                 yield Line("records", Verdict.WARNING if group == "events" else Verdict.FAILED, said, fix)
@@ -325,12 +319,6 @@ async def _problem(decoders: Decoders, value: bytes | None) -> str:
     except Undecodable as why:
         return str(why)
     return ""
-
-
-def _values(client: Mapping[str, str], topic: str) -> list[bytes | None]:
-    """Raises Stop, Unavailable."""
-    with closing(Follower(client, topic, start=_NEWEST, timeout=timedelta(seconds=LIMIT))) as records:
-        return [record.value for record in records.rest()]
 
 
 def _unread(subject: str, what: str, error: Stop | Unavailable) -> Line:

@@ -25,7 +25,7 @@ from adapter.transport.way import Proxy, proxy
 
 SOON: Final = timedelta(days=30)
 """A certificate that expires within this is reported."""
-ROOM: Final = 1024**2
+_ROOM: Final = 1024**2
 """Bytes for which there must be room where a role writes."""
 
 
@@ -184,7 +184,7 @@ def _closed(subject: str, path: Path, error: OSError) -> Line:
 def _writable(subject: str, folder: Path, fix: str) -> Line:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:  # without a name, so that nothing is left behind
-            file.write(bytes(ROOM))
+            file.write(bytes(_ROOM))
     except (PermissionError, FileNotFoundError, NotADirectoryError):
         return Line(subject, Verdict.FAILED, f"{folder} is not a folder that can be written", fix)
     except OSError as error:

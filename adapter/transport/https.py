@@ -8,7 +8,6 @@ Whatever fails before that is NotSent, whatever fails in it is Unclear. Why so: 
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from adapter.transport import failures
 from adapter.transport.address import endpoint, parsed
 from adapter.transport.connection import MARGIN, CallLimits, Connection
 from adapter.transport.tls import ClientTls, TlsFiles
-from adapter.transport.way import Proxy, proxy, reach, resolve
+from adapter.transport.way import Proxy, handed_over, proxy, reach, resolve
 
 _GOOD_BYE: Final = 2.0
 """Seconds for the server to answer our close of TLS; until then its socket stays open."""
@@ -178,18 +177,16 @@ class HttpsCalls:
             link.close()
             raise
         try:
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self._limits, context, self._allowance, self._ended),
-                sock=link,
-                ssl=context,
-                server_hostname=None if context is None else self._host,
-                ssl_shutdown_timeout=None if context is None else _GOOD_BYE,
-            )
+            with handed_over(link):
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self._limits, context, self._allowance, self._ended),
+                    sock=link,
+                    ssl=context,
+                    server_hostname=None if context is None else self._host,
+                    ssl_shutdown_timeout=None if context is None else _GOOD_BYE,
+                )
         except BaseException:
             self._distrusted[address] = self._loop.time()
-            # Its transport has it now, and closes it. asyncio's goes on if it is cancelled before TLS begins.
-            with suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
             raise
         if connection.alive:
             self._open.add(connection)

@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 from adapter.core.errors import Unavailable
 from adapter.ports import NotSent
 from adapter.transport.failures import refused_certificate, system_words, words
-from adapter.transport.way import Proxy, reach, resolve
+from adapter.transport.way import Proxy, handed_over, reach, resolve
 
 _LISTEN: Final = 1.0
 """Seconds in which a refusal of our certificate is expected: with TLS 1.3 it arrives after the handshake."""
@@ -68,11 +68,8 @@ async def greet(
             if context is None:
                 link.close()
                 return None
-            try:
+            with handed_over(link):
                 reader, writer = await asyncio.open_connection(sock=link, ssl=context, server_hostname=host)
-            except BaseException:
-                link.close()
-                raise
             try:
                 greeting = _greeting(writer)
                 await _accepted(reader)

@@ -4,6 +4,8 @@ import asyncio
 import base64
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +36,19 @@ async def resolve(host: str, port: int) -> list[Any]:
 async def reach(addresses: list[Any]) -> socket.socket:
     """A connection to the address that answers first. Raises OSError."""
     return await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS)
+
+
+@contextmanager
+def handed_over(link: socket.socket) -> Iterator[None]:
+    """While a transport is made of `link`, which has it from then on, and closes it if that fails. asyncio's goes on if
+    it is cancelled before TLS begins: it then finds the end of the connection.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            link.shutdown(socket.SHUT_RDWR)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
